@@ -1,0 +1,56 @@
+package eligibility
+
+import (
+	"encoding/hex"
+	"errors"
+	"strings"
+)
+
+// CustomerID is a customer's Microsoft Entra tenant ID. It is comparable and
+// serves as a map key.
+type CustomerID [16]byte
+
+var errCustomerID = errors.New("customer ID is not a GUID")
+
+// ParseCustomerID reads a GUID: 8-4-4-4-12 or 32 hexadecimal digits in any
+// case, with or without braces; blanks around it are ignored. Anything else is
+// an error that does not repeat the input.
+func ParseCustomerID(s string) (CustomerID, error) {
+	var id CustomerID
+	s = strings.Trim(s, " \t\r\n\v\f")
+	if len(s) >= 2 && s[0] == '{' && s[len(s)-1] == '}' {
+		s = s[1 : len(s)-1]
+	}
+	var digits [32]byte
+	switch len(s) {
+	case 32:
+		copy(digits[:], s)
+	case 36:
+		if s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+			return CustomerID{}, errCustomerID
+		}
+		n := copy(digits[:], s[:8])
+		n += copy(digits[n:], s[9:13])
+		n += copy(digits[n:], s[14:18])
+		n += copy(digits[n:], s[19:23])
+		copy(digits[n:], s[24:])
+	default:
+		return CustomerID{}, errCustomerID
+	}
+	if _, err := hex.Decode(id[:], digits[:]); err != nil {
+		return CustomerID{}, errCustomerID
+	}
+	return id, nil
+}
+
+// String returns the ID in lower case, hyphenated 8-4-4-4-12.
+func (id CustomerID) String() string {
+	var b [36]byte
+	hex.Encode(b[0:8], id[0:4])
+	hex.Encode(b[9:13], id[4:6])
+	hex.Encode(b[14:18], id[6:8])
+	hex.Encode(b[19:23], id[8:10])
+	hex.Encode(b[24:36], id[10:16])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b[:])
+}

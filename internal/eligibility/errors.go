@@ -1,0 +1,114 @@
+package eligibility
+
+import (
+	"fmt"
+	"time"
+)
+
+// Kind says what went wrong, in the caller's terms.
+type Kind uint8
+
+// The kinds of error. The zero value is a fault of ours.
+const (
+	KindInternal Kind = iota
+	// KindInvalidArgument: the question is malformed.
+	KindInvalidArgument
+	// KindNotFound: Partner Center knows no such customer.
+	KindNotFound
+	// KindNotServed: this partner does not serve that customer.
+	KindNotServed
+	// KindUnavailable: Partner Center or the login host gave no complete answer in time.
+	KindUnavailable
+	// KindThrottled: Partner Center or the login host asked for a pause, or
+	// the own budget for it is spent.
+	KindThrottled
+	// KindCredentials: Partner Center or the login host refuses our
+	// credentials. Somebody must act; asking again does not help.
+	KindCredentials
+	// KindInvalidResponse: Partner Center answered something that the rule cannot read.
+	KindInvalidResponse
+	// KindOverloaded: this service has more to do than it can.
+	KindOverloaded
+	// KindDeadlineExceeded: the caller left too little time.
+	KindDeadlineExceeded
+	// KindCanceled: the caller left.
+	KindCanceled
+)
+
+// Kinds lists every kind, for tables that must cover all of them.
+func Kinds() []Kind {
+	kinds := make([]Kind, 0, KindCanceled+1)
+	for k := KindInternal; k <= KindCanceled; k++ {
+		kinds = append(kinds, k)
+	}
+	return kinds
+}
+
+// String returns the kind's name for logs and metrics.
+func (k Kind) String() string {
+	switch k {
+	case KindInvalidArgument:
+		return "invalid_argument"
+	case KindNotFound:
+		return "not_found"
+	case KindNotServed:
+		return "not_served"
+	case KindUnavailable:
+		return "unavailable"
+	case KindThrottled:
+		return "throttled"
+	case KindCredentials:
+		return "credentials"
+	case KindInvalidResponse:
+		return "invalid_response"
+	case KindOverloaded:
+		return "overloaded"
+	case KindDeadlineExceeded:
+		return "deadline_exceeded"
+	case KindCanceled:
+		return "canceled"
+	default:
+		return "internal"
+	}
+}
+
+// undecidable reports whether the kind is one that policy.when_undecidable
+// speaks of: Partner Center could not be asked or understood.
+func (k Kind) undecidable() bool {
+	switch k {
+	case KindUnavailable, KindThrottled, KindCredentials, KindInvalidResponse:
+		return true
+	default:
+		return false
+	}
+}
+
+// Violation names a field of the request and what is wrong with it. Both are
+// fit to show to the caller.
+type Violation struct {
+	Field       string
+	Description string
+}
+
+// Error is why there is no answer. Err is the cause and never leaves the process.
+type Error struct {
+	Kind Kind
+	// RetryAfter is when asking again may help; zero means unknown.
+	RetryAfter time.Duration
+	// Violations say what is wrong with the request; KindInvalidArgument only.
+	Violations []Violation
+	// Call is the call to Partner Center that failed; zero where none was made.
+	Call Call
+	Err  error
+}
+
+// Error returns the kind and the cause, for logs.
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return "eligibility: " + e.Kind.String()
+	}
+	return fmt.Sprintf("eligibility: %s: %v", e.Kind, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,120 @@
+package eligibility
+
+import "time"
+
+// Facet is one of the two things that Partner Center knows about a customer.
+// The facets are fetched side by side, kept apart, and fail apart.
+type Facet uint8
+
+// The facets. FacetAccount is needed by every decision, FacetQualifications by
+// those for a segment other than commercial.
+const (
+	FacetAccount Facet = iota
+	FacetQualifications
+)
+
+// String returns the facet's name for logs, metrics and keys.
+func (f Facet) String() string {
+	if f == FacetQualifications {
+		return "qualifications"
+	}
+	return "account"
+}
+
+// Key names the evidence of one facet of one customer.
+type Key struct {
+	CustomerID CustomerID
+	Facet      Facet
+}
+
+// Absence says why Partner Center has no facts about a customer. The zero
+// value says that it has.
+type Absence uint8
+
+// The kinds of absence. Each is an answer, kept for a minute under its own kind.
+const (
+	AbsenceNone Absence = iota
+	// AbsenceNotFound: Partner Center knows no such tenant (404, code 60003).
+	AbsenceNotFound
+	// AbsenceNotServed: this partner does not serve that tenant (403, code 20002).
+	AbsenceNotServed
+)
+
+// AccountStatus is the account validation status as read by the rule. The zero
+// value stands for no evidence at all and never allows.
+type AccountStatus uint8
+
+// The account statuses.
+const (
+	AccountStatusUnspecified AccountStatus = iota
+	// AccountStatusNone: Partner Center said that there is no status (404, code 600074).
+	AccountStatusNone
+	AccountStatusAllowed
+	AccountStatusUnderReview
+	AccountStatusNotAllowed
+	AccountStatusUnknown
+	AccountStatusNotReady
+	// AccountStatusUnrecognized: a word that the rule does not know.
+	AccountStatusUnrecognized
+)
+
+// QualificationType is a kind of qualification. The zero value is a kind that
+// the rule does not know; it satisfies nothing.
+type QualificationType uint8
+
+// The kinds of qualification.
+const (
+	QualificationUnrecognized QualificationType = iota
+	QualificationEducation
+	QualificationGovernmentCommunityCloud
+	QualificationNonprofit
+	// QualificationStateOwnedEntity is a marker; it has no vetting status.
+	QualificationStateOwnedEntity
+)
+
+// VettingStatus is how far Microsoft's vetting of a qualification is.
+type VettingStatus uint8
+
+// The vetting statuses. VettingUnspecified stands where none was sent.
+const (
+	VettingUnspecified VettingStatus = iota
+	VettingApproved
+	VettingInReview
+	VettingDenied
+	VettingUnrecognized
+)
+
+// Qualification is one entry of a customer's qualifications. The texts are
+// Partner Center's words as sent; VettingCreatedTime is zero where none was
+// sent or it could not be read.
+type Qualification struct {
+	Type               QualificationType
+	TypeText           string
+	VettingStatus      VettingStatus
+	VettingStatusText  string
+	VettingReason      string
+	VettingCreatedTime time.Time
+}
+
+// Evidence is what Partner Center said about one facet of one customer. It is
+// a fact, never a decision, and must not be changed once shared.
+type Evidence struct {
+	Facet Facet
+	// Absence, where set, is all that the evidence says.
+	Absence Absence
+	// Status and StatusText are the account facet's; the text is the word as
+	// sent, empty for AccountStatusNone.
+	Status     AccountStatus
+	StatusText string
+	// Qualifications are the other facet's; empty where none is held.
+	Qualifications []Qualification
+	// FetchTime is when the fetch started: set once, carried unchanged
+	// through every tier, so that an age is never under-reported.
+	FetchTime time.Time
+	// CorrelationID is the fetch's MS-CorrelationId.
+	CorrelationID string
+
+	// refreshAhead is 1 once a background refresh of this very evidence was
+	// started; accessed atomically.
+	refreshAhead uint32
+}

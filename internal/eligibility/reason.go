@@ -1,0 +1,111 @@
+package eligibility
+
+// ReasonCode names a rule that applied. The zero value is none.
+type ReasonCode uint8
+
+// The reason codes, in the words of the API.
+const (
+	ReasonNone ReasonCode = iota
+	ReasonAccountAllowed
+	ReasonAccountHasNoStatus
+	ReasonAccountUnderReview
+	ReasonAccountNotAllowed
+	ReasonAccountUnknown
+	ReasonAccountNotReady
+	ReasonAccountStatusUnrecognized
+	ReasonQualificationApproved
+	ReasonQualificationInReview
+	ReasonQualificationDenied
+	ReasonQualificationMissing
+	ReasonQualificationUnrecognized
+	ReasonUndecidable
+)
+
+// Remedy says who can change a block. The zero value is nobody: there is none.
+type Remedy uint8
+
+// The remedies.
+const (
+	RemedyNone Remedy = iota
+	RemedyWait
+	RemedyUpdateCustomer
+	RemedyRequestQualification
+	RemedyContactSupport
+)
+
+// Reason is one rule that applied and what it says.
+type Reason struct {
+	Code ReasonCode
+	// Blocks says that the customer may not buy for this reason.
+	Blocks bool
+}
+
+// Temporary reports whether a blocking reason may pass by itself.
+func (r Reason) Temporary() bool {
+	if !r.Blocks {
+		return false
+	}
+	switch r.Code {
+	case ReasonAccountUnderReview, ReasonAccountUnknown, ReasonAccountNotReady,
+		ReasonAccountStatusUnrecognized, ReasonQualificationInReview,
+		ReasonQualificationUnrecognized, ReasonUndecidable:
+		return true
+	default:
+		return false
+	}
+}
+
+// Remedy says who can change a blocking reason; RemedyNone for an allowing one.
+func (r Reason) Remedy() Remedy {
+	if !r.Blocks {
+		return RemedyNone
+	}
+	switch r.Code {
+	case ReasonAccountUnderReview, ReasonAccountUnknown, ReasonAccountNotReady,
+		ReasonQualificationInReview, ReasonUndecidable:
+		return RemedyWait
+	case ReasonQualificationMissing:
+		return RemedyRequestQualification
+	case ReasonQualificationDenied:
+		return RemedyUpdateCustomer
+	default:
+		return RemedyContactSupport
+	}
+}
+
+// Message is one English sentence fit to show to a person.
+func (r Reason) Message() string {
+	switch r.Code {
+	case ReasonAccountAllowed:
+		return "Microsoft allows this customer to buy."
+	case ReasonAccountHasNoStatus:
+		return "Microsoft keeps no validation status for this customer, so nothing stands against a purchase."
+	case ReasonAccountUnderReview:
+		return "Microsoft is still reviewing this customer's account."
+	case ReasonAccountNotAllowed:
+		return "Microsoft does not allow this customer to buy."
+	case ReasonAccountUnknown:
+		return "Microsoft has not determined this customer's account status yet."
+	case ReasonAccountNotReady:
+		if !r.Blocks {
+			return "Microsoft has not validated this customer's account yet, and this service is set to allow that."
+		}
+		return "Microsoft has not validated this customer's account yet."
+	case ReasonAccountStatusUnrecognized:
+		return "Microsoft reports an account status that this service does not know."
+	case ReasonQualificationApproved:
+		return "The customer holds the qualification that this segment needs."
+	case ReasonQualificationInReview:
+		return "Microsoft is still reviewing the qualification that this segment needs."
+	case ReasonQualificationDenied:
+		return "Microsoft denied the qualification that this segment needs."
+	case ReasonQualificationMissing:
+		return "The customer does not hold the qualification that this segment needs."
+	case ReasonQualificationUnrecognized:
+		return "Microsoft reports a vetting status that this service does not know for the qualification that this segment needs."
+	case ReasonUndecidable:
+		return "Microsoft could not be asked about this customer, and this service is set to block then."
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,82 @@
+package eligibility
+
+// ParseAccountStatus reads a non-empty status word of Partner Center, ignoring
+// case, ASCII white space, '_' and '-'.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status
+// (read 2026-11-21)
+func ParseAccountStatus(word string) AccountStatus {
+	switch FoldWord(word) {
+	case "allowed":
+		return AccountStatusAllowed
+	case "underreview":
+		return AccountStatusUnderReview
+	case "notallowed":
+		return AccountStatusNotAllowed
+	case "unknown":
+		return AccountStatusUnknown
+	case "notready":
+		return AccountStatusNotReady
+	default:
+		return AccountStatusUnrecognized
+	}
+}
+
+// ParseQualificationType reads a qualification word as [ParseAccountStatus]
+// reads a status. held is false for "None", which says that none is held.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/get-customer-qualification-asynchronous
+// (read 2026-11-21)
+func ParseQualificationType(word string) (kind QualificationType, held bool) {
+	switch FoldWord(word) {
+	case "none":
+		return QualificationUnrecognized, false
+	case "education":
+		return QualificationEducation, true
+	case "governmentcommunitycloud":
+		return QualificationGovernmentCommunityCloud, true
+	case "nonprofit":
+		return QualificationNonprofit, true
+	case "stateownedentity":
+		return QualificationStateOwnedEntity, true
+	default:
+		return QualificationUnrecognized, true
+	}
+}
+
+// ParseVettingStatus reads a vetting status word as [ParseAccountStatus] reads
+// a status; the empty string is VettingUnspecified.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/get-customer-qualification-asynchronous
+// (read 2026-11-21)
+func ParseVettingStatus(word string) VettingStatus {
+	if word == "" {
+		return VettingUnspecified
+	}
+	switch FoldWord(word) {
+	case "approved":
+		return VettingApproved
+	case "inreview":
+		return VettingInReview
+	case "denied":
+		return VettingDenied
+	default:
+		return VettingUnrecognized
+	}
+}
+
+// FoldWord returns word in ASCII lower case without ASCII white space, '_' and
+// '-': the form in which the words of Partner Center and of callers are compared.
+func FoldWord(word string) string {
+	folded := make([]byte, 0, len(word))
+	for i := range len(word) {
+		switch c := word[i]; {
+		case c == ' ' || '\t' <= c && c <= '\r' || c == '_' || c == '-':
+		case 'A' <= c && c <= 'Z':
+			folded = append(folded, c+'a'-'A')
+		default:
+			folded = append(folded, c)
+		}
+	}
+	return string(folded)
+}
