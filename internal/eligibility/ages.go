@@ -1,0 +1,139 @@
+package eligibility
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Age says how long evidence answers, counted from its FetchTime.
+type Age struct {
+	// Fresh is how long it answers without asking Partner Center again.
+	Fresh time.Duration
+	// Usable is how long it answers, flagged stale, where Partner Center
+	// cannot be asked. Not below Fresh.
+	Usable time.Duration
+}
+
+// Ages holds the ages by outcome. A blocking outcome may live longer than an
+// allowing one: that asymmetry is intended.
+type Ages struct {
+	Allowed  Age
+	NoStatus Age
+	// Pending is for UnderReview, Unknown, Not Ready and unrecognised words.
+	Pending    Age
+	NotAllowed Age
+	// Qualifications is for those of which none is in review.
+	Qualifications         Age
+	QualificationsInReview Age
+}
+
+// absentAge is how long "not found" and "not served" are remembered, so that
+// wrong IDs do not spend the budget.
+const absentAge = time.Minute
+
+// clockTolerance is how far ahead of this machine's clock another's may be.
+// Evidence from further in the future is not believed.
+const clockTolerance = time.Second
+
+// DefaultAges returns the ages that the service promises without configuration.
+func DefaultAges() Ages {
+	return Ages{
+		Allowed:                Age{Fresh: 10 * time.Minute, Usable: time.Hour},
+		NoStatus:               Age{Fresh: 2 * time.Minute, Usable: 15 * time.Minute},
+		Pending:                Age{Fresh: time.Minute, Usable: 24 * time.Hour},
+		NotAllowed:             Age{Fresh: 10 * time.Minute, Usable: 24 * time.Hour},
+		Qualifications:         Age{Fresh: 15 * time.Minute, Usable: 6 * time.Hour},
+		QualificationsInReview: Age{Fresh: 2 * time.Minute, Usable: 6 * time.Hour},
+	}
+}
+
+// Validate reports every age that cannot be kept.
+func (a *Ages) Validate() error {
+	var faults []error
+	for _, named := range []struct {
+		name string
+		age  Age
+	}{
+		{"allowed", a.Allowed},
+		{"no_status", a.NoStatus},
+		{"pending", a.Pending},
+		{"not_allowed", a.NotAllowed},
+		{"qualifications", a.Qualifications},
+		{"qualifications_in_review", a.QualificationsInReview},
+	} {
+		switch {
+		case named.age.Fresh <= 0:
+			faults = append(faults, fmt.Errorf("ages: %s: fresh must be positive", named.name))
+		case named.age.Usable < named.age.Fresh:
+			faults = append(faults, fmt.Errorf("ages: %s: usable is below fresh", named.name))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// of returns the configured age for what evidence says. A status that only the
+// policy allows lives no longer than one that Partner Center allows.
+func (a *Ages) of(evidence *Evidence, notReadyAllowed bool) Age {
+	if evidence.Absence != AbsenceNone {
+		return Age{Fresh: absentAge, Usable: absentAge}
+	}
+	if evidence.Facet == FacetQualifications {
+		for i := range evidence.Qualifications {
+			if evidence.Qualifications[i].VettingStatus == VettingInReview {
+				return a.QualificationsInReview
+			}
+		}
+		return a.Qualifications
+	}
+	switch evidence.Status {
+	case AccountStatusAllowed:
+		return a.Allowed
+	case AccountStatusNone:
+		return a.NoStatus
+	case AccountStatusNotAllowed:
+		return a.NotAllowed
+	case AccountStatusNotReady:
+		if notReadyAllowed {
+			return Age{
+				Fresh:  min(a.Pending.Fresh, a.Allowed.Fresh),
+				Usable: min(a.Pending.Usable, a.Allowed.Usable),
+			}
+		}
+		return a.Pending
+	default:
+		return a.Pending
+	}
+}
+
+// lifetime is the span in which one piece of evidence answers.
+type lifetime struct {
+	freshUntil  time.Time
+	usableUntil time.Time
+}
+
+// lifetimeOf applies the ages to evidence. The jitter of ±10 % is drawn from
+// the evidence itself, so that every replica and every tier agrees on it; it
+// never stretches the usable age.
+func (a *Ages) lifetimeOf(key Key, evidence *Evidence, notReadyAllowed bool) lifetime {
+	age := a.of(evidence, notReadyAllowed)
+	permille := jitterPermille(key, evidence.FetchTime)
+	usable := age.Usable / 1000 * time.Duration(min(permille, 1000))
+	fresh := min(age.Fresh/1000*time.Duration(permille), usable)
+	return lifetime{
+		freshUntil:  evidence.FetchTime.Add(fresh),
+		usableUntil: evidence.FetchTime.Add(usable),
+	}
+}
+
+// jitterPermille returns 900 to 1100, spread evenly over keys and times.
+func jitterPermille(key Key, fetched time.Time) int64 {
+	x := binary.LittleEndian.Uint64(key.CustomerID[:8]) ^
+		binary.LittleEndian.Uint64(key.CustomerID[8:])*0x9e3779b97f4a7c15 ^
+		uint64(fetched.UnixNano()) + uint64(key.Facet) //nolint:gosec // bits to mix, not a number
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	x ^= x >> 31
+	return 900 + int64(x%201) //nolint:gosec // below 201
+}

@@ -1,0 +1,91 @@
+package eligibility
+
+// accountReason is the account rule: what a status says about a purchase.
+// Nothing but AccountStatusAllowed, AccountStatusNone and, where the policy
+// says so, AccountStatusNotReady allows; a status that is no case here blocks.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status
+// (read 2026-11-21)
+func accountReason(status AccountStatus, notReadyAllowed bool) Reason {
+	switch status {
+	case AccountStatusAllowed:
+		return Reason{Code: ReasonAccountAllowed}
+	case AccountStatusNone:
+		return Reason{Code: ReasonAccountHasNoStatus}
+	case AccountStatusUnderReview:
+		return Reason{Code: ReasonAccountUnderReview, Blocks: true}
+	case AccountStatusNotAllowed:
+		return Reason{Code: ReasonAccountNotAllowed, Blocks: true}
+	case AccountStatusUnknown:
+		return Reason{Code: ReasonAccountUnknown, Blocks: true}
+	case AccountStatusNotReady:
+		return Reason{Code: ReasonAccountNotReady, Blocks: !notReadyAllowed}
+	default:
+		return Reason{Code: ReasonAccountStatusUnrecognized, Blocks: true}
+	}
+}
+
+// segmentReason is the segment rule: what the qualifications held say about a
+// purchase for a segment other than commercial.
+func segmentReason(segment Segment, held []Qualification) Reason {
+	needed := neededQualification(segment)
+	best := -1
+	for i := range held {
+		if held[i].Type == needed && needed != QualificationUnrecognized &&
+			(best < 0 || outranks(&held[i], &held[best])) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return Reason{Code: ReasonQualificationMissing, Blocks: true}
+	}
+	switch held[best].VettingStatus {
+	case VettingApproved:
+		return Reason{Code: ReasonQualificationApproved}
+	case VettingInReview:
+		return Reason{Code: ReasonQualificationInReview, Blocks: true}
+	case VettingDenied:
+		return Reason{Code: ReasonQualificationDenied, Blocks: true}
+	default:
+		return Reason{Code: ReasonQualificationUnrecognized, Blocks: true}
+	}
+}
+
+// neededQualification is what a segment asks for; QualificationUnrecognized,
+// which nothing satisfies, for a segment that is not known.
+func neededQualification(segment Segment) QualificationType {
+	switch segment {
+	case SegmentEducation:
+		return QualificationEducation
+	case SegmentGovernment:
+		return QualificationGovernmentCommunityCloud
+	case SegmentNonprofit:
+		return QualificationNonprofit
+	default:
+		return QualificationUnrecognized
+	}
+}
+
+// outranks reports whether a decides over b where the same qualification is
+// held several times: any Approved, then the newest date (undated is oldest),
+// then InReview over Denied over anything else.
+func outranks(a, b *Qualification) bool {
+	if (a.VettingStatus == VettingApproved) != (b.VettingStatus == VettingApproved) {
+		return a.VettingStatus == VettingApproved
+	}
+	if !a.VettingCreatedTime.Equal(b.VettingCreatedTime) {
+		return a.VettingCreatedTime.After(b.VettingCreatedTime)
+	}
+	return tieRank(a.VettingStatus) > tieRank(b.VettingStatus)
+}
+
+func tieRank(status VettingStatus) int {
+	switch status {
+	case VettingInReview:
+		return 2
+	case VettingDenied:
+		return 1
+	default:
+		return 0
+	}
+}
