@@ -1,0 +1,112 @@
+package pcsim
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/google/uuid"
+)
+
+// AADSTS codes that the token endpoints answer by themselves.
+const (
+	aadTenantNotFound   = 90002
+	aadGrantRevoked     = 50173
+	aadGrantMalformed   = 9002313
+	aadMalformed        = 900910
+	aadGrantUnsupported = 70003
+	aadScopeInvalid     = 70011
+	aadResourceUnknown  = 500011
+	aadClientUnknown    = 700016
+	aadParameterMissing = 900144
+	aadPostOnly         = 900561
+	aadSecretWrong      = 7000215
+	aadSecretMissing    = 7000218
+)
+
+// entraError is what goes with an AADSTS code.
+type entraError struct {
+	status int
+	word   string // `error`: the only member that a client may act on
+	text   string
+}
+
+// entraErrorFor returns the error of a code. HTTP status and error word are
+// Microsoft's where they are published, else the likely ones.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
+// (read 2026-11-21)
+func entraErrorFor(code int) (entraError, bool) {
+	refused := func(word, text string) (entraError, bool) {
+		return entraError{http.StatusBadRequest, word, text}, true
+	}
+	badClient := func(text string) (entraError, bool) {
+		return entraError{http.StatusUnauthorized, "invalid_client", text}, true
+	}
+	busy := func(text string) (entraError, bool) {
+		return entraError{http.StatusServiceUnavailable, "temporarily_unavailable", text}, true
+	}
+	switch code {
+	case 70008, 700082:
+		return refused("invalid_grant", "The refresh token has expired due to inactivity.")
+	case aadGrantRevoked:
+		return refused("invalid_grant", "The provided grant has expired due to it being revoked.")
+	case 70043:
+		return refused("invalid_grant", "The refresh token has expired due to the sign-in frequency policy.")
+	case aadGrantMalformed:
+		return refused("invalid_grant", "The request is malformed or not valid.")
+	case 50078:
+		return refused("invalid_grant", "The presented multi-factor authentication has expired.")
+	case 50076, 50079:
+		return refused("interaction_required", "Multi-factor authentication is needed.")
+	case aadSecretWrong:
+		return badClient("The client secret is not valid.")
+	case 7000222:
+		return badClient("The client secret has expired.")
+	case aadSecretMissing:
+		return badClient("The request must contain client_assertion or client_secret.")
+	case 700027:
+		return badClient("The client assertion's signature is not valid.")
+	case aadClientUnknown:
+		return refused("unauthorized_client", "The application was not found in the directory.")
+	case aadResourceUnknown:
+		return refused("invalid_resource", "The resource principal was not found in the tenant.")
+	case 65005, 650057:
+		return refused("invalid_resource", "The resource is not among the application's permissions.")
+	case aadTenantNotFound:
+		return refused("invalid_request", "The tenant was not found.")
+	case 900432:
+		return refused("invalid_request", "The client is not known in this cloud.")
+	case aadParameterMissing:
+		return refused("invalid_request", "The request body lacks a parameter.")
+	case aadMalformed, aadPostOnly:
+		return refused("invalid_request", "The endpoint takes a POST request with a form.")
+	case aadGrantUnsupported:
+		return refused("unsupported_grant_type", "The grant type is not supported.")
+	case aadScopeInvalid:
+		return refused("invalid_scope", "The scope is not valid.")
+	case 50196:
+		return refused("invalid_request", "The server found a client request loop.")
+	case 90006, 90012, 90033:
+		return busy("A transient error has occurred.")
+	case 90055:
+		return entraError{http.StatusTooManyRequests, "temporarily_unavailable", "The tenant is throttled."}, true
+	}
+	return entraError{}, false
+}
+
+// refuseToken renders the error of a known code in Entra's shape.
+func (s *Server) refuseToken(code int) answer {
+	e, _ := entraErrorFor(code)
+	trace, correlation := uuid.NewString(), uuid.NewString()
+	stamp := s.cfg.Now().UTC().Format("2006-01-02 15:04:05Z")
+	return jsonAnswer(e.status, map[string]any{
+		"error": e.word,
+		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s",
+			code, e.text, trace, correlation, stamp),
+		"error_codes":    []int{code},
+		"timestamp":      stamp,
+		"trace_id":       trace,
+		"correlation_id": correlation,
+		"error_uri":      fmt.Sprintf("https://login.microsoftonline.com/error?code=%d", code),
+	})
+}

@@ -1,0 +1,180 @@
+package pcsim
+
+import (
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// loginVersion is which of the two token endpoints was asked.
+type loginVersion int
+
+const (
+	loginV1 loginVersion = 1 // `resource`, and numbers as strings
+	loginV2 loginVersion = 2 // `scope`, and numbers
+)
+
+// maxFormBytes bounds a token request.
+const maxFormBytes = 64 << 10
+
+// tokenEndpoint plays one of the login host's token endpoints.
+//
+// Sources (read 2026-11-21):
+// https://learn.microsoft.com/en-us/partner-center/developer/partner-center-authentication,
+// https://learn.microsoft.com/en-us/entra/identity-platform/refresh-tokens
+func (s *Server) tokenEndpoint(v loginVersion) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		now := s.cfg.Now()
+		s.journal.tokenRequest()
+		// Read to the end before any wait: only then does net/http notice
+		// that a client leaves.
+		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+		formErr := r.ParseForm()
+
+		step := s.cast.nextToken(now)
+		var a answer
+		switch {
+		case step.Raw != nil:
+			a = step.Raw.answer()
+		case step.EntraError != 0:
+			a = s.refuseToken(step.EntraError)
+		case r.Method != http.MethodPost:
+			a = s.refuseToken(aadPostOnly)
+		case formErr != nil:
+			a = s.refuseToken(aadMalformed)
+		default:
+			a = s.grant(v, r, orDefault(step.ExpiresIn, s.cfg.TokenLifetime))
+		}
+		h := w.Header()
+		h.Set("Date", now.UTC().Format(http.TimeFormat))
+		h.Set("Cache-Control", "no-store, no-cache")
+		h.Set("Pragma", "no-cache")
+		s.perform(w, r, step, a, func() {})
+		s.log.Debug("token requested", zap.Int("version", int(v)),
+			zap.Int("status", a.status), zap.String("failure", step.Failure))
+	}
+}
+
+// grant answers a well-formed token request.
+func (s *Server) grant(v loginVersion, r *http.Request, lifetime time.Duration) answer {
+	form := r.PostForm
+	if !strings.EqualFold(r.PathValue("tenant"), s.cfg.TenantID) {
+		return s.refuseToken(aadTenantNotFound)
+	}
+	grantType := form.Get("grant_type")
+	if grantType == "" || form.Get("client_id") == "" {
+		return s.refuseToken(aadParameterMissing)
+	}
+	if grantType != "client_credentials" && grantType != "refresh_token" {
+		return s.refuseToken(aadGrantUnsupported)
+	}
+	if form.Get("client_id") != s.cfg.ClientID {
+		return s.refuseToken(aadClientUnknown)
+	}
+	secret := form.Get("client_secret")
+	if secret == "" {
+		return s.refuseToken(aadSecretMissing)
+	}
+	if subtle.ConstantTimeCompare([]byte(secret), []byte(s.cfg.ClientSecret)) != 1 {
+		return s.refuseToken(aadSecretWrong)
+	}
+	appOnly := grantType == "client_credentials"
+	if !appOnly {
+		token := form.Get("refresh_token")
+		if token == "" {
+			return s.refuseToken(aadParameterMissing)
+		}
+		switch err := s.tokens.checkRefresh(token); {
+		case errors.Is(err, errTokenRevoked):
+			return s.refuseToken(aadGrantRevoked)
+		case err != nil:
+			return s.refuseToken(aadGrantMalformed)
+		}
+	}
+	audience, code := audienceV1(form.Get("resource"))
+	if v == loginV2 {
+		audience, code = audienceV2(form.Get("scope"), appOnly)
+	}
+	if code != 0 {
+		return s.refuseToken(code)
+	}
+	return s.tokenAnswer(v, audience, appOnly, lifetime)
+}
+
+// audienceV1 returns the audience that a `resource` names, or an error code.
+func audienceV1(resource string) (audience string, code int) {
+	if resource == "" {
+		return "", aadParameterMissing
+	}
+	if !knownAudience(resource) {
+		return "", aadResourceUnknown
+	}
+	return resource, 0
+}
+
+// audienceV2 returns the audience that a `scope` names, or an error code.
+func audienceV2(scope string, appOnly bool) (audience string, code int) {
+	if scope == "" {
+		return "", aadParameterMissing
+	}
+	for _, word := range strings.Fields(scope) {
+		switch word {
+		case "openid", "profile", "email", "offline_access":
+			continue
+		}
+		cut := strings.LastIndexByte(word, '/')
+		if cut < 0 || audience != "" {
+			return "", aadScopeInvalid
+		}
+		permission := word[cut+1:]
+		if permission != ".default" && (appOnly || permission != "user_impersonation") {
+			return "", aadScopeInvalid
+		}
+		audience = word[:cut]
+		if !knownAudience(audience) {
+			return "", aadResourceUnknown
+		}
+	}
+	if audience == "" {
+		return "", aadScopeInvalid
+	}
+	return audience, 0
+}
+
+func knownAudience(a string) bool {
+	return a == audienceGlobal || a == audienceChina || a == audienceRetired || a == audienceRetiredChina
+}
+
+// tokenAnswer issues what was asked for, in the words of the endpoint.
+func (s *Server) tokenAnswer(v loginVersion, audience string, appOnly bool, lifetime time.Duration) answer {
+	now := s.cfg.Now()
+	seconds := int64(lifetime / time.Second)
+	body := map[string]any{
+		"token_type":   "Bearer",
+		"access_token": s.tokens.access(audience, appOnly, lifetime),
+	}
+	if v == loginV1 {
+		body["resource"] = audience
+		body["expires_in"] = strconv.FormatInt(seconds, 10)
+		body["ext_expires_in"] = strconv.FormatInt(seconds, 10)
+		body["expires_on"] = strconv.FormatInt(now.Add(lifetime).Unix(), 10)
+		body["not_before"] = strconv.FormatInt(now.Unix(), 10)
+	} else {
+		body["expires_in"] = seconds
+		body["ext_expires_in"] = seconds
+	}
+	if !appOnly {
+		// The old one keeps working: use does not revoke it.
+		body["refresh_token"] = s.tokens.refresh()
+		body["scope"] = "user_impersonation"
+		if v == loginV2 {
+			body["scope"] = audience + "/user_impersonation"
+		}
+	}
+	return jsonAnswer(http.StatusOK, body)
+}

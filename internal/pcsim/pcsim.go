@@ -1,0 +1,166 @@
+// Package pcsim is a Partner Center simulator: a real HTTP server that plays
+// Microsoft's login host and the two Partner Center resources that decide
+// whether a customer may buy.
+//
+// It answers as the published pages and traces say. Where they are silent it
+// answers in the way that is hardest on a client. It never sends what only
+// the documentation has: comments, trailing commas, missing braces.
+//
+//   - [Server.Handler] serves Partner Center and the login host together.
+//   - [Server.ControlHandler] serves the control API, on a listener of its
+//     own: its paths overlap with those of Partner Center.
+//
+// What each customer gets is a script (see [Customer] and [Step]). A new
+// server plays the embedded seeds; scripts come on top from YAML files, the
+// control API, or Go.
+//
+// Nothing here keeps secrets: it is for development and tests, and its default
+// credentials are public.
+//
+// Sources (read 2026-11-21):
+// https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status,
+// https://learn.microsoft.com/en-us/partner-center/developer/get-customer-qualification-asynchronous,
+// https://learn.microsoft.com/en-us/partner-center/developer/error-codes,
+// https://learn.microsoft.com/en-us/partner-center/developer/api-throttling-guidance.
+package pcsim
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The credentials that a server accepts unless its Config names others. They
+// are public and open nothing.
+const (
+	DefaultTenantID     = "70000000-0000-4000-8000-000000000001"
+	DefaultClientID     = "c0000000-0000-4000-8000-000000000001"
+	DefaultClientSecret = "simulator-client-secret" //nolint:gosec // a public development value
+	DefaultRefreshToken = "simulator-refresh-token" //nolint:gosec // a public development value
+
+	// DefaultTokenLifetime is how long access tokens last, as at Microsoft.
+	DefaultTokenLifetime = time.Hour
+)
+
+// Config says how a [Server] behaves. The zero value is usable.
+type Config struct {
+	// TenantID is the partner's tenant, the first path element of the token
+	// endpoints. Empty means DefaultTenantID.
+	TenantID string
+	// ClientID is the only application that gets tokens. Empty means
+	// DefaultClientID.
+	ClientID string
+	// ClientSecret is that application's secret. Empty means
+	// DefaultClientSecret.
+	ClientSecret string
+	// RefreshToken is a refresh token that works from the start, as if
+	// somebody had consented. Empty means DefaultRefreshToken.
+	RefreshToken string
+	// TokenLifetime is how long access tokens last. Zero means
+	// DefaultTokenLifetime.
+	TokenLifetime time.Duration
+
+	// RequestsPerMinute is how many resource calls any 60 seconds may see,
+	// calls answered 429 included. Zero means no limit.
+	RequestsPerMinute int
+	// LimitPerCustomer counts RequestsPerMinute for each customer apart
+	// instead of for the whole partner. Both exist at Microsoft.
+	LimitPerCustomer bool
+
+	// Now tells the time of tokens, timelines and limits. Nil means time.Now.
+	// Latencies always take real time.
+	Now func() time.Time
+	// Logger gets one debug record per call, never a token. Nil means none.
+	Logger *zap.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.TenantID = orDefault(c.TenantID, DefaultTenantID)
+	c.ClientID = orDefault(c.ClientID, DefaultClientID)
+	c.ClientSecret = orDefault(c.ClientSecret, DefaultClientSecret)
+	c.RefreshToken = orDefault(c.RefreshToken, DefaultRefreshToken)
+	c.TokenLifetime = orDefault(c.TokenLifetime, DefaultTokenLifetime)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	c.Logger = c.Logger.Named("pcsim")
+	return c
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// Validate reports every impossible setting, joined.
+func (c Config) Validate() error {
+	var faults []error
+	if strings.ContainsAny(c.TenantID, "/ ") {
+		faults = append(faults, fmt.Errorf("tenant id %q cannot be a path element", c.TenantID))
+	}
+	if c.TokenLifetime < 0 {
+		faults = append(faults, fmt.Errorf("token lifetime %v is negative", c.TokenLifetime))
+	}
+	if c.RequestsPerMinute < 0 {
+		faults = append(faults, fmt.Errorf("requests per minute %d is negative", c.RequestsPerMinute))
+	}
+	return errors.Join(faults...)
+}
+
+// Server is the simulator. It listens to nothing itself: give its handlers to
+// an http.Server or httptest.NewServer. All methods are safe for concurrent
+// use.
+type Server struct {
+	cfg     Config
+	log     *zap.Logger
+	tokens  *issuer
+	cast    *cast
+	journal *journal
+	handler http.Handler
+
+	closed    chan struct{} // closed by Close: ends latencies and hangs
+	closeOnce sync.Once
+}
+
+// New builds a server that plays the embedded seeds. It fails only on an
+// invalid Config.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("pcsim: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	tokens, err := newIssuer(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("pcsim: %w", err)
+	}
+	s := &Server{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		tokens:  tokens,
+		cast:    newCast(cfg),
+		journal: &journal{},
+		closed:  make(chan struct{}),
+	}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// Handler serves Partner Center and the login host: its root is both
+// `partner_center.base_url` and `partner_center.authority` for a client.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Close ends every running latency and hang by dropping the connection.
+// Handlers keep answering. Call it before shutting the http.Server down,
+// which waits for requests in flight. It may be called more than once.
+func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closed) }) }

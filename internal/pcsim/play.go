@@ -1,0 +1,66 @@
+package pcsim
+
+import "time"
+
+// playback is a list of steps and how far it has been played. Its owner's
+// lock guards it.
+type playback struct {
+	steps []Step
+	at    int       // the step that is on
+	given int       // how often it has been given
+	began time.Time // when it came on; zero until then
+}
+
+// next returns the step to give at the given time, and counts it as given.
+// start is when the first step came on. There must be a step.
+func (p *playback) next(now, start time.Time) Step {
+	if p.began.IsZero() {
+		p.began = now
+		if p.at == 0 {
+			p.began = start
+		}
+	}
+	for p.at < len(p.steps)-1 {
+		step := p.steps[p.at]
+		if step.For > 0 {
+			if now.Before(p.began.Add(step.For)) {
+				break
+			}
+			p.at, p.given, p.began = p.at+1, 0, p.began.Add(step.For)
+			continue
+		}
+		if p.given < step.Times {
+			break
+		}
+		p.at, p.given, p.began = p.at+1, 0, now
+	}
+	p.given++
+	return p.steps[p.at]
+}
+
+// meter limits calls to so many in any 60 seconds. Refused calls count too,
+// so that a client that keeps knocking stays out.
+type meter struct {
+	times  []time.Time // the latest calls, in a ring as long as the limit
+	oldest int
+}
+
+const limitWindow = time.Minute
+
+// take counts a call and returns how long to stay away; zero lets it pass.
+func (m *meter) take(now time.Time, limit int) time.Duration {
+	if limit <= 0 {
+		return 0
+	}
+	if len(m.times) < limit {
+		m.times = append(m.times, now)
+		return 0
+	}
+	passes := now.Sub(m.times[m.oldest]) >= limitWindow
+	m.times[m.oldest] = now
+	m.oldest = (m.oldest + 1) % limit
+	if passes {
+		return 0
+	}
+	return max(m.times[m.oldest].Add(limitWindow).Sub(now), time.Second)
+}

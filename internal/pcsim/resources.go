@@ -1,0 +1,155 @@
+package pcsim
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+// The audiences that tokens are issued for; the resources refuse the retired
+// ones.
+const (
+	audienceGlobal       = "https://api.partnercenter.microsoft.com"
+	audienceChina        = "https://partner.partnercenterapi.microsoftonline.cn"
+	audienceRetired      = "https://graph.windows.net"
+	audienceRetiredChina = "https://graph.chinacloudapi.cn"
+)
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/v1/customers/{id}/validationStatus", s.resource(roleAccount))
+	mux.HandleFunc("/v1/customers/{id}/qualifications", s.resource(roleQualifications))
+	mux.HandleFunc("/{tenant}/oauth2/token", s.tokenEndpoint(loginV1))
+	mux.HandleFunc("/{tenant}/oauth2/v2.0/token", s.tokenEndpoint(loginV2))
+	mux.HandleFunc("/", s.resource(roleOther))
+	return mux
+}
+
+// resource answers one of the two resources, or any other path, with what
+// they have in common: identification, recording, headers.
+func (s *Server) resource(r role) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		now := s.cfg.Now()
+		id := strings.ToLower(req.PathValue("id"))
+		call := s.journal.begin(Request{
+			Time: now, Method: req.Method, Path: req.URL.Path, Query: req.URL.RawQuery,
+			Resource: string(r), CustomerID: id,
+			RequestID:     req.Header.Get("MS-RequestId"),
+			CorrelationID: req.Header.Get("MS-CorrelationId"),
+		})
+		commonHeaders(w.Header(), req.Header, now)
+		step, a := s.decide(r, req, id, now)
+		if step.Failure != "" {
+			s.journal.failed(call, step.Failure)
+		}
+		// Noted before it is sent: who has the answer also finds it recorded.
+		s.perform(w, req, step, a, func() { s.journal.answered(call, a.status) })
+		s.log.Debug("partner center called", zap.String("path", cut(req.URL.Path)),
+			zap.Int("status", a.status), zap.String("failure", step.Failure))
+	}
+}
+
+// commonHeaders sets what published traces of the API show. MS-RequestId and
+// MS-CorrelationId are echoed, or made where they are absent or no GUID.
+func commonHeaders(out, in http.Header, now time.Time) {
+	for _, name := range []string{"MS-RequestId", "MS-CorrelationId"} {
+		value := in.Get(name)
+		if !isGUID(value) {
+			value = uuid.NewString()
+		}
+		out.Set(name, value)
+	}
+	var vector [12]byte
+	_, _ = rand.Read(vector[:]) // never fails
+	out.Set("MS-CV", base64.RawStdEncoding.EncodeToString(vector[:])+".0")
+	out.Set("MS-ServerId", "102030405")
+	out.Set("Date", now.UTC().Format(http.TimeFormat))
+}
+
+// decide returns the answer to a call: the first rule that applies. Only a
+// call that no rule refuses plays the customer's script.
+func (s *Server) decide(r role, req *http.Request, id string, now time.Time) (Step, answer) {
+	c, refusal, ok := s.authenticate(req)
+	if !ok {
+		return Step{}, refusal
+	}
+	if wait := s.cast.admit(id, now); wait > 0 {
+		return Step{}, throttled(wait)
+	}
+	switch {
+	case r == roleOther: // the retired /qualification too
+		return Step{}, fault(http.StatusNotFound, 1000, "Not found.")
+	case req.Method != http.MethodGet:
+		a := fault(http.StatusMethodNotAllowed, 405, "The requested resource does not support this HTTP method.")
+		a.headers = map[string]string{"Allow": http.MethodGet}
+		return Step{}, a
+	case c.appOnly && r == roleAccount:
+		return Step{}, fault(http.StatusForbidden, 900329, "The resource does not support app-only authentication.")
+	case !isGUID(id):
+		return Step{}, fault(http.StatusBadRequest, 900118, "The customer id is not valid.")
+	case r == roleAccount && !typeIsAccount(req):
+		return Step{}, fault(http.StatusBadRequest, 3000, "The query parameter type is missing or not valid.")
+	}
+	return s.play(r, id, now)
+}
+
+func typeIsAccount(req *http.Request) bool {
+	types := req.URL.Query()["type"]
+	return len(types) == 1 && strings.EqualFold(types[0], "account")
+}
+
+// authenticate returns the claims of the caller's token, or the refusal.
+func (s *Server) authenticate(req *http.Request) (claims, answer, bool) {
+	refuse := func(a answer) (claims, answer, bool) {
+		a.headers = map[string]string{"WWW-Authenticate": "OAuth realm=urn:cpsvc:cpid:" + s.cfg.TenantID}
+		return claims{}, a, false
+	}
+	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if token == "" || !strings.EqualFold(scheme, "Bearer") {
+		return refuse(fault(http.StatusUnauthorized, 800001, "The partner token is missing."))
+	}
+	c, err := s.tokens.readAccess(strings.TrimSpace(token))
+	switch {
+	case errors.Is(err, errTokenExpired):
+		return refuse(answer{status: http.StatusUnauthorized})
+	case err != nil:
+		return refuse(fault(http.StatusUnauthorized, 400, "Access denied."))
+	case c.audience == audienceRetired || c.audience == audienceRetiredChina:
+		return refuse(fault(http.StatusUnauthorized, 900420, "The audience of the token is no longer supported."))
+	}
+	return c, answer{}, true
+}
+
+// play gives the next step of a customer's script.
+func (s *Server) play(r role, id string, now time.Time) (Step, answer) {
+	switch s.cast.tenant(id) {
+	case TenantUnknown:
+		return Step{}, fault(http.StatusNotFound, 60003, "The tenant was not found.")
+	case TenantOtherPartner:
+		return Step{}, fault(http.StatusForbidden, 20002,
+			"The partner does not have a commerce relationship with the customer.")
+	}
+	step, ok := s.cast.next(id, r, now)
+	switch {
+	case !ok: // removed since
+		return Step{}, fault(http.StatusNotFound, 60003, "The tenant was not found.")
+	case step.Raw != nil:
+		return step, step.Raw.answer()
+	case step.Status == StatusNone:
+		return step, noStatus(id)
+	case r == roleAccount:
+		return step, jsonAnswer(http.StatusOK, struct {
+			Type       string `json:"type"`
+			Status     string `json:"status"`
+			LastUpdate string `json:"lastUpdateDateTime"` // no longer filled in
+		}{"account", step.Status, ""})
+	default:
+		return step, jsonAnswer(http.StatusOK, step.Items)
+	}
+}

@@ -1,0 +1,248 @@
+package pcsim
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+)
+
+// Customer is one customer and the script that the simulator plays for it.
+//
+// In YAML and JSON the members are `id` (optional where the place names it
+// already), `name`, `shows`, `tenant`, `account` and `qualifications`.
+type Customer struct {
+	// ID is the customer's tenant id, a hyphenated GUID in any case; it is
+	// kept in lower case.
+	ID string `json:"id"`
+	// Name is a short name for tables. Optional.
+	Name string `json:"name,omitempty"`
+	// Shows says in a sentence what the customer is good for. Optional.
+	Shows string `json:"shows,omitempty"`
+	// Tenant is empty for a customer of this partner. TenantUnknown and
+	// TenantOtherPartner need no steps: they decide every answer.
+	Tenant string `json:"tenant,omitempty"`
+	// Account holds the answers of validationStatus, played in order. At
+	// least one step is needed.
+	Account []Step `json:"account,omitempty"`
+	// Qualifications holds the answers of qualifications, played in order.
+	// None means an empty list, always.
+	Qualifications []Step `json:"qualifications,omitempty"`
+}
+
+// What Customer.Tenant may say.
+const (
+	// TenantUnknown makes both resources answer 404 with code 60003, as for
+	// an id that nobody scripted.
+	TenantUnknown = "unknown"
+	// TenantOtherPartner makes both resources answer 403 with code 20002.
+	TenantOtherPartner = "other_partner"
+)
+
+// Step is one answer, and how long it is given. It says what is answered by
+// one of Status (account only), Items (qualifications only), Raw, or EntraError
+// (token endpoint only); or it only fails.
+//
+// The last step of a script repeats for ever; each step before it ends after
+// Times answers or after For.
+type Step struct {
+	// Status is the account's status word, sent as it stands; StatusNone
+	// answers 404 with code 600074 instead.
+	Status string `json:"status,omitempty"`
+	// Items is the list of qualifications. An empty list is an answer; nil
+	// is not.
+	Items []Qualification `json:"items,omitzero"`
+	// EntraError answers a token request with this AADSTS code, in Entra's
+	// shape, with the HTTP status and error word that belong to it. A token
+	// step without EntraError, Raw and Failure answers as usual.
+	EntraError int `json:"entra_error,omitempty"`
+	// ExpiresIn replaces Config.TokenLifetime in a usual token answer.
+	ExpiresIn time.Duration `json:"-"`
+	// Raw is any other answer.
+	Raw *Raw `json:"raw,omitempty"`
+
+	// Failure breaks the connection: one of the Failure constants.
+	Failure string `json:"failure,omitempty"`
+	// Latency passes before the answer or the failure, in real time.
+	Latency time.Duration `json:"-"`
+
+	// Times is how many answers are given before the next step's turn.
+	Times int `json:"times,omitempty"`
+	// For is how long the step lasts. It starts when the step before it
+	// ends: exactly then if that one has For too, else with the first
+	// request after it. The first step starts with the first request for the
+	// customer, whichever the resource.
+	For time.Duration `json:"-"`
+}
+
+// StatusNone as a Step's Status means that the account has no status.
+const StatusNone = "none"
+
+// What Step.Failure may say.
+const (
+	// FailureReset resets the connection before any answer.
+	FailureReset = "reset"
+	// FailureResetBody resets it after the headers and half of the body.
+	FailureResetBody = "reset_body"
+	// FailureHang answers nothing until the client leaves.
+	FailureHang = "hang"
+	// FailureHangBody sends the headers and half of the body, then nothing
+	// until the client leaves.
+	FailureHangBody = "hang_body"
+)
+
+// Qualification is one item as it stands on the wire, and under the same
+// member names in scripts. Empty members are left out.
+type Qualification struct {
+	Qualification      string `json:"qualification"`
+	VettingStatus      string `json:"vettingStatus,omitempty"`
+	VettingReason      string `json:"vettingReason,omitempty"`
+	VettingCreatedDate string `json:"vettingCreatedDate,omitempty"`
+	// VettingCreateDate is the same date under the name that some answers
+	// use instead.
+	VettingCreateDate string `json:"vettingCreateDate,omitempty"`
+}
+
+// Raw is an answer spelt out.
+type Raw struct {
+	// Status is the HTTP status, 200 to 599.
+	Status int
+	// Headers are sent besides the usual ones, or in their place.
+	Headers map[string]string
+	// Body is sent byte for byte. Scripts write it as text under `body`, or
+	// under `body_base64`.
+	Body string
+}
+
+// MarshalJSON writes durations as scripts do, such as "1.5s".
+func (s Step) MarshalJSON() ([]byte, error) {
+	type plain Step // without this method
+	return json.Marshal(struct {
+		plain
+		ExpiresIn string `json:"expires_in,omitempty"`
+		Latency   string `json:"latency,omitempty"`
+		For       string `json:"for,omitempty"`
+	}{plain(s), durationText(s.ExpiresIn), durationText(s.Latency), durationText(s.For)})
+}
+
+func durationText(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
+// MarshalJSON writes the body as text where it is text.
+func (r Raw) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Status     int               `json:"status"`
+		Headers    map[string]string `json:"headers,omitempty"`
+		Body       string            `json:"body,omitempty"`
+		BodyBase64 string            `json:"body_base64,omitempty"`
+	}{Status: r.Status, Headers: r.Headers, Body: r.Body}
+	if !utf8.ValidString(r.Body) {
+		out.Body, out.BodyBase64 = "", base64.StdEncoding.EncodeToString([]byte(r.Body))
+	}
+	return json.Marshal(out)
+}
+
+// clone returns a copy that shares nothing that can be written to.
+func (c Customer) clone() Customer {
+	c.Account = cloneSteps(c.Account)
+	c.Qualifications = cloneSteps(c.Qualifications)
+	return c
+}
+
+func cloneSteps(steps []Step) []Step {
+	steps = slices.Clone(steps)
+	for i, s := range steps {
+		steps[i].Items = slices.Clone(s.Items)
+		if s.Raw != nil {
+			raw := *s.Raw
+			raw.Headers = maps.Clone(raw.Headers)
+			steps[i].Raw = &raw
+		}
+	}
+	return steps
+}
+
+// Summary is a customer in a few words, for tables.
+type Summary struct {
+	ID             string `json:"id"`
+	Name           string `json:"name"`
+	Shows          string `json:"shows"`
+	Account        string `json:"account"`
+	Qualifications string `json:"qualifications"`
+}
+
+// Summary describes the whole script, such as "UnderReview for 1m0s, then
+// Allowed".
+func (c Customer) Summary() Summary {
+	sum := Summary{ID: c.ID, Name: c.Name, Shows: c.Shows}
+	switch c.Tenant {
+	case TenantUnknown:
+		sum.Account, sum.Qualifications = "404 code 60003", "404 code 60003"
+	case TenantOtherPartner:
+		sum.Account, sum.Qualifications = "403 code 20002", "403 code 20002"
+	default:
+		sum.Account = summarize(c.Account)
+		sum.Qualifications = "none"
+		if len(c.Qualifications) > 0 {
+			sum.Qualifications = summarize(c.Qualifications)
+		}
+	}
+	return sum
+}
+
+func summarize(steps []Step) string {
+	var text string
+	for i, s := range steps {
+		if i > 0 {
+			text += ", then "
+		}
+		text += s.summary()
+		switch {
+		case s.For > 0:
+			text += " for " + s.For.String()
+		case s.Times == 1:
+			text += " once"
+		case s.Times > 1:
+			text += fmt.Sprintf(" %d times", s.Times)
+		}
+	}
+	return text
+}
+
+func (s Step) summary() string {
+	var text string
+	switch {
+	case s.Status != "":
+		text = s.Status
+	case s.Raw != nil:
+		text = fmt.Sprintf("HTTP %d", s.Raw.Status)
+	case len(s.Items) > 0:
+		for i, q := range s.Items {
+			if i > 0 {
+				text += " + "
+			}
+			text += q.Qualification
+			if q.VettingStatus != "" {
+				text += " " + q.VettingStatus
+			}
+		}
+	case s.Failure != "":
+		return s.Failure
+	default:
+		text = "none"
+	}
+	if s.Failure != "" {
+		text += " (" + s.Failure + ")"
+	}
+	if s.Latency > 0 {
+		text += " after " + s.Latency.String()
+	}
+	return text
+}
