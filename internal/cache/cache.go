@@ -1,0 +1,149 @@
+// Package cache keeps evidence near: in this process and, where configured, in
+// Redis, which replicas share. [Store] implements eligibility.Store.
+//
+// It holds facts, never decisions. A fault of Redis is a miss: counted, logged
+// at most once an interval, never returned to a caller.
+package cache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// Config tunes a [Store]. Its zero value is an in-process store with the
+// documented defaults.
+type Config struct {
+	// MaxEntries bounds the local tier, one entry a facet of a customer; 0
+	// means 100,000.
+	MaxEntries int
+	// LocalMaxAge is how long the local tier trusts itself where Redis is
+	// configured, since another replica may know better; 0 means 30 s. Without
+	// Redis it trusts itself for the evidence's own ages.
+	LocalMaxAge time.Duration
+	// Redis configures the shared tier; without Addresses there is none.
+	Redis RedisConfig
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+	// Logger is told of Redis faults; nil means none.
+	Logger *zap.Logger
+	// Registerer takes the metrics; nil means none.
+	Registerer prometheus.Registerer
+}
+
+// Store is the two-tier store of evidence. It is safe for concurrent use.
+type Store struct {
+	local   *local
+	redis   *sharedTier // nil without Redis
+	maxAge  time.Duration
+	now     func() time.Time
+	metrics *metrics
+}
+
+var _ eligibility.Store = (*Store)(nil)
+
+// New builds a Store. It makes no connection, so that a start does not depend
+// on Redis; it fails only on a Config that cannot be kept.
+func New(cfg Config) (*Store, error) {
+	if cfg.MaxEntries == 0 {
+		cfg.MaxEntries = 100_000
+	}
+	if cfg.LocalMaxAge == 0 {
+		cfg.LocalMaxAge = 30 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	if cfg.MaxEntries < 0 || cfg.LocalMaxAge < 0 {
+		return nil, errors.New("cache: max entries and local max age must not be negative")
+	}
+	local, err := newLocal(cfg.MaxEntries)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := newMetrics(cfg.Registerer, local)
+	if err != nil {
+		return nil, err
+	}
+	store := &Store{local: local, maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics}
+	if len(cfg.Redis.Addresses) > 0 {
+		if store.redis, err = newSharedTier(cfg.Redis, cfg.Logger, metrics, cfg.Now); err != nil {
+			return nil, err
+		}
+	}
+	return store, nil
+}
+
+// Close ends the connections to Redis. The store must not be used afterwards.
+func (s *Store) Close() error {
+	if s.redis == nil {
+		return nil
+	}
+	return s.redis.close()
+}
+
+// Peek implements eligibility.Store.
+func (s *Store) Peek(key eligibility.Key) eligibility.Found {
+	entry, held := s.local.get(key)
+	if !held {
+		s.metrics.localMiss.Inc()
+		return eligibility.Found{}
+	}
+	found := eligibility.Found{Evidence: entry.evidence, Tier: eligibility.TierLocal}
+	if s.redis != nil && s.now().Sub(entry.confirmed) >= s.maxAge {
+		found.Untrusted = true
+		s.metrics.localUntrusted.Inc()
+		return found
+	}
+	s.metrics.localHit.Inc()
+	return found
+}
+
+// Load implements eligibility.Store. It waits for Redis no longer than the
+// read timeout.
+func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	founds := make([]eligibility.Found, len(keys))
+	for i, key := range keys {
+		if entry, held := s.local.get(key); held {
+			founds[i] = eligibility.Found{
+				Evidence:  entry.evidence,
+				Tier:      eligibility.TierLocal,
+				Untrusted: s.redis != nil && s.now().Sub(entry.confirmed) >= s.maxAge,
+			}
+		}
+	}
+	if s.redis == nil {
+		return founds
+	}
+	for i, evidence := range s.redis.load(ctx, keys) {
+		if evidence == nil {
+			continue
+		}
+		s.local.keep(keys[i], evidence, s.now())
+		if held := founds[i].Evidence; held == nil || !evidence.FetchTime.Before(held.FetchTime) {
+			founds[i] = eligibility.Found{Evidence: evidence, Tier: eligibility.TierRedis}
+		}
+	}
+	return founds
+}
+
+// Keep implements eligibility.Store.
+func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+	s.local.keep(key, evidence, s.now())
+}
+
+// Share implements eligibility.Store. It waits for Redis no longer than the
+// write timeout.
+func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
+	if s.redis != nil {
+		s.redis.share(ctx, key, evidence, usableUntil)
+	}
+}

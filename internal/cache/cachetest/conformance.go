@@ -1,0 +1,132 @@
+package cachetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// Compare is how tests compare evidence: by what it says.
+var Compare = cmp.Options{cmpopts.IgnoreUnexported(eligibility.Evidence{}), cmpopts.EquateEmpty()}
+
+// Run holds a Store to its contract. newStore returns an empty store; now is
+// the clock that it must use.
+func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
+	t.Helper()
+	start := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+	clock := func() time.Time { return start }
+	usable := start.Add(time.Hour)
+
+	t.Run("an empty store holds nothing", func(t *testing.T) {
+		store := newStore(t, clock)
+		keys := []eligibility.Key{accountKey(1), qualificationsKey(1)}
+		for i, found := range store.Load(context.Background(), keys) {
+			if found.Evidence != nil || store.Peek(keys[i]).Evidence != nil {
+				t.Errorf("%v: found %+v", keys[i], found)
+			}
+		}
+	})
+	t.Run("all that evidence says comes back", func(t *testing.T) {
+		store := newStore(t, clock)
+		for i, evidence := range Samples(start) {
+			key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i + 1)}, Facet: evidence.Facet}
+			put(store, key, evidence, usable)
+			for place, found := range map[string]eligibility.Found{
+				"Peek": store.Peek(key),
+				"Load": store.Load(context.Background(), []eligibility.Key{key})[0],
+			} {
+				if diff := cmp.Diff(evidence, found.Evidence, Compare); diff != "" {
+					t.Errorf("%s of sample %d (-want +got):\n%s", place, i, diff)
+				}
+			}
+		}
+	})
+	t.Run("facets and customers are kept apart", func(t *testing.T) {
+		store := newStore(t, clock)
+		put(store, accountKey(1), account(start, "Allowed"), usable)
+		founds := store.Load(context.Background(), []eligibility.Key{qualificationsKey(1), accountKey(2), accountKey(1)})
+		if founds[0].Evidence != nil || founds[1].Evidence != nil || founds[2].Evidence == nil {
+			t.Errorf("found %+v", founds)
+		}
+	})
+	t.Run("newer evidence replaces older", func(t *testing.T) {
+		store := newStore(t, clock)
+		put(store, accountKey(1), account(start, "Allowed"), usable)
+		put(store, accountKey(1), account(start.Add(1), "NotAllowed"), usable)
+		wantStatus(t, store, "NotAllowed")
+	})
+	t.Run("older evidence never replaces newer", func(t *testing.T) {
+		store := newStore(t, clock)
+		put(store, accountKey(1), account(start, "NotAllowed"), usable)
+		put(store, accountKey(1), account(start.Add(-1), "Allowed"), usable)
+		wantStatus(t, store, "NotAllowed")
+	})
+	t.Run("not found replaces a status", func(t *testing.T) {
+		store := newStore(t, clock)
+		put(store, accountKey(1), account(start, "Allowed"), usable)
+		put(store, accountKey(1), &eligibility.Evidence{Absence: eligibility.AbsenceNotFound, FetchTime: start.Add(time.Second)}, usable)
+		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence == nil || found.Evidence.Absence != eligibility.AbsenceNotFound {
+			t.Errorf("found %+v", found.Evidence)
+		}
+	})
+}
+
+// Samples are pieces of evidence of every form, fetched at the given time.
+func Samples(fetched time.Time) []*eligibility.Evidence {
+	return []*eligibility.Evidence{
+		account(fetched, "Allowed"),
+		account(fetched, "Not Ready"),
+		account(fetched, "Suspended"),
+		{Status: eligibility.AccountStatusNone, FetchTime: fetched, CorrelationID: "c"},
+		{Absence: eligibility.AbsenceNotFound, FetchTime: fetched},
+		{Facet: eligibility.FacetQualifications, Absence: eligibility.AbsenceNotServed, FetchTime: fetched},
+		{Facet: eligibility.FacetQualifications, FetchTime: fetched},
+		{Facet: eligibility.FacetQualifications, FetchTime: fetched, CorrelationID: "c", Qualifications: []eligibility.Qualification{
+			{
+				Type: eligibility.QualificationEducation, TypeText: "Education",
+				VettingStatus: eligibility.VettingDenied, VettingStatusText: "Denied", VettingReason: "Not an Education Customer",
+				VettingCreatedTime: time.Date(2020, 12, 3, 10, 37, 38, 885000000, time.UTC),
+			},
+			{Type: eligibility.QualificationStateOwnedEntity, TypeText: "StateOwnedEntity"},
+			{TypeText: "Größe", VettingStatus: eligibility.VettingUnrecognized, VettingStatusText: "Expired"},
+			{Type: eligibility.QualificationNonprofit, TypeText: "nonprofit", VettingCreatedTime: time.Unix(-1, 5).UTC()},
+		}},
+	}
+}
+
+func account(fetched time.Time, word string) *eligibility.Evidence {
+	return &eligibility.Evidence{
+		Status: eligibility.ParseAccountStatus(word), StatusText: word,
+		FetchTime: fetched, CorrelationID: "7b0c5b1e-7a3f-4f1f-9c59-1c1a8a4ad5a5",
+	}
+}
+
+func accountKey(n byte) eligibility.Key {
+	return eligibility.Key{CustomerID: eligibility.CustomerID{n}}
+}
+
+func qualificationsKey(n byte) eligibility.Key {
+	return eligibility.Key{CustomerID: eligibility.CustomerID{n}, Facet: eligibility.FacetQualifications}
+}
+
+func put(store eligibility.Store, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
+	store.Keep(key, evidence, usableUntil)
+	store.Share(context.Background(), key, evidence, usableUntil)
+}
+
+func wantStatus(t *testing.T, store eligibility.Store, want string) {
+	t.Helper()
+	for place, found := range map[string]eligibility.Found{
+		"Peek": store.Peek(accountKey(1)),
+		"Load": store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0],
+	} {
+		if found.Evidence == nil || found.Evidence.StatusText != want {
+			t.Errorf("%s: %+v, want %s", place, found.Evidence, want)
+		}
+	}
+}

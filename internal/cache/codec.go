@@ -1,0 +1,221 @@
+package cache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// A stored value is
+//
+//	version (1 byte) | fetch time (8 bytes, Unix ns, big endian) | protobuf fields | CRC-32C (4 bytes)
+//
+// The fetch time stands in front so that the writing script can compare it. The
+// checksum covers the key as well: a value under another key is unreadable.
+// Words are stored as Partner Center sent them and read again by the rule of
+// the process that uses them.
+const (
+	valueVersion  = 1
+	headerBytes   = 1 + 8
+	checksumBytes = 4
+	maxValueBytes = 4 << 20
+)
+
+// The protobuf fields of a value, then of a qualification in it.
+const (
+	fieldAbsence protowire.Number = iota + 1
+	fieldNoStatus
+	fieldStatusText
+	fieldCorrelationID
+	fieldQualification
+)
+
+const (
+	fieldType protowire.Number = iota + 1
+	fieldVettingStatus
+	fieldVettingReason
+	fieldCreatedSeconds
+	fieldCreatedNanos
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+	errValue = errors.New("unreadable value")
+)
+
+// encode returns the stored form of evidence under key.
+func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
+	b := make([]byte, 0, 128)
+	b = append(b, valueVersion)
+	b = binary.BigEndian.AppendUint64(b, uint64(evidence.FetchTime.UnixNano())) //nolint:gosec // the same bits come back
+	b = appendVarint(b, fieldAbsence, uint64(evidence.Absence))
+	if evidence.Status == eligibility.AccountStatusNone {
+		b = appendVarint(b, fieldNoStatus, 1)
+	}
+	b = appendString(b, fieldStatusText, evidence.StatusText)
+	b = appendString(b, fieldCorrelationID, evidence.CorrelationID)
+	for i := range evidence.Qualifications {
+		b = protowire.AppendTag(b, fieldQualification, protowire.BytesType)
+		b = protowire.AppendBytes(b, encodeQualification(&evidence.Qualifications[i]))
+	}
+	return binary.BigEndian.AppendUint32(b, checksum(key, b))
+}
+
+func encodeQualification(q *eligibility.Qualification) []byte {
+	var b []byte
+	b = appendString(b, fieldType, q.TypeText)
+	b = appendString(b, fieldVettingStatus, q.VettingStatusText)
+	b = appendString(b, fieldVettingReason, q.VettingReason)
+	if !q.VettingCreatedTime.IsZero() {
+		b = appendVarint(b, fieldCreatedSeconds, protowire.EncodeZigZag(q.VettingCreatedTime.Unix()))
+		b = appendVarint(b, fieldCreatedNanos, uint64(q.VettingCreatedTime.Nanosecond())) //nolint:gosec // never negative
+	}
+	return b
+}
+
+func appendString(b []byte, field protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+}
+
+func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+func checksum(key eligibility.Key, value []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, key.CustomerID[:])
+	sum = crc32.Update(sum, castagnoli, []byte{byte(key.Facet)})
+	return crc32.Update(sum, castagnoli, value)
+}
+
+// decode reads a stored value. Anything that encode would not have written for
+// key is an error, never evidence.
+func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
+	if len(value) < headerBytes+checksumBytes || len(value) > maxValueBytes || value[0] != valueVersion {
+		return nil, errValue
+	}
+	body, sum := value[:len(value)-checksumBytes], value[len(value)-checksumBytes:]
+	if checksum(key, body) != binary.BigEndian.Uint32(sum) {
+		return nil, fmt.Errorf("%w: checksum", errValue)
+	}
+	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
+	evidence := &eligibility.Evidence{Facet: key.Facet, FetchTime: time.Unix(0, fetched)}
+	noStatus := false
+	err := eachField(body[headerBytes:], func(field protowire.Number, number uint64, text []byte) error {
+		switch field {
+		case fieldAbsence:
+			evidence.Absence = eligibility.Absence(min(number, 255))
+		case fieldNoStatus:
+			noStatus = number == 1
+		case fieldStatusText:
+			evidence.StatusText = string(text)
+		case fieldCorrelationID:
+			evidence.CorrelationID = string(text)
+		case fieldQualification:
+			q, err := decodeQualification(text)
+			evidence.Qualifications = append(evidence.Qualifications, q)
+			return err
+		default:
+			return errValue
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return evidence, readWords(evidence, noStatus)
+}
+
+// readWords sets what the stored words mean, and refuses values that mean nothing.
+func readWords(evidence *eligibility.Evidence, noStatus bool) error {
+	account := evidence.Facet == eligibility.FacetAccount
+	hasStatus := noStatus || evidence.StatusText != ""
+	switch {
+	case evidence.Absence > eligibility.AbsenceNotServed,
+		evidence.Absence != eligibility.AbsenceNone && (hasStatus || evidence.Qualifications != nil),
+		account && evidence.Qualifications != nil,
+		!account && hasStatus,
+		noStatus && evidence.StatusText != "":
+		return errValue
+	case evidence.Absence != eligibility.AbsenceNone || !account:
+		return nil
+	case noStatus:
+		evidence.Status = eligibility.AccountStatusNone
+	case evidence.StatusText != "":
+		evidence.Status = eligibility.ParseAccountStatus(evidence.StatusText)
+	default:
+		return errValue
+	}
+	return nil
+}
+
+func decodeQualification(b []byte) (eligibility.Qualification, error) {
+	var q eligibility.Qualification
+	var seconds, nanos int64
+	dated := false
+	err := eachField(b, func(field protowire.Number, number uint64, text []byte) error {
+		switch field {
+		case fieldType:
+			q.TypeText = string(text)
+		case fieldVettingStatus:
+			q.VettingStatusText = string(text)
+		case fieldVettingReason:
+			q.VettingReason = string(text)
+		case fieldCreatedSeconds:
+			seconds, dated = protowire.DecodeZigZag(number), true
+		case fieldCreatedNanos:
+			nanos, dated = int64(min(number, 999_999_999)), true //nolint:gosec // bounded
+		default:
+			return errValue
+		}
+		return nil
+	})
+	if dated {
+		q.VettingCreatedTime = time.Unix(seconds, nanos).UTC()
+	}
+	q.Type, _ = eligibility.ParseQualificationType(q.TypeText)
+	q.VettingStatus = eligibility.ParseVettingStatus(q.VettingStatusText)
+	return q, err
+}
+
+// eachField walks protobuf fields; varints arrive as number, strings and
+// messages as text.
+func eachField(b []byte, visit func(field protowire.Number, number uint64, text []byte) error) error {
+	for len(b) > 0 {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return errValue
+		}
+		b = b[n:]
+		var number uint64
+		var text []byte
+		switch kind {
+		case protowire.VarintType:
+			number, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			text, n = protowire.ConsumeBytes(b)
+		default:
+			return errValue
+		}
+		if n < 0 {
+			return errValue
+		}
+		if err := visit(field, number, text); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+package cache
+
+import (
+	"encoding/hex"
+	"strings"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// schemaVersion changes with the meaning of a stored value, so that replicas
+// of two releases never read each other's.
+const schemaVersion = "v1"
+
+// redisKeys makes the keys of one partner's evidence:
+//
+//	{prefix}:v1:{namespace}:{customer, 32 hex digits, in braces}:{facet}
+//
+// The braces are Redis's hash tag: both facets of a customer share a slot.
+type redisKeys struct{ head string }
+
+func newRedisKeys(prefix, namespace string) redisKeys {
+	// A brace outside the customer's would be taken for the hash tag.
+	clean := strings.NewReplacer("{", "_", "}", "_")
+	return redisKeys{head: clean.Replace(prefix) + ":" + schemaVersion + ":" + clean.Replace(namespace) + ":{"}
+}
+
+func (k redisKeys) of(key eligibility.Key) string {
+	name := make([]byte, 0, len(k.head)+48)
+	name = append(name, k.head...)
+	name = hex.AppendEncode(name, key.CustomerID[:])
+	name = append(name, "}:"...)
+	name = append(name, key.Facet.String()...)
+	return string(name)
+}

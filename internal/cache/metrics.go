@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what the tiers do. Its counters exist whether or not somebody
+// collects them.
+type metrics struct {
+	localHit, localUntrusted, localMiss prometheus.Counter
+	redisHit, redisMiss                 prometheus.Counter
+	redisFaults                         *prometheus.CounterVec
+	unreadable                          prometheus.Counter
+}
+
+func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error) {
+	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_cache_lookups_total",
+		Help: "Look-ups of evidence by tier and result; untrusted means that the local tier asked Redis again.",
+	}, []string{"tier", "result"})
+	m := &metrics{
+		localHit:       lookups.WithLabelValues("local", "hit"),
+		localUntrusted: lookups.WithLabelValues("local", "untrusted"),
+		localMiss:      lookups.WithLabelValues("local", "miss"),
+		redisHit:       lookups.WithLabelValues("redis", "hit"),
+		redisMiss:      lookups.WithLabelValues("redis", "miss"),
+		redisFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "eligibility_cache_redis_faults_total",
+			Help: "Operations on Redis that failed or timed out, each treated as a miss.",
+		}, []string{"op"}),
+		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_cache_unreadable_values_total",
+			Help: "Values in Redis that could not be read and were deleted.",
+		}),
+	}
+	for _, op := range []string{"load", "share"} {
+		m.redisFaults.WithLabelValues(op)
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	var faults []error
+	for _, collector := range []prometheus.Collector{
+		lookups, m.redisFaults, m.unreadable,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "eligibility_cache_local_entries",
+			Help: "Entries in the local tier, about.",
+		}, func() float64 { return float64(local.entries.EstimatedSize()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "eligibility_cache_local_evictions_total",
+			Help: "Entries that the local tier dropped to keep its bound.",
+		}, func() float64 { return float64(local.counter.Snapshot().Evictions) }),
+	} {
+		faults = append(faults, registerer.Register(collector))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("cache: register metrics: %w", err)
+	}
+	return m, nil
+}

@@ -1,0 +1,162 @@
+package eligibility_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// fetchFunc is a Source made of one function.
+type fetchFunc func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
+
+func (f fetchFunc) Fetch(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	return f(ctx, id, facet)
+}
+
+// scripted is a Source that gives each facet's current answer and counts.
+type scripted struct {
+	mu       sync.Mutex
+	account  outcome
+	held     outcome
+	fetches  map[eligibility.Facet]int
+	inFlight sync.WaitGroup
+}
+
+type outcome struct {
+	evidence eligibility.Evidence
+	err      error
+	latency  time.Duration
+}
+
+func (s *scripted) Fetch(ctx context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	s.mu.Lock()
+	if s.fetches == nil {
+		s.fetches = make(map[eligibility.Facet]int)
+	}
+	s.fetches[facet]++
+	out := s.account
+	if facet == eligibility.FacetQualifications {
+		out = s.held
+	}
+	s.mu.Unlock()
+	if out.latency > 0 {
+		select {
+		case <-time.After(out.latency):
+		case <-ctx.Done():
+			return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindUnavailable, Err: ctx.Err()}
+		}
+	}
+	return out.evidence, eligibility.Call{Attempts: 1}, out.err
+}
+
+func (s *scripted) set(account, held outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.account, s.held = account, held
+}
+
+func (s *scripted) count(facet eligibility.Facet) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetches[facet]
+}
+
+// memory is the plainest Store: one map, no shared tier.
+type memory struct {
+	mu        sync.Mutex
+	held      map[eligibility.Key]*eligibility.Evidence
+	shared    map[eligibility.Key]*eligibility.Evidence
+	untrusted bool
+	loads     int
+}
+
+func newMemory() *memory {
+	return &memory{
+		held:   make(map[eligibility.Key]*eligibility.Evidence),
+		shared: make(map[eligibility.Key]*eligibility.Evidence),
+	}
+}
+
+func (m *memory) Peek(key eligibility.Key) eligibility.Found {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return eligibility.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, Untrusted: m.untrusted}
+}
+
+func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
+	m.mu.Lock()
+	m.loads++
+	m.mu.Unlock()
+	founds := make([]eligibility.Found, len(keys))
+	for i, key := range keys {
+		founds[i] = m.Peek(key)
+		m.mu.Lock()
+		if shared := m.shared[key]; shared != nil {
+			founds[i] = eligibility.Found{Evidence: shared, Tier: eligibility.TierRedis}
+		}
+		m.mu.Unlock()
+	}
+	return founds
+}
+
+func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if old := m.held[key]; old == nil || old.FetchTime.Before(evidence.FetchTime) {
+		m.held[key] = evidence
+	}
+}
+
+func (m *memory) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
+
+func status(s eligibility.AccountStatus) outcome {
+	return outcome{evidence: eligibility.Evidence{Status: s}}
+}
+
+func holding(qualifications ...eligibility.Qualification) outcome {
+	return outcome{evidence: eligibility.Evidence{Qualifications: qualifications}}
+}
+
+func failing(kind eligibility.Kind) outcome {
+	return outcome{err: &eligibility.Error{Kind: kind}}
+}
+
+func absent(absence eligibility.Absence) outcome {
+	return outcome{evidence: eligibility.Evidence{Absence: absence}}
+}
+
+func (o outcome) after(latency time.Duration) outcome {
+	o.latency = latency
+	return o
+}
+
+func qualification(kind eligibility.QualificationType, vetting eligibility.VettingStatus) eligibility.Qualification {
+	return eligibility.Qualification{Type: kind, VettingStatus: vetting}
+}
+
+var customer = eligibility.CustomerID{1, 2, 3}
+
+// serve runs a Service on source and store until the test ends. In a synctest
+// bubble, call stop before the bubble ends.
+func serve(t *testing.T, source eligibility.Source, store eligibility.Store, cfg eligibility.Config) (service *eligibility.Service, stop func()) {
+	t.Helper()
+	service, err := eligibility.New(source, store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := service.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	return service, func() {
+		cancel()
+		<-ended
+	}
+}

@@ -1,0 +1,177 @@
+package eligibility_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// witness is a Source that answers at random and remembers every answer it
+// gave, so that a decision can be held against what was really said.
+type witness struct {
+	mu   sync.Mutex
+	now  time.Time
+	next map[eligibility.Facet]outcome
+	said []testimony
+}
+
+type testimony struct {
+	facet eligibility.Facet
+	at    time.Time
+	outcome
+}
+
+func (w *witness) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *witness) Fetch(_ context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.next[facet]
+	w.said = append(w.said, testimony{facet: facet, at: w.now, outcome: out})
+	return out.evidence, eligibility.Call{}, out.err
+}
+
+// supports reports whether an allowing word for facet was said within age
+// before now and no earlier than minimum.
+func (w *witness) supports(facet eligibility.Facet, now, minimum time.Time, age time.Duration, allows func(eligibility.Evidence) bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.said {
+		if t.facet == facet && t.err == nil && t.evidence.Absence == eligibility.AbsenceNone &&
+			!t.at.Before(minimum) && now.Sub(t.at) <= age && allows(t.evidence) {
+			return true
+		}
+	}
+	return false
+}
+
+var neededBy = map[eligibility.Segment]eligibility.QualificationType{
+	eligibility.SegmentEducation:  eligibility.QualificationEducation,
+	eligibility.SegmentGovernment: eligibility.QualificationGovernmentCommunityCloud,
+	eligibility.SegmentNonprofit:  eligibility.QualificationNonprofit,
+}
+
+// The safety rule, above all others: ALLOWED implies an allowing account
+// answer within its age (and, for a segment, an approved qualification within
+// its own), whatever was said, failed, expired or configured.
+func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		w := &witness{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), next: map[eligibility.Facet]outcome{}}
+		notReadyAllowed := rapid.Bool().Draw(rt, "not_ready allow")
+		store := newMemory()
+		service, stop := serve(t, w, store, eligibility.Config{
+			NotReadyAllowed:     notReadyAllowed,
+			BlockUndecidable:    rapid.Bool().Draw(rt, "undecidable block"),
+			QualificationsGrace: time.Second,
+			Now:                 w.clock,
+		})
+		defer stop()
+		ages := eligibility.DefaultAges()
+		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
+			w.mu.Lock()
+			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 5400).Draw(rt, "seconds")) * time.Second)
+			w.next[eligibility.FacetAccount] = drawAccount(rt)
+			w.next[eligibility.FacetQualifications] = drawQualifications(rt)
+			w.mu.Unlock()
+			store.mu.Lock()
+			store.untrusted = rapid.Bool().Draw(rt, "untrusted")
+			store.mu.Unlock()
+
+			now := w.clock()
+			req := drawRequest(rt, now)
+			ctx, cancel := context.WithCancel(context.Background())
+			if rapid.IntRange(0, 4).Draw(rt, "caller") == 0 {
+				cancel()
+			}
+			answer, err := service.Check(ctx, req)
+			cancel()
+			if err != nil && answer.Decision != eligibility.DecisionNone {
+				rt.Fatalf("both a decision and an error: %v, %v", answer.Decision, err)
+			}
+			if answer.Decision != eligibility.DecisionAllowed {
+				continue
+			}
+			allowed := w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.Allowed.Usable, func(e eligibility.Evidence) bool {
+				return e.Status == eligibility.AccountStatusAllowed || notReadyAllowed && e.Status == eligibility.AccountStatusNotReady
+			})
+			noStatus := w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.NoStatus.Usable, func(e eligibility.Evidence) bool {
+				return e.Status == eligibility.AccountStatusNone
+			})
+			if !allowed && !noStatus {
+				rt.Fatalf("ALLOWED without an allowing account answer within its age: %+v", answer)
+			}
+			if needed, asks := neededBy[req.Segment]; asks && !w.supports(eligibility.FacetQualifications, now, req.MinEvidenceTime, ages.Qualifications.Usable, func(e eligibility.Evidence) bool {
+				for _, q := range e.Qualifications {
+					if q.Type == needed && q.VettingStatus == eligibility.VettingApproved {
+						return true
+					}
+				}
+				return false
+			}) {
+				rt.Fatalf("ALLOWED for segment %d without an approved qualification within its age: %+v", req.Segment, answer)
+			}
+		}
+	})
+}
+
+func drawAccount(rt *rapid.T) outcome {
+	if failure, failed := drawFailure(rt, "account fails"); failed {
+		return failure
+	}
+	return status(eligibility.AccountStatus(rapid.IntRange(0, 9).Draw(rt, "status"))) //nolint:gosec // small
+}
+
+func drawQualifications(rt *rapid.T) outcome {
+	if failure, failed := drawFailure(rt, "qualifications fail"); failed {
+		return failure
+	}
+	held := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) eligibility.Qualification {
+		q := qualification(
+			eligibility.QualificationType(rapid.IntRange(0, 5).Draw(rt, "type")), //nolint:gosec // small
+			eligibility.VettingStatus(rapid.IntRange(0, 5).Draw(rt, "vetting")),  //nolint:gosec // small
+		)
+		if rapid.Bool().Draw(rt, "dated") {
+			q.VettingCreatedTime = time.Unix(int64(rapid.IntRange(0, 3).Draw(rt, "date")), 0)
+		}
+		return q
+	}), 0, 4).Draw(rt, "held")
+	return holding(held...)
+}
+
+func drawFailure(rt *rapid.T, label string) (outcome, bool) {
+	switch n := rapid.IntRange(0, 11).Draw(rt, label); {
+	case n < int(eligibility.KindCanceled)-5:
+		return failing(eligibility.Kind(n + int(eligibility.KindNotServed) + 1)), true //nolint:gosec // small
+	case n == 10:
+		return absent(eligibility.AbsenceNotFound), true
+	case n == 11:
+		return absent(eligibility.AbsenceNotServed), true
+	default:
+		return outcome{}, false
+	}
+}
+
+func drawRequest(rt *rapid.T, now time.Time) eligibility.Request {
+	req := eligibility.Request{
+		CustomerID: customer,
+		Segment:    eligibility.Segment(rapid.IntRange(0, 4).Draw(rt, "segment")), //nolint:gosec // small
+	}
+	if rapid.Bool().Draw(rt, "max_age set") {
+		req.MaxAgeSet = true
+		req.MaxAge = time.Duration(rapid.IntRange(0, 7200).Draw(rt, "max_age")) * time.Second
+	}
+	if rapid.Bool().Draw(rt, "min_evidence_time set") {
+		req.MinEvidenceTime = now.Add(-time.Duration(rapid.IntRange(0, 7200).Draw(rt, "min_evidence_age")) * time.Second)
+	}
+	return req
+}
