@@ -1,0 +1,65 @@
+# What people type. Nothing has to be installed but Go and make: the tools are
+# pinned in tools/ and run with go tool, which builds each one once.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+TOOL := go tool -modfile=tools/go.mod
+LINT := go tool -modfile=tools/lint/go.mod golangci-lint
+
+# Empty in a tree without git, such as a source archive.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+# How long each fuzz target runs.
+FUZZTIME ?= 2m
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Run the service with simulated customers; needs no configuration
+	go run ./cmd/eligibilityd dev
+
+.PHONY: build
+build: ## Build bin/eligibilityd
+	go build -trimpath -buildvcs=false \
+		-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' \
+		-o bin/eligibilityd ./cmd/eligibilityd
+
+.PHONY: test
+test: ## Run every test, racing and shuffled; sees to a redis-server first
+	@scripts/redis-server.sh >/dev/null
+	go test -race -shuffle=on ./...
+
+.PHONY: bench
+bench: ## Run every benchmark
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (2m)
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## Check formatting, code and contract
+	@files=$$(gofmt -l cmd internal gen) && test -z "$$files" || { echo "gofmt these:"; echo "$$files"; exit 1; }
+	go vet ./...
+	$(LINT) run
+	$(TOOL) buf format --diff --exit-code
+	$(TOOL) buf lint
+	scripts/breaking.sh
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities; needs vuln.go.dev
+	$(TOOL) govulncheck ./...
+
+.PHONY: generate
+generate: ## Generate gen/ and the OpenAPI description from proto/
+	$(TOOL) buf generate
+
+.PHONY: check-generate
+check-generate: ## Check that generating would change nothing
+	scripts/check-generate.sh
+
+.PHONY: clean
+clean: ## Remove what the targets above leave behind
+	rm -rf bin coverage.out bench.txt

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the module, one after the other, for the given time each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+time=${1:-2m}
+found=0
+for package in $(go list ./...); do
+	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
+		found=$((found + 1))
+		echo "== $package $target"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
+	done
+done
+echo "$found fuzz targets ran for $time each"
