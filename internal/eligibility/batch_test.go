@@ -1,0 +1,89 @@
+package eligibility_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+func TestBatchAnswersInOrderAndAsksOnceForARepeatedCustomer(t *testing.T) {
+	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
+		store.shared[eligibility.Key{CustomerID: eligibility.CustomerID{7}}] = &eligibility.Evidence{
+			Status: eligibility.AccountStatusNotAllowed, FetchTime: time.Now(),
+		}
+		reqs := []eligibility.Request{
+			{CustomerID: eligibility.CustomerID{1}},
+			{CustomerID: eligibility.CustomerID{7}},
+			{CustomerID: eligibility.CustomerID{1}, Segment: eligibility.SegmentEducation},
+			{CustomerID: eligibility.CustomerID{1}},
+		}
+		results := service.CheckBatch(context.Background(), reqs)
+		for i, want := range []eligibility.Decision{
+			eligibility.DecisionAllowed, eligibility.DecisionBlocked, eligibility.DecisionBlocked, eligibility.DecisionAllowed,
+		} {
+			if results[i].Err != nil || results[i].Answer.Decision != want {
+				t.Errorf("result %d: %+v, want decision %d", i, results[i], want)
+			}
+		}
+		if n := source.count(eligibility.FacetAccount); n != 1 {
+			t.Errorf("%d account fetches, want 1", n)
+		}
+		if store.loads != 1 {
+			t.Errorf("the shared tier was asked %d times, want once", store.loads)
+		}
+	})
+}
+
+func TestBatchAsksAboutFewCustomersAtOnceAndMarksTheRest(t *testing.T) {
+	bubble(t, eligibility.Config{BatchConcurrency: 10}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
+		reqs := make([]eligibility.Request, 100)
+		for i := range reqs {
+			reqs[i].CustomerID = eligibility.CustomerID{byte(i)}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		results := service.CheckBatch(ctx, reqs)
+		if took := time.Since(began); took != 3500*time.Millisecond {
+			t.Errorf("the batch took %v, want its deadline", took)
+		}
+		allowed := 0
+		for _, result := range results {
+			if result.Err == nil && result.Answer.Decision == eligibility.DecisionAllowed {
+				allowed++
+				continue
+			}
+			wantKind(t, result.Err, eligibility.KindUnavailable)
+		}
+		if allowed != 30 {
+			t.Errorf("%d answered within the deadline, want 30", allowed)
+		}
+		if n := source.count(eligibility.FacetAccount); n != 40 {
+			t.Errorf("%d fetches began, want 40: none after the deadline", n)
+		}
+	})
+}
+
+func TestBatchAnswersFromUsableEvidenceWhenTimeIsUp(t *testing.T) {
+	bubble(t, eligibility.Config{BatchConcurrency: 1}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed), holding())
+		reqs := make([]eligibility.Request, 5)
+		for i := range reqs {
+			reqs[i].CustomerID = eligibility.CustomerID{byte(i)}
+		}
+		service.CheckBatch(context.Background(), reqs)
+		time.Sleep(20 * time.Minute)
+		source.set(status(eligibility.AccountStatusAllowed).after(time.Minute), holding().after(time.Minute))
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		for i, result := range service.CheckBatch(ctx, reqs) {
+			if result.Err != nil || !result.Answer.Stale {
+				t.Errorf("result %d: %+v, want the old evidence, flagged stale", i, result)
+			}
+		}
+	})
+}
