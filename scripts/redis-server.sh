@@ -34,11 +34,12 @@ with_apt() {
 
 usable && exit
 
-echo "redis-server: none of version $oldest or newer is installed; installing one" >&2
 if command -v apt-get >/dev/null && as_root true 2>/dev/null; then
-	with_apt >&2
+	echo "redis-server: installing one of version $oldest or newer" >&2
+	with_apt >&2 || true
 elif command -v brew >/dev/null; then
-	brew install --quiet redis >&2
+	echo "redis-server: installing one of version $oldest or newer" >&2
+	brew install --quiet redis >&2 || true
 fi
 hash -r
 
