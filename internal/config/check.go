@@ -1,0 +1,190 @@
+package config
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// longest bounds every duration, so that no sum or jitter of them can
+	// overflow.
+	longest = 365 * 24 * time.Hour
+	// fetchLimit is the fixed limit of a whole fetch, of which an attempt is
+	// a part.
+	fetchLimit = 10 * time.Second
+	// shortestTimeout leaves a call without a deadline of its own the time to
+	// ask anybody.
+	shortestTimeout = 100 * time.Millisecond
+)
+
+// check notes every value that breaks a rule, whatever the command.
+func (l *loader) check() {
+	l.checkListeners()
+	l.checkPartnerCenter()
+	l.checkRedis()
+	l.checkDurations()
+	l.checkAges()
+	l.checkCounts()
+}
+
+func (l *loader) checkListeners() {
+	server := &l.cfg.Server
+	taken := map[string]string{} // canonical address → key that has it
+	for _, listener := range []struct{ key, address string }{
+		{"server.grpc.address", server.GRPC.Address},
+		{"server.http.address", server.HTTP.Address},
+		{"server.admin.address", server.Admin.Address},
+	} {
+		host, port, problem := splitListener(listener.address)
+		switch {
+		case problem != "":
+			l.object(listener.key, "%s", problem)
+		case !isLoopback(host) && !server.Insecure:
+			l.object(listener.key, "%s can be reached from other machines, without TLS or authentication; "+
+				"use 127.0.0.1, or set server.insecure: true where something in front protects it", show(listener.address))
+		case port != 0:
+			address := canonical(host, port)
+			if other, ok := taken[address]; ok {
+				l.object(listener.key, "is the same address as %s", other)
+			}
+			taken[address] = listener.key
+		}
+	}
+}
+
+// hashTagFree is what a key prefix may hold: nothing that Redis Cluster takes
+// for a hash tag and nothing that needs quoting in a shell.
+var hashTagFree = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
+
+func (l *loader) checkRedis() {
+	redis := &l.cfg.Cache.Redis
+	l.checkRedisAddresses(redis.Addresses)
+	if redis.Username != "" && redis.Password.IsZero() && redis.PasswordFile == "" {
+		l.object("cache.redis.username", "has no effect without cache.redis.password or cache.redis.password_file")
+	}
+	if !hashTagFree.MatchString(redis.KeyPrefix) {
+		l.object("cache.redis.key_prefix", "must be 1 to 64 of letters, digits and . _ : -")
+	}
+	switch {
+	case redis.DB < 0:
+		l.object("cache.redis.db", "must be at least 0")
+	case redis.DB > 0 && len(redis.Addresses) > 1:
+		l.object("cache.redis.db", "must be 0 with several cache.redis.addresses: a cluster has no other database")
+	}
+}
+
+// checkRedisAddresses shows no address: a URL with the password in it is what
+// people paste here.
+func (l *loader) checkRedisAddresses(addresses []string) {
+	const key = "cache.redis.addresses"
+	var problems []string
+	for i, address := range addresses {
+		socket, isSocket := strings.CutPrefix(address, "unix://")
+		switch {
+		case isSocket && !path.IsAbs(socket):
+			problems = append(problems, fmt.Sprintf("item %d must be an absolute path after unix://", i+1))
+		case isSocket && len(addresses) > 1:
+			problems = append(problems, fmt.Sprintf("item %d is a socket, which cannot be one of several", i+1))
+		case !isSocket && !isHostPort(address):
+			problems = append(problems, fmt.Sprintf("item %d is neither host:port nor unix:///path", i+1))
+		case slices.Contains(addresses[:i], address):
+			problems = append(problems, fmt.Sprintf("item %d is there already", i+1))
+		}
+	}
+	if len(problems) > 0 {
+		l.object(key, "%s", strings.Join(problems, "; "))
+	}
+}
+
+// checkDurations holds each duration to its least and greatest value, ages
+// aside.
+func (l *loader) checkDurations() {
+	cfg := l.cfg
+	for _, d := range []struct {
+		key                    string
+		value, least, greatest time.Duration
+	}{
+		{"server.default_timeout", cfg.Server.DefaultTimeout, shortestTimeout, longest},
+		{"server.drain", cfg.Server.Drain, 0, longest},
+		{"server.shutdown_timeout", cfg.Server.ShutdownTimeout, 1, longest},
+		{"partner_center.attempt_timeout", cfg.PartnerCenter.AttemptTimeout, 1, fetchLimit},
+		{"cache.redis.read_timeout", cfg.Cache.Redis.ReadTimeout, 1, longest},
+		{"cache.redis.write_timeout", cfg.Cache.Redis.WriteTimeout, 1, longest},
+		{"cache.local.max_age", cfg.Cache.Local.MaxAge, 1, longest},
+		{"policy.qualifications_grace", cfg.Policy.QualificationsGrace, 0, longest},
+	} {
+		l.checkDuration(d.key, d.value, d.least, d.greatest)
+	}
+}
+
+// checkDuration notes whether value is out of range; a least of 1 ns reads as
+// "more than 0".
+func (l *loader) checkDuration(key string, value, least, greatest time.Duration) {
+	switch {
+	case value < least && least == 1:
+		l.object(key, "%s must be more than 0", short(value))
+	case value < least:
+		l.object(key, "%s must be at least %s", short(value), short(least))
+	case value > greatest:
+		l.object(key, "%s must be at most %s", short(value), short(greatest))
+	}
+}
+
+func (l *loader) checkAges() {
+	ages := &l.cfg.Cache.Ages
+	for _, a := range []struct {
+		key string
+		age Age
+	}{
+		{"cache.ages.allowed", ages.Allowed},
+		{"cache.ages.no_status", ages.NoStatus},
+		{"cache.ages.pending", ages.Pending},
+		{"cache.ages.not_allowed", ages.NotAllowed},
+		{"cache.ages.qualifications", ages.Qualifications},
+		{"cache.ages.qualifications_in_review", ages.QualificationsInReview},
+	} {
+		fresh, usable := a.key+".fresh", a.key+".usable"
+		l.checkDuration(fresh, a.age.Fresh, 1, longest)
+		l.checkDuration(usable, a.age.Usable, 1, longest)
+		if a.age.Usable < a.age.Fresh {
+			l.objectToEither(usable, fresh, "usable %s is below fresh %s", short(a.age.Usable), short(a.age.Fresh))
+		}
+	}
+}
+
+// objectToEither objects to key, at the place of other if only that was given;
+// and not at all if other was rejected.
+func (l *loader) objectToEither(key, other, format string, args ...any) {
+	if l.isRejected(other) {
+		return
+	}
+	if at, ok := l.origins[other]; ok {
+		if _, ok := l.origins[key]; !ok {
+			l.origins[key] = at
+		}
+	}
+	l.object(key, format, args...)
+}
+
+func (l *loader) checkCounts() {
+	const unlimited = 1<<31 - 1
+	for _, n := range []struct {
+		key                    string
+		value, least, greatest int
+	}{
+		{"partner_center.budget_per_minute", l.cfg.PartnerCenter.BudgetPerMinute, 1, unlimited},
+		{"cache.redis.pool_size", l.cfg.Cache.Redis.PoolSize, 1, 10_000},
+		{"cache.local.max_entries", l.cfg.Cache.Local.MaxEntries, 1, unlimited},
+	} {
+		switch {
+		case n.value < n.least:
+			l.object(n.key, "%d must be at least %d", n.value, n.least)
+		case n.value > n.greatest:
+			l.object(n.key, "%d must be at most %d", n.value, n.greatest)
+		}
+	}
+}

@@ -1,0 +1,193 @@
+// Package config reads the configuration of eligibilityd.
+//
+// The structs below are the operator's manual: every field says what it
+// means, its unit, its default, whether it may be left out and what it
+// conflicts with. The yaml tags, joined by dots, are the keys.
+//
+// A configuration is the defaults, overlaid by one YAML file, overlaid by the
+// environment. Every key can be given in the environment as ELIGIBILITY_ and
+// its path in upper case, levels joined by two underscores:
+// partner_center.client_id is ELIGIBILITY_PARTNER_CENTER__CLIENT_ID. Lists are
+// comma separated there, and a variable that is set but empty sets the key to
+// empty. Durations are written as Go writes them: 250ms, 3s, 10m, 24h.
+//
+// Reading is strict: unknown keys and variables, repeated keys, wrong types
+// and values out of range are faults, and all of them are reported at once.
+// No fault ever shows the value of a secret.
+package config
+
+import "time"
+
+// Config is one whole configuration. [Default] fills every field that has a
+// default; the zero Config is not usable.
+type Config struct {
+	// Server is how callers reach the service.
+	Server Server `yaml:"server"`
+	// PartnerCenter is how the service reaches Microsoft. It is the one
+	// section without which serve does not start.
+	PartnerCenter PartnerCenter `yaml:"partner_center"`
+	// Cache is where evidence is kept, and for how long it counts.
+	Cache Cache `yaml:"cache"`
+	// Policy is what the partner decides where Microsoft's answer leaves room.
+	Policy Policy `yaml:"policy"`
+	// Log is what is written to standard error.
+	Log Log `yaml:"log"`
+}
+
+// Server is the three listeners and the limits of their calls.
+type Server struct {
+	// GRPC is the listener for gRPC, health and reflection included.
+	// Optional; 127.0.0.1:9090.
+	GRPC Listener `yaml:"grpc"`
+	// HTTP is the listener for REST and its documentation.
+	// Optional; 127.0.0.1:8080.
+	HTTP Listener `yaml:"http"`
+	// Admin is the listener for /metrics, /healthz, /readyz and
+	// /debug/pprof/: for machines of the operator only, never for callers.
+	// Optional; 127.0.0.1:9091.
+	Admin Listener `yaml:"admin"`
+	// Insecure permits listeners beyond the loopback interface although they
+	// have neither TLS nor caller authentication. Set it only where something
+	// in front, such as a service mesh or a network policy, does both.
+	// Optional; false.
+	Insecure bool `yaml:"insecure"`
+	// DefaultTimeout is the deadline of a call whose caller set none; at
+	// least 100ms, since less would leave no time to ask anybody.
+	// Optional; 2s.
+	DefaultTimeout time.Duration `yaml:"default_timeout"`
+	// Drain is how long the service goes on serving after it was told to stop
+	// and reports itself not ready, so that load balancers notice; 0 stops at
+	// once. Optional; 5s.
+	Drain time.Duration `yaml:"drain"`
+	// ShutdownTimeout is how long calls in flight may take to end after the
+	// drain before they are cut off; more than 0. Drain and this together
+	// must fit in what the process manager grants before it kills.
+	// Optional; 10s.
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+}
+
+// Listener is one listening socket.
+type Listener struct {
+	// Address is host:port. An empty host means every interface, port 0 any
+	// free port. A host other than 127.0.0.0/8, ::1 or localhost needs
+	// server.insecure. No two listeners may have the same address.
+	Address string `yaml:"address"`
+}
+
+// Policy is the partner's own choices. None of them can turn a failure into
+// an ALLOWED.
+type Policy struct {
+	// NotReady is what the account status "Not Ready" means: block or allow.
+	// Optional; block.
+	NotReady NotReady `yaml:"not_ready"`
+	// WhenUndecidable is what a caller gets when there is no evidence: error
+	// answers UNAVAILABLE, block answers BLOCKED with the reason UNDECIDABLE.
+	// Optional; error.
+	WhenUndecidable WhenUndecidable `yaml:"when_undecidable"`
+	// QualificationsGrace is how long a commercial decision, which does not
+	// need them, waits for the qualifications once the account has answered;
+	// 0 does not wait. Optional; 250ms.
+	QualificationsGrace time.Duration `yaml:"qualifications_grace"`
+}
+
+// NotReady is a value of policy.not_ready.
+type NotReady string
+
+// The values of policy.not_ready.
+const (
+	NotReadyBlock NotReady = "block"
+	NotReadyAllow NotReady = "allow"
+)
+
+func (NotReady) words() []string { return []string{"block", "allow"} }
+
+// WhenUndecidable is a value of policy.when_undecidable.
+type WhenUndecidable string
+
+// The values of policy.when_undecidable.
+const (
+	UndecidableError WhenUndecidable = "error"
+	UndecidableBlock WhenUndecidable = "block"
+)
+
+func (WhenUndecidable) words() []string { return []string{"error", "block"} }
+
+// Log is the log's volume and shape.
+type Log struct {
+	// Level is the lowest level written: debug, info, warn or error.
+	// Optional; info.
+	Level LogLevel `yaml:"level"`
+	// Format is json, one object per line, or console, for people.
+	// Optional; json.
+	Format LogFormat `yaml:"format"`
+}
+
+// LogLevel is a value of log.level.
+type LogLevel string
+
+// The values of log.level.
+const (
+	LogDebug LogLevel = "debug"
+	LogInfo  LogLevel = "info"
+	LogWarn  LogLevel = "warn"
+	LogError LogLevel = "error"
+)
+
+func (LogLevel) words() []string { return []string{"debug", "info", "warn", "error"} }
+
+// LogFormat is a value of log.format.
+type LogFormat string
+
+// The values of log.format.
+const (
+	LogJSON    LogFormat = "json"
+	LogConsole LogFormat = "console"
+)
+
+func (LogFormat) words() []string { return []string{"json", "console"} }
+
+// Default returns the configuration of an empty file and an empty
+// environment. Each call returns a new one.
+func Default() *Config {
+	return &Config{
+		Server: Server{
+			GRPC:            Listener{Address: "127.0.0.1:9090"},
+			HTTP:            Listener{Address: "127.0.0.1:8080"},
+			Admin:           Listener{Address: "127.0.0.1:9091"},
+			DefaultTimeout:  2 * time.Second,
+			Drain:           5 * time.Second,
+			ShutdownTimeout: 10 * time.Second,
+		},
+		PartnerCenter: PartnerCenter{
+			BaseURL:         "https://api.partnercenter.microsoft.com",
+			Authority:       "https://login.microsoftonline.com",
+			Flow:            FlowAppUser,
+			Audience:        "https://api.partnercenter.microsoft.com",
+			AttemptTimeout:  3 * time.Second,
+			BudgetPerMinute: 400,
+		},
+		Cache: Cache{
+			Redis: Redis{
+				KeyPrefix:    "eligibility",
+				ReadTimeout:  50 * time.Millisecond,
+				WriteTimeout: 100 * time.Millisecond,
+				PoolSize:     20,
+			},
+			Local: Local{MaxEntries: 100_000, MaxAge: 30 * time.Second},
+			Ages: Ages{
+				Allowed:                Age{Fresh: 10 * time.Minute, Usable: time.Hour},
+				NoStatus:               Age{Fresh: 2 * time.Minute, Usable: 15 * time.Minute},
+				Pending:                Age{Fresh: time.Minute, Usable: 24 * time.Hour},
+				NotAllowed:             Age{Fresh: 10 * time.Minute, Usable: 24 * time.Hour},
+				Qualifications:         Age{Fresh: 15 * time.Minute, Usable: 6 * time.Hour},
+				QualificationsInReview: Age{Fresh: 2 * time.Minute, Usable: 6 * time.Hour},
+			},
+		},
+		Policy: Policy{
+			NotReady:            NotReadyBlock,
+			WhenUndecidable:     UndecidableError,
+			QualificationsGrace: 250 * time.Millisecond,
+		},
+		Log: Log{Level: LogInfo, Format: LogJSON},
+	}
+}

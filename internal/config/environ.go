@@ -1,0 +1,85 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// prefix begins the name of every variable that belongs to the configuration.
+const prefix = "ELIGIBILITY_"
+
+// variablePattern is what a variable's name may look like to be repeated in a
+// fault.
+var variablePattern = regexp.MustCompile(`^[A-Za-z0-9_]{1,128}$`)
+
+// serviceLink is what Kubernetes names the variables of a Service, which
+// collide with ours where that is called eligibility or eligibility-….
+var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_\d+_(TCP|UDP|SCTP)(_|$)|$)`)
+
+// variable returns the name of the variable that overrides key.
+func variable(key string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
+}
+
+// readEnviron takes the values of the variables that begin with prefix, in
+// the order of their names, so that faults have an order too.
+func (l *loader) readEnviron(environ []string) {
+	environ = slices.Sorted(slices.Values(environ))
+	given := map[string]bool{}
+	for _, entry := range environ {
+		name, text, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		i := slices.IndexFunc(l.fields, func(f field) bool { return !f.section && variable(f.key) == name })
+		switch {
+		case i < 0:
+			l.unknownVariable(name)
+		case given[name]:
+			l.fault(origin{source: name}, l.fields[i].key, "is given twice in the environment")
+		default:
+			l.readVariable(l.fields[i], name, text)
+		}
+		given[name] = true
+	}
+}
+
+// readVariable gives the key f the text of the variable of that name.
+func (l *loader) readVariable(f field, name, text string) {
+	at := origin{source: name}
+	l.origins[f.key] = at
+	if list, ok := f.value.Addr().Interface().(*[]string); ok {
+		*list = splitList(text)
+		return
+	}
+	if problem := set(f, text); problem != "" {
+		l.reject(at, f.key, problem)
+	}
+}
+
+// splitList returns the items of a comma-separated list, without the blanks
+// around each; an empty text is the empty list.
+func splitList(text string) []string {
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	items := strings.Split(text, ",")
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
+	}
+	return items
+}
+
+// unknownVariable notes a variable that has our prefix and belongs to no key.
+func (l *loader) unknownVariable(name string) {
+	switch {
+	case !variablePattern.MatchString(name):
+		l.fault(origin{source: prefix + "…"}, "", "unknown variable, and its name is none that a key could have")
+	case serviceLink.MatchString(name):
+		l.fault(origin{source: name}, "", "unknown variable; Kubernetes sets it for a Service of that name: set enableServiceLinks: false in the pod, or call the Service something that does not begin with eligibility-")
+	default:
+		path := strings.ReplaceAll(strings.TrimPrefix(name, prefix), "__", ".")
+		l.fault(origin{source: name}, "", "unknown variable"+l.suggestVariable(path))
+	}
+}

@@ -1,0 +1,166 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// Command is the command that a configuration is for. It decides which keys
+// must be present; those that are present must be right in any case.
+type Command int
+
+const (
+	// Dev needs no key: it brings its own Partner Center.
+	Dev Command = iota
+	// Serve needs a complete connection to Partner Center: tenant_id,
+	// client_id, one credential and, for flow app_user, a readable refresh
+	// token.
+	Serve
+)
+
+// Load returns the configuration of the defaults, overlaid by the YAML file
+// at path ("" for none), overlaid by the variables of environ that begin with
+// ELIGIBILITY_ (in the form of os.Environ), checked for command. Secrets that
+// are given as files are read; the refresh token is not, because it changes.
+//
+// On failure the Config is nil and the error joins one [Fault] for every
+// mistake found. A file that is no YAML at all hides the mistakes that depend
+// on its contents.
+func Load(path string, environ []string, command Command) (*Config, error) {
+	l := newLoader(path)
+	readable := path == "" || l.readFile()
+	l.readEnviron(environ)
+	if readable {
+		l.readSecrets()
+		l.check()
+		if command == Serve {
+			l.require()
+		}
+	}
+	if len(l.faults) > 0 {
+		return nil, errors.Join(l.faults...)
+	}
+	return l.cfg, nil
+}
+
+// loader collects one configuration and the mistakes in it.
+type loader struct {
+	path     string
+	cfg      *Config
+	fields   []field           // every section and key, in the manual's order
+	origins  map[string]origin // key → where its value came from
+	faults   []error           // each a Fault
+	rejected map[string]bool   // keys and sections without a usable value
+}
+
+// origin is a place that gave a key its value.
+type origin struct {
+	source string
+	line   int
+}
+
+// field is one section or key and the place of its value in the Config.
+type field struct {
+	key     string
+	section bool
+	value   reflect.Value
+}
+
+func newLoader(path string) *loader {
+	cfg := Default()
+	return &loader{
+		path:     path,
+		cfg:      cfg,
+		fields:   appendFields(nil, "", reflect.ValueOf(cfg).Elem()),
+		origins:  map[string]origin{},
+		rejected: map[string]bool{},
+	}
+}
+
+// appendFields appends the sections and keys of the struct v, whose own key
+// is parent.
+func appendFields(all []field, parent string, v reflect.Value) []field {
+	for i := range v.NumField() {
+		f := field{key: join(parent, v.Type().Field(i).Tag.Get("yaml")), value: v.Field(i)}
+		f.section = f.value.Kind() == reflect.Struct && f.value.Type() != reflect.TypeFor[Secret]()
+		all = append(all, f)
+		if f.section {
+			all = appendFields(all, f.key, f.value)
+		}
+	}
+	return all
+}
+
+// join returns the key of name below parent.
+func join(parent, name string) string {
+	if parent == "" {
+		return name
+	}
+	return parent + "." + name
+}
+
+// field returns the section or key of that path.
+func (l *loader) field(key string) (field, bool) {
+	for _, f := range l.fields {
+		if f.key == key {
+			return f, true
+		}
+	}
+	return field{}, false
+}
+
+// fault notes a mistake at a place.
+func (l *loader) fault(at origin, key, problem string) {
+	l.faults = append(l.faults, Fault{Source: at.source, Line: at.line, Key: key, Problem: problem})
+}
+
+// reject notes that a key or section has no value that could be used, so that
+// nothing more is said of it.
+func (l *loader) reject(at origin, key, problem string) {
+	l.fault(at, key, problem)
+	l.rejected[key] = true
+}
+
+// object notes that the value of key breaks a rule, at the place where it was
+// given, unless the key has been rejected.
+func (l *loader) object(key, format string, args ...any) {
+	if !l.isRejected(key) {
+		l.reject(l.origins[key], key, fmt.Sprintf(format, args...))
+	}
+}
+
+// isRejected reports whether key, or a section that it is in, was rejected.
+func (l *loader) isRejected(key string) bool {
+	for at := len(key); at > 0; at = strings.LastIndexByte(key[:at], '.') {
+		if l.rejected[key[:at]] {
+			return true
+		}
+	}
+	return false
+}
+
+// readSecrets replaces each secret that is given as a file by its contents.
+func (l *loader) readSecrets() {
+	for _, f := range l.fields {
+		secret, ok := f.value.Addr().Interface().(*Secret)
+		if !ok {
+			continue
+		}
+		file, ok := l.field(f.key + "_file")
+		if !ok || file.value.String() == "" {
+			continue
+		}
+		if !secret.IsZero() {
+			l.object(file.key, "conflicts with %s: give one of the two and empty the other", f.key)
+			continue
+		}
+		text, problem := readSecret(file.value.String())
+		if problem != "" {
+			l.object(file.key, "%s", problem)
+			continue
+		}
+		*secret = NewSecret(text)
+	}
+}

@@ -1,0 +1,73 @@
+package config
+
+import "time"
+
+// PartnerCenter is the account with which Partner Center is asked.
+//
+// serve needs tenant_id, client_id, one credential (client_secret or
+// client_secret_file) and, for flow app_user, a refresh token in
+// refresh_token_file. dev needs none of them: it brings its own simulator.
+type PartnerCenter struct {
+	// BaseURL is where the Partner Center REST API is, without /v1. An
+	// absolute https URL without user, query or fragment; http is accepted
+	// for loopback hosts only. Optional;
+	// https://api.partnercenter.microsoft.com.
+	BaseURL string `yaml:"base_url"`
+	// Authority is the login host, without the tenant; the same rules as for
+	// base_url. Optional; https://login.microsoftonline.com.
+	Authority string `yaml:"authority"`
+	// TenantID is the partner's own Microsoft Entra tenant, not a customer's:
+	// a GUID or a domain name of it. serve needs it; no default.
+	TenantID string `yaml:"tenant_id"`
+	// ClientID is the application (client) id of the app registration, a
+	// GUID. serve needs it; no default.
+	ClientID string `yaml:"client_id"`
+	// ClientSecret is the value, not the id, of a secret of that
+	// registration. Conflicts with client_secret_file; one of the two is
+	// needed by serve. After Load it holds the secret in either case.
+	ClientSecret Secret `yaml:"client_secret"`
+	// ClientSecretFile is a file that holds the secret and nothing else, but
+	// for one newline at its end; read once, at start. Conflicts with
+	// client_secret.
+	ClientSecretFile string `yaml:"client_secret_file"`
+	// ClientCertificateFile is reserved for a PEM file with certificate and
+	// key. It is not supported yet and must be left out.
+	ClientCertificateFile string `yaml:"client_certificate_file"`
+	// Flow is how tokens are obtained: app_user acts for a user of the
+	// partner by a refresh token and can ask both questions; app_only can
+	// read qualifications only, so no account can be decided with it.
+	// Optional; app_user.
+	Flow Flow `yaml:"flow"`
+	// RefreshTokenFile is the file with the refresh token, read at start and
+	// replaced whenever Microsoft hands out a new one: the process must be
+	// able to write to its directory, and the file must outlive restarts.
+	// `eligibilityd login` creates it. Needed by serve for flow app_user; not
+	// used by app_only; no default.
+	RefreshTokenFile string `yaml:"refresh_token_file"`
+	// Audience is the resource that tokens are asked for: an absolute URI
+	// without "/.default". It goes by the cloud, not by base_url, and so
+	// stays as it is when base_url points at a simulator or a proxy. The
+	// retired https://graph.windows.net is refused. Optional;
+	// https://api.partnercenter.microsoft.com.
+	Audience string `yaml:"audience"`
+	// AttemptTimeout is the limit of one HTTP request to either host; more
+	// than 0 and at most 10s, which is the fixed limit of a whole fetch,
+	// replays included. Optional; 3s.
+	AttemptTimeout time.Duration `yaml:"attempt_timeout"`
+	// BudgetPerMinute is how many requests a minute this process may send to
+	// Partner Center, replays included and token requests not; more than 0.
+	// Replicas do not share it: divide what the partner may use by their
+	// number. Optional; 400.
+	BudgetPerMinute int `yaml:"budget_per_minute"`
+}
+
+// Flow is a value of partner_center.flow.
+type Flow string
+
+// The values of partner_center.flow.
+const (
+	FlowAppUser Flow = "app_user"
+	FlowAppOnly Flow = "app_only"
+)
+
+func (Flow) words() []string { return []string{"app_user", "app_only"} }

@@ -1,0 +1,270 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+)
+
+func TestFaultsOfValues(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text    string
+		environ []string
+		want    []string
+	}{
+		"listeners beyond loopback": {
+			text: "server: {grpc: {address: ':9090'}, http: {address: '0.0.0.0:8080'}, admin: {address: 'gate.example:9091'}}\n",
+			want: []string{
+				`config.yaml:1: server.grpc.address: ":9090" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true where something in front protects it`,
+				`config.yaml:1: server.http.address: "0.0.0.0:8080" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true where something in front protects it`,
+				`config.yaml:1: server.admin.address: "gate.example:9091" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true where something in front protects it`,
+			},
+		},
+		"listeners that are no addresses": {
+			text: "server: {insecure: true, grpc: {address: '9090'}, http: {address: 'a b:80'}, admin: {address: 'localhost:http'}}\n",
+			want: []string{
+				`config.yaml:1: server.grpc.address: "9090" is not host:port; write e.g. 127.0.0.1:9090`,
+				`config.yaml:1: server.http.address: "a b:80" is not host:port; write e.g. 127.0.0.1:9090`,
+				`config.yaml:1: server.admin.address: "localhost:http" has no port from 0 to 65535`,
+			},
+		},
+		"ports out of range": {
+			text: "server: {grpc: {address: 'localhost:65536'}, http: {address: '127.0.0.1:-1'}, admin: {address: '127.0.0.1:'}}\n",
+			want: []string{
+				`config.yaml:1: server.grpc.address: "localhost:65536" has no port from 0 to 65535`,
+				`config.yaml:1: server.http.address: "127.0.0.1:-1" has no port from 0 to 65535`,
+				`config.yaml:1: server.admin.address: "127.0.0.1:" has no port from 0 to 65535`,
+			},
+		},
+		"the same address twice": {
+			text: "server: {grpc: {address: '127.0.0.1:8080'}, admin: {address: 'LOCALHOST:8080'}}\n",
+			want: []string{
+				`server.http.address: is the same address as server.grpc.address`,
+				`config.yaml:1: server.admin.address: is the same address as server.http.address`,
+			},
+		},
+		"the same address on every interface": {
+			text: "server: {insecure: true, grpc: {address: ':80'}, admin: {address: '0.0.0.0:80'}}\n",
+			want: []string{`config.yaml:1: server.admin.address: is the same address as server.grpc.address`},
+		},
+		"durations out of range": {
+			text: `
+server: {default_timeout: 99ms, drain: -1s, shutdown_timeout: 0s}
+partner_center: {attempt_timeout: 10001ms}
+cache: {redis: {read_timeout: 0, write_timeout: -1ms}, local: {max_age: 0s}}
+policy: {qualifications_grace: 8761h}
+`,
+			want: []string{
+				`config.yaml:2: server.default_timeout: 99ms must be at least 100ms`,
+				`config.yaml:2: server.drain: -1s must be at least 0s`,
+				`config.yaml:2: server.shutdown_timeout: 0s must be more than 0`,
+				`config.yaml:3: partner_center.attempt_timeout: 10.001s must be at most 10s`,
+				`config.yaml:4: cache.redis.read_timeout: 0s must be more than 0`,
+				`config.yaml:4: cache.redis.write_timeout: -1ms must be more than 0`,
+				`config.yaml:4: cache.local.max_age: 0s must be more than 0`,
+				`config.yaml:5: policy.qualifications_grace: 8761h must be at most 8760h`,
+			},
+		},
+		"ages": {
+			text: `
+cache:
+  ages:
+    allowed: {fresh: 2h}
+    no_status: {usable: 1m59s}
+    pending: {fresh: 0s, usable: 0s}
+    not_allowed: {fresh: 20m, usable: 10m}
+    qualifications: {fresh: -1m}
+    qualifications_in_review: {fresh: soon, usable: 1s}
+`,
+			want: []string{
+				`config.yaml:9: cache.ages.qualifications_in_review.fresh: "soon" is not a duration; write e.g. 2m`,
+				`config.yaml:4: cache.ages.allowed.usable: usable 1h is below fresh 2h`,
+				`config.yaml:5: cache.ages.no_status.usable: usable 1m59s is below fresh 2m`,
+				`config.yaml:6: cache.ages.pending.fresh: 0s must be more than 0`,
+				`config.yaml:6: cache.ages.pending.usable: 0s must be more than 0`,
+				`config.yaml:7: cache.ages.not_allowed.usable: usable 10m is below fresh 20m`,
+				`config.yaml:8: cache.ages.qualifications.fresh: -1m must be more than 0`,
+			},
+		},
+		"counts": {
+			text: "partner_center: {budget_per_minute: 0}\ncache: {redis: {db: -1, pool_size: 10001}, local: {max_entries: -1}}\n",
+			want: []string{
+				`config.yaml:2: cache.redis.db: must be at least 0`,
+				`config.yaml:1: partner_center.budget_per_minute: 0 must be at least 1`,
+				`config.yaml:2: cache.redis.pool_size: 10001 must be at most 10000`,
+				`config.yaml:2: cache.local.max_entries: -1 must be at least 1`,
+			},
+		},
+		"Redis addresses": {
+			text: "cache: {redis: {addresses: [localhost, 'a:0', 'redis://:canary@h:1', 'unix://redis.sock', 'unix:///s', ':1', 'h:1', 'h:1', '[::1]:6379'], db: 1}}\n",
+			want: []string{
+				`config.yaml:1: cache.redis.addresses: item 1 is neither host:port nor unix:///path; item 2 is neither host:port nor unix:///path; ` +
+					`item 3 is neither host:port nor unix:///path; item 4 must be an absolute path after unix://; ` +
+					`item 5 is a socket, which cannot be one of several; item 6 is neither host:port nor unix:///path; item 8 is there already`,
+				`config.yaml:1: cache.redis.db: must be 0 with several cache.redis.addresses: a cluster has no other database`,
+			},
+		},
+		"an empty item in a variable": {
+			environ: []string{"ELIGIBILITY_CACHE__REDIS__ADDRESSES=a:1,"},
+			want:    []string{`ELIGIBILITY_CACHE__REDIS__ADDRESSES: cache.redis.addresses: item 2 is neither host:port nor unix:///path`},
+		},
+		"Redis": {
+			text: "cache: {redis: {username: gate, key_prefix: '{gate}'}}\n",
+			want: []string{
+				`config.yaml:1: cache.redis.username: has no effect without cache.redis.password or cache.redis.password_file`,
+				`config.yaml:1: cache.redis.key_prefix: must be 1 to 64 of letters, digits and . _ : -`,
+			},
+		},
+		"no key prefix": {
+			environ: []string{"ELIGIBILITY_CACHE__REDIS__KEY_PREFIX="},
+			want:    []string{`ELIGIBILITY_CACHE__REDIS__KEY_PREFIX: cache.redis.key_prefix: must be 1 to 64 of letters, digits and . _ : -`},
+		},
+		"Partner Center ids": {
+			text: "partner_center: {tenant_id: common, client_id: my-app, client_certificate_file: /etc/client.pem}\n",
+			want: []string{
+				`config.yaml:1: partner_center.tenant_id: is neither a GUID nor a domain name`,
+				`config.yaml:1: partner_center.client_id: is not a GUID`,
+				`config.yaml:1: partner_center.client_certificate_file: is not supported yet; use client_secret or client_secret_file`,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(c.want, faults(t, c.text, c.environ, config.Dev)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestURLs(t *testing.T) {
+	t.Parallel()
+	const (
+		relative = "must be an absolute URL, such as https://host.example"
+		port     = "must have a port from 1 to 65535 or none"
+		user     = "must not hold a user name or password"
+		query    = "must not have a query or a fragment"
+		plain    = "must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost)"
+		tenant   = "must not name a tenant, which tenant_id does"
+		retired  = "is retired, and Partner Center refuses tokens for it; use https://api.partnercenter.microsoft.com"
+	)
+	for _, c := range []struct{ key, url, want string }{
+		{"base_url", "https://partner.partnercenterapi.microsoftonline.cn", ""},
+		{"base_url", "http://127.0.0.1:8083", ""},
+		{"base_url", "http://127.255.255.254", ""},
+		{"base_url", "http://[::1]:8083/", ""},
+		{"base_url", "http://localhost:1", ""},
+		{"base_url", "", relative},
+		{"base_url", "api.partnercenter.microsoft.com", relative},
+		{"base_url", "//api.partnercenter.microsoft.com", relative},
+		{"base_url", "https:api.partnercenter.microsoft.com", relative},
+		{"base_url", "https://", relative},
+		{"base_url", "https://:443", relative},
+		{"base_url", "https://a b", relative},
+		{"base_url", "https://user:can%zzary@h", relative},
+		{"base_url", "ftp://h", relative},
+		{"base_url", "https://h:", port},
+		{"base_url", "https://h:0", port},
+		{"base_url", "https://h:65536", port},
+		{"base_url", "https://user:canary@h", user},
+		{"base_url", "https://canary@h", user},
+		{"base_url", "https://h?code=canary", query},
+		{"base_url", "https://h?", query},
+		{"base_url", "https://h#", query},
+		{"base_url", "http://h", plain},
+		{"base_url", "http://0.0.0.0", plain},
+		{"base_url", "http://128.0.0.1", plain},
+		{"base_url", "http://localhost.example", plain},
+		{"base_url", "http://127.1", plain},
+		{"base_url", "http://[::2]", plain},
+		{"base_url", "https://h/v1/", "must not end in /v1, which is added to it"},
+		{"authority", "https://login.microsoftonline.us", ""},
+		{"authority", "http://127.0.0.1:8083/login", ""},
+		{"authority", "http://login.microsoftonline.com", plain},
+		{"authority", "https://login.microsoftonline.com/common", tenant},
+		{"authority", "https://login.microsoftonline.com/organizations/", tenant},
+		{"authority", "https://login.microsoftonline.com/Contoso.example/", tenant},
+		{"audience", "https://partner.partnercenterapi.microsoftonline.cn", ""},
+		{"audience", "http://127.0.0.1", relative},
+		{"audience", "", relative},
+		{"audience", "https://graph.windows.net", retired},
+		{"audience", "https://GRAPH.windows.net/", retired},
+		{"audience", "https://graph.chinacloudapi.cn", retired},
+		{"audience", "https://api.partnercenter.microsoft.com/.default", "must not end in /.default, which is added to it"},
+	} {
+		variable := "ELIGIBILITY_PARTNER_CENTER__" + strings.ToUpper(c.key)
+		_, err := config.Load("", []string{variable + "=" + c.url, "ELIGIBILITY_PARTNER_CENTER__TENANT_ID=contoso.example"}, config.Dev)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.url, err)
+		case c.want != "" && (err == nil || err.Error() != variable+": partner_center."+c.key+": "+c.want):
+			t.Errorf("%q: error %v, want %s", c.url, err, c.want)
+		}
+	}
+}
+
+func TestGUIDsAndDomains(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		key, id string
+		ok      bool
+	}{
+		{"tenant_id", "11111111-2222-3333-4444-abcdefABCDEF", true},
+		{"tenant_id", "contoso.onmicrosoft.com", true},
+		{"tenant_id", "xn--bcher-kva.example", true},
+		{"tenant_id", "bücher.example", false},
+		{"tenant_id", "contoso", false},
+		{"tenant_id", "a..example", false},
+		{"tenant_id", "-a.example", false},
+		{"tenant_id", "contoso.example/", false},
+		{"tenant_id", "../v2.0", false},
+		{"tenant_id", "127.0.0.1", false},
+		{"tenant_id", strings.Repeat("a.", 130) + "example", false},
+		{"tenant_id", "11111111-2222-3333-4444-abcdefABCDEF\n", false},
+		{"client_id", "11111111-2222-3333-4444-abcdefABCDEF", true},
+		{"client_id", "11111111222233334444abcdefABCDEF", false},
+		{"client_id", "{11111111-2222-3333-4444-abcdefABCDEF}", false},
+		{"client_id", "contoso.example", false},
+	} {
+		_, err := config.Load("", []string{"ELIGIBILITY_PARTNER_CENTER__" + strings.ToUpper(c.key) + "=" + c.id}, config.Dev)
+		if (err == nil) != c.ok {
+			t.Errorf("%s %q: error %v", c.key, c.id, err)
+		}
+	}
+}
+
+func TestInsecureListenersMayBeAnywhere(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load("", []string{
+		"ELIGIBILITY_SERVER__INSECURE=true",
+		"ELIGIBILITY_SERVER__GRPC__ADDRESS=0.0.0.0:0",
+		"ELIGIBILITY_SERVER__HTTP__ADDRESS=:0",
+		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=0.0.0.0:0",
+	}, config.Dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Server.HTTP.Address != ":0" {
+		t.Errorf("address %q", cfg.Server.HTTP.Address)
+	}
+}
+
+func TestBoundsAreIncluded(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load(write(t, "config.yaml", `
+server: {default_timeout: 100ms, drain: 0s, shutdown_timeout: 8760h}
+partner_center: {attempt_timeout: 10s, budget_per_minute: 1}
+cache:
+  redis: {addresses: ["unix:///run/redis.sock"], db: 15, pool_size: 10000, read_timeout: 1ns}
+  local: {max_entries: 1, max_age: 1ns}
+  ages: {allowed: {fresh: 1h, usable: 1h}, pending: {fresh: 1ns, usable: 8760h}}
+policy: {qualifications_grace: 0}
+`), nil, config.Dev)
+	if err != nil {
+		t.Error(err)
+	}
+}

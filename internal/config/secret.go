@@ -1,0 +1,108 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// redacted stands for every secret, set or not, in whatever is printed.
+const redacted = "[redacted]"
+
+// maxSecretBytes bounds a file that holds a secret; a refresh token, the
+// longest of them, has about two thousand.
+const maxSecretBytes = 64 << 10
+
+// Secret is a text that must not be seen. However it is printed, logged or
+// encoded (fmt with any verb, JSON, YAML, zap, slog) it reads "[redacted]".
+// The zero Secret is none. It is safe for concurrent use.
+type Secret struct {
+	// A pointer, so that a reflecting printer that cannot call the methods
+	// below, as fmt for an unexported field, shows an address at worst.
+	text *string
+}
+
+// NewSecret returns text as a Secret; an empty text is the zero Secret.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{text: &text}
+}
+
+// Reveal returns the secret itself, "" for the zero Secret. Hand the result
+// to whoever needs it at once and keep it nowhere.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
+
+// IsZero reports whether there is no secret.
+func (s Secret) IsZero() bool { return s.text == nil }
+
+// Equal reports whether s and other hold the same text. It takes no care to
+// be constant in time.
+func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
+
+// String returns "[redacted]".
+func (Secret) String() string { return redacted }
+
+// Format writes "[redacted]" for every verb and flag.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText returns "[redacted]"; it serves JSON, YAML and slog alike.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// readSecret returns the secret in a file without one newline at its end, or
+// what is wrong with the file. The problem never shows the path: a secret
+// written where its file's name belongs is an easy mistake.
+func readSecret(path string) (text, problem string) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", "cannot be read: " + reason(err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", "is not a regular file"
+	}
+	data, err := readFile(path, maxSecretBytes)
+	if err != nil {
+		return "", "cannot be read: " + reason(err)
+	}
+	if line, ok := bytes.CutSuffix(data, []byte("\n")); ok {
+		data = bytes.TrimSuffix(line, []byte("\r"))
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return "", "is an empty file"
+	}
+	return string(data), ""
+}
+
+// readFile returns the contents of a file of at most limit bytes.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("larger than %d bytes", limit)
+	}
+	return data, nil
+}
+
+// reason returns what err says without the path that it says it of.
+func reason(err error) string {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
