@@ -21,6 +21,41 @@ const (
 	ReasonUndecidable
 )
 
+// String returns the code's name as the API spells it, without its prefix, for
+// logs, metrics and tables.
+func (c ReasonCode) String() string {
+	switch c {
+	case ReasonAccountAllowed:
+		return "ACCOUNT_ALLOWED"
+	case ReasonAccountHasNoStatus:
+		return "ACCOUNT_HAS_NO_STATUS"
+	case ReasonAccountUnderReview:
+		return "ACCOUNT_UNDER_REVIEW"
+	case ReasonAccountNotAllowed:
+		return "ACCOUNT_NOT_ALLOWED"
+	case ReasonAccountUnknown:
+		return "ACCOUNT_UNKNOWN"
+	case ReasonAccountNotReady:
+		return "ACCOUNT_NOT_READY"
+	case ReasonAccountStatusUnrecognized:
+		return "ACCOUNT_STATUS_UNRECOGNIZED"
+	case ReasonQualificationApproved:
+		return "QUALIFICATION_APPROVED"
+	case ReasonQualificationInReview:
+		return "QUALIFICATION_IN_REVIEW"
+	case ReasonQualificationDenied:
+		return "QUALIFICATION_DENIED"
+	case ReasonQualificationMissing:
+		return "QUALIFICATION_MISSING"
+	case ReasonQualificationUnrecognized:
+		return "QUALIFICATION_UNRECOGNIZED"
+	case ReasonUndecidable:
+		return "UNDECIDABLE"
+	default:
+		return "NONE"
+	}
+}
+
 // Remedy says who can change a block. The zero value is nobody: there is none.
 type Remedy uint8
 
