@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL := go tool -modfile=tools/go.mod
 LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 
-# Empty in a tree without git, such as a source archive.
+# Empty in a tree without git, such as a source archive; main knows what to say then.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 # How long each fuzz target runs.
@@ -23,7 +23,7 @@ run: ## Run the service with simulated customers; needs no configuration
 .PHONY: build
 build: ## Build bin/eligibilityd
 	go build -trimpath -buildvcs=false \
-		-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' \
+		-ldflags '-s -w $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X main.commit=$(COMMIT))' \
 		-o bin/eligibilityd ./cmd/eligibilityd
 
 .PHONY: test

@@ -5,8 +5,10 @@ cd "$(dirname "$0")/.."
 
 time=${1:-2m}
 found=0
-for package in $(go list ./...); do
-	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
+packages=$(go list ./...)
+for package in $packages; do
+	listed=$(go test -list '^Fuzz' "$package")
+	for target in $(sed -n '/^Fuzz/p' <<<"$listed"); do
 		found=$((found + 1))
 		echo "== $package $target"
 		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
