@@ -93,7 +93,7 @@ func TestReplicasShareEvidence(t *testing.T) {
 		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i)}, Facet: evidence.Facet}
 		one.Share(context.Background(), key, evidence, fetched.Add(time.Hour))
 		found := two.Load(context.Background(), []eligibility.Key{key})[0]
-		if diff := cmp.Diff(evidence, found.Evidence, cachetest.Compare); diff != "" || found.Tier != eligibility.TierRedis {
+		if diff := cmp.Diff(evidence, found.Evidence, cachetest.Compare()); diff != "" || found.Tier != eligibility.TierRedis {
 			t.Errorf("sample %d from tier %d (-want +got):\n%s", i, found.Tier, diff)
 		}
 		if local := two.Peek(key); local.Tier != eligibility.TierLocal || local.Evidence == nil || local.Untrusted {

@@ -44,17 +44,13 @@ const (
 	fieldCreatedNanos
 )
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-	errValue = errors.New("unreadable value")
-)
+var errValue = errors.New("unreadable value")
 
 // encode returns the stored form of evidence under key.
 func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
 	b := make([]byte, 0, 128)
 	b = append(b, valueVersion)
-	b = binary.BigEndian.AppendUint64(b, uint64(evidence.FetchTime.UnixNano())) //nolint:gosec // the same bits come back
+	b = binary.BigEndian.AppendUint64(b, uint64(evidence.FetchTime.UnixNano()))
 	b = appendVarint(b, fieldAbsence, uint64(evidence.Absence))
 	if evidence.Status == eligibility.AccountStatusNone {
 		b = appendVarint(b, fieldNoStatus, 1)
@@ -95,6 +91,7 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 }
 
 func checksum(key eligibility.Key, value []byte) uint32 {
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	sum := crc32.Update(0, castagnoli, key.CustomerID[:])
 	sum = crc32.Update(sum, castagnoli, []byte{byte(key.Facet)})
 	return crc32.Update(sum, castagnoli, value)
@@ -176,7 +173,7 @@ func decodeQualification(b []byte) (eligibility.Qualification, error) {
 		case fieldCreatedSeconds:
 			seconds, dated = protowire.DecodeZigZag(number), true
 		case fieldCreatedNanos:
-			nanos, dated = int64(min(number, 999_999_999)), true //nolint:gosec // bounded
+			nanos, dated = int64(min(number, 999_999_999)), true
 		default:
 			return errValue
 		}

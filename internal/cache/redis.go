@@ -40,6 +40,7 @@ type RedisConfig struct {
 // sharedTier is the tier in Redis.
 type sharedTier struct {
 	client       redis.UniversalClient
+	storeNewer   *redis.Script
 	keys         redisKeys
 	readTimeout  time.Duration
 	writeTimeout time.Duration
@@ -48,12 +49,12 @@ type sharedTier struct {
 	faults       *faultLog
 }
 
-// storeNewer writes a value unless the one there was fetched at the same time
+// storeNewer is a script that writes a value unless the one there was fetched at the same time
 // or later. It compares the big-endian time in the headers as two numbers, as
 // Lua's own numbers cannot hold one of 64 bits.
 //
 // KEYS[1] key, ARGV[1] value, ARGV[2] milliseconds to live.
-var storeNewer = redis.NewScript(`
+const storeNewer = `
 local old = redis.call('GET', KEYS[1])
 local new = ARGV[1]
 if old and #old > 13 and old:byte(1) == new:byte(1) then
@@ -65,7 +66,7 @@ if old and #old > 13 and old:byte(1) == new:byte(1) then
 end
 redis.call('SET', KEYS[1], new, 'PX', ARGV[2])
 return 1
-`)
+`
 
 func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
 	if cfg.KeyPrefix == "" {
@@ -85,6 +86,7 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 	}
 	return &sharedTier{
 		client:       redis.NewUniversalClient(universalOptions(cfg)),
+		storeNewer:   redis.NewScript(storeNewer),
 		keys:         newRedisKeys(cfg.KeyPrefix, cfg.Namespace),
 		readTimeout:  cfg.ReadTimeout,
 		writeTimeout: cfg.WriteTimeout,
@@ -172,7 +174,7 @@ func (r *sharedTier) share(ctx context.Context, key eligibility.Key, evidence *e
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.writeTimeout)
 	defer cancel()
-	if err := storeNewer.Run(ctx, r.client, []string{r.keys.of(key)}, encode(key, evidence), left).Err(); err != nil {
+	if err := r.storeNewer.Run(ctx, r.client, []string{r.keys.of(key)}, encode(key, evidence), left).Err(); err != nil {
 		r.fault(ctx, "share", err)
 	}
 }

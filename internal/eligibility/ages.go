@@ -131,9 +131,9 @@ func (a *Ages) lifetimeOf(key Key, evidence *Evidence, notReadyAllowed bool) lif
 func jitterPermille(key Key, fetched time.Time) int64 {
 	x := binary.LittleEndian.Uint64(key.CustomerID[:8]) ^
 		binary.LittleEndian.Uint64(key.CustomerID[8:])*0x9e3779b97f4a7c15 ^
-		uint64(fetched.UnixNano()) + uint64(key.Facet) //nolint:gosec // bits to mix, not a number
+		uint64(fetched.UnixNano()) + uint64(key.Facet)
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	return 900 + int64(x%201) //nolint:gosec // below 201
+	return 900 + int64(x%201)
 }

@@ -116,5 +116,5 @@ type Evidence struct {
 
 	// refreshAhead is 1 once a background refresh of this very evidence was
 	// started; accessed atomically.
-	refreshAhead uint32
+	refreshAhead uint32 //nolint:modernize // evidence is handed over by value, which atomic.Uint32 forbids
 }

@@ -18,11 +18,10 @@ func (f fetchFunc) Fetch(ctx context.Context, id eligibility.CustomerID, facet e
 
 // scripted is a Source that gives each facet's current answer and counts.
 type scripted struct {
-	mu       sync.Mutex
-	account  outcome
-	held     outcome
-	fetches  map[eligibility.Facet]int
-	inFlight sync.WaitGroup
+	mu      sync.Mutex
+	account outcome
+	held    outcome
+	fetches map[eligibility.Facet]int
 }
 
 type outcome struct {

@@ -78,9 +78,7 @@ func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time) *flig
 // the next flight for the key and then shares what was learnt.
 func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 	ctx = context.WithoutCancel(ctx)
-	s.running.Add(1)
-	go func() {
-		defer s.running.Done()
+	s.running.Go(func() {
 		s.fetchFacet(ctx, key, f)
 		if f.err != nil {
 			close(f.done)
@@ -95,7 +93,7 @@ func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 		ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 		defer cancel()
 		s.store.Share(ctx, key, f.evidence, usableUntil)
-	}()
+	})
 }
 
 // fetchFacet fills f. A panicking source is an internal error: nobody may wait

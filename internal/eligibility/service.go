@@ -220,12 +220,10 @@ func (s *Service) refreshAhead(v *view, now time.Time) {
 		return
 	}
 	key, notBefore := v.key, evidence.FetchTime.Add(1)
-	s.running.Add(1)
-	go func() {
-		defer s.running.Done()
+	s.running.Go(func() {
 		defer s.refreshes.Add(-1)
 		<-s.fetch(context.Background(), key, notBefore).done
-	}()
+	})
 }
 
 // ask fetches what is not fresh and waits for it: for the account, and for the
@@ -248,9 +246,7 @@ func (s *Service) ask(ctx context.Context, c *check, req *Request, now time.Time
 	var grace <-chan time.Time
 	for c.account.flight != nil || c.qualifications.flight != nil {
 		if grace == nil && c.account.flight == nil && !s.needsQualifications(c, req) {
-			timer := time.NewTimer(s.grace)
-			defer timer.Stop()
-			grace = timer.C
+			grace = time.After(s.grace)
 		}
 		select {
 		case <-c.account.flight.landed():

@@ -69,7 +69,7 @@ func TestALeavingCallerNeverEndsTheFetch(t *testing.T) {
 		_, err := service.Check(hurried, commercial)
 		wantKind(t, err, eligibility.KindUnavailable)
 		var known *eligibility.Error
-		if errors.As(err, &known); known.RetryAfter <= 0 {
+		if !errors.As(err, &known) || known.RetryAfter <= 0 {
 			t.Error("nobody says when to ask again")
 		}
 
@@ -205,7 +205,7 @@ func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
 	t.Parallel()
 	cfg := eligibility.Config{BlockUndecidable: true}
 	for kind := range eligibility.Kinds() {
-		kind := eligibility.Kind(kind) //nolint:gosec // a kind
+		kind := eligibility.Kind(kind)
 		answer, err := check(t, cfg, failing(kind), holding(), eligibility.SegmentCommercial)
 		switch kind {
 		case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
@@ -266,7 +266,7 @@ func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 	if err == nil {
 		t.Fatal("New succeeded")
 	}
-	if n := len(err.(interface{ Unwrap() []error }).Unwrap()); n != 3 { //nolint:errorlint // the joined error itself
+	if n := len(err.(interface{ Unwrap() []error }).Unwrap()); n != 3 {
 		t.Errorf("%d faults reported at once, want 3: %v", n, err)
 	}
 	if _, err := eligibility.New(nil, nil, eligibility.Config{}); err == nil {

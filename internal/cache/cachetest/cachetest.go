@@ -24,26 +24,26 @@ type Redis struct {
 	// Address is what cache.RedisConfig.Addresses takes.
 	Address string
 
-	t      testing.TB
+	tb     testing.TB
 	dir    string
 	socket string
 	server *exec.Cmd
 }
 
 // StartRedis starts a redis-server and waits until it answers.
-func StartRedis(t testing.TB) *Redis {
-	t.Helper()
+func StartRedis(tb testing.TB) *Redis {
+	tb.Helper()
 	// A socket's path may have no more than 108 bytes, which t.TempDir exceeds.
-	dir, err := os.MkdirTemp("", "redis")
+	dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // for the reason above
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	r := &Redis{t: t, dir: dir, socket: filepath.Join(dir, "s")}
+	r := &Redis{tb: tb, dir: dir, socket: filepath.Join(dir, "s")}
 	r.Address = "unix://" + r.socket
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		r.Kill()
 		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	r.Start()
@@ -52,14 +52,14 @@ func StartRedis(t testing.TB) *Redis {
 
 // Start starts the server again after Kill, empty, and waits until it answers.
 func (r *Redis) Start() {
-	r.t.Helper()
-	r.server = exec.CommandContext(context.Background(), "redis-server",
+	r.tb.Helper()
+	r.server = exec.CommandContext(context.Background(), "redis-server", //nolint:gosec // our own directory
 		"--port", "0", "--unixsocket", r.socket, "--save", "", "--appendonly", "no", "--dir", r.dir)
 	if err := r.server.Start(); err != nil {
-		r.t.Fatalf("start redis-server (make test installs it): %v", err)
+		r.tb.Fatalf("start redis-server (make test installs it): %v", err)
 	}
 	if err := r.awaitPing(); err != nil {
-		r.t.Fatal(err)
+		r.tb.Fatal(err)
 	}
 }
 
@@ -102,7 +102,7 @@ func (r *Redis) Resume() { r.signal(syscall.SIGCONT) }
 
 func (r *Redis) signal(sig syscall.Signal) {
 	if err := r.server.Process.Signal(sig); err != nil {
-		r.t.Errorf("signal redis-server: %v", err)
+		r.tb.Errorf("signal redis-server: %v", err)
 	}
 }
 

@@ -12,7 +12,9 @@ import (
 )
 
 // Compare is how tests compare evidence: by what it says.
-var Compare = cmp.Options{cmpopts.IgnoreUnexported(eligibility.Evidence{}), cmpopts.EquateEmpty()}
+func Compare() cmp.Option {
+	return cmp.Options{cmpopts.IgnoreUnexported(eligibility.Evidence{}), cmpopts.EquateEmpty()}
+}
 
 // Run holds a Store to its contract. newStore returns an empty store; now is
 // the clock that it must use.
@@ -40,7 +42,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 				"Peek": store.Peek(key),
 				"Load": store.Load(context.Background(), []eligibility.Key{key})[0],
 			} {
-				if diff := cmp.Diff(evidence, found.Evidence, Compare); diff != "" {
+				if diff := cmp.Diff(evidence, found.Evidence, Compare()); diff != "" {
 					t.Errorf("%s of sample %d (-want +got):\n%s", place, i, diff)
 				}
 			}
