@@ -153,6 +153,9 @@ func New(cfg Config) (*Server, error) {
 		closed:  make(chan struct{}),
 	}
 	s.handler = s.routes()
+	if err := s.Load(strings.NewReader(seeds)); err != nil {
+		return nil, fmt.Errorf("pcsim: seeds: %w", err)
+	}
 	return s, nil
 }
 

@@ -53,18 +53,40 @@ const (
 	roleOther          role = "other" // any path that is none of these
 )
 
-// checker collects the faults of one script.
-type checker struct{ faults []Fault }
-
-func (c *checker) fault(key, format string, args ...any) {
-	c.faults = append(c.faults, Fault{Key: key, Problem: fmt.Sprintf(format, args...)})
+// finding is a fault in what a script means.
+type finding struct {
+	Fault
+	lacks []string // the members whose absence is the fault
 }
 
-// checkCustomer returns the faults of one customer, under the given key.
-func checkCustomer(key string, cust Customer) []Fault {
+// asError returns a *ScriptError, or nil where nothing was found.
+func asError(found []finding) error {
+	faults := make([]Fault, len(found))
+	for i, f := range found {
+		faults[i] = f.Fault
+	}
+	return scriptError(faults)
+}
+
+// checker collects the findings of one script.
+type checker struct{ found []finding }
+
+func (c *checker) fault(key, format string, args ...any) {
+	key = strings.TrimPrefix(key, ".") // a script without a key above it
+	c.found = append(c.found, finding{Fault: Fault{Key: key, Problem: fmt.Sprintf(format, args...)}})
+}
+
+func (c *checker) absent(key string, lacks []string, format string, args ...any) {
+	c.fault(key, format, args...)
+	c.found[len(c.found)-1].lacks = lacks
+}
+
+// checkCustomer finds the faults of one customer, under the given key. Its
+// own members have no key above them where that is empty.
+func checkCustomer(key string, cust Customer) []finding {
 	var c checker
 	if !isGUID(cust.ID) {
-		c.fault(key, "%q is not a GUID of the form 8-4-4-4-12", cust.ID)
+		c.fault(orDefault(key, "id"), "%q is not a GUID of the form 8-4-4-4-12", cut(cust.ID))
 	}
 	switch cust.Tenant {
 	case "":
@@ -73,21 +95,21 @@ func checkCustomer(key string, cust Customer) []Fault {
 		}
 	case TenantUnknown, TenantOtherPartner:
 		if len(cust.Account)+len(cust.Qualifications) > 0 {
-			c.fault(key+".tenant", "%q leaves no room for account and qualifications", cust.Tenant)
+			c.fault(key+".tenant", "%s leaves no room for account and qualifications", cust.Tenant)
 		}
 	default:
-		c.fault(key+".tenant", "%q is neither %s nor %s", cust.Tenant, TenantUnknown, TenantOtherPartner)
+		c.fault(key+".tenant", "%q is neither %s nor %s", cut(cust.Tenant), TenantUnknown, TenantOtherPartner)
 	}
 	c.steps(key+".account", cust.Account, roleAccount)
 	c.steps(key+".qualifications", cust.Qualifications, roleQualifications)
-	return c.faults
+	return c.found
 }
 
-// checkSteps returns the faults of one list of steps, under the given key.
-func checkSteps(key string, steps []Step, r role) []Fault {
+// checkSteps finds the faults of one list of steps, under the given key.
+func checkSteps(key string, steps []Step, r role) []finding {
 	var c checker
 	c.steps(key, steps, r)
-	return c.faults
+	return c.found
 }
 
 func (c *checker) steps(key string, steps []Step, r role) {
@@ -137,24 +159,7 @@ func (c *checker) answer(key string, s Step, r role) {
 	if len(given) > 1 {
 		c.fault(key, "says both %s: one is possible", strings.Join(given, " and "))
 	}
-	switch s.Failure {
-	case "":
-		if len(given) == 0 && r != roleToken {
-			c.fault(key, "needs %s, raw or failure", map[role]string{
-				roleAccount: "status", roleQualifications: "items"}[r])
-		}
-	case FailureReset, FailureHang:
-		if len(given) > 0 {
-			c.fault(key+".failure", "%s sends nothing: remove %s", s.Failure, given[0])
-		}
-	case FailureResetBody, FailureHangBody:
-		if len(given) == 0 && r != roleToken {
-			c.fault(key+".failure", "%s needs an answer to break", s.Failure)
-		}
-	default:
-		c.fault(key+".failure", "%q is none of %s, %s, %s, %s", s.Failure,
-			FailureReset, FailureResetBody, FailureHang, FailureHangBody)
-	}
+	c.failure(key, s, r, given)
 	if s.EntraError != 0 {
 		if _, known := entraErrorFor(s.EntraError); !known {
 			c.fault(key+".entra_error", "%d is not a code that the simulator knows", s.EntraError)
@@ -162,6 +167,28 @@ func (c *checker) answer(key string, s Step, r role) {
 	}
 	if s.Status != StatusNone && strings.EqualFold(s.Status, StatusNone) {
 		c.fault(key+".status", "write %s in lower case for an account without status", StatusNone)
+	}
+}
+
+// failure checks that a step has an answer where it needs one, and only there.
+func (c *checker) failure(key string, s Step, r role, given []string) {
+	word := map[role]string{roleAccount: "status", roleQualifications: "items"}[r]
+	switch s.Failure {
+	case "":
+		if len(given) == 0 && r != roleToken {
+			c.absent(key, []string{word, "raw", "failure"}, "needs %s, raw or failure", word)
+		}
+	case FailureReset, FailureHang:
+		if len(given) > 0 {
+			c.fault(key+".failure", "%s sends nothing: remove %s", s.Failure, given[0])
+		}
+	case FailureResetBody, FailureHangBody:
+		if len(given) == 0 && r != roleToken {
+			c.absent(key, []string{word, "raw"}, "needs an answer for %s to break", s.Failure)
+		}
+	default:
+		c.fault(key+".failure", "%q is none of %s, %s, %s, %s", s.Failure,
+			FailureReset, FailureResetBody, FailureHang, FailureHangBody)
 	}
 }
 
@@ -178,7 +205,7 @@ func (c *checker) progression(key string, s Step, last bool) {
 	case last && (s.Times != 0 || s.For != 0):
 		c.fault(key, "is the last step, which repeats: remove times and for, or add a step")
 	case !last && s.Times == 0 && s.For == 0:
-		c.fault(key, "needs times or for: another step follows")
+		c.absent(key, []string{"times", "for"}, "needs times or for: another step follows")
 	}
 }
 
