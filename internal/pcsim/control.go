@@ -1,0 +1,161 @@
+package pcsim
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// ControlHandler serves the control API:
+//
+//	GET    /v1/customers       what is seeded, in a few words each
+//	GET    /v1/customers/{id}  one script
+//	PUT    /v1/customers/{id}  adds or replaces a script, played from its start
+//	DELETE /v1/customers/{id}  removes it: the customer is unknown
+//	PUT    /v1/token           {"steps": […]} scripts the token endpoints
+//	POST   /v1/reset           see Reset
+//	GET    /v1/requests        the latest calls of the resources
+//	GET    /v1/stats           the counts of all calls
+//
+// Bodies are JSON, or YAML with a content type that says so. A script with
+// mistakes changes nothing and is answered 400 with each of them:
+// {"error": …, "faults": [{"key": …, "line": …, "problem": …}]}.
+//
+// It has no authentication: bind it to loopback. Pages in a browser cannot
+// change anything through it.
+func (s *Server) ControlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/customers", func(w http.ResponseWriter, _ *http.Request) {
+		list := []Summary{}
+		for _, c := range s.Customers() {
+			list = append(list, c.Summary())
+		}
+		reply(w, http.StatusOK, map[string]any{"customers": list})
+	})
+	mux.HandleFunc("GET /v1/customers/{id}", s.getCustomer)
+	mux.HandleFunc("PUT /v1/customers/{id}", s.putCustomer)
+	mux.HandleFunc("DELETE /v1/customers/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if !s.DeleteCustomer(r.PathValue("id")) {
+			noCustomer(w)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("PUT /v1/token", s.putToken)
+	mux.HandleFunc("POST /v1/reset", func(w http.ResponseWriter, _ *http.Request) {
+		s.Reset()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("GET /v1/requests", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, map[string]any{"requests": s.Requests()})
+	})
+	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, s.Stats())
+	})
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+func (s *Server) getCustomer(w http.ResponseWriter, r *http.Request) {
+	c, ok := s.Customer(r.PathValue("id"))
+	if !ok {
+		noCustomer(w)
+		return
+	}
+	reply(w, http.StatusOK, c)
+}
+
+func (s *Server) putCustomer(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	var c Customer
+	err := readBody(w, r, func(d *reader, n *yaml.Node) {
+		c = d.customer("", id, n)
+		d.check(checkCustomer("", c))
+	})
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	created, err := s.setCustomer(c)
+	switch {
+	case err != nil: // only: there is no room
+		reply(w, http.StatusInsufficientStorage, controlError{Error: err.Error()})
+	case created:
+		reply(w, http.StatusCreated, c)
+	default:
+		reply(w, http.StatusOK, c)
+	}
+}
+
+func (s *Server) putToken(w http.ResponseWriter, r *http.Request) {
+	var steps []Step
+	err := readBody(w, r, func(d *reader, n *yaml.Node) {
+		found := false
+		d.object("", n, members{"steps": func(key string, n *yaml.Node) {
+			found = true
+			steps = d.steps(key, n, roleToken)
+		}})
+		if !found && len(d.faults) == 0 {
+			d.fault("steps", n, "is missing")
+		}
+		d.check(checkSteps("steps", steps, roleToken))
+	})
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	s.cast.setToken(steps)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// readBody reads a request's JSON or YAML. It returns a *ScriptError for what
+// read complains about.
+func readBody(w http.ResponseWriter, r *http.Request, read func(*reader, *yaml.Node)) error {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxScriptBytes))
+	if err != nil {
+		return err
+	}
+	parse := jsonTree
+	if strings.Contains(r.Header.Get("Content-Type"), "yaml") {
+		parse = yamlTree
+	}
+	root, err := parse(text)
+	if err != nil {
+		return err
+	}
+	d := newReader()
+	read(d, root)
+	return scriptError(d.faults)
+}
+
+// controlError is the body of every refusal.
+type controlError struct {
+	Error  string  `json:"error"`
+	Faults []Fault `json:"faults,omitempty"`
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	var tooLarge *http.MaxBytesError
+	var script *ScriptError
+	switch {
+	case errors.As(err, &tooLarge):
+		reply(w, http.StatusRequestEntityTooLarge, controlError{Error: err.Error()})
+	case errors.As(err, &script):
+		reply(w, http.StatusBadRequest, controlError{Error: "the script has mistakes", Faults: script.Faults})
+	default:
+		reply(w, http.StatusBadRequest, controlError{Error: err.Error()})
+	}
+}
+
+func noCustomer(w http.ResponseWriter) {
+	reply(w, http.StatusNotFound, controlError{Error: "no such customer is scripted"})
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", jsonType)
+	w.WriteHeader(status)
+	// The client may leave at any time; nobody is left to tell.
+	_, _ = w.Write(append(marshal(body), '\n'))
+}
