@@ -12,7 +12,7 @@ import (
 )
 
 // Compare is how tests compare evidence: by what it says.
-func Compare() cmp.Option {
+func Compare() cmp.Options {
 	return cmp.Options{cmpopts.IgnoreUnexported(eligibility.Evidence{}), cmpopts.EquateEmpty()}
 }
 
