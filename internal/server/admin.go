@@ -1,0 +1,64 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/pprof" //nolint:gosec // its handlers are mounted on the admin listener only; nothing serves the default mux
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+// The states of the server, in the order in which it goes through them. Their
+// names are what /readyz says.
+const (
+	stateStarting int32 = iota
+	stateReady
+	stateStopping
+)
+
+func stateName(state int32) string {
+	switch state {
+	case stateStarting:
+		return "starting"
+	case stateReady:
+		return "ready"
+	default:
+		return "stopping"
+	}
+}
+
+// newAdmin serves what operators and their machines look at: metrics, liveness,
+// readiness and profiles.
+func newAdmin(gatherer prometheus.Gatherer, state func() int32, logger *zap.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
+		ErrorLog: zap.NewStdLog(logger),
+	}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeState(w, http.StatusOK, "alive")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		code := http.StatusServiceUnavailable
+		now := state()
+		if now == stateReady {
+			code = http.StatusOK
+		}
+		writeState(w, code, stateName(now))
+	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+func writeState(w http.ResponseWriter, code int, state string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	// The caller may have left; a map of strings always encodes.
+	_ = json.NewEncoder(w).Encode(map[string]string{"status": state})
+}

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// call is what is known about one RPC while it is being answered. The
+// interceptors and the handler of that RPC share it, one after the other.
+type call struct {
+	rpc       string // the method's bare name
+	via       string
+	requestID string
+	trace     traceparent
+
+	deadline time.Time     // the caller's; zero where it set none
+	left     time.Duration // until deadline, on arrival
+	hurried  bool          // less than minLeft on arrival
+
+	// customerID is the one asked about; empty for a batch, and for a name
+	// that is no GUID.
+	customerID string
+	answer     *eligibility.Answer
+	tally      *tally // a batch's
+}
+
+// tally counts what became of the items of a batch.
+type tally struct {
+	allowed, blocked, failed int
+	level                    zapcore.Level // of the worst failure
+	cause                    error         // the worst failure
+}
+
+func (t *tally) fail(err *eligibility.Error) {
+	t.failed++
+	if level := faultOf(err.Kind).level; t.cause == nil || level > t.level {
+		t.level, t.cause = level, err
+	}
+}
+
+type callKey struct{}
+
+// callOf returns the call that identify put into ctx, or an empty one, so that
+// a handler called without interceptors works.
+func callOf(ctx context.Context) *call {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c
+	}
+	return new(call)
+}
+
+// blame returns err as the caller sees it. A service that ran out of the time
+// it was given reports that Partner Center was too slow; where it was the
+// caller who left or who gave too little time, the error says so instead. ctx
+// is the handler's.
+func (c *call) blame(ctx context.Context, err error) *eligibility.Error {
+	known := domainError(err)
+	if known.Kind != eligibility.KindUnavailable || ctx.Err() == nil {
+		return known
+	}
+	kind := known.Kind
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		kind = eligibility.KindCanceled
+	case c.hurried, !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+		kind = eligibility.KindDeadlineExceeded
+	}
+	if kind == known.Kind {
+		return known
+	}
+	return &eligibility.Error{Kind: kind, Call: known.Call, Err: known}
+}

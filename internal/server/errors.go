@@ -1,0 +1,148 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+const (
+	// errorDomain is the domain of every google.rpc.ErrorInfo.
+	errorDomain = "eligibility"
+	// retryDefault is what RetryInfo says where the error itself does not know.
+	retryDefault = time.Second
+)
+
+// fault is what the API says about one kind of error. Its message is fixed: a
+// cause never leaves the process.
+type fault struct {
+	code    codes.Code
+	reason  string // of ErrorInfo; none is sent where it is empty
+	message string
+	retry   bool // RetryInfo is sent
+	level   zapcore.Level
+}
+
+// faultOf is the one table of errors, for both transports and for the items of
+// a batch. A kind that it does not name is a bare INTERNAL.
+func faultOf(kind eligibility.Kind) fault {
+	switch kind {
+	case eligibility.KindInvalidArgument:
+		return fault{codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid.", false, zapcore.InfoLevel}
+	case eligibility.KindNotFound:
+		return fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center knows no such customer.", false, zapcore.InfoLevel}
+	case eligibility.KindNotServed:
+		return fault{codes.FailedPrecondition, "CUSTOMER_NOT_SERVED", "This partner does not serve that customer.", false, zapcore.InfoLevel}
+	case eligibility.KindUnavailable:
+		return fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center gave no complete answer in time.", true, zapcore.ErrorLevel}
+	case eligibility.KindThrottled:
+		return fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "Partner Center must not be asked again yet.", true, zapcore.WarnLevel}
+	case eligibility.KindCredentials:
+		return fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refuses the credentials of this service; its operator has to act.", false, zapcore.ErrorLevel}
+	case eligibility.KindInvalidResponse:
+		return fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center answered something that this service cannot read.", false, zapcore.ErrorLevel}
+	case eligibility.KindOverloaded:
+		return fault{codes.ResourceExhausted, "OVERLOADED", "This service has more to do than it can.", true, zapcore.WarnLevel}
+	case eligibility.KindDeadlineExceeded:
+		return fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", false, zapcore.InfoLevel}
+	case eligibility.KindCanceled:
+		return fault{codes.Canceled, "", "The caller left before there was an answer.", false, zapcore.InfoLevel}
+	default:
+		return fault{codes.Internal, "", "The service failed.", false, zapcore.ErrorLevel}
+	}
+}
+
+// domainError returns the domain's view of err: err itself where it is one, a
+// context's end by its name, and a fault of ours for everything else.
+func domainError(err error) *eligibility.Error {
+	var known *eligibility.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, context.DeadlineExceeded):
+		return &eligibility.Error{Kind: eligibility.KindDeadlineExceeded, Err: err}
+	case errors.Is(err, context.Canceled):
+		return &eligibility.Error{Kind: eligibility.KindCanceled, Err: err}
+	default:
+		return &eligibility.Error{Kind: eligibility.KindInternal, Err: err}
+	}
+}
+
+// statusOf is what the caller of an RPC is told about err.
+func statusOf(err *eligibility.Error) *status.Status {
+	f := faultOf(err.Kind)
+	st := status.New(f.code, f.message)
+	var details []protoadapt.MessageV1
+	if f.reason != "" {
+		details = append(details, &errdetails.ErrorInfo{Domain: errorDomain, Reason: f.reason})
+	}
+	if f.retry {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter(err))})
+	}
+	if len(err.Violations) > 0 {
+		details = append(details, badRequest(err.Violations))
+	}
+	if len(details) == 0 {
+		return st
+	}
+	detailed, failure := st.WithDetails(details...)
+	if failure != nil { // a field with invalid UTF-8, which ours never have
+		return st
+	}
+	return detailed
+}
+
+// itemError is what the caller of a batch is told about one item: what the RPC
+// would have failed with, violations as part of the sentence.
+func itemError(err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityError {
+	f := faultOf(err.Kind)
+	item := &eligibilityv1.BatchCheckEligibilityError{
+		Code:    int32(f.code), //nolint:gosec // gRPC codes end at 16
+		Reason:  f.reason,
+		Message: f.message,
+	}
+	for _, violation := range err.Violations {
+		item.Message += " " + violation.Field + ": " + violation.Description
+	}
+	if f.retry {
+		item.RetryAfter = durationpb.New(retryAfter(err))
+	}
+	return item
+}
+
+func retryAfter(err *eligibility.Error) time.Duration {
+	if err.RetryAfter > 0 {
+		return err.RetryAfter
+	}
+	return retryDefault
+}
+
+func badRequest(violations []eligibility.Violation) *errdetails.BadRequest {
+	detail := new(errdetails.BadRequest)
+	for _, violation := range violations {
+		detail.FieldViolations = append(detail.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field:       violation.Field,
+			Description: violation.Description,
+		})
+	}
+	return detail
+}
+
+// invalid is the error of a request with violations; nil where there are none.
+func invalid(violations []eligibility.Violation) error {
+	if len(violations) == 0 {
+		return nil
+	}
+	return &eligibility.Error{Kind: eligibility.KindInvalidArgument, Violations: violations}
+}

@@ -1,0 +1,131 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// told is what a caller can see of an error.
+type told struct {
+	Code    codes.Code
+	Reason  string
+	Retry   time.Duration
+	Details int
+}
+
+func tellOf(st *status.Status) told {
+	seen := told{Code: st.Code(), Details: len(st.Details())}
+	for _, detail := range st.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			seen.Reason = detail.GetReason()
+		case *errdetails.RetryInfo:
+			seen.Retry = detail.GetRetryDelay().AsDuration()
+		}
+	}
+	return seen
+}
+
+func TestEveryKindHasItsCodeAndReason(t *testing.T) {
+	t.Parallel()
+	want := map[eligibility.Kind]told{
+		eligibility.KindInternal:         {Code: codes.Internal},
+		eligibility.KindInvalidArgument:  {Code: codes.InvalidArgument, Reason: "INVALID_ARGUMENT", Details: 1},
+		eligibility.KindNotFound:         {Code: codes.NotFound, Reason: "CUSTOMER_NOT_FOUND", Details: 1},
+		eligibility.KindNotServed:        {Code: codes.FailedPrecondition, Reason: "CUSTOMER_NOT_SERVED", Details: 1},
+		eligibility.KindUnavailable:      {Code: codes.Unavailable, Reason: "PARTNER_CENTER_UNAVAILABLE", Retry: 7 * time.Second, Details: 2},
+		eligibility.KindThrottled:        {Code: codes.Unavailable, Reason: "PARTNER_CENTER_THROTTLED", Retry: 7 * time.Second, Details: 2},
+		eligibility.KindCredentials:      {Code: codes.Unavailable, Reason: "PARTNER_CENTER_CREDENTIALS", Details: 1},
+		eligibility.KindInvalidResponse:  {Code: codes.Unavailable, Reason: "PARTNER_CENTER_INVALID_RESPONSE", Details: 1},
+		eligibility.KindOverloaded:       {Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: 7 * time.Second, Details: 2},
+		eligibility.KindDeadlineExceeded: {Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Details: 1},
+		eligibility.KindCanceled:         {Code: codes.Canceled},
+	}
+	messages := make(map[string]eligibility.Kind)
+	for _, kind := range eligibility.Kinds() {
+		expected, listed := want[kind]
+		if !listed {
+			t.Errorf("%v: no row in this test", kind)
+		}
+		const secret = "cause-that-must-stay-inside"
+		err := &eligibility.Error{Kind: kind, RetryAfter: 7 * time.Second, Err: errors.New(secret)}
+		st := statusOf(domainError(fmt.Errorf("wrapped: %w", err)))
+		if diff := cmp.Diff(expected, tellOf(st)); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", kind, diff)
+		}
+		if strings.Contains(fmt.Sprint(st.Proto()), secret) {
+			t.Errorf("%v: the cause is told to the caller", kind)
+		}
+		if other, taken := messages[st.Message()]; taken || st.Message() == "" {
+			t.Errorf("%v: message %q is also that of %v", kind, st.Message(), other)
+		}
+		messages[st.Message()] = kind
+
+		item := itemError(err)
+		if diff := cmp.Diff(expected, told{
+			Code: codes.Code(item.GetCode()), Reason: item.GetReason(), //nolint:gosec // a gRPC code
+			Retry: item.GetRetryAfter().AsDuration(), Details: expected.Details,
+		}); diff != "" {
+			t.Errorf("%v as an item (-want +got):\n%s", kind, diff)
+		}
+		if strings.Contains(item.GetMessage(), secret) {
+			t.Errorf("%v: the cause is told to the caller of a batch", kind)
+		}
+	}
+}
+
+func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		err  error
+		want told
+	}{
+		"a foreign error is a bare INTERNAL":         {errors.New("x"), told{Code: codes.Internal}},
+		"a gRPC status of others is a bare INTERNAL": {status.Error(codes.NotFound, "x"), told{Code: codes.Internal}},
+		"an unknown kind is a bare INTERNAL":         {&eligibility.Error{Kind: 255}, told{Code: codes.Internal}},
+		"a deadline keeps its name":                  {context.DeadlineExceeded, told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Details: 1}},
+		"a cancellation keeps its name":              {fmt.Errorf("y: %w", context.Canceled), told{Code: codes.Canceled}},
+	} {
+		if diff := cmp.Diff(row.want, tellOf(statusOf(domainError(row.err)))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestRetryInfoIsNeverEmpty(t *testing.T) {
+	t.Parallel()
+	st := statusOf(&eligibility.Error{Kind: eligibility.KindUnavailable})
+	if got := tellOf(st).Retry; got != retryDefault {
+		t.Errorf("retry delay %v, want %v", got, retryDefault)
+	}
+}
+
+func TestEveryViolationIsTold(t *testing.T) {
+	t.Parallel()
+	err := domainError(invalid([]eligibility.Violation{{Field: "a", Description: "is wrong"}, {Field: "b", Description: "too"}}))
+	var fields []string
+	for _, detail := range statusOf(err).Details() {
+		if bad, ok := detail.(*errdetails.BadRequest); ok {
+			for _, violation := range bad.GetFieldViolations() {
+				fields = append(fields, violation.GetField()+" "+violation.GetDescription())
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"a is wrong", "b too"}, fields); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got, want := itemError(err).GetMessage(), "The request is not valid. a: is wrong b: too"; got != want {
+		t.Errorf("item message %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,215 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+const (
+	// maxBatch is the most questions that one batch may ask.
+	maxBatch = 1000
+	// maxClockLead is how far in the future min_evidence_time may lie, for
+	// callers whose clock runs ahead of ours.
+	maxClockLead = time.Second
+)
+
+// handler answers the RPCs: it reads requests into the domain's words and says
+// the domain's answers in the API's. Its errors are the domain's.
+type handler struct {
+	eligibilityv1.UnimplementedEligibilityServiceServer
+
+	service *eligibility.Service
+	metrics *metrics
+	now     func() time.Time
+}
+
+var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
+
+// CheckEligibility answers one question.
+func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
+	question, violations := h.question(req, "")
+	if err := invalid(append(restOf(ctx).violations, violations...)); err != nil {
+		return nil, err
+	}
+	c := callOf(ctx)
+	c.customerID = question.CustomerID.String()
+	answer, err := h.service.Check(ctx, question)
+	if err != nil {
+		return nil, err
+	}
+	c.answer = &answer
+	h.metrics.decided(&answer)
+	return response(c.customerID, &answer), nil
+}
+
+// BatchCheckEligibility answers up to maxBatch questions, each on its own. It
+// fails as a whole only if the batch itself is malformed.
+func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
+	rest := restOf(ctx)
+	violations := rest.violations
+	if n := len(req.GetRequests()); len(violations) == 0 && (n == 0 || n > maxBatch) {
+		violations = []eligibility.Violation{{Field: "requests", Description: fmt.Sprintf("must hold 1 to %d questions", maxBatch)}}
+	}
+	if err := invalid(violations); err != nil {
+		return nil, err
+	}
+	c := callOf(ctx)
+	c.tally = new(tally)
+	results := make([]*eligibilityv1.BatchCheckEligibilityResult, len(req.GetRequests()))
+	questions := make([]eligibility.Request, 0, len(results))
+	places := make([]int, 0, len(results)) // place in questions → place in results
+	for i, item := range req.GetRequests() {
+		question, faults := h.question(item, fmt.Sprintf("requests[%d].", i))
+		if err := invalid(append(rest.items[i], faults...)); err != nil {
+			results[i] = h.refuse(c, domainError(err))
+			continue
+		}
+		questions = append(questions, question)
+		places = append(places, i)
+	}
+	if len(questions) > 0 {
+		for i, result := range h.service.CheckBatch(ctx, questions) {
+			if result.Err != nil {
+				results[places[i]] = h.refuse(c, c.blame(ctx, result.Err))
+				continue
+			}
+			results[places[i]] = h.accept(c, questions[i].CustomerID, &result.Answer)
+		}
+	}
+	return &eligibilityv1.BatchCheckEligibilityResponse{Results: results}, nil
+}
+
+// accept makes the result of an item that was answered.
+func (h *handler) accept(c *call, id eligibility.CustomerID, answer *eligibility.Answer) *eligibilityv1.BatchCheckEligibilityResult {
+	if answer.Decision == eligibility.DecisionAllowed {
+		c.tally.allowed++
+	} else {
+		c.tally.blocked++
+	}
+	h.metrics.decided(answer)
+	return &eligibilityv1.BatchCheckEligibilityResult{
+		Result: &eligibilityv1.BatchCheckEligibilityResult_Response{Response: response(id.String(), answer)},
+	}
+}
+
+// refuse makes the result of an item that has no answer.
+func (h *handler) refuse(c *call, err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityResult {
+	c.tally.fail(err)
+	h.metrics.failed(err)
+	return &eligibilityv1.BatchCheckEligibilityResult{
+		Result: &eligibilityv1.BatchCheckEligibilityResult_Error{Error: itemError(err)},
+	}
+}
+
+// question reads a request. The violations name every field that is wrong,
+// each with prefix in front.
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, prefix string) (eligibility.Request, []eligibility.Violation) {
+	var question eligibility.Request
+	var violations []eligibility.Violation
+	violate := func(field, description string) {
+		violations = append(violations, eligibility.Violation{Field: prefix + field, Description: description})
+	}
+
+	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
+	if err != nil {
+		violate(fieldCustomerID, "must be a GUID")
+	}
+	question.CustomerID = id
+
+	known := false
+	if question.Segment, known = segment(req.GetSegment()); !known {
+		violate(fieldSegment, "must be a segment that the API defines")
+	}
+
+	if age := req.GetMaxAge(); age != nil {
+		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
+		switch {
+		case !age.IsValid():
+			violate(fieldMaxAge, "must be a valid duration")
+		case question.MaxAge < 0:
+			violate(fieldMaxAge, "must not be negative")
+		}
+	}
+
+	if at := req.GetMinEvidenceTime(); at != nil {
+		question.MinEvidenceTime = at.AsTime()
+		switch {
+		case !at.IsValid():
+			violate(fieldMinEvidenceTime, "must be a valid timestamp")
+		case question.MinEvidenceTime.After(h.now().Add(maxClockLead)):
+			violate(fieldMinEvidenceTime, "must not lie more than one second in the future")
+		}
+	}
+	return question, violations
+}
+
+// The fields of a question, as violations name them.
+const (
+	fieldCustomerID      = "customer_id"
+	fieldSegment         = "segment"
+	fieldMaxAge          = "max_age"
+	fieldMinEvidenceTime = "min_evidence_time"
+)
+
+// response says an answer in the API's words. What no evidence was used for is
+// left out.
+func response(customerID string, answer *eligibility.Answer) *eligibilityv1.CheckEligibilityResponse {
+	resp := &eligibilityv1.CheckEligibilityResponse{
+		CustomerId:   customerID,
+		Decision:     decision(answer.Decision),
+		Reasons:      make([]*eligibilityv1.Reason, 0, len(answer.Reasons)),
+		EvidenceTime: timestamp(answer.EvidenceTime),
+		ExpireTime:   timestamp(answer.ExpireTime),
+		RecheckTime:  timestamp(answer.RecheckTime),
+		Source:       evidenceSource(answer.Tier),
+		Stale:        answer.Stale,
+	}
+	for _, reason := range answer.Reasons {
+		resp.Reasons = append(resp.Reasons, &eligibilityv1.Reason{
+			Code:      reasonCode(reason.Code),
+			Message:   reason.Message(),
+			Temporary: reason.Temporary(),
+			Remedy:    remedy(reason.Remedy()),
+		})
+	}
+	if account := answer.Account; account != nil {
+		resp.AccountStatus = accountStatus(account.Status)
+		resp.AccountStatusText = account.StatusText
+		resp.CorrelationId = account.CorrelationID
+	}
+	if held := answer.Qualifications; held != nil {
+		resp.QualificationsKnown = true
+		for i := range held.Qualifications {
+			resp.Qualifications = append(resp.Qualifications, qualification(&held.Qualifications[i]))
+		}
+	}
+	return resp
+}
+
+func qualification(q *eligibility.Qualification) *eligibilityv1.Qualification {
+	return &eligibilityv1.Qualification{
+		Type:               qualificationType(q.Type),
+		TypeText:           q.TypeText,
+		VettingStatus:      vettingStatus(q.VettingStatus),
+		VettingStatusText:  q.VettingStatusText,
+		VettingReason:      q.VettingReason,
+		VettingCreatedTime: timestamp(q.VettingCreatedTime),
+	}
+}
+
+// timestamp returns nil for the zero time, which stands for none, and for a
+// time that the API cannot say.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	said := timestamppb.New(t)
+	if t.IsZero() || !said.IsValid() {
+		return nil
+	}
+	return said
+}

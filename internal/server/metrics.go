@@ -1,0 +1,185 @@
+package server
+
+import (
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/grpc/codes"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// metrics holds the server's metrics, each label value looked up once, at start.
+type metrics struct {
+	rpcs       map[rpcKey]rpcMetrics
+	allowed    map[eligibility.ReasonCode]prometheus.Counter
+	blocked    map[eligibility.ReasonCode]prometheus.Counter
+	errors     map[string]prometheus.Counter // reason → answers that failed
+	overloaded prometheus.Counter
+	panics     prometheus.Counter
+}
+
+type rpcKey struct{ rpc, via string }
+
+type rpcMetrics struct {
+	handled  [codes.Unauthenticated + 1]prometheus.Counter // by code
+	duration prometheus.Observer
+}
+
+// internalReason stands in metrics for errors without a reason of their own.
+const internalReason = "INTERNAL"
+
+// newMetrics registers every metric of the server. inFlight is read at each scrape.
+func newMetrics(registerer prometheus.Registerer, version, commit string, inFlight func() float64) (*metrics, error) {
+	handled := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_rpcs_total",
+		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code.",
+	}, []string{"rpc", "via", "code"})
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "eligibility_rpc_duration_seconds",
+		Help:    "Time from an RPC's arrival to its answer.",
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"rpc", "via"})
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_decisions_total",
+		Help: "Decisions given, items of batches included, by decision and by the first reason for it: of a block, the first that blocks.",
+	}, []string{"decision", "reason"})
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_errors_total",
+		Help: "Questions that got no decision, items of batches included, by the reason told to the caller. PARTNER_CENTER_CREDENTIALS needs somebody to act.",
+	}, []string{"reason"})
+	overloaded := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "eligibility_overloaded_total",
+		Help: "RPCs turned away because too many were in progress.",
+	})
+	panics := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "eligibility_panics_total",
+		Help: "RPCs that ended in a panic.",
+	})
+	concurrent := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "eligibility_rpcs_in_progress",
+		Help: "RPCs being answered now.",
+	}, inFlight)
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "eligibility_build_info",
+		Help:        "1; its labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "go_version": runtime.Version()},
+	})
+	build.Set(1)
+
+	var faults []error
+	for _, collector := range []prometheus.Collector{handled, duration, decisions, failures, overloaded, panics, concurrent, build} {
+		faults = append(faults, registerer.Register(collector))
+	}
+	return &metrics{
+		rpcs:       rpcSeries(handled, duration),
+		allowed:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
+		blocked:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
+		errors:     errorSeries(failures),
+		overloaded: overloaded,
+		panics:     panics,
+	}, errors.Join(faults...)
+}
+
+func rpcSeries(handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[rpcKey]rpcMetrics {
+	series := make(map[rpcKey]rpcMetrics)
+	for _, method := range eligibilityv1.EligibilityService_ServiceDesc.Methods {
+		for _, via := range []string{viaGRPC, viaREST} {
+			m := rpcMetrics{duration: duration.WithLabelValues(method.MethodName, via)}
+			for c := range m.handled {
+				m.handled[c] = handled.WithLabelValues(method.MethodName, via, codeName(codes.Code(c))) //nolint:gosec // 0 to 16
+			}
+			series[rpcKey{method.MethodName, via}] = m
+		}
+	}
+	return series
+}
+
+func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.ReasonCode) map[eligibility.ReasonCode]prometheus.Counter {
+	series := make(map[eligibility.ReasonCode]prometheus.Counter)
+	for _, reason := range reasons {
+		series[reason] = decisions.WithLabelValues(reason.String())
+	}
+	return series
+}
+
+func errorSeries(failures *prometheus.CounterVec) map[string]prometheus.Counter {
+	series := map[string]prometheus.Counter{internalReason: failures.WithLabelValues(internalReason)}
+	for _, kind := range eligibility.Kinds() {
+		if reason := faultOf(kind).reason; reason != "" {
+			series[reason] = failures.WithLabelValues(reason)
+		}
+	}
+	return series
+}
+
+// allowingReasons are those that can stand first in an allowing answer.
+func allowingReasons() []eligibility.ReasonCode {
+	return []eligibility.ReasonCode{
+		eligibility.ReasonAccountAllowed, eligibility.ReasonAccountHasNoStatus, eligibility.ReasonAccountNotReady,
+	}
+}
+
+// blockingReasons are those that can block.
+func blockingReasons() []eligibility.ReasonCode {
+	return []eligibility.ReasonCode{
+		eligibility.ReasonAccountUnderReview, eligibility.ReasonAccountNotAllowed, eligibility.ReasonAccountUnknown,
+		eligibility.ReasonAccountNotReady, eligibility.ReasonAccountStatusUnrecognized,
+		eligibility.ReasonQualificationInReview, eligibility.ReasonQualificationDenied,
+		eligibility.ReasonQualificationMissing, eligibility.ReasonQualificationUnrecognized,
+		eligibility.ReasonUndecidable,
+	}
+}
+
+// handled counts an RPC.
+func (m *metrics) handled(c *call, grpcCode codes.Code, took time.Duration) {
+	series, ok := m.rpcs[rpcKey{c.rpc, c.via}]
+	if !ok || int(grpcCode) >= len(series.handled) {
+		return
+	}
+	series.handled[grpcCode].Inc()
+	series.duration.Observe(took.Seconds())
+}
+
+// decided counts an answer.
+func (m *metrics) decided(answer *eligibility.Answer) {
+	for _, reason := range answer.Reasons {
+		if answer.Decision == eligibility.DecisionBlocked && !reason.Blocks {
+			continue
+		}
+		series := m.allowed
+		if answer.Decision == eligibility.DecisionBlocked {
+			series = m.blocked
+		}
+		if counter, ok := series[reason.Code]; ok {
+			counter.Inc()
+		}
+		return
+	}
+}
+
+// failed counts a question without an answer. A caller who left is counted
+// among the RPCs only.
+func (m *metrics) failed(err *eligibility.Error) {
+	reason := faultOf(err.Kind).reason
+	switch {
+	case err.Kind == eligibility.KindCanceled:
+		return
+	case reason == "":
+		reason = internalReason
+	}
+	m.errors[reason].Inc()
+}
+
+// codeName is the gRPC code as the API's documents write it: INVALID_ARGUMENT.
+func codeName(c codes.Code) string {
+	if name, ok := code.Code_name[int32(c)]; ok { //nolint:gosec // gRPC codes end at 16
+		return name
+	}
+	return c.String()
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// rest is the REST side of the API: grpc-gateway over the in-process
+// connection, with everything that HTTP adds around it.
+type rest struct {
+	gateway *runtime.ServeMux
+	docs    *docs
+	now     func() time.Time
+}
+
+func newREST(ctx context.Context, conn grpc.ClientConnInterface, now func() time.Time) (*rest, error) {
+	documents, err := newDocs()
+	if err != nil {
+		return nil, err
+	}
+	r := &rest{docs: documents, now: now}
+	r.gateway = runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
+		runtime.WithMiddlewares(r.prepare),
+		runtime.WithIncomingHeaderMatcher(incomingHeader),
+		runtime.WithOutgoingHeaderMatcher(noHeader),
+		runtime.WithOutgoingTrailerMatcher(noHeader),
+		runtime.WithForwardResponseOption(r.annotate),
+		runtime.WithErrorHandler(writeError),
+		runtime.WithRoutingErrorHandler(writeRoutingError),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+	)
+	client := eligibilityv1.NewEligibilityServiceClient(conn)
+	return r, eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, r.gateway, client)
+}
+
+// ServeHTTP answers one HTTP request. Whatever the answer, it carries the
+// request ID.
+func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
+	header := given.Header.Clone()
+	said := &restRequest{contentType: header.Get("Content-Type"), ifNoneMatch: header.Values("If-None-Match")}
+	// A shallow copy with a header of its own: net/http keeps the request that
+	// it was given, for HEAD among others.
+	req := given.WithContext(context.WithValue(given.Context(), restKey{}, said))
+	req.Header = header
+
+	header.Set(headerRequestID, requestIDOr(header.Get(headerRequestID)))
+	header.Del("Te")           // no answer has trailers
+	header.Del("Content-Type") // one form is spoken; the gateway would complain of others on stderr
+	w.Header().Set(headerRequestID, header.Get(headerRequestID))
+	if trace := parseTraceparent(header.Get(headerTraceparent)); trace != "" {
+		w.Header().Set(headerTraceparent, string(trace))
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.docs.serve(w, req) {
+		return
+	}
+	if req.Method == http.MethodHead {
+		req.Method = http.MethodGet // net/http leaves the body out
+	}
+	r.gateway.ServeHTTP(w, req)
+}
+
+// incomingHeader lets the headers through that the interceptors read; the
+// gateway always adds Authorization.
+func incomingHeader(key string) (string, bool) {
+	switch key {
+	case "X-Request-Id":
+		return headerRequestID, true
+	case "Traceparent":
+		return headerTraceparent, true
+	default:
+		return "", false
+	}
+}
+
+// noHeader keeps metadata out of the response: what belongs there was set already.
+func noHeader(string) (string, bool) { return "", false }
+
+// newMarshaler writes proto JSON with every plain field, so that a reader sees
+// decision, stale: false and empty lists, and without members that have no
+// value, so that there are no nulls. Bodies are read by batchBody.
+func newMarshaler() runtime.Marshaler {
+	return &bodyMarshaler{JSONPb: runtime.JSONPb{
+		MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true},
+	}}
+}
+
+// restRequest is what the HTTP request said beside the message that the gateway
+// makes of it. It travels in the context; the zero value says nothing.
+type restRequest struct {
+	contentType string
+	// ifNoneMatch are the values of the header of that name.
+	ifNoneMatch []string
+	// violations are faults of the request as a whole, items those of the
+	// items of a batch, by place.
+	violations []eligibility.Violation
+	items      map[int][]eligibility.Violation
+}
+
+func (r *restRequest) violate(field, description string) {
+	r.violations = append(r.violations, eligibility.Violation{Field: field, Description: description})
+}
+
+type restKey struct{}
+
+// restOf returns what the HTTP request of ctx said, or a zero value for an RPC
+// that came over gRPC.
+func restOf(ctx context.Context) *restRequest {
+	if r, ok := ctx.Value(restKey{}).(*restRequest); ok {
+		return r
+	}
+	return new(restRequest)
+}

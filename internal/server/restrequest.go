@@ -1,0 +1,195 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// prepare reads what the gateway does not, or reads too loosely: query
+// parameters, headers and body. Faults travel to the handler in the context, so
+// that it reports them together with its own and the interceptors see a refused
+// request like any other.
+func (r *rest) prepare(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
+		ctx := req.Context()
+		said := restOf(ctx)
+		if req.Method == http.MethodPost && !isJSON(said.contentType) {
+			writeHTTPError(w, http.StatusUnsupportedMediaType)
+			return
+		}
+		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
+			req.Header.Del("Grpc-Timeout")
+			left, ok := parseTimeout(timeout)
+			if !ok {
+				said.violate("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
+			} else {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, left)
+				defer cancel()
+			}
+		}
+		maxAge := cacheControlAge(req.Header.Values("Cache-Control"), said)
+		if req.Method == http.MethodPost {
+			prepareBatch(w, req, said, maxAge)
+		} else {
+			prepareCheck(req, said, maxAge)
+		}
+		next(w, req.WithContext(ctx), path)
+	}
+}
+
+// prepareCheck leaves the gateway a query that it cannot misread.
+func prepareCheck(req *http.Request, said *restRequest, maxAge *durationpb.Duration) {
+	question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
+	narrow(question, maxAge)
+	query := make(url.Values)
+	if question.Segment != eligibilityv1.Segment_SEGMENT_UNSPECIFIED {
+		query.Set(fieldSegment, question.Segment.String())
+	}
+	if question.MaxAge != nil {
+		query.Set(fieldMaxAge, question.MaxAge.AsDuration().String())
+	}
+	if question.MinEvidenceTime != nil {
+		query.Set(fieldMinEvidenceTime, question.MinEvidenceTime.AsTime().Format(time.RFC3339Nano))
+	}
+	address := *req.URL
+	address.RawQuery = query.Encode()
+	req.URL, req.Body = &address, http.NoBody
+}
+
+// readQuery reads the query into a question. Only the fields named may stand in
+// it, by their proto or JSON names, each once: a mistyped name must not change
+// what is asked.
+func readQuery(raw string, said *restRequest, allowed ...string) *eligibilityv1.CheckEligibilityRequest {
+	question := new(eligibilityv1.CheckEligibilityRequest)
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		said.violate("query", "must be well formed")
+	}
+	seen := make(map[string]bool)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		field := fieldNamed(name)
+		switch {
+		case !slices.Contains(allowed, field):
+			said.violate(printable(name), "is no query parameter of this method")
+		case seen[field] || len(values[name]) != 1:
+			said.violate(field, "must stand in the query once")
+		default:
+			if fault := setField(question, field, queryValue(field, values[name][0])); fault != "" {
+				said.violate(field, fault)
+			}
+		}
+		seen[field] = true
+	}
+	return question
+}
+
+// queryValue is a parameter's value in JSON: a string, or the number of a segment.
+func queryValue(field, value string) json.RawMessage {
+	if field == fieldSegment && isDigits(value) {
+		return json.RawMessage(value)
+	}
+	quoted, err := json.Marshal(value)
+	if err != nil { // no string fails
+		return json.RawMessage("{}")
+	}
+	return quoted
+}
+
+// narrow lowers the question's max_age to maxAge, where that is given.
+func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.Duration) {
+	if maxAge != nil && (question.MaxAge == nil || maxAge.AsDuration() < question.MaxAge.AsDuration()) {
+		question.MaxAge = maxAge
+	}
+}
+
+// cacheControlAge is the age that a request's Cache-Control asks for: zero for
+// no-cache, N seconds for max-age=N, the least of several; nil where it says
+// neither. Other directives are not ours.
+func cacheControlAge(values []string, said *restRequest) *durationpb.Duration {
+	var least *durationpb.Duration
+	for directive := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		var seconds uint64
+		switch strings.ToLower(name) {
+		case "no-cache":
+		case "max-age":
+			digits := strings.Trim(value, `"`)
+			parsed, err := strconv.ParseUint(digits, 10, 31)
+			if err != nil && !isDigits(digits) {
+				said.violate("Cache-Control", "max-age must be whole seconds")
+				continue
+			}
+			seconds = parsed // the largest that fits, where it is too large
+		default:
+			continue
+		}
+		age := time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+		if least == nil || age < least.AsDuration() {
+			least = durationpb.New(age)
+		}
+	}
+	return least
+}
+
+// parseTimeout reads a Grpc-Timeout header.
+//
+// Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+func parseTimeout(header string) (time.Duration, bool) {
+	digits := header[:len(header)-1]
+	if !isDigits(digits) || len(digits) > 8 {
+		return 0, false
+	}
+	count, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		return 0, false
+	}
+	unit, ok := map[byte]time.Duration{
+		'H': time.Hour, 'M': time.Minute, 'S': time.Second,
+		'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+	}[header[len(header)-1]]
+	if count > int64(maxTimeoutHours) && unit == time.Hour {
+		count = int64(maxTimeoutHours) // more does not fit a Duration
+	}
+	return time.Duration(count) * unit, ok
+}
+
+// maxTimeoutHours keeps a Grpc-Timeout within a time.Duration.
+const maxTimeoutHours = 1_000_000
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// printable makes a caller's own word fit to be shown back.
+func printable(word string) string {
+	const most = 64
+	shown := strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, word)
+	if len(shown) > most {
+		shown = strings.ToValidUTF8(shown[:most], "") + "…"
+	}
+	return strconv.Quote(shown)
+}

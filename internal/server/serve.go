@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// Listeners are the sockets that a [Server] serves on. All are required; Serve
+// closes them.
+type Listeners struct {
+	GRPC  net.Listener
+	HTTP  net.Listener
+	Admin net.Listener
+}
+
+// SetReady says that the server serves, over grpc.health.v1 and /readyz. Before
+// it, and once the server is stopping, both say that it does not; requests are
+// answered all the same. It is safe for concurrent use.
+func (s *Server) SetReady() {
+	if s.state.CompareAndSwap(stateStarting, stateReady) {
+		s.setHealth(healthv1.HealthCheckResponse_SERVING) // ignored once health was shut down
+	}
+}
+
+// Serve serves until ctx ends or a listener fails, then shuts down: it says that
+// it does not serve, goes on for Config.DrainPause, takes nothing new, and gives
+// what is in progress Config.ShutdownTimeout. It returns when all has ended, nil
+// after an orderly end. Call it once.
+func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
+	if listeners.GRPC == nil || listeners.HTTP == nil || listeners.Admin == nil {
+		return errors.New("serve: all three listeners are required")
+	}
+	group, failed := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := s.grpc.Serve(listeners.GRPC); err != nil {
+			return fmt.Errorf("serve grpc: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return serveHTTP(s.http, listeners.HTTP, "http") })
+	group.Go(func() error { return serveHTTP(s.admin, listeners.Admin, "admin") })
+	group.Go(func() error {
+		<-failed.Done()
+		return s.shutdown(ctx.Err() != nil)
+	})
+	return group.Wait()
+}
+
+func serveHTTP(server *http.Server, listener net.Listener, name string) error {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", name, err)
+	}
+	return nil
+}
+
+// shutdown ends the servers in order. The admin listener ends last, so that the
+// end can be watched. Without drain, where a listener has failed, nobody is
+// waited for to turn away.
+func (s *Server) shutdown(drain bool) error {
+	s.state.Store(stateStopping)
+	s.health.Shutdown()
+	if drain && s.cfg.DrainPause > 0 {
+		s.logger.Info("draining", zap.Duration("pause", s.cfg.DrainPause))
+		time.Sleep(s.cfg.DrainPause)
+	}
+	s.logger.Info("shutting down", zap.Duration("timeout", s.cfg.ShutdownTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout)
+	defer cancel()
+
+	err := endHTTP(ctx, s.http, "http")
+	s.stop() // watchers would keep the graceful stop from its end
+	graceful := make(chan struct{})
+	go func() {
+		defer close(graceful)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-graceful:
+	case <-ctx.Done():
+		err = errors.Join(err, errors.New("stop grpc: rpcs in progress were cut off"))
+		s.grpc.Stop()
+		<-graceful
+	}
+	// What watches the end gets its last answer, whatever the time was spent on.
+	last, cancelLast := context.WithTimeout(context.Background(), time.Second)
+	defer cancelLast()
+	return errors.Join(err, endHTTP(last, s.admin, "admin"))
+}
+
+// endHTTP lets the requests in progress end within ctx and cuts off the rest.
+func endHTTP(ctx context.Context, server *http.Server, name string) error {
+	if err := server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stop %s: requests in progress were cut off: %w", name, err), server.Close())
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+// Package server offers the service over gRPC and REST, and its state to
+// operators over HTTP.
+//
+// REST is grpc-gateway on a connection that calls the gRPC handlers in this
+// process, so that one chain of interceptors serves both: identity, log and
+// metrics, recovery, limit, deadline. Only errors.go knows which error is which
+// gRPC code.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// Config tunes a [Server]. Its zero value is the documented default.
+type Config struct {
+	// Logger gets one record per RPC and the server's own; nil logs nothing.
+	Logger *zap.Logger
+	// Registerer takes the server's metrics; nil means a registry of its own,
+	// which is then also the Gatherer.
+	Registerer prometheus.Registerer
+	// Gatherer is what /metrics shows. Required if Registerer is set.
+	Gatherer prometheus.Gatherer
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+
+	// DefaultTimeout is the time for an RPC whose caller set no deadline; 0
+	// means 2 s.
+	DefaultTimeout time.Duration
+	// MaxTimeout is the most time that any RPC gets; 0 means 30 s.
+	MaxTimeout time.Duration
+	// Reserve is the part of a caller's time that is kept back to answer in; 0
+	// means 20 ms.
+	Reserve time.Duration
+	// MaxConcurrent is how many RPCs may be in progress; those beyond are told
+	// that the service is overloaded. An RPC that waits for Partner Center takes
+	// some 20 KiB. 0 means 4096.
+	MaxConcurrent int
+
+	// DrainPause is how long the server goes on as before after it has said that
+	// it stops serving, so that load balancers can turn away; 0 means none.
+	DrainPause time.Duration
+	// ShutdownTimeout is how long RPCs in progress may take after that before
+	// they are cut off; 0 means 10 s.
+	ShutdownTimeout time.Duration
+
+	// Version and Commit are what the build info metric says.
+	Version, Commit string
+}
+
+// Validate reports every setting that cannot be kept.
+func (c Config) Validate() error {
+	var faults []error
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"default timeout", c.DefaultTimeout},
+		{"max timeout", c.MaxTimeout},
+		{"reserve", c.Reserve},
+		{"drain pause", c.DrainPause},
+		{"shutdown timeout", c.ShutdownTimeout},
+	} {
+		if d.value < 0 {
+			faults = append(faults, fmt.Errorf("%s is negative", d.name))
+		}
+	}
+	if c.MaxConcurrent < 0 {
+		faults = append(faults, errors.New("max concurrent is negative"))
+	}
+	if (c.Registerer == nil) != (c.Gatherer == nil) {
+		faults = append(faults, errors.New("registerer and gatherer go together"))
+	}
+	return errors.Join(faults...)
+}
+
+// withDefaults returns c with every zero value replaced by what it means.
+func withDefaults(c Config) Config {
+	set := func(d *time.Duration, value time.Duration) {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	set(&c.DefaultTimeout, 2*time.Second)
+	set(&c.MaxTimeout, 30*time.Second)
+	set(&c.Reserve, 20*time.Millisecond)
+	set(&c.ShutdownTimeout, 10*time.Second)
+	if c.MaxConcurrent == 0 {
+		c.MaxConcurrent = 4096
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Registerer == nil {
+		registry := prometheus.NewRegistry()
+		c.Registerer, c.Gatherer = registry, registry
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+const (
+	// maxStreams bounds the RPCs in progress of one gRPC connection; a client
+	// that wants more waits in its own queue.
+	maxStreams = 1024
+	// maxHeaderBytes bounds the header of one request.
+	maxHeaderBytes = 16 << 10
+	// greetTimeout is how long a new connection may take to say what it wants.
+	greetTimeout = 10 * time.Second
+)
+
+// Server serves the API. It is built by [New] and run once by [Server.Serve].
+type Server struct {
+	cfg     Config
+	logger  *zap.Logger
+	metrics *metrics
+
+	grpc   *grpc.Server
+	health *health.Server
+	conn   *inProcessConn
+	http   *http.Server
+	admin  *http.Server
+
+	state    atomic.Int32 // stateStarting and its like
+	inFlight atomic.Int64
+	stopping context.Context //nolint:containedctx // the server's own life, no request's: ends the streams of watchers
+	stop     context.CancelFunc
+}
+
+// New builds a Server for service. It opens no socket and starts nothing. It
+// fails on a Config that cannot be kept, and if a metric's name is taken.
+func New(service *eligibility.Service, cfg Config) (*Server, error) {
+	if service == nil {
+		return nil, errors.New("new server: service is required")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("new server: %w", err)
+	}
+	s := &Server{cfg: withDefaults(cfg)}
+	s.logger = s.cfg.Logger
+	var err error
+	s.metrics, err = newMetrics(s.cfg.Registerer, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
+	if err != nil {
+		return nil, fmt.Errorf("new server: register metrics: %w", err)
+	}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+
+	answers := &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
+	s.grpc = s.newGRPC(answers)
+	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, answers, chain(s.interceptors()))
+	api, err := newREST(s.stopping, s.conn, s.cfg.Now)
+	if err != nil {
+		return nil, fmt.Errorf("new server: %w", err)
+	}
+	s.http = s.newHTTP(api, s.cfg.MaxTimeout+greetTimeout)
+	// A profile is written for as long as it was asked for, minutes at most.
+	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.logger), 5*time.Minute)
+	return s, nil
+}
+
+// newGRPC builds the gRPC server with health and reflection beside the API.
+func (s *Server) newGRPC(answers eligibilityv1.EligibilityServiceServer) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.ChainUnaryInterceptor(s.interceptors()...),
+		grpc.ChainStreamInterceptor(s.recoverStream),
+		grpc.MaxRecvMsgSize(maxBodyBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(greetTimeout),
+		grpc.WaitForHandlers(true), // nothing below may close before they end
+		// Ask a silent client after a minute whether it is still there, and
+		// let clients ask as often as they usually do.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	eligibilityv1.RegisterEligibilityServiceServer(server, answers)
+	s.health = health.NewServer()
+	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
+	healthv1.RegisterHealthServer(server, s.health)
+	reflection.Register(server)
+	return server
+}
+
+// newHTTP builds an HTTP server that no slow or silent client can hold on to.
+func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http.Server {
+	// The logger's only failure is a level that it does not know.
+	errorLog, _ := zap.NewStdLogAt(s.logger, zap.WarnLevel)
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: greetTimeout / 2,
+		ReadTimeout:       greetTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          errorLog,
+	}
+}
+
+// setHealth says over grpc.health.v1 whether the server and its API serve.
+func (s *Server) setHealth(status healthv1.HealthCheckResponse_ServingStatus) {
+	s.health.SetServingStatus("", status)
+	s.health.SetServingStatus(eligibilityv1.EligibilityService_ServiceDesc.ServiceName, status)
+}

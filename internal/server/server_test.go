@@ -1,0 +1,278 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// Customers that the tests ask about.
+const (
+	customerA = "11111111-1111-4111-8111-111111111111"
+	customerB = "22222222-2222-4222-8222-222222222222"
+)
+
+// source is an in-memory eligibility.Source: a function.
+type source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
+
+func (f source) Fetch(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	return f(ctx, id, facet)
+}
+
+// says is a source that says the same of every customer.
+func says(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) source {
+	return func(_ context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		call := eligibility.Call{Attempts: 1, Status: 200, CorrelationID: "correlation", RequestID: "request"}
+		if facet == eligibility.FacetQualifications {
+			return eligibility.Evidence{Qualifications: held}, call, nil
+		}
+		return eligibility.Evidence{Status: status, StatusText: word, CorrelationID: "correlation"}, call, nil
+	}
+}
+
+// fails is a source that fails the same way for every customer.
+func fails(failure eligibility.Error) source {
+	return func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		return eligibility.Evidence{}, failure.Call, &failure
+	}
+}
+
+// silent is a source that never answers.
+func silent() source {
+	return func(ctx context.Context, _ eligibility.CustomerID, _ eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		<-ctx.Done()
+		return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindUnavailable, Err: ctx.Err()}
+	}
+}
+
+// store is an in-memory eligibility.Store without a shared tier.
+type store struct {
+	mu   sync.Mutex
+	held map[eligibility.Key]*eligibility.Evidence
+}
+
+func (s *store) Peek(key eligibility.Key) eligibility.Found {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return eligibility.Found{Evidence: s.held[key], Tier: eligibility.TierLocal}
+}
+
+func (s *store) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
+	return make([]eligibility.Found, len(keys))
+}
+
+func (s *store) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[key] = evidence
+}
+
+func (s *store) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
+
+// put keeps evidence as if it had been fetched at a time.
+func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evidence, at time.Time) {
+	customer, err := eligibility.ParseCustomerID(id)
+	if err != nil {
+		panic(err)
+	}
+	evidence.Facet, evidence.FetchTime = facet, at
+	s.Keep(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence, time.Time{})
+}
+
+// setup says what a test's server is made of; the zero value is a silent
+// source and defaults.
+type setup struct {
+	source  source
+	service eligibility.Config
+	server  Config
+}
+
+// running is a server on real sockets.
+type running struct {
+	server   *Server
+	store    *store
+	logs     *observer.ObservedLogs
+	registry *prometheus.Registry
+	conn     *grpc.ClientConn
+	client   eligibilityv1.EligibilityServiceClient
+	rest     string // base URL
+	admin    string // base URL
+
+	stop  context.CancelFunc
+	ended chan error // what Serve returned
+}
+
+func start(t testing.TB, with setup) *running {
+	t.Helper()
+	if with.source == nil {
+		with.source = silent()
+	}
+	run := &running{store: &store{held: make(map[eligibility.Key]*eligibility.Evidence)}, ended: make(chan error, 1)}
+	service, err := eligibility.New(with.source, run.store, with.service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zapcore.DebugLevel)
+	run.logs, run.registry = logs, prometheus.NewRegistry()
+	if with.server.Logger == nil {
+		with.server.Logger = zap.New(core)
+	}
+	with.server.Registerer, with.server.Gatherer = run.registry, run.registry
+	run.server, err = New(service, with.server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners := Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
+	run.rest = "http://" + listeners.HTTP.Addr().String()
+	run.admin = "http://" + listeners.Admin.Addr().String()
+	run.conn, err = grpc.NewClient(listeners.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.client = eligibilityv1.NewEligibilityServiceClient(run.conn)
+
+	ctx, stop := context.WithCancel(t.Context())
+	run.stop = stop
+	fetches, endFetches := context.WithCancel(t.Context())
+	var background sync.WaitGroup
+	background.Go(func() { _ = service.Run(fetches) })
+	background.Go(func() { run.ended <- run.server.Serve(ctx, listeners) })
+	t.Cleanup(func() {
+		_ = run.conn.Close()
+		stop()
+		endFetches()
+		background.Wait()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return run
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// reply is an HTTP answer with its body read.
+type reply struct {
+	*http.Response
+	body []byte
+}
+
+// do sends an HTTP request; headers are name and value in turn.
+func do(t testing.TB, method, url, body string, headers ...string) reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{Response: resp, body: data}
+}
+
+// get asks for the eligibility of a customer, with a query.
+func (r *running) get(t testing.TB, customer, query string, headers ...string) reply {
+	t.Helper()
+	return do(t, http.MethodGet, r.rest+"/v1/customers/"+customer+"/eligibility"+query, "", headers...)
+}
+
+// post asks about a batch.
+func (r *running) post(t testing.TB, body string, headers ...string) reply {
+	t.Helper()
+	return do(t, http.MethodPost, r.rest+"/v1/customers:batchCheckEligibility", body, headers...)
+}
+
+// json reads the body as one JSON object.
+func (r reply) json(t testing.TB) map[string]any {
+	t.Helper()
+	var object map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(r.body))
+	if err := decoder.Decode(&object); err != nil {
+		t.Fatalf("body is no JSON object: %v: %q", err, r.body)
+	}
+	return object
+}
+
+// restStatus is a google.rpc.Status as REST carries it.
+type restStatus struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Details []struct {
+		Type            string          `json:"@type"`
+		Reason          string          `json:"reason"`
+		Domain          string          `json:"domain"`
+		RetryDelay      string          `json:"retryDelay"`
+		FieldViolations []restViolation `json:"fieldViolations"`
+	} `json:"details"`
+}
+
+type restViolation struct {
+	Field       string `json:"field"`
+	Description string `json:"description"`
+}
+
+func (r reply) status(t testing.TB) restStatus {
+	t.Helper()
+	var st restStatus
+	if err := json.Unmarshal(r.body, &st); err != nil {
+		t.Fatalf("body is no status: %v: %q", err, r.body)
+	}
+	return st
+}
+
+func (s restStatus) reason() string {
+	for _, detail := range s.Details {
+		if strings.HasSuffix(detail.Type, "ErrorInfo") {
+			return detail.Reason
+		}
+	}
+	return ""
+}
+
+func (s restStatus) fields() []string {
+	var fields []string
+	for _, detail := range s.Details {
+		for _, violation := range detail.FieldViolations {
+			fields = append(fields, violation.Field)
+		}
+	}
+	return fields
+}
