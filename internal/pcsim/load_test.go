@@ -109,7 +109,7 @@ others: {}
 		t.Fatalf("got %v", err)
 	}
 	var got []string
-	for _, line := range strings.Split(script.Error(), "\n") {
+	for line := range strings.SplitSeq(script.Error(), "\n") {
 		got = append(got, strings.ReplaceAll(line, "customers."+customerID, "C"))
 	}
 	want := []string{

@@ -122,7 +122,7 @@ func audienceV2(scope string, appOnly bool) (audience string, code int) {
 	if scope == "" {
 		return "", aadParameterMissing
 	}
-	for _, word := range strings.Fields(scope) {
+	for word := range strings.FieldsSeq(scope) {
 		switch word {
 		case "openid", "profile", "email", "offline_access":
 			continue

@@ -40,8 +40,8 @@ import (
 const (
 	DefaultTenantID     = "70000000-0000-4000-8000-000000000001"
 	DefaultClientID     = "c0000000-0000-4000-8000-000000000001"
-	DefaultClientSecret = "simulator-client-secret" //nolint:gosec // a public development value
-	DefaultRefreshToken = "simulator-refresh-token" //nolint:gosec // a public development value
+	DefaultClientSecret = "simulator-client-secret"
+	DefaultRefreshToken = "simulator-refresh-token"
 
 	// DefaultTokenLifetime is how long access tokens last, as at Microsoft.
 	DefaultTokenLifetime = time.Hour

@@ -109,18 +109,17 @@ func (d *reader) entries(key string, n *yaml.Node, read func(name, key string, n
 	}
 }
 
-// list reads a list. It returns false if there is none.
-func (d *reader) list(key string, n *yaml.Node, read func(key string, n *yaml.Node)) bool {
+// list reads a list.
+func (d *reader) list(key string, n *yaml.Node, read func(key string, n *yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
 		d.bad(key, n, "is %s, not a list", describe(n))
-		return false
+		return
 	}
 	for i, item := range n.Content {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		d.lines[at] = item.Line
 		read(at, item)
 	}
-	return true
 }
 
 // text reads a string into dst. A bare YAML date is one, too; a number or a
@@ -169,18 +168,16 @@ func (d *reader) duration(dst *time.Duration) func(string, *yaml.Node) {
 
 // describe names a value in a complaint, and never at length.
 func describe(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
+	switch {
+	case n.Kind == yaml.MappingNode:
 		return "an object"
-	case yaml.SequenceNode:
+	case n.Kind == yaml.SequenceNode:
 		return "a list"
-	case yaml.AliasNode:
+	case n.Kind == yaml.AliasNode:
 		return "an alias, which scripts cannot have"
-	}
-	switch n.ShortTag() {
-	case "!!null":
+	case n.ShortTag() == "!!null":
 		return "nothing"
-	case "!!str":
+	case n.ShortTag() == "!!str":
 		return strconv.Quote(cut(n.Value))
 	}
 	return cut(n.Value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -198,51 +199,47 @@ func (c Customer) Summary() Summary {
 }
 
 func summarize(steps []Step) string {
-	var text string
+	texts := make([]string, len(steps))
 	for i, s := range steps {
-		if i > 0 {
-			text += ", then "
-		}
-		text += s.summary()
-		switch {
-		case s.For > 0:
-			text += " for " + s.For.String()
-		case s.Times == 1:
-			text += " once"
-		case s.Times > 1:
-			text += fmt.Sprintf(" %d times", s.Times)
-		}
+		texts[i] = s.summary()
+	}
+	return strings.Join(texts, ", then ")
+}
+
+func (s Step) summary() string {
+	text := s.answerSummary()
+	if s.Latency > 0 {
+		text += " after " + s.Latency.String()
+	}
+	switch {
+	case s.For > 0:
+		text += " for " + s.For.String()
+	case s.Times == 1:
+		text += " once"
+	case s.Times > 1:
+		text += fmt.Sprintf(" %d times", s.Times)
 	}
 	return text
 }
 
-func (s Step) summary() string {
-	var text string
+func (s Step) answerSummary() string {
+	text := "none"
 	switch {
 	case s.Status != "":
 		text = s.Status
 	case s.Raw != nil:
 		text = fmt.Sprintf("HTTP %d", s.Raw.Status)
 	case len(s.Items) > 0:
+		items := make([]string, len(s.Items))
 		for i, q := range s.Items {
-			if i > 0 {
-				text += " + "
-			}
-			text += q.Qualification
-			if q.VettingStatus != "" {
-				text += " " + q.VettingStatus
-			}
+			items[i] = strings.TrimSpace(q.Qualification + " " + q.VettingStatus)
 		}
-	case s.Failure != "":
+		text = strings.Join(items, " + ")
+	case s.Items == nil:
 		return s.Failure
-	default:
-		text = "none"
 	}
 	if s.Failure != "" {
 		text += " (" + s.Failure + ")"
-	}
-	if s.Latency > 0 {
-		text += " after " + s.Latency.String()
 	}
 	return text
 }
