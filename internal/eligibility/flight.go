@@ -2,6 +2,7 @@ package eligibility
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -75,10 +76,11 @@ func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time) *flig
 }
 
 // fly makes the fetch of f in the background, tells its waiters, hands over to
-// the next flight for the key and then shares what was learnt.
+// the next flight for the key and then shares what was learnt. The caller holds
+// the lock of the key's shard.
 func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 	ctx = context.WithoutCancel(ctx)
-	s.running.Go(func() {
+	flying := s.background(func() {
 		s.fetchFacet(ctx, key, f)
 		if f.err != nil {
 			close(f.done)
@@ -94,7 +96,15 @@ func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 		defer cancel()
 		s.store.Share(ctx, key, f.evidence, usableUntil)
 	})
+	if !flying {
+		f.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Err: errClosed}
+		close(f.done)
+		delete(s.flights.shard(key).slots, key)
+	}
 }
+
+// errClosed is why nothing is fetched any more.
+var errClosed = errors.New("service is shutting down")
 
 // fetchFacet fills f. A panicking source is an internal error: nobody may wait
 // forever for a flight that crashed.

@@ -55,6 +55,7 @@ type Service struct {
 	clock            func() time.Time
 
 	flights   *flights
+	starting  sync.Mutex      // held to start in the background, and to close
 	running   sync.WaitGroup  // flights and refreshes
 	refreshes atomic.Int32    // background refreshes under way
 	open      context.Context //nolint:containedctx // the service's own life, no request's: ends fetches when Run ends
@@ -105,12 +106,26 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 }
 
 // Run waits until ctx ends, then ends the fetches under way and waits for
-// them. Call it once; ask nothing after ctx has ended.
+// them. Call it once. Questions after that are answered from evidence only.
 func (s *Service) Run(ctx context.Context) error {
 	<-ctx.Done()
+	s.starting.Lock()
 	s.closeOpen()
+	s.starting.Unlock()
 	s.running.Wait()
 	return nil
+}
+
+// background runs f in a goroutine that Run waits for; once Run is ending, it
+// does not, and returns false.
+func (s *Service) background(f func()) bool {
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	if s.open.Err() != nil {
+		return false
+	}
+	s.running.Go(f)
+	return true
 }
 
 // now is the wall clock without a monotonic reading, so that ages mean the same
@@ -220,10 +235,13 @@ func (s *Service) refreshAhead(v *view, now time.Time) {
 		return
 	}
 	key, notBefore := v.key, evidence.FetchTime.Add(1)
-	s.running.Go(func() {
+	refreshing := s.background(func() {
 		defer s.refreshes.Add(-1)
 		<-s.fetch(context.Background(), key, notBefore).done
 	})
+	if !refreshing {
+		s.refreshes.Add(-1)
+	}
 }
 
 // ask fetches what is not fresh and waits for it: for the account, and for the

@@ -257,6 +257,17 @@ func TestRunEndsTheFetchesUnderWay(t *testing.T) {
 	})
 }
 
+func TestAfterRunHasEndedEvidenceStillAnswers(t *testing.T) {
+	t.Parallel()
+	source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
+	service, stop := serve(t, source, newMemory(), eligibility.Config{})
+	mustCheck(t, service, commercial)
+	stop()
+	mustCheck(t, service, commercial)
+	_, err := service.Check(context.Background(), eligibility.Request{CustomerID: eligibility.CustomerID{9}})
+	wantKind(t, err, eligibility.KindUnavailable)
+}
+
 func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 	t.Parallel()
 	ages := eligibility.DefaultAges()
