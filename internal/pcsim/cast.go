@@ -62,31 +62,25 @@ func (c *cast) admit(id string, now time.Time) time.Duration {
 	return c.partner.take(now, c.limit)
 }
 
-// tenant returns Customer.Tenant, TenantUnknown for an id without a script.
-func (c *cast) tenant(id string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if a := c.actors[id]; a != nil {
-		return a.script.Tenant
-	}
-	return TenantUnknown
-}
-
-// next plays a step of a customer's script; false if it has none.
-func (c *cast) next(id string, r role, now time.Time) (Step, bool) {
+// next plays a step of a customer's script, unless the tenant, which it
+// returns as well, is not ours: TenantUnknown for an id without a script.
+func (c *cast) next(id string, r role, now time.Time) (step Step, tenant string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.actors[id]
-	if a == nil || a.script.Tenant != "" {
-		return Step{}, false
+	if a == nil {
+		return Step{}, TenantUnknown
+	}
+	if a.script.Tenant != "" {
+		return Step{}, a.script.Tenant
 	}
 	if a.began.IsZero() {
 		a.began = now
 	}
 	if r == roleAccount {
-		return a.account.next(now, a.began), true
+		return a.account.next(now, a.began), ""
 	}
-	return a.qualifications.next(now, a.began), true
+	return a.qualifications.next(now, a.began), ""
 }
 
 // nextToken plays a step of the token endpoint's script; the zero Step means

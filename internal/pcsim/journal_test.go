@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
@@ -19,8 +22,12 @@ func TestCallsAreRecordedWithoutTheToken(t *testing.T) {
 	req := r.request(http.MethodGet, "/v1/customers/"+strings.ToUpper(customerID)+"/validationStatus?type=account", token)
 	req.Header.Set("MS-RequestId", "037db222-6d8e-4d7f-ba78-df3dca33fb68")
 	req.Header.Set("MS-CorrelationId", "not a GUID, kept as sent")
-	if _, err := r.do(req); err != nil {
+	answer, err := r.do(req)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if id := answer.header.Get("MS-CorrelationId"); uuid.Validate(id) != nil {
+		t.Errorf("what is no GUID came back as %q", id)
 	}
 	r.qualifications("x", "")
 	r.get("/elsewhere", token)
@@ -49,6 +56,31 @@ func TestCallsAreRecordedWithoutTheToken(t *testing.T) {
 	}
 	if strings.Contains(string(all), token) {
 		t.Error("the token is recorded")
+	}
+}
+
+func TestLogHasEveryCallAndNoSecret(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.DebugLevel)
+	r := start(t, pcsim.Config{Logger: zap.New(core)})
+	r.set(accountSays("Allowed"))
+	granted := r.grant(v2Path, refreshForm())
+	r.account(customerID, granted["access_token"].(string))
+	if logs.Len() != 2 {
+		t.Errorf("%d records, want 2", logs.Len())
+	}
+	for _, record := range logs.All() {
+		text, err := json.Marshal(record.ContextMap())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []any{
+			granted["access_token"], granted["refresh_token"], pcsim.DefaultRefreshToken, pcsim.DefaultClientSecret,
+		} {
+			if strings.Contains(record.Message+string(text), secret.(string)) {
+				t.Errorf("%s %s holds a secret", record.Message, text)
+			}
+		}
 	}
 }
 

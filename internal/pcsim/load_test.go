@@ -87,7 +87,7 @@ func TestEveryMistakeIsNamedByKeyAndLine(t *testing.T) {
       - {status: Allowed, latency: soon, times: 1}
       - {status: 503}
       - {items: []}
-      - {raw: {status: 99, headers: {"a b": x}}, for: -1s}
+      - {raw: {status: 199, headers: {"a b": x}}, for: -1s}
       - {raw: {status: 204, body: x}, failure: explode, times: 1.5}
       - {status: NONE}
     qualifications:
@@ -121,7 +121,7 @@ others: {}
 		"line 7: C.account[2]: needs status, raw or failure",
 		"line 7: C.account[2]: needs times or for: another step follows",
 		"line 8: C.account[3].for: is -1s, which is not above zero",
-		"line 8: C.account[3].raw.status: 99 is not a status from 200 to 599",
+		"line 8: C.account[3].raw.status: 199 is not a status from 200 to 599",
 		"line 8: C.account[3].raw.headers.a b: is not a header name",
 		"line 9: C.account[4].times: is 1.5, not a whole number",
 		`line 9: C.account[4].failure: "explode" is none of reset, reset_body, hang, hang_body`,
@@ -190,6 +190,7 @@ func TestSetCustomerIsAsStrictAsLoad(t *testing.T) {
 		"latency: -1ns is negative":     {ID: customerID, Account: []pcsim.Step{{Status: "Allowed", Latency: -1}}},
 		"times: -1 is negative":         {ID: customerID, Account: []pcsim.Step{{Status: "Allowed", Times: -1}, {Status: "Allowed"}}},
 		"for: -1ns is negative":         {ID: customerID, Account: []pcsim.Step{{Status: "Allowed", For: -1}, {Status: "Allowed"}}},
+		"600 is not a status":           {ID: customerID, Account: []pcsim.Step{{Raw: &pcsim.Raw{Status: 600}}}},
 		"control character":             {ID: customerID, Account: []pcsim.Step{{Raw: &pcsim.Raw{Status: 200, Headers: map[string]string{"A": "b\r\nc"}}}}},
 		"entra_error: is for token":     {ID: customerID, Account: []pcsim.Step{{Status: "Allowed", EntraError: 70008}}},
 	} {
@@ -240,7 +241,7 @@ func TestScriptsAreCopiedInAndOut(t *testing.T) {
 
 func TestResetReturnsToSeedsAndFiles(t *testing.T) {
 	t.Parallel()
-	r := start(t, pcsim.Config{})
+	r := start(t, pcsim.Config{RequestsPerMinute: 1})
 	if err := r.Load(strings.NewReader(everyMember)); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,9 @@ func TestResetReturnsToSeedsAndFiles(t *testing.T) {
 	if r.Stats() != (pcsim.Stats{}) || len(r.Requests()) != 0 {
 		t.Errorf("%+v, %d requests", r.Stats(), len(r.Requests()))
 	}
-	r.userToken()
+	if got := r.account(customerID, r.userToken()); got.status != 200 {
+		t.Errorf("the limit was not reset, or the script not restarted: %d", got.status)
+	}
 }
 
 func TestThereIsRoomForSoManyCustomers(t *testing.T) {

@@ -58,6 +58,21 @@ func TestV2SendsNumbersAndRotatesTheRefreshToken(t *testing.T) {
 	}
 }
 
+func TestTokensForTheChineseCloudWork(t *testing.T) {
+	t.Parallel()
+	r := start(t, pcsim.Config{})
+	r.set(accountSays("Allowed"))
+	const china = "https://partner.partnercenterapi.microsoftonline.cn"
+	for _, got := range []map[string]any{
+		r.grant(v1Path, refreshForm("resource", china)),
+		r.grant(v2Path, refreshForm("scope", china+"/user_impersonation")),
+	} {
+		if got := r.account(customerID, got["access_token"].(string)); got.status != 200 {
+			t.Errorf("got %d", got.status)
+		}
+	}
+}
+
 func TestRefreshTokensSurviveARestart(t *testing.T) {
 	t.Parallel()
 	rotated := start(t, pcsim.Config{}).IssueRefreshToken()

@@ -181,6 +181,19 @@ func TestWaitingForRetryAfterIsEnough(t *testing.T) {
 	}
 }
 
+func TestLimitIsOverAfterExactlyAMinute(t *testing.T) {
+	t.Parallel()
+	r := start(t, pcsim.Config{RequestsPerMinute: 1})
+	r.set(accountSays("Allowed"))
+	token := r.userToken()
+	for range 3 {
+		if got := r.qualifications(customerID, token); got.status != 200 {
+			t.Errorf("got %d", got.status)
+		}
+		r.clock.Advance(time.Minute)
+	}
+}
+
 func TestLimitPerCustomerKeepsCustomersApart(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{RequestsPerMinute: 1, LimitPerCustomer: true})

@@ -128,17 +128,13 @@ func (s *Server) authenticate(req *http.Request) (claims, answer, bool) {
 
 // play gives the next step of a customer's script.
 func (s *Server) play(r role, id string, now time.Time) (Step, answer) {
-	switch s.cast.tenant(id) {
-	case TenantUnknown:
-		return Step{}, fault(http.StatusNotFound, 60003, "The tenant was not found.")
-	case TenantOtherPartner:
-		return Step{}, fault(http.StatusForbidden, 20002,
-			"The partner does not have a commerce relationship with the customer.")
-	}
-	step, ok := s.cast.next(id, r, now)
+	step, tenant := s.cast.next(id, r, now)
 	switch {
-	case !ok: // removed since
-		return Step{}, fault(http.StatusNotFound, 60003, "The tenant was not found.")
+	case tenant == TenantUnknown:
+		return step, fault(http.StatusNotFound, 60003, "The tenant was not found.")
+	case tenant == TenantOtherPartner:
+		return step, fault(http.StatusForbidden, 20002,
+			"The partner does not have a commerce relationship with the customer.")
 	case step.Raw != nil:
 		return step, step.Raw.answer()
 	case step.Status == StatusNone:
