@@ -186,12 +186,12 @@ func TestControlRefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	r := startControl(t)
 	for body, status := range map[string]int{
-		"":                          400,
-		"{":                         400,
-		"{} {}":                     400,
-		"account: []":               400,
-		"{\"name\":\"\xff\"}":       400,
-		strings.Repeat("[", 20_000): 400,
+		"":                                      400,
+		"{":                                     400,
+		"{} {}":                                 400,
+		"account: []":                           400,
+		"{\"account\":[{\"status\":\"\xff\"}]}": 400,
+		strings.Repeat("[", 20_000):             400,
 		`{"name":"` + strings.Repeat("x", 5<<20) + `"}`: 413,
 	} {
 		got := r.control("PUT", customerPath, body)
