@@ -176,7 +176,7 @@ func TestWhatIsWrongWithABatchSpoilsTheCall(t *testing.T) {
 	if got := run.post(t, `{"requests":[{}]}`, "X-Other", "1"); got.StatusCode != http.StatusOK {
 		t.Errorf("a batch of one: %d %s", got.StatusCode, got.body)
 	}
-	got := do(t, http.MethodPost, run.rest+"/v1/customers:batchCheckEligibility?segment=EDUCATION", `{"requests":[{}]}`)
+	got := run.do(t, http.MethodPost, run.rest+"/v1/customers:batchCheckEligibility?segment=EDUCATION", `{"requests":[{}]}`)
 	if diff := cmp.Diff([]string{`"segment"`}, got.status(t).fields()); diff != "" {
 		t.Errorf("a query beside a batch: fields (-want +got):\n%s", diff)
 	}
@@ -252,7 +252,7 @@ func TestRESTFaultsOfHTTPAloneHaveTheFormOfAllErrors(t *testing.T) {
 		{"POST", batch, form, 415, 3, "UNSUPPORTED_MEDIA_TYPE", ""},
 		{"POST", batch, "application/json;;;", 415, 3, "UNSUPPORTED_MEDIA_TYPE", ""},
 	} {
-		got := do(t, row.method, run.rest+row.path, "{}", "Content-Type", row.contentType)
+		got := run.do(t, row.method, run.rest+row.path, "{}", "Content-Type", row.contentType)
 		st := got.status(t)
 		if got.StatusCode != row.code || st.Code != row.grpc || st.reason() != row.reason || st.Message == "" {
 			t.Errorf("%s %s: %d %s", row.method, row.path, got.StatusCode, got.body)
@@ -278,7 +278,7 @@ func TestRESTFaultsOfHTTPAloneHaveTheFormOfAllErrors(t *testing.T) {
 func TestRESTIgnoresMethodOverrides(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{source: approved()})
-	got := do(t, http.MethodPost, run.rest+"/v1/customers/"+customerA+"/eligibility", "",
+	got := run.do(t, http.MethodPost, run.rest+"/v1/customers/"+customerA+"/eligibility", "",
 		"Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override", "GET")
 	if got.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("%d %s", got.StatusCode, got.body)
@@ -312,7 +312,7 @@ func TestAnAnswerShowsPlainFieldsAndNoNulls(t *testing.T) {
 func TestRESTAnswersHEADLikeGET(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{source: approved()})
-	got := do(t, http.MethodHead, run.rest+"/v1/customers/"+customerA+"/eligibility", "")
+	got := run.do(t, http.MethodHead, run.rest+"/v1/customers/"+customerA+"/eligibility", "")
 	if got.StatusCode != http.StatusOK || len(got.body) != 0 || got.Header.Get("Etag") == "" {
 		t.Errorf("%d %v %q", got.StatusCode, got.Header, got.body)
 	}

@@ -60,6 +60,13 @@ func fails(failure eligibility.Error) source {
 	}
 }
 
+// absent is a source that knows no customer.
+func absent(why eligibility.Absence) source {
+	return func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		return eligibility.Evidence{Absence: why}, eligibility.Call{}, nil
+	}
+}
+
 // silent is a source that never answers.
 func silent() source {
 	return func(ctx context.Context, _ eligibility.CustomerID, _ eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
@@ -68,15 +75,27 @@ func silent() source {
 	}
 }
 
+// noticed tells started of each fetch that next makes.
+func noticed(started chan<- struct{}, next source) source {
+	return func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		started <- struct{}{}
+		return next(ctx, id, facet)
+	}
+}
+
 // store is an in-memory eligibility.Store without a shared tier.
 type store struct {
-	mu   sync.Mutex
-	held map[eligibility.Key]*eligibility.Evidence
+	mu     sync.Mutex
+	held   map[eligibility.Key]*eligibility.Evidence
+	broken bool // Peek panics
 }
 
 func (s *store) Peek(key eligibility.Key) eligibility.Found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.broken {
+		panic("store is broken")
+	}
 	return eligibility.Found{Evidence: s.held[key], Tier: eligibility.TierLocal}
 }
 
@@ -115,12 +134,14 @@ type running struct {
 	server   *Server
 	store    *store
 	logs     *observer.ObservedLogs
+	logged   chan zapcore.Entry // each entry, once it is in logs
 	registry *prometheus.Registry
 	conn     *grpc.ClientConn
 	client   eligibilityv1.EligibilityServiceClient
 	rest     string // base URL
 	admin    string // base URL
 
+	http  *http.Transport
 	stop  context.CancelFunc
 	ended chan error // what Serve returned
 }
@@ -130,16 +151,18 @@ func start(t testing.TB, with setup) *running {
 	if with.source == nil {
 		with.source = silent()
 	}
-	run := &running{store: &store{held: make(map[eligibility.Key]*eligibility.Evidence)}, ended: make(chan error, 1)}
+	run := &running{store: &store{held: make(map[eligibility.Key]*eligibility.Evidence)}, ended: make(chan error, 1), http: new(http.Transport)}
 	service, err := eligibility.New(with.source, run.store, with.service)
 	if err != nil {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
 	run.logs, run.registry = logs, prometheus.NewRegistry()
-	if with.server.Logger == nil {
-		with.server.Logger = zap.New(core)
-	}
+	run.logged = make(chan zapcore.Entry, 1000)
+	with.server.Logger = zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
+		run.logged <- entry
+		return nil
+	}))
 	with.server.Registerer, with.server.Gatherer = run.registry, run.registry
 	run.server, err = New(service, with.server)
 	if err != nil {
@@ -154,18 +177,20 @@ func start(t testing.TB, with setup) *running {
 	}
 	run.client = eligibilityv1.NewEligibilityServiceClient(run.conn)
 
-	ctx, stop := context.WithCancel(t.Context())
+	// Not t's context, which ends before its clean-up: the server ends first.
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	fetches, endFetches := context.WithCancel(context.WithoutCancel(t.Context()))
 	run.stop = stop
-	fetches, endFetches := context.WithCancel(t.Context())
-	var background sync.WaitGroup
-	background.Go(func() { _ = service.Run(fetches) })
-	background.Go(func() { run.ended <- run.server.Serve(ctx, listeners) })
+	var serving, fetching sync.WaitGroup
+	fetching.Go(func() { _ = service.Run(fetches) })
+	serving.Go(func() { run.ended <- run.server.Serve(ctx, listeners) })
 	t.Cleanup(func() {
 		_ = run.conn.Close()
+		run.http.CloseIdleConnections()
 		stop()
+		serving.Wait()
 		endFetches()
-		background.Wait()
-		http.DefaultClient.CloseIdleConnections()
+		fetching.Wait()
 	})
 	return run
 }
@@ -186,7 +211,7 @@ type reply struct {
 }
 
 // do sends an HTTP request; headers are name and value in turn.
-func do(t testing.TB, method, url, body string, headers ...string) reply {
+func (r *running) do(t testing.TB, method, url, body string, headers ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -195,7 +220,7 @@ func do(t testing.TB, method, url, body string, headers ...string) reply {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: r.http, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -211,13 +236,13 @@ func do(t testing.TB, method, url, body string, headers ...string) reply {
 // get asks for the eligibility of a customer, with a query.
 func (r *running) get(t testing.TB, customer, query string, headers ...string) reply {
 	t.Helper()
-	return do(t, http.MethodGet, r.rest+"/v1/customers/"+customer+"/eligibility"+query, "", headers...)
+	return r.do(t, http.MethodGet, r.rest+"/v1/customers/"+customer+"/eligibility"+query, "", headers...)
 }
 
 // post asks about a batch.
 func (r *running) post(t testing.TB, body string, headers ...string) reply {
 	t.Helper()
-	return do(t, http.MethodPost, r.rest+"/v1/customers:batchCheckEligibility", body, headers...)
+	return r.do(t, http.MethodPost, r.rest+"/v1/customers:batchCheckEligibility", body, headers...)
 }
 
 // json reads the body as one JSON object.

@@ -1,0 +1,61 @@
+package server
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestTheDocumentationComesFromTheBinary(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	for _, path := range []string{"/docs", "/docs/"} {
+		page := run.do(t, http.MethodGet, run.rest+path, "")
+		if page.StatusCode != http.StatusOK || !strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") {
+			t.Fatalf("%s: %d %v", path, page.StatusCode, page.Header)
+		}
+		if found := regexp.MustCompile(`(src|href|action)="(https?:)?//[^"]*"`).FindAllString(string(page.body), -1); found != nil {
+			t.Errorf("%s loads from other hosts: %q", path, found)
+		}
+		assets := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(string(page.body), -1)
+		if len(assets) < 5 {
+			t.Errorf("%s names assets %q", path, assets)
+		}
+		for _, asset := range assets {
+			got := run.do(t, http.MethodGet, run.rest+asset[1], "")
+			if got.StatusCode != http.StatusOK || len(got.body) == 0 {
+				t.Errorf("%s: %s: %d", path, asset[1], got.StatusCode)
+			}
+		}
+		if !strings.Contains(string(page.body), openAPIPath) {
+			t.Errorf("%s does not name the document", path)
+		}
+		if strings.Contains(page.Header.Get("Content-Security-Policy"), "http") ||
+			!strings.Contains(page.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+			t.Errorf("%s: policy %q", path, page.Header.Get("Content-Security-Policy"))
+		}
+	}
+	root := run.do(t, http.MethodGet, run.rest+"/", "")
+	if root.StatusCode != http.StatusFound || root.Header.Get("Location") != docsPath {
+		t.Errorf("/: %d %v", root.StatusCode, root.Header)
+	}
+}
+
+func TestTheOpenAPIDocumentDescribesTheAPI(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	got := run.do(t, http.MethodGet, run.rest+openAPIPath, "")
+	if got.StatusCode != http.StatusOK || got.Header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d %v", got.StatusCode, got.Header)
+	}
+	paths, _ := got.json(t)["paths"].(map[string]any)
+	if len(paths) != 2 {
+		t.Errorf("paths %v", paths)
+	}
+	tag := got.Header.Get("Etag")
+	again := run.do(t, http.MethodGet, run.rest+openAPIPath, "", "If-None-Match", tag)
+	if tag == "" || again.StatusCode != http.StatusNotModified {
+		t.Errorf("ETag %q: %d", tag, again.StatusCode)
+	}
+}

@@ -1,0 +1,105 @@
+package server
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+func TestOneRecordTellsAnRPC(t *testing.T) {
+	t.Parallel()
+	upstream := eligibility.Call{Attempts: 3, Status: 503, CorrelationID: "c1", RequestID: "r1"}
+	for name, row := range map[string]struct {
+		source source
+		age    time.Duration // of evidence held; 0 is none
+		want   map[string]any
+	}{
+		"an answer from Partner Center": {
+			source: approved(),
+			want: map[string]any{
+				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "upstream", "customer_id": customerA,
+				"upstream_attempts": int64(1), "upstream_status": int64(200), "ms_correlation_id": "correlation", "ms_request_id": "request",
+			},
+		},
+		"an answer from the cache": {
+			source: silent(), age: time.Minute,
+			want: map[string]any{
+				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "fresh", "customer_id": customerA,
+			},
+		},
+		"a stale answer says what it survived": {
+			source: fails(eligibility.Error{Kind: eligibility.KindUnavailable, Call: upstream, Err: errors.New("status 503")}), age: 20 * time.Minute,
+			want: map[string]any{
+				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "stale", "customer_id": customerA,
+				"upstream_attempts": int64(3), "upstream_status": int64(503), "ms_correlation_id": "c1", "ms_request_id": "r1",
+				"error": "eligibility: unavailable: status 503\neligibility: unavailable: status 503",
+			},
+		},
+		"a failure says its cause": {
+			source: fails(eligibility.Error{Kind: eligibility.KindUnavailable, Call: upstream, Err: errors.New("status 503")}),
+			want: map[string]any{
+				"level": zapcore.ErrorLevel, "code": "UNAVAILABLE", "customer_id": customerA,
+				"upstream_attempts": int64(3), "upstream_status": int64(503), "ms_correlation_id": "c1", "ms_request_id": "r1",
+				"error": "eligibility: unavailable: status 503",
+			},
+		},
+		"throttling is a warning": {
+			source: fails(eligibility.Error{Kind: eligibility.KindThrottled}),
+			want: map[string]any{
+				"level": zapcore.WarnLevel, "code": "UNAVAILABLE", "customer_id": customerA, "error": "eligibility: throttled",
+			},
+		},
+		"refused credentials are an error": {
+			source: fails(eligibility.Error{Kind: eligibility.KindCredentials}),
+			want: map[string]any{
+				"level": zapcore.ErrorLevel, "code": "UNAVAILABLE", "customer_id": customerA, "error": "eligibility: credentials",
+			},
+		},
+		"an absent customer is the caller's": {
+			source: absent(eligibility.AbsenceNotFound),
+			want: map[string]any{
+				"level": zapcore.InfoLevel, "code": "NOT_FOUND", "customer_id": customerA, "source": "negative",
+				"error": "eligibility: not_found",
+			},
+		},
+	} {
+		run := start(t, setup{source: row.source})
+		if row.age > 0 {
+			at := time.Now().Add(-row.age)
+			run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, at)
+			run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+		}
+		run.get(t, customerA, "", "X-Request-Id", "q", "Grpc-Timeout", "5S")
+		record := run.record(t)
+		for _, measured := range []string{"duration_ms", "deadline_ms"} {
+			if v, ok := record[measured].(float64); !ok || v < 0 || v > 5000 {
+				t.Errorf("%s: %s is %v", name, measured, record[measured])
+			}
+			delete(record, measured)
+		}
+		row.want["request_id"], row.want["rpc"], row.want["via"] = "q", "CheckEligibility", "rest"
+		if diff := cmp.Diff(row.want, record); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestARecordNeverRepeatsWhatTheCallerSent(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	run.get(t, "canary-in-path", "?segment=canary&canary=1", "Authorization", "Bearer canary", "Cookie", "canary")
+	run.post(t, `{"requests":[{"customerId":"canary"}],"canary":1}`)
+	for _, entry := range run.logs.All() {
+		for key, value := range entry.ContextMap() {
+			if text, ok := value.(string); ok && strings.Contains(key+text, "canary") {
+				t.Errorf("logged: %s: %s", key, text)
+			}
+		}
+	}
+}

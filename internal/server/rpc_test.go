@@ -1,0 +1,369 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+const exampleTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+func ask(id string) *eligibilityv1.CheckEligibilityRequest {
+	return &eligibilityv1.CheckEligibilityRequest{CustomerId: id}
+}
+
+// record returns the one record of the RPC that went before.
+func (r *running) record(t *testing.T) map[string]any {
+	t.Helper()
+	for entry := range r.logged {
+		if entry.Message == "rpc handled" {
+			break
+		}
+	}
+	records := slices.DeleteFunc(r.logs.TakeAll(), func(entry observer.LoggedEntry) bool { return entry.Message != "rpc handled" })
+	if len(records) != 1 {
+		t.Fatalf("%d records of one RPC", len(records))
+	}
+	fields := records[0].ContextMap()
+	fields["level"] = records[0].Level
+	return fields
+}
+
+func TestIdentityIsTakenAndReturned(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: approved()})
+	for name, row := range map[string]struct{ customer, id, trace, wantID, wantTrace string }{
+		"an answer":           {customerA, "order-1", exampleTrace, "order-1", exampleTrace},
+		"an error":            {"no-guid", "order-2", exampleTrace, "order-2", exampleTrace},
+		"nothing sent":        {customerA, "", "", "new", ""},
+		"nothing sane sent":   {customerA, "a b", "00-0", "new", ""},
+		"nothing sane, error": {"no-guid", strings.Repeat("x", 200), "x", "new", ""},
+	} {
+		verify := func(via, id, trace string) {
+			if row.wantID == "new" {
+				if _, err := uuid.Parse(id); err != nil {
+					t.Errorf("%s over %s: request ID %q", name, via, id)
+				}
+			} else if id != row.wantID {
+				t.Errorf("%s over %s: request ID %q, want %q", name, via, id, row.wantID)
+			}
+			if trace != row.wantTrace {
+				t.Errorf("%s over %s: traceparent %q, want %q", name, via, trace, row.wantTrace)
+			}
+			record := run.record(t)
+			if record["request_id"] != id || record["via"] != via {
+				t.Errorf("%s over %s: logged as %v", name, via, record)
+			}
+			if want := parseTraceparent(trace).traceID(); want != "" && record["trace_id"] != want {
+				t.Errorf("%s over %s: trace ID %v, want %s", name, via, record["trace_id"], want)
+			}
+		}
+		var header metadata.MD
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-request-id", row.id, "traceparent", row.trace)
+		_, _ = run.client.CheckEligibility(ctx, ask(row.customer), grpc.Header(&header))
+		verify(viaGRPC, first(header.Get("x-request-id")), first(header.Get("traceparent")))
+
+		got := run.get(t, row.customer, "", "X-Request-Id", row.id, "Traceparent", row.trace)
+		if len(got.Header.Values("X-Request-Id")) != 1 {
+			t.Errorf("%s: request IDs %q", name, got.Header.Values("X-Request-Id"))
+		}
+		verify(viaREST, got.Header.Get("X-Request-Id"), got.Header.Get("Traceparent"))
+	}
+}
+
+func TestGRPCRefusesWhatRESTRefuses(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: approved()})
+	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{
+		CustomerId: "no-guid", Segment: 9, MaxAge: durationpb.New(-1),
+		MinEvidenceTime: timestamppb.New(time.Now().Add(time.Minute)),
+	})
+	want := []string{"customer_id", "segment", "max_age", "min_evidence_time"}
+	if diff := cmp.Diff(want, violatedBy(err)); status.Code(err) != codes.InvalidArgument || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	_, err = run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{
+		CustomerId: customerA, MaxAge: &durationpb.Duration{Seconds: 1, Nanos: -1},
+		MinEvidenceTime: &timestamppb.Timestamp{Nanos: -1},
+	})
+	if diff := cmp.Diff([]string{"max_age", "min_evidence_time"}, violatedBy(err)); diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for _, n := range []int{0, maxBatch + 1} {
+		batch := &eligibilityv1.BatchCheckEligibilityRequest{Requests: make([]*eligibilityv1.CheckEligibilityRequest, n)}
+		for i := range batch.GetRequests() {
+			batch.Requests[i] = ask(customerA)
+		}
+		_, err = run.client.BatchCheckEligibility(t.Context(), batch)
+		if diff := cmp.Diff([]string{"requests"}, violatedBy(err)); diff != "" {
+			t.Errorf("a batch of %d: %v (-want +got):\n%s", n, err, diff)
+		}
+	}
+}
+
+// violatedBy lists the fields that err's violations name.
+func violatedBy(err error) []string {
+	var fields []string
+	for _, detail := range status.Convert(err).Details() {
+		if bad, ok := detail.(*errdetails.BadRequest); ok {
+			for _, violation := range bad.GetFieldViolations() {
+				fields = append(fields, violation.GetField())
+			}
+		}
+	}
+	return fields
+}
+
+func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+	h := &handler{now: func() time.Time { return now }}
+	for ahead, refused := range map[time.Duration]bool{
+		0: false, time.Second: false, time.Second + 1: true, time.Hour: true, -time.Hour: false,
+	} {
+		req := ask(customerA)
+		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
+		if _, violations := h.question(req, ""); (len(violations) > 0) != refused {
+			t.Errorf("%v ahead: %v", ahead, violations)
+		}
+	}
+}
+
+func TestABatchAnswersInOrderAndFailsByItem(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		if id.String() == customerB {
+			return fails(eligibility.Error{Kind: eligibility.KindThrottled, RetryAfter: 42 * time.Second})(ctx, id, facet)
+		}
+		return approved()(ctx, id, facet)
+	}})
+	resp, err := run.client.BatchCheckEligibility(t.Context(), &eligibilityv1.BatchCheckEligibilityRequest{Requests: []*eligibilityv1.CheckEligibilityRequest{
+		ask(customerB), ask("no-guid"), ask(customerA), {CustomerId: customerA, Segment: eligibilityv1.Segment_SEGMENT_NONPROFIT}, ask(customerB), ask(customerA),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, result := range resp.GetResults() {
+		if failure := result.GetError(); failure != nil {
+			got = append(got, failure.GetReason()+" "+failure.GetRetryAfter().AsDuration().String())
+			continue
+		}
+		got = append(got, result.GetResponse().GetCustomerId()+" "+result.GetResponse().GetDecision().String())
+	}
+	want := []string{
+		"PARTNER_CENTER_THROTTLED 42s", "INVALID_ARGUMENT 0s", customerA + " DECISION_ALLOWED",
+		customerA + " DECISION_BLOCKED", "PARTNER_CENTER_THROTTLED 42s", customerA + " DECISION_ALLOWED",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	record := run.record(t)
+	if record["allowed"] != int64(2) || record["blocked"] != int64(1) || record["failed"] != int64(3) ||
+		record["level"] != zapcore.WarnLevel || record["code"] != "OK" || !strings.Contains(record["error"].(string), "throttled") {
+		t.Errorf("logged as %v", record)
+	}
+}
+
+func TestAPanicIsABareInternalError(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	run.store.broken = true
+	_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+	if st := status.Convert(err); st.Code() != codes.Internal || len(st.Details()) != 0 || strings.Contains(st.Message(), "broken") {
+		t.Errorf("over grpc: %v", err)
+	}
+	if !logsPanic(run.logs.FilterMessage("rpc panicked").All()) {
+		t.Errorf("over grpc: logged as %v", run.logs.All())
+	}
+	if record := run.record(t); record["code"] != "INTERNAL" || record["level"] != zapcore.ErrorLevel {
+		t.Errorf("over grpc: logged as %v", record)
+	}
+	got := run.get(t, customerA, "")
+	if st := got.status(t); got.StatusCode != http.StatusInternalServerError || st.Code != 13 || strings.Contains(string(got.body), "broken") {
+		t.Errorf("over rest: %d %s", got.StatusCode, got.body)
+	}
+	if !logsPanic(run.logs.FilterMessage("rpc panicked").All()) {
+		t.Errorf("over rest: logged as %v", run.logs.All())
+	}
+}
+
+// logsPanic reports whether entries are the one record of the store's panic.
+func logsPanic(entries []observer.LoggedEntry) bool {
+	if len(entries) != 1 {
+		return false
+	}
+	fields := entries[0].ContextMap()
+	return fields["panic"] == "store is broken" && strings.Contains(fields["stack"].(string), "Peek")
+}
+
+func TestMoreThanTheLimitIsTurnedAway(t *testing.T) {
+	t.Parallel()
+	started := make(chan struct{}, 2)
+	run := start(t, setup{source: noticed(started, silent()), server: Config{MaxConcurrent: 1}})
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		_, err := run.client.CheckEligibility(ctx, ask(customerA))
+		left <- err
+	}()
+	<-started
+
+	_, err := run.client.CheckEligibility(t.Context(), ask(customerB))
+	if diff := cmp.Diff(told{Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: time.Second, Details: 2}, tellOf(status.Convert(err))); diff != "" {
+		t.Errorf("over grpc (-want +got):\n%s", diff)
+	}
+	got := run.get(t, customerB, "")
+	if got.StatusCode != http.StatusTooManyRequests || got.status(t).reason() != "OVERLOADED" || got.Header.Get("Retry-After") != "1" {
+		t.Errorf("over rest: %d %v %s", got.StatusCode, got.Header, got.body)
+	}
+
+	leave()
+	if err := <-left; status.Code(err) != codes.Canceled {
+		t.Errorf("the first: %v", err)
+	}
+	for entry := range run.logged { // until the first has ended
+		if last := run.logs.FilterField(zapcore.Field{Key: "code", Type: zapcore.StringType, String: "CANCELLED"}); entry.Message == "rpc handled" && last.Len() > 0 {
+			break
+		}
+	}
+	if _, err := run.client.CheckEligibility(t.Context(), ask("no-guid")); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("after the first has left: %v", err)
+	}
+}
+
+func TestTimeIsShared(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		timeout string // Grpc-Timeout
+		cfg     Config
+		want    told
+		code    int
+	}{
+		"without a deadline the default ends the wait": {
+			"", Config{DefaultTimeout: 80 * time.Millisecond},
+			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2}, 503,
+		},
+		"a deadline leaves time to say what timed out": {
+			"120m", Config{},
+			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2}, 503,
+		},
+		"a deadline too long is cut": {
+			"10H", Config{MaxTimeout: 80 * time.Millisecond},
+			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2}, 503,
+		},
+		"a deadline too short is the caller's own": {
+			"45m", Config{},
+			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, 1}, 504,
+		},
+		"no time at all is the caller's own": {
+			"0m", Config{},
+			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, 1}, 504,
+		},
+	} {
+		run := start(t, setup{server: row.cfg})
+		headers := []string{"Grpc-Timeout", row.timeout}
+		if row.timeout == "" {
+			headers = nil
+		}
+		got := run.get(t, customerA, "", headers...)
+		st := got.status(t)
+		if got.StatusCode != row.code || st.Code != int(row.want.Code) || st.reason() != row.want.Reason { //nolint:gosec // a gRPC code
+			t.Errorf("%s: over rest %d %s", name, got.StatusCode, got.body)
+		}
+		wantRetry := ""
+		if row.want.Retry > 0 {
+			wantRetry = "1"
+		}
+		if got.Header.Get("Retry-After") != wantRetry {
+			t.Errorf("%s: Retry-After %q, want %q", name, got.Header.Get("Retry-After"), wantRetry)
+		}
+		got = run.post(t, `{"requests":[{"customerId":"`+customerA+`"}]}`, headers...)
+		if !strings.Contains(string(got.body), `"`+row.want.Reason+`"`) {
+			t.Errorf("%s: in a batch %d %s", name, got.StatusCode, got.body)
+		}
+		if row.timeout != "" {
+			continue
+		}
+		_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+		if diff := cmp.Diff(row.want, tellOf(status.Convert(err))); diff != "" {
+			t.Errorf("%s: over grpc (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestAWarmAnswerIsGivenHoweverLittleTimeIsLeft(t *testing.T) {
+	t.Parallel()
+	run := warm(t, time.Minute)
+	for _, timeout := range []string{"0m", "1n", "10m"} {
+		if got := run.get(t, customerA, "", "Grpc-Timeout", timeout); got.StatusCode != http.StatusOK {
+			t.Errorf("with %s left: %d %s", timeout, got.StatusCode, got.body)
+		}
+	}
+}
+
+func TestACallersMistakeStaysAMistakeHoweverLittleTimeIsLeft(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	if got := run.get(t, "no-guid", "", "Grpc-Timeout", "0m"); got.StatusCode != http.StatusBadRequest {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}
+
+func TestACallerWhoLeavesIsNotAFailure(t *testing.T) {
+	t.Parallel()
+	started := make(chan struct{}, 2)
+	run := start(t, setup{source: noticed(started, silent())})
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		<-started
+		leave()
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, run.rest+"/v1/customers/"+customerA+"/eligibility", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := run.http.RoundTrip(req); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+	if record := run.record(t); record["code"] != "CANCELLED" || record["level"] != zapcore.InfoLevel {
+		t.Errorf("logged as %v", record)
+	}
+}
+
+func TestTimeoutsAreRead(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{
+		"1H": time.Hour, "2M": 2 * time.Minute, "3S": 3 * time.Second, "4m": 4 * time.Millisecond,
+		"5u": 5 * time.Microsecond, "6n": 6, "0n": 0, "99999999S": 99999999 * time.Second, "99999999H": maxTimeoutHours * time.Hour,
+	} {
+		if got, ok := parseTimeout(header); !ok || got != want {
+			t.Errorf("%s is %v, %v; want %v", header, got, ok, want)
+		}
+	}
+	for _, header := range []string{"5", "S", "-1S", "1.5S", "1s", "1 S", "123456789S", "+1S", "1SS"} {
+		if got, ok := parseTimeout(header); ok {
+			t.Errorf("%s is %v", header, got)
+		}
+	}
+}

@@ -1,0 +1,339 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// ready says what /readyz says.
+func (r *running) ready(t *testing.T) string {
+	t.Helper()
+	got := r.do(t, http.MethodGet, r.admin+"/readyz", "")
+	return strings.TrimSpace(http.StatusText(got.StatusCode) + " " + string(got.body))
+}
+
+func TestHealthStartsNotServingAndFollowsTheServer(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	health := healthv1.NewHealthClient(run.conn)
+	services := []string{"", "eligibility.v1.EligibilityService"}
+	watches := make(map[string]healthv1.Health_WatchClient)
+	for _, service := range services {
+		watch, err := health.Watch(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watches[service] = watch
+	}
+	verify := func(want healthv1.HealthCheckResponse_ServingStatus) {
+		for _, service := range services {
+			seen, err := watches[service].Recv()
+			if err != nil || seen.GetStatus() != want {
+				t.Errorf("watch of %q: %v, %v; want %v", service, seen, err, want)
+			}
+		}
+	}
+	check := func(want healthv1.HealthCheckResponse_ServingStatus) {
+		for _, service := range services {
+			got, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+			if err != nil || got.GetStatus() != want {
+				t.Errorf("check of %q: %v, %v; want %v", service, got, err, want)
+			}
+		}
+	}
+	verify(healthv1.HealthCheckResponse_NOT_SERVING)
+	check(healthv1.HealthCheckResponse_NOT_SERVING)
+	if got := run.ready(t); got != `Service Unavailable {"status":"starting"}` {
+		t.Errorf("/readyz: %s", got)
+	}
+
+	run.server.SetReady()
+	verify(healthv1.HealthCheckResponse_SERVING)
+	check(healthv1.HealthCheckResponse_SERVING)
+	if got := run.ready(t); got != `OK {"status":"ready"}` {
+		t.Errorf("/readyz: %s", got)
+	}
+	if got := run.do(t, http.MethodGet, run.admin+"/healthz", ""); got.StatusCode != http.StatusOK {
+		t.Errorf("/healthz: %d", got.StatusCode)
+	}
+	if _, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "other"}); status.Code(err) != codes.NotFound {
+		t.Errorf("check of an unknown service: %v", err)
+	}
+
+	begun := time.Now()
+	run.stop()
+	verify(healthv1.HealthCheckResponse_NOT_SERVING)
+	for _, service := range services {
+		if _, err := watches[service].Recv(); err == nil {
+			t.Errorf("the watch of %q goes on", service)
+		}
+	}
+	if err := <-run.ended; err != nil {
+		t.Errorf("served until %v", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("watchers held the end up for %v", took)
+	}
+	run.server.SetReady() // too late
+	if run.server.state.Load() != stateStopping {
+		t.Error("a server that has stopped became ready")
+	}
+	if records := run.logs.FilterMessage("rpc handled").All(); len(records) != 0 {
+		t.Errorf("health checks are logged: %v", records)
+	}
+}
+
+func TestTheServerDescribesItself(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	stream, err := reflectionv1.NewServerReflectionClient(run.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := stream.Recv()
+	if err != nil || !strings.Contains(seen.String(), "eligibility.v1.EligibilityService") {
+		t.Errorf("v1: %v, %v", seen, err)
+	}
+	older, err := reflectionv1alpha.NewServerReflectionClient(run.conn).ServerReflectionInfo(t.Context()) //nolint:staticcheck // older clients speak it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := older.Send(&reflectionv1alpha.ServerReflectionRequest{ //nolint:staticcheck // older clients speak it
+		MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}, //nolint:staticcheck // older clients speak it
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if seen, err := older.Recv(); err != nil || !strings.Contains(seen.String(), "eligibility.v1.EligibilityService") {
+		t.Errorf("v1alpha: %v, %v", seen, err)
+	}
+}
+
+func TestShutdownLetsRequestsInProgressEnd(t *testing.T) {
+	t.Parallel()
+	started, answer := make(chan struct{}, 4), make(chan struct{})
+	run := start(t, setup{source: noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		select {
+		case <-answer:
+		case <-ctx.Done():
+		}
+		return approved()(ctx, id, facet)
+	}), server: Config{DefaultTimeout: 20 * time.Second}})
+	run.server.SetReady()
+	grpcAnswer, restAnswer := make(chan error), make(chan int)
+	go func() {
+		_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+		grpcAnswer <- err
+	}()
+	go func() { restAnswer <- run.get(t, customerB, "").StatusCode }()
+	for range 4 {
+		<-started
+	}
+	run.stop()
+	for entry := range run.logged {
+		if entry.Message == "shutting down" {
+			break
+		}
+	}
+	close(answer)
+	if err := <-grpcAnswer; err != nil {
+		t.Errorf("over grpc: %v", err)
+	}
+	if code := <-restAnswer; code != http.StatusOK {
+		t.Errorf("over rest: %d", code)
+	}
+	if err := <-run.ended; err != nil {
+		t.Errorf("served until %v", err)
+	}
+}
+
+func TestShutdownIsBounded(t *testing.T) {
+	t.Parallel()
+	started := make(chan struct{}, 4)
+	run := start(t, setup{
+		source: noticed(started, silent()),
+		server: Config{DefaultTimeout: 20 * time.Second, ShutdownTimeout: 50 * time.Millisecond},
+	})
+	cut := make(chan error, 2)
+	go func() {
+		_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+		cut <- err
+	}()
+	go func() {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.rest+"/v1/customers/"+customerB+"/eligibility", http.NoBody)
+		if err != nil {
+			cut <- err
+			return
+		}
+		resp, err := run.http.RoundTrip(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		cut <- err
+	}()
+	for range 4 {
+		<-started
+	}
+	begun := time.Now()
+	run.stop()
+	err := <-run.ended
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	for _, want := range []string{"stop http: ", "stop grpc: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+	for range 2 {
+		if err := <-cut; err == nil {
+			t.Error("a request that could not be answered was")
+		}
+	}
+}
+
+func TestTheDrainPauseGoesOnServing(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: approved(), server: Config{DrainPause: 300 * time.Millisecond}})
+	run.server.SetReady()
+	begun := time.Now()
+	run.stop()
+	for entry := range run.logged {
+		if entry.Message == "draining" {
+			break
+		}
+	}
+	if got := run.ready(t); got != `Service Unavailable {"status":"stopping"}` {
+		t.Errorf("/readyz: %s", got)
+	}
+	if _, err := run.client.CheckEligibility(t.Context(), ask(customerA)); err != nil {
+		t.Errorf("over grpc: %v", err)
+	}
+	if got := run.get(t, customerA, ""); got.StatusCode != http.StatusOK {
+		t.Errorf("over rest: %d", got.StatusCode)
+	}
+	if err := <-run.ended; err != nil || time.Since(begun) < 300*time.Millisecond {
+		t.Errorf("ended after %v with %v", time.Since(begun), err)
+	}
+}
+
+func TestAFailingListenerEndsTheServer(t *testing.T) {
+	t.Parallel()
+	for name, breaks := range map[string]func(*Listeners) net.Listener{
+		"grpc":  func(l *Listeners) net.Listener { return l.GRPC },
+		"http":  func(l *Listeners) net.Listener { return l.HTTP },
+		"admin": func(l *Listeners) net.Listener { return l.Admin },
+	} {
+		server, err := New(newService(t), Config{DrainPause: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners := Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
+		if err := breaks(&listeners).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Serve(t.Context(), listeners); err == nil || !strings.Contains(err.Error(), "serve "+name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	server, err := New(newService(t), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Serve(t.Context(), Listeners{}); err == nil {
+		t.Error("served without listeners")
+	}
+}
+
+func newService(t *testing.T) *eligibility.Service {
+	t.Helper()
+	service, err := eligibility.New(silent(), &store{}, eligibility.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return service
+}
+
+func TestWhatNewRefuses(t *testing.T) {
+	t.Parallel()
+	if _, err := New(nil, Config{}); err == nil {
+		t.Error("a server without a service")
+	}
+	_, err := New(newService(t), Config{
+		DefaultTimeout: -1, MaxTimeout: -1, Reserve: -1, DrainPause: -1, ShutdownTimeout: -1, MaxConcurrent: -1,
+		Registerer: prometheus.NewRegistry(),
+	})
+	for _, want := range []string{
+		"default timeout", "max timeout", "reserve", "drain pause", "shutdown timeout", "max concurrent", "registerer and gatherer",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not name %s", err, want)
+		}
+	}
+	registry := prometheus.NewRegistry()
+	for i := range 2 {
+		_, err := New(newService(t), Config{Registerer: registry, Gatherer: registry})
+		if (err != nil) != (i == 1) {
+			t.Errorf("server %d on one registry: %v", i, err)
+		}
+	}
+}
+
+func TestZeroValuesMeanTheDocumentedDefaults(t *testing.T) {
+	t.Parallel()
+	cfg := withDefaults(Config{})
+	if cfg.DefaultTimeout != 2*time.Second || cfg.MaxTimeout != 30*time.Second || cfg.Reserve != 20*time.Millisecond ||
+		cfg.ShutdownTimeout != 10*time.Second || cfg.DrainPause != 0 || cfg.MaxConcurrent != 4096 {
+		t.Errorf("defaults %+v", cfg)
+	}
+	if cfg.Logger == nil || cfg.Now == nil || cfg.Registerer == nil || cfg.Gatherer == nil {
+		t.Errorf("defaults %+v", cfg)
+	}
+	logger := zap.NewNop()
+	set := withDefaults(Config{Logger: logger, DefaultTimeout: 1, MaxTimeout: 2, Reserve: 3, ShutdownTimeout: 4, MaxConcurrent: 5})
+	if set.Logger != logger || set.DefaultTimeout != 1 || set.MaxTimeout != 2 || set.Reserve != 3 || set.ShutdownTimeout != 4 || set.MaxConcurrent != 5 {
+		t.Errorf("a setting was lost: %+v", set)
+	}
+}
+
+// TestAMessageTooLargeIsRefused holds the bound of a request over gRPC; a REST
+// body has its own test.
+func TestAMessageTooLargeIsRefused(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", maxBodyBytes)})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAdminServesProfiles(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{})
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=1"} {
+		if got := run.do(t, http.MethodGet, run.admin+path, ""); got.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", path, got.StatusCode)
+		}
+		if got := run.do(t, http.MethodGet, run.rest+path, ""); got.StatusCode != http.StatusNotFound {
+			t.Errorf("%s on the REST listener: %d", path, got.StatusCode)
+		}
+	}
+}
