@@ -1,0 +1,62 @@
+package pcclient
+
+import (
+	"errors"
+	"net/http"
+	"time"
+)
+
+// classify says what an answer of Partner Center means for op. It returns nil
+// for a 200, whose body is then read; no other status is ever a success.
+func classify(op Op, resp *http.Response, body []byte, now time.Time) *APIError {
+	said := decodeFault(body)
+	fail := &APIError{Op: op, Status: resp.StatusCode, Code: said.code, final: said.final}
+	switch status := resp.StatusCode; {
+	case status == http.StatusOK:
+		return nil
+	case status == http.StatusTooManyRequests:
+		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
+		fail.RetryAfter = retryAfter(resp.Header, now)
+	case status == http.StatusUnauthorized:
+		fail.Class, fail.Reason = ClassCredentials, ReasonUnauthorized
+	case serverFailed(status):
+		fail.Class, fail.Reason = ClassUnavailable, ReasonServerError
+		if status == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
+			fail.RetryAfter = retryAfter(resp.Header, now)
+		}
+	case status == http.StatusNotFound && said.code == codeNoAccountStatus && op == OpValidationStatus:
+		fail.Reason = reasonNoStatus
+	case status == http.StatusNotFound && said.code == codeTenantNotFound:
+		fail.Class, fail.Reason = ClassNotFound, ReasonNotFound
+	case status == http.StatusForbidden && said.code == codeCustomerNotServed:
+		fail.Class, fail.Reason = ClassNotServed, ReasonNotServed
+	case status == http.StatusForbidden && said.readable:
+		fail.Class, fail.Reason = ClassCredentials, ReasonForbidden
+	case status == http.StatusForbidden:
+		fail.Reason = ReasonUnreadable
+	default:
+		fail.Reason = ReasonUnexpected
+	}
+	return fail
+}
+
+// serverFailed reports a status that says that the far side could not answer
+// now. 501 says that it never will.
+func serverFailed(status int) bool {
+	return status == http.StatusRequestTimeout ||
+		status >= 500 && status <= 599 && status != http.StatusNotImplemented
+}
+
+// unanswered reports whether an exchange brought no complete answer. A status
+// that says everything by itself is an answer although its body is missing.
+func unanswered(resp *http.Response, err error) bool {
+	var unreadable unreadableError
+	switch {
+	case err == nil || errors.As(err, &unreadable):
+		return false
+	case resp == nil:
+		return true
+	}
+	status := resp.StatusCode
+	return status != http.StatusTooManyRequests && status != http.StatusUnauthorized && !serverFailed(status)
+}

@@ -1,0 +1,118 @@
+package pcclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// userAgent names us to both hosts.
+const userAgent = "eligibilityd"
+
+// Client asks Partner Center. It is safe for concurrent use.
+type Client struct {
+	baseURL        string
+	flow           Flow
+	attemptTimeout time.Duration
+	now            func() time.Time
+	log            *zap.Logger
+	transport      http.RoundTripper
+	throttle       *throttle
+	tokens         *tokens
+	metrics        *metrics
+}
+
+// New builds a Client. It makes no call and reads no file, so that a start
+// depends on nobody; it fails on a Config that cannot work, with every fault
+// at once, and if a metric's name is taken.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	transport := cfg.Transport
+	if transport == nil {
+		transport = newTransport(cfg.AttemptTimeout)
+	}
+	throttle := newThrottle(cfg.Now, cfg.BudgetPerMinute)
+	metrics, err := newMetrics(cfg.Registerer, throttle)
+	if err != nil {
+		return nil, fmt.Errorf("partner center: register metrics: %w", err)
+	}
+	return &Client{
+		baseURL:        cfg.BaseURL,
+		flow:           cfg.Flow,
+		attemptTimeout: cfg.AttemptTimeout,
+		now:            cfg.Now,
+		log:            cfg.Logger,
+		transport:      transport,
+		throttle:       throttle,
+		tokens: &tokens{
+			login:   newLogin(cfg, transport, metrics),
+			now:     cfg.Now,
+			log:     cfg.Logger,
+			metrics: metrics,
+		},
+		metrics: metrics,
+	}, nil
+}
+
+// ValidationStatus asks for the account validation status of a customer, a
+// GUID in the form 8-4-4-4-12. It makes at most three requests, replays after a
+// renewed token apart, and never outlives ctx. It returns ErrCustomerID for
+// another form of ID, without a call, and an *APIError for every question that
+// was not answered; with FlowAppOnly always one of ClassCredentials. "No
+// status" (404, code 600074) is an answer.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status
+// (read 2026-11-21)
+func (c *Client) ValidationStatus(ctx context.Context, customerID string) (ValidationStatus, Call, error) {
+	if c.flow == FlowAppOnly {
+		return ValidationStatus{}, Call{}, &APIError{Op: OpValidationStatus, Class: ClassCredentials, Reason: ReasonAppOnly}
+	}
+	var status ValidationStatus
+	call, err := c.do(ctx, OpValidationStatus, customerID, "/validationStatus?type=account", func(body []byte) (err error) {
+		status, err = decodeValidationStatus(body)
+		return err
+	})
+	var fail *APIError
+	switch {
+	case err == nil:
+		return status, call, nil
+	case errors.As(err, &fail) && fail.Reason == reasonNoStatus:
+		return ValidationStatus{None: true}, call, nil
+	default:
+		return ValidationStatus{}, call, err
+	}
+}
+
+// Qualifications asks for the qualifications of a customer, as ValidationStatus
+// asks for the account; it works with either flow. A customer without any has
+// an empty list.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/get-customer-qualification-asynchronous
+// (read 2026-11-21)
+func (c *Client) Qualifications(ctx context.Context, customerID string) ([]Qualification, Call, error) {
+	var held []Qualification
+	call, err := c.do(ctx, OpQualifications, customerID, "/qualifications", func(body []byte) (err error) {
+		held, err = decodeQualifications(body)
+		return err
+	})
+	if err != nil {
+		return nil, call, err
+	}
+	return held, call, nil
+}
+
+// Token waits until there is an access token, asking the login host for one if
+// need be. It returns an *APIError, or nil.
+func (c *Client) Token(ctx context.Context) error {
+	if _, fail := c.tokens.get(ctx); fail != nil {
+		return fail
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package pcclient
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// The defaults of [Config].
+const (
+	DefaultAttemptTimeout  = 3 * time.Second
+	DefaultBudgetPerMinute = 400
+)
+
+// Flow is how the client proves who it is.
+type Flow uint8
+
+const (
+	// FlowAppUser acts for the user who once consented, by a refresh token
+	// (Microsoft's secure application model). Both resources accept it.
+	FlowAppUser Flow = iota
+	// FlowAppOnly acts for the application alone. Partner Center refuses it
+	// for the account status; qualifications work.
+	FlowAppOnly
+)
+
+// Config says whom to ask, as whom, and within which limits.
+type Config struct {
+	// BaseURL is Partner Center's root, such as
+	// "https://api.partnercenter.microsoft.com". Required; http for loopback only.
+	BaseURL string
+	// Authority is the login host's root, such as
+	// "https://login.microsoftonline.com". Required; http for loopback only.
+	Authority string
+	// TenantID is the partner's own tenant, a GUID or a domain name. Required.
+	TenantID string
+	// ClientID is the application's ID. Required.
+	ClientID string
+	// ClientSecret is the application's secret. Required.
+	ClientSecret string
+	// Audience is whom tokens are for, such as
+	// "https://api.partnercenter.microsoft.com". Required. It depends on the
+	// cloud, not on BaseURL.
+	Audience string
+	// Flow is FlowAppUser unless set.
+	Flow Flow
+	// RefreshTokenFile holds the refresh token and nothing else; it is read
+	// before every renewal and rewritten when the login host sends a new one.
+	// Required for FlowAppUser, ignored otherwise.
+	RefreshTokenFile string
+	// AttemptTimeout limits one HTTP attempt, its body included. Zero means
+	// DefaultAttemptTimeout.
+	AttemptTimeout time.Duration
+	// BudgetPerMinute is how many requests a minute this process may make to
+	// Partner Center, a tenth of it at once. Replays count, token requests do
+	// not. Zero means DefaultBudgetPerMinute.
+	BudgetPerMinute int
+
+	// Now is the clock for expiries, pauses and the budget; nil means time.Now.
+	Now func() time.Time
+	// Logger is for what no caller is told; nil means none.
+	Logger *zap.Logger
+	// Transport carries the requests to both hosts; nil means an own
+	// *http.Transport with explicit limits.
+	Transport http.RoundTripper
+	// Registerer takes the metrics; nil means that they go nowhere.
+	Registerer prometheus.Registerer
+}
+
+// Validate returns every fault of the configuration at once. It reads no file.
+// No error contains a secret.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("partner center: "+format, args...))
+	}
+	if err := checkRoot(c.BaseURL); err != nil {
+		fault("base URL: %w", err)
+	}
+	if err := checkRoot(c.Authority); err != nil {
+		fault("authority: %w", err)
+	}
+	if strings.Trim(c.TenantID, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") != "" || strings.Trim(c.TenantID, ".") == "" {
+		fault("tenant ID: must be a GUID or a domain name")
+	}
+	if c.ClientID == "" {
+		fault("client ID: is missing")
+	}
+	if c.ClientSecret == "" {
+		fault("client secret: is missing")
+	}
+	if err := checkAudience(c.Audience); err != nil {
+		fault("audience: %w", err)
+	}
+	switch c.Flow {
+	case FlowAppUser:
+		if c.RefreshTokenFile == "" {
+			fault("refresh token file: is missing")
+		}
+	case FlowAppOnly:
+	default:
+		fault("flow: %d is unknown", c.Flow)
+	}
+	if c.AttemptTimeout < 0 {
+		fault("attempt timeout: must not be negative")
+	}
+	if c.BudgetPerMinute < 0 {
+		fault("budget per minute: must not be negative")
+	}
+	return errors.Join(faults...)
+}
+
+// checkRoot accepts an absolute https URL without credentials, query and
+// fragment, and the same with http for loopback hosts: a bearer token or a
+// secret must not cross a network in clear text.
+func checkRoot(root string) error {
+	u, err := url.Parse(root)
+	if err != nil {
+		return errors.New("is no URL") // err repeats the URL, which may hold credentials
+	}
+	switch {
+	case u.Hostname() == "":
+		return errors.New("must be an absolute URL")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("must start with https://")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return errors.New("must start with https:// unless the host is loopback")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return errors.New("must hold neither credentials nor a query nor a fragment")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// checkAudience refuses the audience of the retired directory API: the login
+// host still issues such tokens, and Partner Center refuses them.
+//
+// Source: https://learn.microsoft.com/partner-center/developer/deprecate-azure-active-directory-graph-token
+// (read 2026-11-21)
+func checkAudience(audience string) error {
+	u, err := url.Parse(audience)
+	if err != nil || audience == "" {
+		return errors.New("must be a URI")
+	}
+	switch strings.ToLower(u.Hostname()) {
+	case "graph.windows.net", "graph.chinacloudapi.cn":
+		return errors.New("is retired; use Partner Center's own")
+	}
+	return nil
+}
+
+// withDefaults fills in what the zero values stand for.
+func (c Config) withDefaults() Config {
+	c.BaseURL = strings.TrimRight(c.BaseURL, "/")
+	c.Authority = strings.TrimRight(c.Authority, "/")
+	c.Audience = strings.TrimRight(c.Audience, "/")
+	if c.AttemptTimeout == 0 {
+		c.AttemptTimeout = DefaultAttemptTimeout
+	}
+	if c.BudgetPerMinute == 0 {
+		c.BudgetPerMinute = DefaultBudgetPerMinute
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return c
+}

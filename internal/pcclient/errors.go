@@ -1,0 +1,178 @@
+package pcclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// ErrCustomerID says that a customer ID is not a GUID in the form 8-4-4-4-12.
+// No call is made for it.
+var ErrCustomerID = errors.New("partner center: customer ID is not a hyphenated GUID")
+
+// Op names what was asked, in errors and metrics.
+type Op string
+
+// The operations. OpToken is asked of the login host, the others of Partner Center.
+const (
+	OpToken            Op = "token"
+	OpValidationStatus Op = "validation_status"
+	OpQualifications   Op = "qualifications"
+)
+
+// Class says what an [APIError] means for whoever waits for the answer. The
+// zero value is the least that can be said of a failure.
+type Class uint8
+
+// The classes.
+const (
+	// ClassInvalidResponse: an answer that the rules cannot read.
+	ClassInvalidResponse Class = iota
+	// ClassUnavailable: no complete answer in time, or a failure of the far side.
+	ClassUnavailable
+	// ClassThrottled: either host asked for a pause, or the own budget is spent.
+	ClassThrottled
+	// ClassCredentials: either host refuses our credentials. Somebody must act.
+	ClassCredentials
+	// ClassNotFound: Partner Center knows no such tenant (404, code 60003).
+	ClassNotFound
+	// ClassNotServed: this partner does not serve that customer (403, code 20002).
+	ClassNotServed
+)
+
+// String returns the class's name for logs.
+func (c Class) String() string {
+	switch c {
+	case ClassUnavailable:
+		return "unavailable"
+	case ClassThrottled:
+		return "throttled"
+	case ClassCredentials:
+		return "credentials"
+	case ClassNotFound:
+		return "not_found"
+	case ClassNotServed:
+		return "not_served"
+	default:
+		return "invalid_response"
+	}
+}
+
+// Reason says more closely what happened. It comes from a closed set and
+// serves as a metric label.
+type Reason string
+
+// The reasons of failures.
+const (
+	ReasonConnection   Reason = "connection"    // no complete answer: the connection failed
+	ReasonTimeout      Reason = "timeout"       // no complete answer in time
+	ReasonCanceled     Reason = "canceled"      // the caller left
+	ReasonServerError  Reason = "server_error"  // 408 or 5xx except 501
+	ReasonThrottled    Reason = "throttled"     // 429
+	ReasonPaused       Reason = "paused"        // no call: a 429's Retry-After runs
+	ReasonBudget       Reason = "budget"        // no call: the own budget is spent
+	ReasonUnauthorized Reason = "unauthorized"  // 401
+	ReasonForbidden    Reason = "forbidden"     // 403 with a readable error body
+	ReasonAppOnly      Reason = "app_only"      // no call: needs FlowAppUser
+	ReasonNotFound     Reason = "not_found"     // 404, code 60003
+	ReasonNotServed    Reason = "not_served"    // 403, code 20002
+	ReasonUnreadable   Reason = "unreadable"    // a body that the rules cannot read
+	ReasonUnexpected   Reason = "unexpected"    // a status that the rules do not know
+	ReasonRefused      Reason = "refused"       // the login host refused, or gave no usable token
+	ReasonRefreshToken Reason = "refresh_token" // no call: there is no refresh token to read
+
+	// reasonNoStatus is an answer: 404 with code 600074 about an account.
+	reasonNoStatus Reason = "no_status"
+)
+
+// APIError is a question that Partner Center or the login host did not answer.
+type APIError struct {
+	// Op is the request that failed: OpToken where it was the login host's.
+	Op     Op
+	Class  Class
+	Reason Reason
+	// Status is the HTTP status, 0 where no answer came.
+	Status int
+	// Code is Partner Center's error code in decimal digits, or the login
+	// host's error word if it is a published one; empty where there is none.
+	Code string
+	// RequestID and CorrelationID are what Microsoft support asks for.
+	RequestID     string
+	CorrelationID string
+	// RetryAfter is when asking again may help; 0 means unknown.
+	RetryAfter time.Duration
+	// Attempts counts the requests made to Partner Center for this fetch.
+	Attempts int
+	// Err is the cause, free of what the answer said; may be nil.
+	Err error
+
+	// final forbids a replay.
+	final bool
+	// aadsts are the login host's own numbers, for the log.
+	aadsts []int
+}
+
+// Error describes the failure in one line that is free of secrets and of the
+// far side's text.
+func (e *APIError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "partner center: %s: %s", e.Op, e.Reason)
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ", status %d", e.Status)
+	}
+	if e.Code != "" {
+		fmt.Fprintf(&b, ", code %s", e.Code)
+	}
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, ", %d attempts", e.Attempts)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *APIError) Unwrap() error { return e.Err }
+
+// errProtocol stands for a failure whose own text may repeat what the far
+// side sent, such as a malformed status line.
+var errProtocol = errors.New("answer is not HTTP")
+
+// transportFailure classifies an exchange that brought no complete answer.
+// ctx is the caller's, which tells its leaving from our own limits.
+func transportFailure(ctx context.Context, op Op, err error) *APIError {
+	fail := &APIError{Op: op, Class: ClassUnavailable, Reason: ReasonConnection, Err: errProtocol}
+	var (
+		timeout     net.Error
+		operation   *net.OpError
+		lookup      *net.DNSError
+		certificate *tls.CertificateVerificationError
+		alert       tls.AlertError
+		record      tls.RecordHeaderError
+	)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		fail.Reason, fail.Err = ReasonCanceled, context.Canceled
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		fail.Reason, fail.Err = ReasonTimeout, context.DeadlineExceeded
+	case errors.As(err, &lookup):
+		fail.Err = lookup
+	case errors.As(err, &certificate):
+		fail.Err = certificate
+	case errors.As(err, &operation):
+		fail.Err = operation
+	case errors.As(err, &alert):
+		fail.Err = alert
+	case errors.As(err, &record):
+		fail.Err = record
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		fail.Err = io.ErrUnexpectedEOF
+	}
+	return fail
+}

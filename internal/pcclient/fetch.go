@@ -1,0 +1,194 @@
+package pcclient
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+// Call describes what a fetch did, whether it succeeded or not.
+type Call struct {
+	// Attempts counts HTTP requests to Partner Center, replays included.
+	Attempts int
+	// Status is the last HTTP status, 0 where no complete answer came.
+	Status int
+	// CorrelationID is the fetch's MS-CorrelationId, RequestID the
+	// MS-RequestId of its last request; what Microsoft support asks for.
+	CorrelationID string
+	RequestID     string
+}
+
+// fetch is one question on its way: the one path that both resources take. It
+// belongs to one goroutine.
+type fetch struct {
+	*Client
+	op   Op
+	url  string
+	read func(body []byte) error
+
+	call      Call
+	requestID string // empty: the next attempt needs a new one
+	renewed   bool   // a 401 was answered with a new token
+}
+
+// do asks for one resource of one customer and has read decode the body of a
+// 200. resource is the part of the path behind the customer.
+func (c *Client) do(ctx context.Context, op Op, customerID, resource string, read func([]byte) error) (Call, error) {
+	if id, err := uuid.Parse(customerID); err != nil || id.String() != strings.ToLower(customerID) {
+		return Call{}, ErrCustomerID
+	}
+	f := &fetch{
+		Client: c,
+		op:     op,
+		url:    c.baseURL + "/v1/customers/" + strings.ToLower(customerID) + resource,
+		read:   read,
+		call:   Call{CorrelationID: uuid.NewString()},
+	}
+	fail := f.run(ctx)
+	c.metrics.fetch(op, fail)
+	if fail == nil {
+		return f.call, nil
+	}
+	fail.CorrelationID = f.call.CorrelationID
+	fail.RequestID = f.call.RequestID
+	fail.Attempts = f.call.Attempts
+	return f.call, fail
+}
+
+// run makes attempts until one settles the question.
+func (f *fetch) run(ctx context.Context) *APIError {
+	for {
+		token, fail := f.admit(ctx)
+		if fail != nil {
+			return fail
+		}
+		fail = f.attempt(ctx, token)
+		if fail == nil {
+			return nil
+		}
+		delay, again := f.replay(ctx, fail, token)
+		if !again {
+			return fail
+		}
+		f.log.Debug("request to partner center is replayed",
+			zap.String("op", string(f.op)), zap.String("reason", string(fail.Reason)),
+			zap.Int("status", fail.Status), zap.Int("attempts", f.call.Attempts), zap.Duration("delay", delay),
+			zap.String("ms_correlation_id", f.call.CorrelationID), zap.Error(fail.Err))
+		f.metrics.retries.WithLabelValues(string(f.op)).Inc()
+		if !sleep(ctx, delay) {
+			return transportFailure(ctx, f.op, ctx.Err())
+		}
+	}
+}
+
+// admit gets what a request needs: no pause running, a token, and a share of
+// the budget. The pause is asked twice, as it may begin while we wait.
+func (f *fetch) admit(ctx context.Context) (accessToken, *APIError) {
+	if left := f.throttle.paused(); left > 0 {
+		return accessToken{}, f.refused(ReasonPaused, left)
+	}
+	token, fail := f.tokens.get(ctx)
+	if fail != nil {
+		return accessToken{}, fail
+	}
+	if wait, ok := f.throttle.take(ctx); !ok {
+		return accessToken{}, f.refused(ReasonBudget, wait)
+	}
+	if left := f.throttle.paused(); left > 0 {
+		return accessToken{}, f.refused(ReasonPaused, left)
+	}
+	return token, nil
+}
+
+func (f *fetch) refused(reason Reason, wait time.Duration) *APIError {
+	f.metrics.refusals.WithLabelValues(string(reason)).Inc()
+	return &APIError{Op: f.op, Class: ClassThrottled, Reason: reason, RetryAfter: wait}
+}
+
+// attempt makes one request and reads the answer.
+func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
+	attemptCtx, cancel := context.WithTimeout(ctx, f.attemptTimeout)
+	defer cancel()
+	req, err := f.request(attemptCtx, token)
+	if err != nil { // Validate and the escaping leave nothing to fail
+		return &APIError{Op: f.op, Class: ClassInvalidResponse, Reason: ReasonUnexpected}
+	}
+	f.call.Attempts++
+	f.call.Status = 0
+	start := time.Now()
+	resp, body, err := exchange(f.transport, req)
+	fail := f.judge(ctx, resp, body, err)
+	f.metrics.request(f.op, fail, time.Since(start))
+	return fail
+}
+
+// judge turns the outcome of an exchange into a failure or reads its body.
+func (f *fetch) judge(ctx context.Context, resp *http.Response, body []byte, err error) *APIError {
+	if unanswered(resp, err) {
+		return transportFailure(ctx, f.op, err)
+	}
+	f.requestID = "" // answered: the next request is another one
+	f.call.Status = resp.StatusCode
+	fail := classify(f.op, resp, body, f.now())
+	if fail != nil {
+		if fail.Reason == ReasonThrottled {
+			f.throttle.pause(fail.RetryAfter)
+		}
+		return fail
+	}
+	if err == nil {
+		err = f.read(body)
+	}
+	if err != nil {
+		return &APIError{Op: f.op, Class: ClassInvalidResponse, Reason: ReasonUnreadable, Status: resp.StatusCode, Err: err}
+	}
+	return nil
+}
+
+// request builds one request. MS-RequestId stays the same while no answer has
+// come and is new after one; MS-CorrelationId belongs to the fetch. X-Locale
+// is not sent: it would translate the words that the rules compare.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/headers
+// (read 2026-11-21)
+func (f *fetch) request(ctx context.Context, token accessToken) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	if f.requestID == "" {
+		f.requestID = uuid.NewString()
+	}
+	f.call.RequestID = f.requestID
+	req.Header = http.Header{
+		"Authorization":                {"Bearer " + token.value},
+		"Accept":                       {"application/json"},
+		"User-Agent":                   {userAgent},
+		"MS-CorrelationId":             {f.call.CorrelationID},
+		"MS-RequestId":                 {f.requestID},
+		"MS-Contract-Version":          {"v1"},
+		"MS-PartnerCenter-Application": {userAgent},
+	}
+	return req, nil
+}
+
+// replay decides whether another attempt may help and is allowed, and after
+// which delay. A 429 is never replayed: the pause holds for everybody.
+func (f *fetch) replay(ctx context.Context, fail *APIError, token accessToken) (delay time.Duration, again bool) {
+	switch {
+	case fail.Reason == ReasonUnauthorized && f.renewed:
+		f.tokens.renewalWasFruitless()
+		return 0, false
+	case fail.Reason == ReasonUnauthorized:
+		f.renewed = f.tokens.replace(token)
+		return 0, f.renewed
+	case fail.Class != ClassUnavailable || fail.final || f.call.Attempts >= maxAttempts:
+		return 0, false
+	}
+	delay = replayDelay(fail, f.call.Attempts)
+	return delay, timeFor(ctx, delay)
+}

@@ -1,0 +1,128 @@
+package pcclient
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what is asked of both hosts. It exists whether or not somebody
+// collects it.
+type metrics struct {
+	fetches     *prometheus.CounterVec
+	requests    *prometheus.HistogramVec
+	retries     *prometheus.CounterVec
+	refusals    *prometheus.CounterVec
+	tokens      *prometheus.CounterVec
+	credentials prometheus.Gauge
+	unstored    prometheus.Gauge
+	storeFaults prometheus.Counter
+}
+
+// outcomeOK is the outcome of what went well; the others are reasons.
+const outcomeOK = "ok"
+
+func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics, error) {
+	const prefix = "eligibility_partner_center_"
+	m := &metrics{
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "fetches_total",
+			Help: "Questions to Partner Center, replays not counted apart, by operation and outcome.",
+		}, []string{"op", "outcome"}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    prefix + "request_duration_seconds",
+			Help:    "Duration of single HTTP requests to Partner Center, by operation and outcome.",
+			Buckets: []float64{.025, .05, .1, .2, .4, .8, 1.6, 3.2, 10},
+		}, []string{"op", "outcome"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "retries_total",
+			Help: "Requests to Partner Center that replayed an earlier one.",
+		}, []string{"op"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "refusals_total",
+			Help: "Questions that were not sent, because a Retry-After runs (paused) or the own budget is spent (budget).",
+		}, []string{"reason"}),
+		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: prefix + "token_renewals_total",
+			Help: "Renewals of the access token by outcome.",
+		}, []string{"outcome"}),
+		credentials: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: prefix + "credentials_alert",
+			Help: "1 while the last word of either host was that it refuses our credentials. Somebody must act.",
+		}),
+		unstored: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: prefix + "refresh_token_unstored",
+			Help: "1 while the newest refresh token is in memory only and would be lost by a restart. Somebody must act.",
+		}),
+		storeFaults: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "refresh_token_store_failures_total",
+			Help: "Rotated refresh tokens that could not be stored.",
+		}),
+	}
+	for _, op := range []Op{OpValidationStatus, OpQualifications} {
+		m.fetches.WithLabelValues(string(op), outcomeOK)
+		m.requests.WithLabelValues(string(op), outcomeOK)
+		m.retries.WithLabelValues(string(op))
+	}
+	for _, reason := range []Reason{ReasonPaused, ReasonBudget} {
+		m.refusals.WithLabelValues(string(reason))
+	}
+	m.tokens.WithLabelValues(outcomeOK)
+	if registerer == nil {
+		return m, nil
+	}
+	var faults []error
+	for _, collector := range []prometheus.Collector{
+		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "pause_seconds",
+			Help: "What is left of the pause that a 429 asked for.",
+		}, func() float64 { return throttle.paused().Seconds() }),
+	} {
+		faults = append(faults, registerer.Register(collector))
+	}
+	return m, errors.Join(faults...)
+}
+
+func outcome(fail *APIError) string {
+	if fail == nil || fail.Reason == reasonNoStatus {
+		return outcomeOK
+	}
+	return string(fail.Reason)
+}
+
+// request counts one request and how long it took.
+func (m *metrics) request(op Op, fail *APIError, took time.Duration) {
+	m.requests.WithLabelValues(string(op), outcome(fail)).Observe(took.Seconds())
+}
+
+// fetch counts a question that was answered or given up.
+func (m *metrics) fetch(op Op, fail *APIError) {
+	m.fetches.WithLabelValues(string(op), outcome(fail)).Inc()
+	if fail == nil || fail.Class != ClassCredentials {
+		if fail == nil || fail.Status != 0 && fail.Op != OpToken {
+			m.credentials.Set(0)
+		}
+		return
+	}
+	m.credentials.Set(1)
+}
+
+// token counts a renewal of the token.
+func (m *metrics) token(fail *APIError) {
+	m.tokens.WithLabelValues(outcome(fail)).Inc()
+	if fail != nil && fail.Class == ClassCredentials {
+		m.credentials.Set(1)
+	}
+}
+
+// stored notes whether the newest refresh token is where a restart finds it.
+func (m *metrics) stored(ok bool) {
+	if ok {
+		m.unstored.Set(0)
+		return
+	}
+	m.storeFaults.Inc()
+	m.unstored.Set(1)
+}

@@ -1,0 +1,100 @@
+package pcclient
+
+import (
+	"context"
+	"errors"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// Source gives what a [Client] was told as evidence. It is safe for concurrent
+// use.
+type Source struct{ client *Client }
+
+var _ eligibility.Source = (*Source)(nil)
+
+// NewSource returns a Source that asks client.
+func NewSource(client *Client) *Source { return &Source{client: client} }
+
+// Fetch implements eligibility.Source.
+func (s *Source) Fetch(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	evidence := eligibility.Evidence{Facet: facet}
+	var call Call
+	var err error
+	if facet == eligibility.FacetQualifications {
+		var held []Qualification
+		held, call, err = s.client.Qualifications(ctx, id.String())
+		evidence.Qualifications = qualifications(held)
+	} else {
+		var status ValidationStatus
+		status, call, err = s.client.ValidationStatus(ctx, id.String())
+		evidence.Status, evidence.StatusText = accountStatus(status), status.Status
+	}
+	if err != nil {
+		evidence, err = judge(facet, err, eligibility.Call(call))
+	}
+	evidence.CorrelationID = call.CorrelationID
+	return evidence, eligibility.Call(call), err
+}
+
+func accountStatus(status ValidationStatus) eligibility.AccountStatus {
+	switch {
+	case status.None:
+		return eligibility.AccountStatusNone
+	case status.Status == "": // no answer
+		return eligibility.AccountStatusUnspecified
+	default:
+		return eligibility.ParseAccountStatus(status.Status)
+	}
+}
+
+// qualifications leaves out "None", which says that none is held.
+func qualifications(items []Qualification) []eligibility.Qualification {
+	var held []eligibility.Qualification
+	for _, item := range items {
+		kind, isHeld := eligibility.ParseQualificationType(item.Type)
+		if !isHeld {
+			continue
+		}
+		held = append(held, eligibility.Qualification{
+			Type:               kind,
+			TypeText:           item.Type,
+			VettingStatus:      eligibility.ParseVettingStatus(item.VettingStatus),
+			VettingStatusText:  item.VettingStatus,
+			VettingReason:      item.VettingReason,
+			VettingCreatedTime: item.VettingCreatedTime,
+		})
+	}
+	return held
+}
+
+// judge turns a failed question into evidence where it is an answer, that there
+// is no such customer or that it is not ours, and into the domain's error
+// otherwise.
+func judge(facet eligibility.Facet, err error, call eligibility.Call) (eligibility.Evidence, error) {
+	evidence := eligibility.Evidence{Facet: facet}
+	failure := &eligibility.Error{Kind: eligibility.KindInternal, Call: call, Err: err}
+	var fail *APIError
+	if !errors.As(err, &fail) {
+		return evidence, failure
+	}
+	failure.RetryAfter = fail.RetryAfter
+	switch fail.Class {
+	case ClassNotFound:
+		evidence.Absence = eligibility.AbsenceNotFound
+		return evidence, nil
+	case ClassNotServed:
+		evidence.Absence = eligibility.AbsenceNotServed
+		return evidence, nil
+	case ClassUnavailable:
+		failure.Kind = eligibility.KindUnavailable
+	case ClassThrottled:
+		failure.Kind = eligibility.KindThrottled
+	case ClassCredentials:
+		failure.Kind = eligibility.KindCredentials
+		failure.RetryAfter = 0
+	case ClassInvalidResponse:
+		failure.Kind = eligibility.KindInvalidResponse
+	}
+	return evidence, failure
+}

@@ -1,0 +1,175 @@
+package pcclient
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// earlyRefresh is how long before its end a token is renewed while it
+	// still serves; a shorter-lived token in the last quarter of its life.
+	earlyRefresh = 5 * time.Minute
+	// tokenTimeout bounds one renewal, replays included. It belongs to no caller.
+	tokenTimeout = 10 * time.Second
+	// tokenPause is how long the login host is left alone after it refused a
+	// request, after a renewal that cured nothing, and after an early renewal
+	// that failed.
+	tokenPause = 30 * time.Second
+)
+
+// accessToken is one token and its life. The zero value is none.
+type accessToken struct {
+	value   string
+	renewAt time.Time
+	endsAt  time.Time
+}
+
+// tokens hands out access tokens. One renewal at a time serves any number of
+// waiters, each of which leaves with its own context; a token that still serves
+// keeps nobody waiting.
+type tokens struct {
+	login   *login
+	now     func() time.Time
+	log     *zap.Logger
+	metrics *metrics
+
+	mu      sync.Mutex
+	current accessToken // guarded by mu
+	renewal *renewal    // under way, or nil; guarded by mu
+	refused *APIError   // the last refusal; answers until askAgain; guarded by mu
+	// askAgain is when the login host may be asked again after a refusal or
+	// an early renewal that failed; replaceAgain is when a 401 may lead to a
+	// renewal again. Guarded by mu.
+	askAgain     time.Time
+	replaceAgain time.Time
+}
+
+// renewal is one token request. token and fail are written before done is
+// closed and read after.
+type renewal struct {
+	done  chan struct{}
+	token accessToken
+	fail  *APIError
+}
+
+// get returns a token that serves, waiting for a renewal if there is none.
+func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
+	t.mu.Lock()
+	now := t.now()
+	if t.current.value != "" && now.Before(t.current.endsAt) {
+		token := t.current
+		if !now.Before(token.renewAt) && t.renewal == nil && !now.Before(t.askAgain) {
+			t.renew(ctx)
+		}
+		t.mu.Unlock()
+		return token, nil
+	}
+	if t.refused != nil && now.Before(t.askAgain) {
+		fail := *t.refused
+		if fail.Class == ClassThrottled {
+			fail.RetryAfter = t.askAgain.Sub(now)
+		}
+		t.mu.Unlock()
+		return accessToken{}, &fail
+	}
+	if t.renewal == nil {
+		t.renew(ctx)
+	}
+	waiting := t.renewal
+	t.mu.Unlock()
+	select {
+	case <-waiting.done:
+		if waiting.fail != nil {
+			fail := *waiting.fail // each caller adds its own call to it
+			return accessToken{}, &fail
+		}
+		return waiting.token, nil
+	case <-ctx.Done():
+		return accessToken{}, transportFailure(ctx, OpToken, ctx.Err())
+	}
+}
+
+// replace forgets a token that Partner Center refused, and reports whether
+// another may cure that: not while the last one that was fetched for this
+// reason is known to have cured nothing.
+func (t *tokens) replace(refused accessToken) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current.value != refused.value {
+		return true
+	}
+	if t.now().Before(t.replaceAgain) {
+		return false
+	}
+	t.current = accessToken{}
+	return true
+}
+
+// renewalWasFruitless notes that a new token was refused as well.
+func (t *tokens) renewalWasFruitless() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.replaceAgain = t.now().Add(tokenPause)
+}
+
+// renew starts a renewal, which keeps ctx's values and not its end. t.mu is held.
+func (t *tokens) renew(ctx context.Context) {
+	r := &renewal{done: make(chan struct{})}
+	t.renewal = r
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+		defer cancel()
+		r.token, r.fail = t.login.token(ctx)
+		t.settle(r)
+		close(r.done)
+	}()
+}
+
+// settle takes the result of a renewal.
+func (t *tokens) settle(r *renewal) {
+	t.metrics.token(r.fail)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.renewal, t.refused = nil, nil
+	if r.fail == nil {
+		t.current = r.token
+		return
+	}
+	t.log.Warn(advice(r.fail), zap.String("reason", string(r.fail.Reason)), zap.Int("status", r.fail.Status),
+		zap.String("login_error", r.fail.Code), zap.Ints("aadsts", r.fail.aadsts), zap.Error(r.fail.Err))
+	switch {
+	case r.fail.Class == ClassThrottled:
+		t.refused, t.askAgain = r.fail, t.now().Add(r.fail.RetryAfter)
+	case r.fail.Class == ClassCredentials:
+		t.refused, t.askAgain = r.fail, t.now().Add(tokenPause)
+	case t.current.value != "":
+		t.askAgain = t.now().Add(tokenPause)
+	}
+}
+
+// advice is the log's message for a class of token failure: what to do.
+func advice(fail *APIError) string {
+	switch {
+	case fail.Reason == ReasonRefreshToken:
+		return "no refresh token: put one into partner_center.refresh_token_file"
+	case fail.Class == ClassThrottled:
+		return "login host asks for a pause; waiting for its Retry-After"
+	case fail.Class != ClassCredentials:
+		return "login host gave no token; will be asked again"
+	}
+	switch fail.Code {
+	case "invalid_grant", "interaction_required":
+		return "login host refuses the refresh token: consent again, with MFA, and store the new refresh token"
+	case "invalid_client":
+		return "login host refuses the client secret: check it and its expiry in the app registration"
+	case "unauthorized_client", "invalid_resource", "invalid_scope":
+		return "login host refuses the application: check its permissions, its consent and partner_center.audience"
+	case "invalid_request":
+		return "login host does not understand the request: check partner_center.tenant_id, client_id and authority"
+	default:
+		return "login host refuses to give a token: check the partner_center section"
+	}
+}
