@@ -11,7 +11,7 @@ for package in $packages; do
 	for target in $(sed -n '/^Fuzz/p' <<<"$listed"); do
 		found=$((found + 1))
 		echo "== $package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 2s "$package"
 	done
 done
 echo "$found fuzz targets ran for $time each"

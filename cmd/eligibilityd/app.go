@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+)
+
+// readyWithin is when the service reports itself ready although no token has
+// come: an outage of the login host must not stop a restart.
+const readyWithin = 10 * time.Second
+
+// app is the whole service, built and not yet listening.
+type app struct {
+	cfg     *config.Config
+	logger  *zap.Logger
+	client  *pcclient.Client
+	store   *cache.Store
+	service *eligibility.Service
+	server  *server.Server
+}
+
+// newApp builds the service. It makes no connection and opens no socket.
+func newApp(cfg *config.Config, logger *zap.Logger) (*app, error) {
+	registry := prometheus.NewRegistry()
+	if err := errors.Join(
+		registry.Register(collectors.NewGoCollector()),
+		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
+	); err != nil {
+		return nil, fmt.Errorf("register process metrics: %w", err)
+	}
+	client, err := pcclient.New(clientConfig(cfg, logger, registry))
+	if err != nil {
+		return nil, err
+	}
+	store, err := cache.New(cacheConfig(cfg, logger, registry))
+	if err != nil {
+		return nil, err
+	}
+	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg))
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	front, err := server.New(service, serverConfig(cfg, logger, registry))
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return &app{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front}, nil
+}
+
+func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
+	flow := pcclient.FlowAppUser
+	if cfg.PartnerCenter.Flow == config.FlowAppOnly {
+		flow = pcclient.FlowAppOnly
+	}
+	return pcclient.Config{
+		BaseURL:          cfg.PartnerCenter.BaseURL,
+		Authority:        cfg.PartnerCenter.Authority,
+		TenantID:         cfg.PartnerCenter.TenantID,
+		ClientID:         cfg.PartnerCenter.ClientID,
+		ClientSecret:     cfg.PartnerCenter.ClientSecret.Reveal(),
+		Audience:         cfg.PartnerCenter.Audience,
+		Flow:             flow,
+		RefreshTokenFile: cfg.PartnerCenter.RefreshTokenFile,
+		AttemptTimeout:   cfg.PartnerCenter.AttemptTimeout,
+		BudgetPerMinute:  cfg.PartnerCenter.BudgetPerMinute,
+		Logger:           logger.Named("pcclient"),
+		Registerer:       registerer,
+	}
+}
+
+func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
+	return cache.Config{
+		MaxEntries:  cfg.Cache.Local.MaxEntries,
+		LocalMaxAge: cfg.Cache.Local.MaxAge,
+		Redis: cache.RedisConfig{
+			Addresses:    cfg.Cache.Redis.Addresses,
+			Username:     cfg.Cache.Redis.Username,
+			Password:     cfg.Cache.Redis.Password.Reveal(),
+			DB:           cfg.Cache.Redis.DB,
+			KeyPrefix:    cfg.Cache.Redis.KeyPrefix,
+			Namespace:    namespace(cfg.PartnerCenter),
+			ReadTimeout:  cfg.Cache.Redis.ReadTimeout,
+			WriteTimeout: cfg.Cache.Redis.WriteTimeout,
+			PoolSize:     cfg.Cache.Redis.PoolSize,
+		},
+		Logger:     logger.Named("cache"),
+		Registerer: registerer,
+	}
+}
+
+// namespace tells the evidence of one partner at one Partner Center from all
+// others': what a simulator or another cloud said must never answer for it.
+func namespace(cfg config.PartnerCenter) string {
+	base := strings.TrimSuffix(strings.ToLower(cfg.BaseURL), "/")
+	return strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
+}
+
+func serviceConfig(cfg *config.Config) eligibility.Config {
+	age := func(a config.Age) eligibility.Age { return eligibility.Age{Fresh: a.Fresh, Usable: a.Usable} }
+	return eligibility.Config{
+		Ages: eligibility.Ages{
+			Allowed:                age(cfg.Cache.Ages.Allowed),
+			NoStatus:               age(cfg.Cache.Ages.NoStatus),
+			Pending:                age(cfg.Cache.Ages.Pending),
+			NotAllowed:             age(cfg.Cache.Ages.NotAllowed),
+			Qualifications:         age(cfg.Cache.Ages.Qualifications),
+			QualificationsInReview: age(cfg.Cache.Ages.QualificationsInReview),
+		},
+		NotReadyAllowed:     cfg.Policy.NotReady == config.NotReadyAllow,
+		BlockUndecidable:    cfg.Policy.WhenUndecidable == config.UndecidableBlock,
+		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
+	}
+}
+
+func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.Registry) server.Config {
+	v, c := buildVersion()
+	return server.Config{
+		Logger:          logger.Named("server"),
+		Registerer:      registry,
+		Gatherer:        registry,
+		DefaultTimeout:  cfg.Server.DefaultTimeout,
+		DrainPause:      cfg.Server.Drain,
+		ShutdownTimeout: cfg.Server.ShutdownTimeout,
+		Version:         v,
+		Commit:          c,
+	}
+}
+
+// listeners opens the three sockets of the configuration; on a failure, none.
+func listeners(ctx context.Context, cfg config.Server) (server.Listeners, error) {
+	grpc, grpcErr := listen(ctx, "server.grpc.address", cfg.GRPC.Address)
+	http, httpErr := listen(ctx, "server.http.address", cfg.HTTP.Address)
+	admin, adminErr := listen(ctx, "server.admin.address", cfg.Admin.Address)
+	opened := server.Listeners{GRPC: grpc, HTTP: http, Admin: admin}
+	if err := errors.Join(grpcErr, httpErr, adminErr); err != nil {
+		closeListeners(opened)
+		return server.Listeners{}, err
+	}
+	return opened, nil
+}
+
+func closeListeners(opened server.Listeners) {
+	if opened.GRPC != nil {
+		_ = opened.GRPC.Close()
+	}
+	if opened.HTTP != nil {
+		_ = opened.HTTP.Close()
+	}
+	if opened.Admin != nil {
+		_ = opened.Admin.Close()
+	}
+}
+
+// run serves until ctx ends and shuts down in order: the listeners and what is
+// in progress on them, then the fetches in the background, then Redis.
+func (a *app) run(ctx context.Context, on server.Listeners) error {
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var behind errgroup.Group
+	behind.Go(func() error { return a.service.Run(background) })
+	behind.Go(func() error {
+		a.awaitToken(background)
+		return nil
+	})
+	a.logger.Info("serving",
+		zap.Stringer("grpc", on.GRPC.Addr()), zap.Stringer("http", on.HTTP.Addr()), zap.Stringer("admin", on.Admin.Addr()))
+	err := a.server.Serve(ctx, on)
+	end()
+	err = errors.Join(err, behind.Wait(), a.store.Close())
+	a.logger.Info("stopped")
+	_ = a.logger.Sync() // standard error cannot be synced everywhere
+	return err
+}
+
+// awaitToken reports the service ready once the first token has come, or when
+// waiting longer would keep a restart from serving what it holds.
+func (a *app) awaitToken(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	defer a.server.SetReady()
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		err := a.client.Token(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			a.logger.Warn("no token from the login host yet; callers are answered from the cache until there is one", zap.Error(err))
+			return
+		}
+	}
+}

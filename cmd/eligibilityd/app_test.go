@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+)
+
+// usedElsewhere are the keys that do not pass through the four configurations
+// below: key → who reads it.
+var usedElsewhere = map[string]string{
+	"server.grpc.address":                    "listeners",
+	"server.http.address":                    "listeners",
+	"server.admin.address":                   "listeners",
+	"server.insecure":                        "config.Load, which refuses listeners by it",
+	"partner_center.client_secret_file":      "config.Load, which reads it into client_secret",
+	"partner_center.client_certificate_file": "config.Load, which refuses it for now",
+	"cache.redis.password_file":              "config.Load, which reads it into password",
+	"log.level":                              "newLogger",
+	"log.format":                             "newLogger",
+}
+
+// A key that is read and documented but goes nowhere is worse than no key.
+func TestEveryKeyArrives(t *testing.T) {
+	t.Parallel()
+	arrived := func(cfg *config.Config) string {
+		client := clientConfig(cfg, zap.NewNop(), nil)
+		store := cacheConfig(cfg, zap.NewNop(), nil)
+		front := serverConfig(cfg, zap.NewNop(), nil)
+		client.Logger, store.Logger, front.Logger = nil, nil, nil
+		return fmt.Sprintf("%+v %+v %+v %+v", client, store, front, serviceConfig(cfg))
+	}
+	before := arrived(config.Default())
+	seen := 0
+	eachKey(reflect.ValueOf(config.Default()).Elem(), "", nil, func(key string, index []int) {
+		if usedElsewhere[key] != "" {
+			seen++
+			return
+		}
+		cfg := config.Default()
+		change(t, key, reflect.ValueOf(cfg).Elem().FieldByIndex(index))
+		if arrived(cfg) == before {
+			t.Errorf("%s goes nowhere", key)
+		}
+	})
+	if seen != len(usedElsewhere) {
+		t.Errorf("%d of %d exceptions are keys", seen, len(usedElsewhere))
+	}
+}
+
+func eachKey(v reflect.Value, parent string, index []int, visit func(key string, index []int)) {
+	for i := range v.NumField() {
+		key := parent + v.Type().Field(i).Tag.Get("yaml")
+		at := append(append([]int(nil), index...), i)
+		if f := v.Field(i); f.Kind() == reflect.Struct && f.Type() != reflect.TypeFor[config.Secret]() {
+			eachKey(f, key+".", at, visit)
+		} else {
+			visit(key, at)
+		}
+	}
+}
+
+// change gives a key another value than its default.
+func change(t *testing.T, key string, v reflect.Value) {
+	t.Helper()
+	switch value := v.Addr().Interface().(type) {
+	case *config.Secret:
+		*value = config.NewSecret("another")
+	case *time.Duration:
+		*value += time.Second
+	case *int:
+		*value += 7
+	case *[]string:
+		*value = []string{"redis:6379"}
+	case *config.Flow:
+		*value = config.FlowAppOnly
+	case *config.NotReady:
+		*value = config.NotReadyAllow
+	case *config.WhenUndecidable:
+		*value = config.UndecidableBlock
+	case *string:
+		*value = "https://another"
+	default:
+		t.Errorf("%s has a type that this test does not know: %T", key, value)
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+)
+
+// devBudget is what dev may ask its own simulator a minute: nobody is there to
+// be protected.
+const devBudget = 1_000_000
+
+func newDevCommand() *cobra.Command {
+	var controlAddress string
+	var scripts []string
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run the service with an embedded Partner Center simulator",
+		Long: `dev runs the service with a simulator of Partner Center in the same process and
+without Redis, and prints what to try. It needs nothing and binds loopback.
+
+Environment variables change its configuration as that of serve:
+ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return dev(cmd.Context(), os.Environ(), controlAddress, scripts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&controlAddress, "control-address", "127.0.0.1:9081", "where the simulator's control API listens")
+	cmd.Flags().StringArrayVar(&scripts, "script", nil, "YAML file of customers to play beside the seeds; may be given more than once")
+	return cmd
+}
+
+func dev(ctx context.Context, environ []string, controlAddress string, scripts []string, out, logOut io.Writer) error {
+	environ = withDefault(environ, "ELIGIBILITY_LOG__FORMAT", "console")
+	environ = withDefault(environ, "ELIGIBILITY_SERVER__DRAIN", "0s")
+	cfg, err := config.Load("", environ, config.Dev)
+	if err != nil {
+		return fmt.Errorf("configuration:\n%w", err)
+	}
+	dir, err := os.MkdirTemp("", "eligibilityd-dev")
+	if err != nil {
+		return fmt.Errorf("directory for the simulator's refresh token: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+
+	simulator, err := newSimulator(pcsim.Config{}, scripts)
+	if err != nil {
+		return err
+	}
+	sim, err := openSimulator(ctx, "127.0.0.1:0", controlAddress)
+	if err != nil {
+		return err
+	}
+	if err := connect(&cfg.PartnerCenter, sim.api.Addr().String(), filepath.Join(dir, "refresh-token")); err != nil {
+		return errors.Join(err, sim.close())
+	}
+	service, on, err := openService(ctx, cfg, logOut)
+	if err != nil {
+		return errors.Join(err, sim.close())
+	}
+
+	// The service drains while its Partner Center still answers.
+	simulating, endSimulator := context.WithCancel(context.WithoutCancel(ctx))
+	defer endSimulator()
+	var group errgroup.Group
+	group.Go(func() error { return serveSimulator(simulating, simulator, sim) })
+	group.Go(func() error {
+		defer endSimulator()
+		return service.run(ctx, on)
+	})
+	group.Go(func() error {
+		return printGuide(ctx, out, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir})
+	})
+	return group.Wait()
+}
+
+// withDefault adds a variable unless it is set.
+func withDefault(environ []string, name, value string) []string {
+	for _, entry := range environ {
+		if strings.HasPrefix(entry, name+"=") {
+			return environ
+		}
+	}
+	return append(slices.Clip(environ), name+"="+value)
+}
+
+// openService builds the service and opens its listeners.
+func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, server.Listeners, error) {
+	logger, err := newLogger(cfg.Log, logOut)
+	if err != nil {
+		return nil, server.Listeners{}, err
+	}
+	service, err := newApp(cfg, logger)
+	if err != nil {
+		return nil, server.Listeners{}, err
+	}
+	on, err := listeners(ctx, cfg.Server)
+	if err != nil {
+		return nil, server.Listeners{}, errors.Join(err, service.store.Close())
+	}
+	return service, on, nil
+}
+
+// connect points cfg at a simulator and gives it the simulator's credentials.
+func connect(cfg *config.PartnerCenter, simulator, refreshTokenFile string) error {
+	if err := os.WriteFile(refreshTokenFile, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
+		return fmt.Errorf("refresh token of the simulator: %w", err)
+	}
+	cfg.BaseURL = "http://" + simulator
+	cfg.Authority = "http://" + simulator
+	cfg.TenantID = pcsim.DefaultTenantID
+	cfg.ClientID = pcsim.DefaultClientID
+	cfg.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
+	cfg.RefreshTokenFile = refreshTokenFile
+	cfg.BudgetPerMinute = devBudget
+	return nil
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"text/tabwriter"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+)
+
+// guide is what dev prints about itself.
+type guide struct {
+	customers []pcsim.Customer
+	on        server.Listeners
+	control   net.Addr
+	scripts   []string
+	dir       string // for files of the rehearsal
+}
+
+// printGuide prints where dev listens at once, and the customers with the
+// answer that each gives as soon as these are known.
+func printGuide(ctx context.Context, out io.Writer, g guide) error {
+	if len(g.customers) == 0 {
+		return errors.New("the simulator has no customers")
+	}
+	allowed, education := exampleIDs(g.customers)
+	fmt.Fprintf(out, `eligibilityd with an embedded Partner Center simulator
+  gRPC         %[1]s
+  REST         http://%[2]s   (browse http://%[2]s/docs)
+  admin        http://%[3]s/metrics
+  simulator    http://%[4]s/v1/customers   (scripts what a customer gets)
+
+Try:
+  curl -s 'http://%[2]s/v1/customers/%[5]s/eligibility'
+  curl -s 'http://%[2]s/v1/customers/%[6]s/eligibility?segment=EDUCATION'
+  curl -s 'http://%[2]s/v1/customers:batchCheckEligibility' -H 'Content-Type: application/json' -d '{"requests":[{"customerId":"%[5]s"},{"customerId":"%[6]s","segment":"EDUCATION"}]}'
+  grpcurl -plaintext -d '{"customer_id":"%[5]s"}' %[1]s eligibility.v1.EligibilityService/CheckEligibility
+  eligibilityd check --address %[1]s %[5]s %[6]s
+
+`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education)
+
+	answers, err := rehearse(ctx, g)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "CUSTOMER\tSHOWS\tFIRST ANSWER\tFOR ITS SEGMENT")
+	for i, customer := range g.customers {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", customer.ID, customer.Name, answers[i].commercial, answers[i].segment)
+	}
+	return table.Flush()
+}
+
+// exampleIDs picks the customers of the lines to try.
+func exampleIDs(customers []pcsim.Customer) (allowed, education string) {
+	allowed, education = customers[0].ID, customers[0].ID
+	for _, customer := range customers {
+		if len(customer.Account) > 0 && customer.Account[0].Status == "Allowed" {
+			allowed = customer.ID
+			break
+		}
+	}
+	for _, customer := range customers {
+		if segmentOf(customer) == eligibility.SegmentEducation {
+			education = customer.ID
+			break
+		}
+	}
+	return allowed, education
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+func TestMain(m *testing.M) {
+	quietRedis()
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// patience is how long a test waits for what should happen at once.
+const patience = 30 * time.Second
+
+// output collects what a command prints; it may be read meanwhile.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// await waits until found returns true for what was printed so far.
+func (o *output) await(t *testing.T, what string, found func(printed string) bool) {
+	t.Helper()
+	eventually(t, what, func() bool { return found(o.String()) })
+}
+
+// eventually waits until holds returns true.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited %v in vain for: %s", patience, what)
+		}
+	}
+}
+
+// addresses is where a service under test listens.
+type addresses struct {
+	GRPC  string `json:"grpc"`
+	HTTP  string `json:"http"`
+	Admin string `json:"admin"`
+}
+
+// process is a command under test that serves until stop.
+type process struct {
+	addresses
+	out, log *output
+	stop     func() error
+}
+
+// start runs command and waits until it logs that it serves.
+func start(t *testing.T, command func(ctx context.Context, out, log io.Writer) error) *process {
+	t.Helper()
+	p := &process{out: new(output), log: new(output)}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- command(ctx, p.out, p.log) }()
+	p.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := p.stop(); err != nil {
+			t.Errorf("the command ended with: %v", err)
+		}
+	})
+	p.log.await(t, "the record that it serves", func(printed string) bool {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("the command ended at once: %v", err)
+		default:
+		}
+		for _, line := range strings.Split(printed, "\n") {
+			if strings.Contains(line, `"msg":"serving"`) && json.Unmarshal([]byte(line), &p.addresses) == nil {
+				return true
+			}
+		}
+		return false
+	})
+	return p
+}
+
+// anyPort are variables that let a service listen wherever there is room and
+// log so that it can be read.
+func anyPort(more ...string) []string {
+	return append([]string{
+		"ELIGIBILITY_SERVER__GRPC__ADDRESS=127.0.0.1:0",
+		"ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:0",
+		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=127.0.0.1:0",
+		"ELIGIBILITY_LOG__FORMAT=json",
+	}, more...)
+}
+
+func startDev(t *testing.T, more ...string) *process {
+	t.Helper()
+	return start(t, func(ctx context.Context, out, log io.Writer) error {
+		return dev(ctx, anyPort(more...), "127.0.0.1:0", nil, out, log)
+	})
+}
+
+// startServe runs serve against a simulator at simulator.
+func startServe(t *testing.T, simulator string, more ...string) *process {
+	t.Helper()
+	token := filepath.Join(t.TempDir(), "refresh-token")
+	if err := os.WriteFile(token, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	environ := anyPort(more...)
+	for name, value := range map[string]string{
+		"ELIGIBILITY_SERVER__DRAIN":                      "0s",
+		"ELIGIBILITY_PARTNER_CENTER__BASE_URL":           simulator,
+		"ELIGIBILITY_PARTNER_CENTER__AUTHORITY":          simulator,
+		"ELIGIBILITY_PARTNER_CENTER__TENANT_ID":          pcsim.DefaultTenantID,
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_ID":          pcsim.DefaultClientID,
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET":      pcsim.DefaultClientSecret,
+		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE": token,
+		"ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE":  "100000",
+	} {
+		environ = withDefault(environ, name, value)
+	}
+	return start(t, func(ctx context.Context, out, log io.Writer) error {
+		return serve(ctx, environ, "", false, out, log)
+	})
+}
+
+// ask sends one question over gRPC.
+func (p *process) ask(t *testing.T, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
+	t.Helper()
+	conn, err := grpc.NewClient(p.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return eligibilityv1.NewEligibilityServiceClient(conn).CheckEligibility(ctx, req)
+}
+
+// get fetches a URL and returns status, header and body.
+func get(t *testing.T, url string) (int, http.Header, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(body)
+}

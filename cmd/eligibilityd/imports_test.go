@@ -1,0 +1,122 @@
+package main_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/eligibilityd/eligibilityd/"
+
+// mayImport is the package map: importing package → packages of this module
+// that it may import, tests apart. A package that is missing here fails the
+// test: draw it into the map (docs/architecture.md) first.
+var mayImport = map[string][]string{
+	"cmd/eligibilityd": {
+		"internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
+		"internal/server", "internal/pcsim", "gen/eligibility/v1",
+	},
+	"internal/config":          {},
+	"internal/eligibility":     {},
+	"internal/pcclient":        {"internal/eligibility"}, // source.go only
+	"internal/cache":           {"internal/eligibility"},
+	"internal/cache/cachetest": {"internal/eligibility"}, // for tests only
+	"internal/server":          {"internal/eligibility", "gen/eligibility/v1"},
+	"internal/pcsim":           {},
+	"gen/eligibility/v1":       {},
+}
+
+// onlyFrom holds the exceptions within a package: package → import → the one
+// file that may have it.
+var onlyFrom = map[string]map[string]string{
+	"internal/pcclient": {"internal/eligibility": "source.go"},
+}
+
+// listed is what the tests read of go list's answer.
+type listed struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps"}, args...)...).Output()
+	if err != nil {
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			t.Fatalf("go list: %s", failed.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var packages []listed
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func TestImportsFollowThePackageMap(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, module+"...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, drawn := mayImport[name]
+		if !drawn {
+			t.Errorf("%s is not in the package map", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			ours, isOurs := strings.CutPrefix(imported, module)
+			if !isOurs {
+				continue
+			}
+			if !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s, which the package map does not allow", name, ours)
+			}
+			if file := onlyFrom[name][ours]; file != "" {
+				for _, importer := range filesImporting(t, p, imported) {
+					if importer != file {
+						t.Errorf("%s/%s imports %s, which only %s may", name, importer, ours, file)
+					}
+				}
+			}
+		}
+	}
+}
+
+// filesImporting returns the files of p that import path.
+func filesImporting(t *testing.T, p listed, path string) []string {
+	t.Helper()
+	var files []string
+	for _, file := range p.GoFiles {
+		single := goList(t, p.Dir+"/"+file)
+		if slices.Contains(single[0].Imports, path) {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// What tests are made of must not reach what operators run.
+func TestNoTestCodeInTheBinary(t *testing.T) {
+	t.Parallel()
+	for _, dep := range goList(t, module+"cmd/eligibilityd")[0].Deps {
+		root, _, _ := strings.Cut(dep, "/")
+		standard := !strings.Contains(root, ".")
+		if dep == "testing" || strings.HasPrefix(dep, "testing/") || !standard && strings.HasSuffix(dep, "test") {
+			t.Errorf("the binary contains %s", dep)
+		}
+	}
+}

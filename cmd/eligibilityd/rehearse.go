@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+// rehearsed is what a customer's first questions were answered.
+type rehearsed struct{ commercial, segment string }
+
+// rehearse asks about every customer once, on a simulator and clients of its
+// own: what dev serves is left as it was, timelines included, and a customer
+// that is throttled holds up no other.
+func rehearse(ctx context.Context, g guide) ([]rehearsed, error) {
+	simulator, err := newSimulator(pcsim.Config{}, g.scripts)
+	if err != nil {
+		return nil, err
+	}
+	sim, err := openSimulator(ctx, "127.0.0.1:0", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	serving, end := context.WithCancel(ctx)
+	var serve errgroup.Group
+	serve.Go(func() error { return serveSimulator(serving, simulator, sim) })
+
+	answers := make([]rehearsed, len(g.customers))
+	var asking errgroup.Group
+	asking.SetLimit(len(g.customers))
+	for i, customer := range g.customers {
+		asking.Go(func() error {
+			var err error
+			answers[i], err = ask(ctx, customer, sim.api.Addr().String(), filepath.Join(g.dir, customer.ID))
+			return err
+		})
+	}
+	err = asking.Wait()
+	end()
+	return answers, errors.Join(err, serve.Wait())
+}
+
+func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFile string) (rehearsed, error) {
+	cfg := config.Default()
+	if err := connect(&cfg.PartnerCenter, simulator, refreshTokenFile); err != nil {
+		return rehearsed{}, err
+	}
+	client, err := pcclient.New(clientConfig(cfg, zap.NewNop(), nil))
+	if err != nil {
+		return rehearsed{}, err
+	}
+	store, err := cache.New(cache.Config{MaxEntries: 16})
+	if err != nil {
+		return rehearsed{}, err
+	}
+	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg))
+	if err != nil {
+		return rehearsed{}, err
+	}
+	running, end := context.WithCancel(ctx)
+	var group errgroup.Group
+	group.Go(func() error { return service.Run(running) })
+	answers := askBoth(ctx, service, customer)
+	end()
+	return answers, group.Wait()
+}
+
+func askBoth(ctx context.Context, service *eligibility.Service, customer pcsim.Customer) rehearsed {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	id, err := eligibility.ParseCustomerID(customer.ID)
+	if err != nil {
+		return rehearsed{commercial: "no GUID"}
+	}
+	answers := rehearsed{commercial: inWords(service.Check(ctx, eligibility.Request{CustomerID: id})), segment: "-"}
+	if segment := segmentOf(customer); segment != eligibility.SegmentCommercial {
+		answers.segment = inWords(service.Check(ctx, eligibility.Request{CustomerID: id, Segment: segment}))
+	}
+	return answers
+}
+
+// inWords is an answer in a cell of a table.
+func inWords(answer eligibility.Answer, err error) string {
+	var failure *eligibility.Error
+	if errors.As(err, &failure) {
+		return "error: " + failure.Kind.String()
+	}
+	if err != nil {
+		return "error"
+	}
+	words := make([]string, 0, len(answer.Reasons))
+	for _, reason := range answer.Reasons {
+		words = append(words, reason.Code.String())
+	}
+	if answer.Decision == eligibility.DecisionAllowed {
+		return "allowed: " + strings.Join(words, ", ")
+	}
+	return "blocked: " + strings.Join(words, ", ")
+}
+
+// segmentOf is the segment that a customer's qualifications are about:
+// education where they name none, commercial where the customer has no script
+// for them.
+func segmentOf(customer pcsim.Customer) eligibility.Segment {
+	for _, step := range customer.Qualifications {
+		for _, item := range step.Items {
+			switch kind, _ := eligibility.ParseQualificationType(item.Qualification); kind {
+			case eligibility.QualificationEducation:
+				return eligibility.SegmentEducation
+			case eligibility.QualificationGovernmentCommunityCloud:
+				return eligibility.SegmentGovernment
+			case eligibility.QualificationNonprofit:
+				return eligibility.SegmentNonprofit
+			default:
+			}
+		}
+	}
+	if len(customer.Qualifications) > 0 {
+		return eligibility.SegmentEducation
+	}
+	return eligibility.SegmentCommercial
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+// simulatorFlags are the simulate command's.
+type simulatorFlags struct {
+	address        string
+	controlAddress string
+	scripts        []string
+	cfg            pcsim.Config
+}
+
+func newSimulateCommand() *cobra.Command {
+	var flags simulatorFlags
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: "Play Partner Center and Microsoft's login host, for tests of your own",
+		Long: `simulate serves Partner Center's token endpoint and the two resources that
+decide whether a customer may buy, seeded with a customer for every documented
+answer. A control API on a listener of its own scripts what each customer gets:
+GET /v1/customers lists what is seeded.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return simulate(cmd.Context(), flags, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.address, "address", "127.0.0.1:9080", "where Partner Center and the login host listen")
+	f.StringVar(&flags.controlAddress, "control-address", "127.0.0.1:9081", "where the control API listens")
+	f.StringArrayVar(&flags.scripts, "script", nil, "YAML file of customers to play beside the seeds; may be given more than once")
+	f.IntVar(&flags.cfg.RequestsPerMinute, "requests-per-minute", 0, "throttle beyond this many requests a minute; 0 means never")
+	f.BoolVar(&flags.cfg.LimitPerCustomer, "limit-per-customer", false, "count --requests-per-minute for each customer apart")
+	f.DurationVar(&flags.cfg.TokenLifetime, "token-lifetime", pcsim.DefaultTokenLifetime, "how long access tokens last")
+	f.StringVar(&flags.cfg.TenantID, "tenant-id", pcsim.DefaultTenantID, "the partner's tenant")
+	f.StringVar(&flags.cfg.ClientID, "client-id", pcsim.DefaultClientID, "the application that gets tokens")
+	f.StringVar(&flags.cfg.ClientSecret, "client-secret", pcsim.DefaultClientSecret, "that application's secret")
+	f.StringVar(&flags.cfg.RefreshToken, "refresh-token", pcsim.DefaultRefreshToken, "a refresh token that works from the start")
+	return cmd
+}
+
+func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) error {
+	logger, err := newLogger(config.Log{Level: config.LogInfo, Format: config.LogConsole}, logOut)
+	if err != nil {
+		return err
+	}
+	flags.cfg.Logger = logger
+	simulator, err := newSimulator(flags.cfg, flags.scripts)
+	if err != nil {
+		return err
+	}
+	on, err := openSimulator(ctx, flags.address, flags.controlAddress)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, `Partner Center simulator
+  partner_center.base_url and .authority:  http://%s
+  control API:                             http://%s/v1/customers
+  tenant_id:                               %s
+  client_id:                               %s
+`, on.api.Addr(), on.control.Addr(), flags.cfg.TenantID, flags.cfg.ClientID)
+	return serveSimulator(ctx, simulator, on)
+}
+
+// newSimulator builds a simulator that plays the seeds and the script files.
+func newSimulator(cfg pcsim.Config, scripts []string) (*pcsim.Server, error) {
+	simulator, err := pcsim.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	for _, script := range scripts {
+		faults = append(faults, simulator.LoadFile(script))
+	}
+	return simulator, errors.Join(faults...)
+}
+
+// simulatorListeners are the sockets of a simulator.
+type simulatorListeners struct{ api, control net.Listener }
+
+func (l simulatorListeners) close() error { return errors.Join(l.api.Close(), l.control.Close()) }
+
+// openSimulator opens the sockets of a simulator; on a failure, none.
+func openSimulator(ctx context.Context, address, controlAddress string) (simulatorListeners, error) {
+	api, err := listen(ctx, "--address", address)
+	if err != nil {
+		return simulatorListeners{}, err
+	}
+	control, err := listen(ctx, "--control-address", controlAddress)
+	if err != nil {
+		return simulatorListeners{}, errors.Join(err, api.Close())
+	}
+	return simulatorListeners{api, control}, nil
+}
+
+// serveSimulator serves until ctx ends.
+func serveSimulator(ctx context.Context, simulator *pcsim.Server, on simulatorListeners) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range []struct {
+		listener net.Listener
+		handler  http.Handler
+	}{{on.api, simulator.Handler()}, {on.control, simulator.ControlHandler()}} {
+		server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+		group.Go(func() error {
+			if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("simulator on %s: %w", s.listener.Addr(), err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			simulator.Close()
+			return server.Close()
+		})
+	}
+	return group.Wait()
+}
+
+// listen opens a listener; setting is what the operator changes if it fails.
+func listen(ctx context.Context, setting, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return listener, nil
+}
