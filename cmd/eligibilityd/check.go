@@ -168,7 +168,7 @@ func checkChunkOf(ctx context.Context, client eligibilityv1.EligibilityServiceCl
 // progress is a bar for long lists on a terminal, and nothing elsewhere.
 func progress(customers int, out io.Writer) *progressbar.ProgressBar {
 	file, isFile := out.(*os.File)
-	if customers < progressFrom || !isFile || !term.IsTerminal(int(file.Fd())) { //nolint:gosec // file descriptors are small
+	if customers < progressFrom || !isFile || !term.IsTerminal(int(file.Fd())) {
 		return progressbar.DefaultSilent(int64(customers))
 	}
 	return progressbar.NewOptions(customers,

@@ -14,26 +14,39 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// printer writes results in the order they come.
-type printer interface {
-	print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error
-	flush() error
+// printer writes results in the order they come: as JSON lines, or as a table
+// where that is set, which is aligned and shown by flush.
+type printer struct {
+	out   io.Writer
+	table *tabwriter.Writer
 }
 
 func newPrinter(asJSON bool, out io.Writer) printer {
 	if asJSON {
-		return jsonPrinter{out}
+		return printer{out: out}
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CUSTOMER\tDECISION\tREASONS\tEVIDENCE\tSOURCE")
-	return tablePrinter{table}
+	return printer{out: out, table: table}
 }
 
-// jsonPrinter writes one JSON object a line: the response, or the customer's
-// ID as it was given with the error.
-type jsonPrinter struct{ out io.Writer }
+func (p printer) print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+	if p.table == nil {
+		return p.printJSON(id, result)
+	}
+	return p.printRow(id, result)
+}
 
-func (p jsonPrinter) print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+func (p printer) flush() error {
+	if p.table == nil {
+		return nil
+	}
+	return p.table.Flush()
+}
+
+// printJSON writes one JSON object: the response, or the customer's ID as it was
+// given with the error.
+func (p printer) printJSON(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	if response := result.GetResponse(); response != nil {
 		line, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(response)
 		if err != nil {
@@ -55,17 +68,13 @@ func (p jsonPrinter) print(id string, result *eligibilityv1.BatchCheckEligibilit
 	return p.line(line)
 }
 
-func (p jsonPrinter) line(b []byte) error {
+func (p printer) line(b []byte) error {
 	_, err := p.out.Write(append(b, '\n'))
 	return err
 }
 
-func (jsonPrinter) flush() error { return nil }
-
-// tablePrinter writes aligned columns.
-type tablePrinter struct{ table *tabwriter.Writer }
-
-func (p tablePrinter) print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+// printRow writes one row of the table.
+func (p printer) printRow(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	response := result.GetResponse()
 	if response == nil {
 		failure := result.GetError()
@@ -89,8 +98,6 @@ func (p tablePrinter) print(id string, result *eligibilityv1.BatchCheckEligibili
 		strings.Join(reasons, ", "), evidence, source)
 	return err
 }
-
-func (p tablePrinter) flush() error { return p.table.Flush() }
 
 // printable keeps control characters of a mistyped ID off the terminal.
 func printable(id string) string {

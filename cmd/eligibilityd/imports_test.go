@@ -47,10 +47,10 @@ type listed struct {
 
 func goList(t *testing.T, args ...string) []listed {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps"}, args...)...).Output()
+	args = append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps"}, args...)
+	out, err := exec.CommandContext(t.Context(), "go", args...).Output() //nolint:gosec // our own package paths
 	if err != nil {
-		var failed *exec.ExitError
-		if errors.As(err, &failed) {
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("go list: %s", failed.Stderr)
 		}
 		t.Fatal(err)

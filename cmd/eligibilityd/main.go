@@ -39,8 +39,7 @@ func run(ctx context.Context, root *cobra.Command) int {
 	if err == nil {
 		return 0
 	}
-	var coded *exitError
-	if errors.As(err, &coded) {
+	if coded, ok := errors.AsType[*exitError](err); ok {
 		if coded.err != nil {
 			fmt.Fprintln(root.ErrOrStderr(), "eligibilityd:", coded.err)
 		}
@@ -80,7 +79,7 @@ Start with: eligibilityd dev`,
 		Args:          usageArgs(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	root.SetFlagErrorFunc(usageError)
 	root.AddCommand(
 		newServeCommand(),
 		newDevCommand(),

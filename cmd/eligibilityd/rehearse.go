@@ -92,8 +92,7 @@ func askBoth(ctx context.Context, service *eligibility.Service, customer pcsim.C
 
 // inWords is an answer in a cell of a table.
 func inWords(answer eligibility.Answer, err error) string {
-	var failure *eligibility.Error
-	if errors.As(err, &failure) {
+	if failure, ok := errors.AsType[*eligibility.Error](err); ok {
 		return "error: " + failure.Kind.String()
 	}
 	if err != nil {

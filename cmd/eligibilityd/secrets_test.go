@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -44,9 +45,7 @@ func (tap *tokenTap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		tap.tokens = append(tap.tokens, tokens.Access, tokens.Refresh)
 		tap.mu.Unlock()
 	}
-	for name, values := range answer.Header() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), answer.Header())
 	w.WriteHeader(answer.Code)
 	_, _ = w.Write(answer.Body.Bytes())
 }

@@ -11,8 +11,8 @@ import (
 // version and commit are set by the linker (see the Makefile); a plain go build
 // leaves them to the build information.
 var (
-	version string
-	commit  string
+	version string //nolint:gochecknoglobals // the linker can set nothing else
+	commit  string //nolint:gochecknoglobals // the linker can set nothing else
 )
 
 // buildVersion returns the version and the commit of this binary.
