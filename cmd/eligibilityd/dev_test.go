@@ -43,7 +43,7 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 		"f0000000-0000-4000-8000-000000000005": "error: throttled",
 	} {
 		row := ""
-		for _, line := range strings.SplitSeq(printed, "\n") {
+		for line := range strings.SplitSeq(printed, "\n") {
 			if strings.HasPrefix(line, id) {
 				row = line
 			}

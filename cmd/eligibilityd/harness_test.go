@@ -112,7 +112,7 @@ func start(t *testing.T, command func(ctx context.Context, out, log io.Writer) e
 			t.Fatalf("the command ended at once: %v", err)
 		default:
 		}
-		for _, line := range strings.SplitSeq(printed, "\n") {
+		for line := range strings.SplitSeq(printed, "\n") {
 			if strings.Contains(line, `"msg":"serving"`) && json.Unmarshal([]byte(line), &p.addresses) == nil {
 				return true
 			}
