@@ -11,7 +11,7 @@ import (
 // version and commit are set by the linker (see the Makefile); a plain go build
 // leaves them to the build information.
 var (
-	version string //nolint:gochecknoglobals // the linker can set nothing else
+	version string
 	commit  string //nolint:gochecknoglobals // the linker can set nothing else
 )
 
