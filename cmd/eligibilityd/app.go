@@ -48,14 +48,17 @@ func newApp(cfg *config.Config, logger *zap.Logger) (*app, error) {
 	}
 	store, err := cache.New(cacheConfig(cfg, logger, registry))
 	if err != nil {
+		client.Close()
 		return nil, err
 	}
 	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg))
 	if err != nil {
+		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
 	front, err := server.New(service, serverConfig(cfg, logger, registry))
 	if err != nil {
+		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
 	return &app{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front}, nil
@@ -180,10 +183,16 @@ func (a *app) run(ctx context.Context, on server.Listeners) error {
 		zap.Stringer("grpc", on.GRPC.Addr()), zap.Stringer("http", on.HTTP.Addr()), zap.Stringer("admin", on.Admin.Addr()))
 	err := a.server.Serve(ctx, on)
 	end()
-	err = errors.Join(err, behind.Wait(), a.store.Close())
+	err = errors.Join(err, behind.Wait(), a.close())
 	a.logger.Info("stopped")
 	_ = a.logger.Sync() // standard error cannot be synced everywhere
 	return err
+}
+
+// close gives back what newApp took. Nothing may be using it any more.
+func (a *app) close() error {
+	a.client.Close()
+	return a.store.Close()
 }
 
 // awaitToken reports the service ready once the first token has come, or when

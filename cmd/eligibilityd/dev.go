@@ -109,7 +109,7 @@ func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*ap
 	}
 	on, err := listeners(ctx, cfg.Server)
 	if err != nil {
-		return nil, server.Listeners{}, errors.Join(err, service.store.Close())
+		return nil, server.Listeners{}, errors.Join(err, service.close())
 	}
 	return service, on, nil
 }

@@ -60,6 +60,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err != nil {
 		return rehearsed{}, err
 	}
+	defer client.Close()
 	store, err := cache.New(cache.Config{MaxEntries: 16})
 	if err != nil {
 		return rehearsed{}, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -47,11 +48,11 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	}
 	if checkConfig {
 		fmt.Fprintln(out, "configuration ok")
-		return service.store.Close()
+		return service.close()
 	}
 	on, err := listeners(ctx, cfg.Server)
 	if err != nil {
-		return err
+		return errors.Join(err, service.close())
 	}
 	return service.run(ctx, on)
 }

@@ -43,6 +43,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}
+	open, closeOpen := context.WithCancel(context.Background())
 	return &Client{
 		baseURL:        cfg.BaseURL,
 		flow:           cfg.Flow,
@@ -56,9 +57,21 @@ func New(cfg Config) (*Client, error) {
 			now:     cfg.Now,
 			log:     cfg.Logger,
 			metrics: metrics,
+
+			open:      open,
+			closeOpen: closeOpen,
 		},
 		metrics: metrics,
 	}, nil
+}
+
+// Close ends the token requests under way, waits for them and closes the idle
+// connections of an own Transport. The Client must not be used afterwards.
+func (c *Client) Close() {
+	c.tokens.close()
+	if own, ok := c.transport.(*http.Transport); ok {
+		own.CloseIdleConnections()
+	}
 }
 
 // ValidationStatus asks for the account validation status of a customer, a
@@ -72,7 +85,9 @@ func New(cfg Config) (*Client, error) {
 // (read 2026-11-21)
 func (c *Client) ValidationStatus(ctx context.Context, customerID string) (ValidationStatus, Call, error) {
 	if c.flow == FlowAppOnly {
-		return ValidationStatus{}, Call{}, &APIError{Op: OpValidationStatus, Class: ClassCredentials, Reason: ReasonAppOnly}
+		fail := &APIError{Op: OpValidationStatus, Class: ClassCredentials, Reason: ReasonAppOnly}
+		c.metrics.fetch(OpValidationStatus, fail)
+		return ValidationStatus{}, Call{}, fail
 	}
 	var status ValidationStatus
 	call, err := c.do(ctx, OpValidationStatus, customerID, "/validationStatus?type=account", func(body []byte) (err error) {

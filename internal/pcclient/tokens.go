@@ -36,6 +36,10 @@ type tokens struct {
 	log     *zap.Logger
 	metrics *metrics
 
+	open      context.Context //nolint:containedctx // the client's own life, no caller's: ends renewals when it is closed
+	closeOpen context.CancelFunc
+	running   sync.WaitGroup // renewals; added to under mu while open goes on
+
 	mu      sync.Mutex
 	current accessToken // guarded by mu
 	renewal *renewal    // under way, or nil; guarded by mu
@@ -119,18 +123,35 @@ func (t *tokens) renewalWasFruitless() {
 func (t *tokens) renew(ctx context.Context) {
 	r := &renewal{done: make(chan struct{})}
 	t.renewal = r
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
+	if t.open.Err() != nil {
+		cancel() // ends it before it has begun
+	}
+	stop := context.AfterFunc(t.open, cancel)
+	t.running.Go(func() {
 		defer cancel()
+		defer stop()
 		r.token, r.fail = t.login.token(ctx)
 		t.settle(r)
 		close(r.done)
-	}()
+	})
+}
+
+// close ends the renewals under way and waits for them.
+func (t *tokens) close() {
+	t.mu.Lock()
+	t.closeOpen()
+	t.mu.Unlock()
+	t.running.Wait()
 }
 
 // settle takes the result of a renewal.
 func (t *tokens) settle(r *renewal) {
 	t.metrics.token(r.fail)
+	if r.fail != nil {
+		t.log.Warn(advice(r.fail), zap.String("reason", string(r.fail.Reason)), zap.Int("status", r.fail.Status),
+			zap.String("login_error", r.fail.Code), zap.Ints("aadsts", r.fail.aadsts), zap.Error(r.fail.Err))
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.renewal, t.refused = nil, nil
@@ -138,8 +159,6 @@ func (t *tokens) settle(r *renewal) {
 		t.current = r.token
 		return
 	}
-	t.log.Warn(advice(r.fail), zap.String("reason", string(r.fail.Reason)), zap.Int("status", r.fail.Status),
-		zap.String("login_error", r.fail.Code), zap.Ints("aadsts", r.fail.aadsts), zap.Error(r.fail.Err))
 	switch {
 	case r.fail.Class == ClassThrottled:
 		t.refused, t.askAgain = r.fail, t.now().Add(r.fail.RetryAfter)
