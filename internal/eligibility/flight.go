@@ -40,6 +40,14 @@ type flight struct {
 	err      error
 }
 
+// landed is the flight's done channel; nil, which blocks, where there is none.
+func (f *flight) landed() <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	return f.done
+}
+
 func newFlights() *flights {
 	f := new(flights)
 	for i := range f.shards {
