@@ -159,10 +159,12 @@ func start(t testing.TB, with setup) *running {
 	core, logs := observer.New(zapcore.DebugLevel)
 	run.logs, run.registry = logs, prometheus.NewRegistry()
 	run.logged = make(chan zapcore.Entry, 1000)
-	with.server.Logger = zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
-		run.logged <- entry
-		return nil
-	}))
+	if with.server.Logger == nil {
+		with.server.Logger = zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
+			run.logged <- entry
+			return nil
+		}))
+	}
 	with.server.Registerer, with.server.Gatherer = run.registry, run.registry
 	run.server, err = New(service, with.server)
 	if err != nil {

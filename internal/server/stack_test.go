@@ -1,0 +1,506 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+const (
+	// corpusCustomer is whom a case asks about, busyCustomer whose answer never
+	// comes.
+	corpusCustomer = "0a0a0a0a-0a0a-4a0a-8a0a-0a0a0a0a0a0a"
+	busyCustomer   = "0b0b0b0b-0b0b-4b0b-8b0b-0b0b0b0b0b0b"
+	audience       = "https://api.partnercenter.microsoft.com"
+)
+
+// allWords are the reasons of decisions and of errors that the API can give.
+func allWords() []string {
+	words := []string{
+		"INVALID_ARGUMENT", "CUSTOMER_NOT_FOUND", "CUSTOMER_NOT_SERVED", "PARTNER_CENTER_UNAVAILABLE", "PARTNER_CENTER_THROTTLED",
+		"PARTNER_CENTER_CREDENTIALS", "PARTNER_CENTER_INVALID_RESPONSE", "OVERLOADED", "DEADLINE_EXCEEDED",
+	}
+	for number, name := range eligibilityv1.ReasonCode_name {
+		if number != 0 {
+			words = append(words, strings.TrimPrefix(name, "REASON_CODE_"))
+		}
+	}
+	return words
+}
+
+// stack is the whole service in one process: simulator, client, store, domain
+// and server, on real sockets.
+type stack struct {
+	client eligibilityv1.EligibilityServiceClient
+	rest   string
+	http   *http.Client
+}
+
+func newStack(t *testing.T, c *corpusCase) *stack {
+	t.Helper()
+	partnerCenter, called := simulate(t, c)
+	service := newService(t, c, partnerCenter)
+	cfg := server.Config{Reserve: 100 * time.Millisecond}
+	if c.Busy {
+		cfg.MaxConcurrent = 1
+	}
+	s := serve(t, service, cfg)
+	if c.Busy {
+		ctx, leave := context.WithCancel(t.Context())
+		var occupying sync.WaitGroup
+		occupying.Go(func() {
+			_, _ = s.client.CheckEligibility(ctx, &eligibilityv1.CheckEligibilityRequest{CustomerId: busyCustomer})
+		})
+		<-called
+		t.Cleanup(func() {
+			leave()
+			occupying.Wait()
+		})
+	}
+	return s
+}
+
+// simulate plays what Partner Center says in the case. The channel tells of the
+// first call for the busy customer.
+func simulate(t *testing.T, c *corpusCase) (address string, called <-chan struct{}) {
+	t.Helper()
+	sim, err := pcsim.New(pcsim.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := pcsim.Step{Status: "Allowed"}
+	for _, customer := range []pcsim.Customer{
+		{ID: corpusCustomer, Account: c.Account.script(allowed), Qualifications: c.Qualifications.script()},
+		{ID: busyCustomer, Account: []pcsim.Step{{Failure: pcsim.FailureHang}}},
+	} {
+		if err := sim.SetCustomer(customer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sim.ScriptTokens(c.Token.script()...); err != nil {
+		t.Fatal(err)
+	}
+	reached := make(chan struct{})
+	var once sync.Once
+	handler := sim.Handler()
+	listener := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, busyCustomer) {
+			once.Do(func() { close(reached) })
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		sim.Close()
+		listener.Close()
+	})
+	return listener.URL, reached
+}
+
+// newService builds the domain on the real client and the real store.
+func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.Service {
+	t.Helper()
+	transport := new(http.Transport)
+	t.Cleanup(transport.CloseIdleConnections)
+	cfg := pcclient.Config{
+		BaseURL: partnerCenter, Authority: partnerCenter, Audience: audience,
+		TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID, ClientSecret: pcsim.DefaultClientSecret,
+		RefreshTokenFile: filepath.Join(t.TempDir(), "refresh-token"),
+		BudgetPerMinute:  c.BudgetPerMinute,
+		Transport:        transport,
+	}
+	if c.Flow == "app_only" {
+		cfg.Flow = pcclient.FlowAppOnly
+	}
+	if err := os.WriteFile(cfg.RefreshTokenFile, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := pcclient.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := cache.New(cache.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := eligibility.New(pcclient.NewSource(client), store, eligibility.Config{
+		NotReadyAllowed:  c.Policy.NotReady == "allow",
+		BlockUndecidable: c.Policy.WhenUndecidable == "block",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
+	var running sync.WaitGroup
+	running.Go(func() { _ = service.Run(ctx) })
+	t.Cleanup(func() {
+		end()
+		running.Wait()
+		_ = store.Close()
+	})
+	return service
+}
+
+// serve puts the service on sockets.
+func serve(t testing.TB, service *eligibility.Service, cfg server.Config) *stack {
+	t.Helper()
+	built, err := server.New(service, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners := server.Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
+	conn, err := grpc.NewClient(listeners.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := new(http.Transport)
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var running sync.WaitGroup
+	running.Go(func() { _ = built.Serve(ctx, listeners) })
+	t.Cleanup(func() {
+		_ = conn.Close()
+		transport.CloseIdleConnections()
+		stop()
+		running.Wait()
+	})
+	return &stack{
+		client: eligibilityv1.NewEligibilityServiceClient(conn),
+		rest:   "http://" + listeners.HTTP.Addr().String(),
+		http:   &http.Client{Transport: transport},
+	}
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// questions is what the case asks in a batch; nil where it asks no batch.
+func (c *corpusCase) questions() []question {
+	switch {
+	case c.Oversized:
+		return make([]question, 1001)
+	case c.Batch != nil:
+		return *c.Batch
+	default:
+		return nil
+	}
+}
+
+// id and since are the question's fields with what their absence means.
+func (q question) id() string {
+	if q.CustomerID == "" {
+		return corpusCustomer
+	}
+	return q.CustomerID
+}
+
+func (q question) since() string {
+	if q.MinEvidenceTime == "now" {
+		return time.Now().UTC().Format(time.RFC3339Nano)
+	}
+	return q.MinEvidenceTime
+}
+
+// overGRPC asks the case over gRPC.
+func (s *stack) overGRPC(t *testing.T, c *corpusCase) want {
+	t.Helper()
+	ctx := t.Context()
+	if c.Deadline > 0 {
+		bounded, cancel := context.WithTimeout(ctx, c.Deadline)
+		defer cancel()
+		ctx = bounded
+	}
+	if questions := c.questions(); questions != nil {
+		batch := new(eligibilityv1.BatchCheckEligibilityRequest)
+		for _, q := range questions {
+			batch.Requests = append(batch.Requests, q.message(t))
+		}
+		resp, err := s.client.BatchCheckEligibility(ctx, batch)
+		return seenBatch(resp, status.Convert(err))
+	}
+	resp, err := s.client.CheckEligibility(ctx, c.Request.message(t))
+	return seenAnswer(t, resp, status.Convert(err))
+}
+
+// message is the question as a caller over gRPC sends it.
+func (q question) message(t *testing.T) *eligibilityv1.CheckEligibilityRequest {
+	t.Helper()
+	message := &eligibilityv1.CheckEligibilityRequest{CustomerId: q.id()}
+	if number, err := strconv.ParseInt(q.Segment, 10, 32); err == nil {
+		message.Segment = eligibilityv1.Segment(number)
+	} else if q.Segment != "" {
+		message.Segment = eligibilityv1.Segment(eligibilityv1.Segment_value["SEGMENT_"+q.Segment])
+	}
+	if q.MaxAge != "" {
+		age, err := time.ParseDuration(q.MaxAge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message.MaxAge = durationpb.New(age)
+	}
+	if q.MinEvidenceTime != "" {
+		at, err := time.Parse(time.RFC3339Nano, q.since())
+		if err != nil {
+			t.Fatal(err)
+		}
+		message.MinEvidenceTime = timestamppb.New(at)
+	}
+	return message
+}
+
+// overREST asks the case over REST.
+func (s *stack) overREST(t *testing.T, c *corpusCase) want {
+	t.Helper()
+	method, address, body := http.MethodGet, s.rest+"/v1/customers/"+url.PathEscape(c.Request.id())+"/eligibility", ""
+	if questions := c.questions(); questions != nil {
+		method, address = http.MethodPost, s.rest+"/v1/customers:batchCheckEligibility"
+		var items []string
+		for _, q := range questions {
+			items = append(items, q.json())
+		}
+		body = `{"requests":[` + strings.Join(items, ",") + `]}`
+	} else {
+		query := make(url.Values)
+		for name, value := range map[string]string{
+			"segment": c.Request.Segment, "max_age": c.Request.MaxAge, "min_evidence_time": c.Request.since(),
+		} {
+			if value != "" {
+				query.Set(name, value)
+			}
+		}
+		address += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Deadline > 0 {
+		req.Header.Set("Grpc-Timeout", strconv.FormatInt(c.Deadline.Milliseconds(), 10)+"m")
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seenREST(t, resp, data, method == http.MethodPost)
+}
+
+// json is the question as an item of a batch over REST.
+func (q question) json() string {
+	var members []string
+	for _, member := range [][2]string{
+		{"customerId", q.id()}, {"segment", q.Segment}, {"maxAge", q.MaxAge}, {"minEvidenceTime", q.since()},
+	} {
+		switch name, value := member[0], member[1]; {
+		case value == "":
+		case name == "segment" && strings.Trim(value, "0123456789") == "":
+			members = append(members, fmt.Sprintf("%q:%s", name, value))
+		default:
+			members = append(members, fmt.Sprintf("%q:%q", name, value))
+		}
+	}
+	return "{" + strings.Join(members, ",") + "}"
+}
+
+// seenREST reads an HTTP answer, and holds its headers to what every answer has.
+func seenREST(t *testing.T, resp *http.Response, data []byte, batch bool) want {
+	t.Helper()
+	header := resp.Header
+	if header.Get("Content-Type") != "application/json" || header.Get("X-Request-Id") == "" || bytes.Contains(data, []byte("null")) {
+		t.Errorf("%d %v %s", resp.StatusCode, header, data)
+	}
+	var seen want
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		failure := new(rpcstatus.Status)
+		if err := protojson.Unmarshal(data, failure); err != nil {
+			t.Fatalf("body is no status: %v: %s", err, data)
+		}
+		seen = seenAnswer(t, nil, status.FromProto(failure))
+		if header.Get("Cache-Control") != "no-store" || (header.Get("Retry-After") != "") != seen.Retry {
+			t.Errorf("%d %v", resp.StatusCode, header)
+		}
+		if seen.Retry && header.Get("Retry-After") != strconv.Itoa(int(seen.RetryAfter.Seconds())) {
+			t.Errorf("Retry-After %q, RetryInfo %v", header.Get("Retry-After"), seen.RetryAfter)
+		}
+	case batch:
+		answer := new(eligibilityv1.BatchCheckEligibilityResponse)
+		if err := protojson.Unmarshal(data, answer); err != nil {
+			t.Fatalf("body is no answer: %v: %s", err, data)
+		}
+		seen = seenBatch(answer, status.New(0, ""))
+	default:
+		answer := new(eligibilityv1.CheckEligibilityResponse)
+		if err := protojson.Unmarshal(data, answer); err != nil {
+			t.Fatalf("body is no answer: %v: %s", err, data)
+		}
+		seen = seenAnswer(t, answer, status.New(0, ""))
+		private := answer.GetEvidenceTime() != nil && !answer.GetStale()
+		if header.Get("Etag") == "" || strings.HasPrefix(header.Get("Cache-Control"), "private, max-age=") != private ||
+			(header.Get("Age") != "") != (answer.GetEvidenceTime() != nil) {
+			t.Errorf("%d %v", resp.StatusCode, header)
+		}
+	}
+	seen.HTTP = resp.StatusCode
+	return seen
+}
+
+// seenAnswer says an answer or an error in the corpus's words, and holds it to
+// what every answer has.
+func seenAnswer(t *testing.T, resp *eligibilityv1.CheckEligibilityResponse, st *status.Status) want {
+	t.Helper()
+	seen := want{GRPC: code.Code(st.Code()).String()} //nolint:gosec // a gRPC code
+	for _, detail := range st.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			seen.Error = detail.GetReason()
+			if detail.GetDomain() != "eligibility" {
+				t.Errorf("domain %q", detail.GetDomain())
+			}
+		case *errdetails.RetryInfo:
+			seen.Retry, seen.RetryAfter = true, wholeSeconds(detail.GetRetryDelay())
+		case *errdetails.BadRequest:
+			for _, violation := range detail.GetFieldViolations() {
+				seen.Fields = append(seen.Fields, violation.GetField())
+			}
+		default:
+			t.Errorf("unexpected detail %v", detail)
+		}
+	}
+	if resp == nil {
+		return seen
+	}
+	seen.Decision = bare(resp.GetDecision(), "DECISION_")
+	seen.Reasons = seenReasons(resp)
+	seen.AccountStatus = bare(resp.GetAccountStatus(), "ACCOUNT_STATUS_")
+	seen.AccountStatusText = resp.GetAccountStatusText()
+	seen.QualificationsUnknown = !resp.GetQualificationsKnown()
+	seen.Source = bare(resp.GetSource(), "EVIDENCE_SOURCE_")
+	seen.Stale = resp.GetStale()
+	for _, held := range resp.GetQualifications() {
+		q := qualification{
+			Type: bare(held.GetType(), "QUALIFICATION_TYPE_"), TypeText: held.GetTypeText(),
+			VettingStatus: bare(held.GetVettingStatus(), "VETTING_STATUS_"), VettingStatusText: held.GetVettingStatusText(),
+			VettingReason: held.GetVettingReason(),
+		}
+		if at := held.GetVettingCreatedTime(); at != nil {
+			q.VettingCreatedTime = at.AsTime().Format(time.RFC3339Nano)
+		}
+		seen.Qualifications = append(seen.Qualifications, q)
+	}
+	verify(t, resp)
+	return seen
+}
+
+// verify holds an answer to what every answer has.
+func verify(t *testing.T, resp *eligibilityv1.CheckEligibilityResponse) {
+	t.Helper()
+	temporary, evidence := resp.GetDecision() == eligibilityv1.Decision_DECISION_BLOCKED, false
+	for _, reason := range resp.GetReasons() {
+		if reason.GetMessage() == "" || reason.GetRemedy() == eligibilityv1.Remedy_REMEDY_UNSPECIFIED {
+			t.Errorf("reason %v", reason)
+		}
+		if reason.GetRemedy() != eligibilityv1.Remedy_REMEDY_NONE && !reason.GetTemporary() {
+			temporary = false
+		}
+		evidence = evidence || reason.GetCode() != eligibilityv1.ReasonCode_REASON_CODE_UNDECIDABLE
+	}
+	known := resp.GetAccountStatus() != eligibilityv1.AccountStatus_ACCOUNT_STATUS_UNSPECIFIED
+	for what, ok := range map[string]bool{
+		"customer_id is canonical":                    resp.GetCustomerId() == corpusCustomer,
+		"recheck_time is for a temporary block":       (resp.GetRecheckTime() != nil) == temporary,
+		"evidence_time is there where evidence is":    (resp.GetEvidenceTime() != nil) == evidence,
+		"expire_time is there where evidence is":      (resp.GetExpireTime() != nil) == evidence,
+		"correlation_id is the account fetch's":       (resp.GetCorrelationId() != "") == known,
+		"evidence stops being fresh after its fetch":  !evidence || resp.GetExpireTime().AsTime().After(resp.GetEvidenceTime().AsTime()),
+		"rechecking is worthwhile some time from now": !temporary || resp.GetRecheckTime().AsTime().After(time.Now()),
+		"nothing is listed where nothing is known":    resp.GetQualificationsKnown() || len(resp.GetQualifications()) == 0,
+	} {
+		if !ok {
+			t.Errorf("it does not hold that %s: %v", what, resp)
+		}
+	}
+}
+
+func seenBatch(resp *eligibilityv1.BatchCheckEligibilityResponse, st *status.Status) want {
+	seen := want{GRPC: code.Code(st.Code()).String()} //nolint:gosec // a gRPC code
+	for _, detail := range st.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			seen.Error = detail.GetReason()
+		case *errdetails.BadRequest:
+			for _, violation := range detail.GetFieldViolations() {
+				seen.Fields = append(seen.Fields, violation.GetField())
+			}
+		}
+	}
+	for _, item := range resp.GetResults() {
+		if failure := item.GetError(); failure != nil {
+			seen.Results = append(seen.Results, result{
+				GRPC: code.Code(failure.GetCode()).String(), Error: failure.GetReason(),
+				Retry: failure.GetRetryAfter() != nil, RetryAfter: wholeSeconds(failure.GetRetryAfter()),
+			})
+			continue
+		}
+		seen.Results = append(seen.Results, result{
+			Decision: bare(item.GetResponse().GetDecision(), "DECISION_"), Reasons: seenReasons(item.GetResponse()),
+		})
+	}
+	return seen
+}
+
+func seenReasons(resp *eligibilityv1.CheckEligibilityResponse) []reason {
+	var seen []reason
+	for _, r := range resp.GetReasons() {
+		remedy := strings.TrimPrefix(bare(r.GetRemedy(), "REMEDY_"), "NONE")
+		seen = append(seen, reason{Code: bare(r.GetCode(), "REASON_CODE_"), Temporary: r.GetTemporary(), Remedy: remedy})
+	}
+	return seen
+}
+
+// bare is a word of the API without the prefix of its enumeration.
+func bare(word fmt.Stringer, prefix string) string {
+	return strings.TrimPrefix(word.String(), prefix)
+}
+
+func wholeSeconds(d *durationpb.Duration) time.Duration {
+	return (d.AsDuration() + time.Second - 1).Truncate(time.Second)
+}
