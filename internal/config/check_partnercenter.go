@@ -15,7 +15,7 @@ var (
 // refuses tokens for them.
 //
 // Source: https://learn.microsoft.com/partner-center/developer/deprecate-azure-active-directory-graph-token (read 2026-11-21)
-var retiredAudiences = []string{"graph.windows.net", "graph.chinacloudapi.cn"}
+var retiredAudiences = []string{"graph.windows.net", "graph.chinacloudapi.cn"} //nolint:gochecknoglobals // only read
 
 // checkPartnerCenter checks what is given and drops the slashes at the end of
 // URLs. No fault shows a value: secrets get pasted into the wrong line.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -49,7 +50,7 @@ func (l *loader) readEnviron(environ []string) {
 func (l *loader) readVariable(f field, name, text string) {
 	at := origin{source: name}
 	l.origins[f.key] = at
-	if list, ok := f.value.Addr().Interface().(*[]string); ok {
+	if list, ok := reflect.TypeAssert[*[]string](f.value.Addr()); ok {
 		*list = splitList(text)
 		return
 	}

@@ -7,7 +7,7 @@ import (
 
 // Fault is one mistake in a configuration. The error of [Load] joins all of
 // them; errors.As finds the first, and Unwrap() []error gives each.
-type Fault struct {
+type Fault struct { //nolint:errname // the word of the manual; config.Fault reads as what it is
 	// Source is where the value came from: the path of the file as given to
 	// Load, the name of an environment variable, or "" for a key that was
 	// given nowhere.

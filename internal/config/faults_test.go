@@ -29,8 +29,7 @@ func faults(t *testing.T, text string, environ []string, command config.Command)
 	}
 	var lines []string
 	for _, each := range joined.Unwrap() {
-		var fault config.Fault
-		if !errors.As(each, &fault) {
+		if _, ok := errors.AsType[config.Fault](each); !ok {
 			t.Errorf("not a Fault: %v", each)
 		}
 		line := strings.ReplaceAll(each.Error(), filepath.Dir(path)+"/", "")

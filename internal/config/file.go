@@ -82,10 +82,10 @@ func (l *loader) unreadable(err error) {
 	at, near := origin{source: l.path}, ""
 	if match != nil {
 		text = text[len(match[0]):]
-	}
-	if match != nil && match[1] != "" {
-		at.line, _ = strconv.Atoi(match[1]) // digits, by the pattern
-		near = " near this line"
+		if line := match[1]; line != "" {
+			at.line, _ = strconv.Atoi(line) // digits, by the pattern
+			near = " near this line"
+		}
 	}
 	if strings.HasPrefix(text, "unknown anchor") {
 		text = "a value begins with *; put it in quotes"
@@ -146,7 +146,7 @@ func setNode(f field, n *yaml.Node) (problem string) {
 	if isNull(n) {
 		return `has no value; leave the key out for the default`
 	}
-	if list, ok := f.value.Addr().Interface().(*[]string); ok {
+	if list, ok := reflect.TypeAssert[*[]string](f.value.Addr()); ok {
 		return setList(list, n)
 	}
 	if n.Kind != yaml.ScalarNode {

@@ -44,7 +44,7 @@ func FuzzLoad(f *testing.F) {
 			if err == nil {
 				continue
 			}
-			for _, each := range err.(interface{ Unwrap() []error }).Unwrap() { //nolint:errorlint // what Load promises to return
+			for _, each := range err.(interface{ Unwrap() []error }).Unwrap() {
 				var fault config.Fault
 				if !errors.As(each, &fault) || fault.Problem == "" || strings.ContainsAny(each.Error(), "\n\r") {
 					t.Errorf("not a fault of one line: %q", each)

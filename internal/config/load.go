@@ -144,7 +144,7 @@ func (l *loader) isRejected(key string) bool {
 // readSecrets replaces each secret that is given as a file by its contents.
 func (l *loader) readSecrets() {
 	for _, f := range l.fields {
-		secret, ok := f.value.Addr().Interface().(*Secret)
+		secret, ok := reflect.TypeAssert[*Secret](f.value.Addr())
 		if !ok {
 			continue
 		}
