@@ -42,6 +42,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (2m)
 .PHONY: lint
 lint: ## Check formatting, code and contract
 	@files=$$(gofmt -l .) && test -z "$$files" || { echo "gofmt these:"; echo "$$files"; exit 1; }
+	go mod tidy -diff
 	go vet ./...
 	$(LINT) run
 	$(TOOL) buf format --diff --exit-code
