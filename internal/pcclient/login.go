@@ -1,8 +1,10 @@
 package pcclient
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -52,18 +54,15 @@ func (l *login) token(ctx context.Context) (accessToken, *APIError) {
 		if err != nil {
 			return accessToken{}, &APIError{Op: OpToken, Class: ClassCredentials, Reason: ReasonRefreshToken, Err: err}
 		}
-		form = make(url.Values, len(l.form)+1)
-		for name, values := range l.form {
-			form[name] = values
-		}
+		form = maps.Clone(l.form)
 		form.Set("refresh_token", token)
 	}
 	body := form.Encode()
 	for attempts := 1; ; attempts++ {
 		granted, fail := l.attempt(ctx, body)
 		if fail == nil {
-			if l.refreshToken != nil && granted.refresh != "" {
-				l.refreshToken.store(granted.refresh)
+			if l.refreshToken != nil {
+				l.refreshToken.store(cmp.Or(granted.refresh, form.Get("refresh_token")))
 			}
 			return granted.access, nil
 		}
@@ -98,45 +97,45 @@ func (l *login) attempt(ctx context.Context, form string) (grant, *APIError) {
 	if unanswered(resp, err) {
 		return grant{}, transportFailure(ctx, OpToken, err)
 	}
-	if fail := classifyLogin(resp, body, l.now()); fail != nil {
-		return grant{}, fail
-	}
-	granted, ok := decodeGrant(body, asked)
-	if !ok {
-		return grant{}, &APIError{Op: OpToken, Class: ClassCredentials, Reason: ReasonRefused, Status: resp.StatusCode}
-	}
-	return granted, nil
+	return readLogin(resp, body, asked, l.now())
 }
 
-// classifyLogin says what an answer of the login host means; nil for a 200. It
-// goes by the published `error` words and never by text or numbers, which change.
+// readLogin says what an answer of the login host means. It goes by the
+// published `error` words and never by text or numbers, which change. An
+// answer that is not the login host's own, such as a proxy's page, is no
+// verdict about our credentials.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
 // (read 2026-11-21)
-func classifyLogin(resp *http.Response, body []byte, now time.Time) *APIError {
-	if resp.StatusCode == http.StatusOK {
-		return nil
+func readLogin(resp *http.Response, body []byte, asked, now time.Time) (grant, *APIError) {
+	status := resp.StatusCode
+	object, err := parseObject(body)
+	if status == http.StatusOK && err == nil {
+		if granted, ok := readGrant(object, asked); ok {
+			return granted, nil
+		}
 	}
-	word, numbers := decodeLoginError(body)
-	fail := &APIError{Op: OpToken, Class: ClassUnavailable, Reason: ReasonServerError, Status: resp.StatusCode, Code: word, aadsts: numbers}
+	word, numbers := readLoginError(object)
+	fail := &APIError{Op: OpToken, Class: ClassUnavailable, Status: status, Code: word, aadsts: numbers}
 	switch {
-	case resp.StatusCode == http.StatusTooManyRequests:
+	case status == http.StatusTooManyRequests:
 		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
 		fail.RetryAfter = retryAfter(resp.Header, now)
-	case serverFailed(resp.StatusCode) || word == "temporarily_unavailable":
+	case serverFailed(status), word == "temporarily_unavailable":
+		fail.Reason = ReasonServerError
 		if resp.Header.Get("Retry-After") != "" {
 			fail.RetryAfter = retryAfter(resp.Header, now)
 		}
-	case word != "":
+	case word != "", status == http.StatusOK && err == nil:
 		fail.Class, fail.Reason = ClassCredentials, ReasonRefused
 	default:
-		fail.Class, fail.Reason = ClassUnavailable, ReasonUnreadable
+		fail.Reason = ReasonUnreadable
 	}
-	return fail
+	return grant{}, fail
 }
 
-// loginErrors are the published error words. Another one is a refusal as well,
-// but not repeated in errors and logs.
+// loginError returns word if it is a published error word. Another one is a
+// refusal as well, but is not repeated in errors and logs.
 func loginError(word string) string {
 	switch word {
 	case "invalid_request", "invalid_grant", "unauthorized_client", "invalid_client", "unsupported_grant_type",
@@ -151,13 +150,8 @@ func loginError(word string) string {
 // maxAADSTS bounds the numbers that are kept for the log.
 const maxAADSTS = 8
 
-// decodeLoginError reads an error body of the login host: its word, and its
-// numbers for the log.
-func decodeLoginError(body []byte) (word string, numbers []int) {
-	object, err := parseObject(body)
-	if err != nil {
-		return "", nil
-	}
+// readLoginError reads the login host's error word, and its numbers for the log.
+func readLoginError(object map[string]any) (word string, numbers []int) {
 	said, _ := object["error"].(string)
 	if said == "" {
 		return "", nil
@@ -176,31 +170,27 @@ func decodeLoginError(body []byte) (word string, numbers []int) {
 // maxTokenLife bounds what a token's expires_in may say.
 const maxTokenLife = 24 * time.Hour
 
-// decodeGrant reads the body of a 200. Version 1 of the endpoint sends
-// expires_in as a string.
-func decodeGrant(body []byte, asked time.Time) (grant, bool) {
-	object, err := parseObject(body)
-	if err != nil {
-		return grant{}, false
-	}
+// readGrant reads a grant that can be used: a bearer token with a life. Version
+// 1 of the endpoint sends expires_in as a string.
+func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	value, _ := object["access_token"].(string)
 	kind, _ := object["token_type"].(string)
 	refresh, _ := object["refresh_token"].(string)
-	var text string
+	var life string
 	switch expires := object["expires_in"].(type) {
 	case json.Number:
-		text = expires.String()
+		life = wholeNumber(expires.String())
 	case string:
-		text = expires
+		life = expires
 	}
-	seconds, err := strconv.ParseInt(text, 10, 64)
+	seconds, err := strconv.ParseInt(life, 10, 64)
 	if value == "" || !headerSafe(value) || !strings.EqualFold(kind, "Bearer") || err != nil || seconds <= 0 {
 		return grant{}, false
 	}
-	life := min(time.Duration(min(seconds, int64(maxTokenLife/time.Second)))*time.Second, maxTokenLife)
-	ends := asked.Add(life)
+	lasts := time.Duration(min(seconds, int64(maxTokenLife/time.Second))) * time.Second
+	ends := asked.Add(lasts)
 	return grant{
-		access:  accessToken{value: value, endsAt: ends, renewAt: ends.Add(-min(earlyRefresh, life/4))},
+		access:  accessToken{value: value, endsAt: ends, renewAt: ends.Add(-min(earlyRefresh, lasts/4))},
 		refresh: refresh,
 	}, true
 }
