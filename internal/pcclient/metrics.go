@@ -15,7 +15,7 @@ type metrics struct {
 	retries     *prometheus.CounterVec
 	refusals    *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
-	credentials prometheus.Gauge
+	credentials *prometheus.GaugeVec
 	unstored    prometheus.Gauge
 	storeFaults prometheus.Counter
 }
@@ -47,10 +47,10 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics,
 			Name: prefix + "token_renewals_total",
 			Help: "Renewals of the access token by outcome.",
 		}, []string{"outcome"}),
-		credentials: prometheus.NewGauge(prometheus.GaugeOpts{
+		credentials: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: prefix + "credentials_alert",
-			Help: "1 while the last word of either host was that it refuses our credentials. Somebody must act.",
-		}),
+			Help: "1 while our credentials were refused when last asked for that operation. Somebody must act.",
+		}, []string{"op"}),
 		unstored: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: prefix + "refresh_token_unstored",
 			Help: "1 while the newest refresh token is in memory only and would be lost by a restart. Somebody must act.",
@@ -64,11 +64,13 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics,
 		m.fetches.WithLabelValues(string(op), outcomeOK)
 		m.requests.WithLabelValues(string(op), outcomeOK)
 		m.retries.WithLabelValues(string(op))
+		m.credentials.WithLabelValues(string(op))
 	}
 	for _, reason := range []Reason{ReasonPaused, ReasonBudget} {
 		m.refusals.WithLabelValues(string(reason))
 	}
 	m.tokens.WithLabelValues(outcomeOK)
+	m.credentials.WithLabelValues(string(OpToken))
 	if registerer == nil {
 		return m, nil
 	}
@@ -86,7 +88,7 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics,
 }
 
 func outcome(fail *APIError) string {
-	if fail == nil || fail.Reason == reasonNoStatus {
+	if fail == nil {
 		return outcomeOK
 	}
 	return string(fail.Reason)
@@ -97,23 +99,26 @@ func (m *metrics) request(op Op, fail *APIError, took time.Duration) {
 	m.requests.WithLabelValues(string(op), outcome(fail)).Observe(took.Seconds())
 }
 
-// fetch counts a question that was answered or given up.
+// fetch counts a question that was answered or given up. Only an answer takes
+// the alert back: a failure of another kind says nothing about credentials.
 func (m *metrics) fetch(op Op, fail *APIError) {
 	m.fetches.WithLabelValues(string(op), outcome(fail)).Inc()
-	if fail == nil || fail.Class != ClassCredentials {
-		if fail == nil || fail.Status != 0 && fail.Op != OpToken {
-			m.credentials.Set(0)
-		}
-		return
+	switch {
+	case fail == nil, fail.Reason == reasonNoStatus, fail.Class == ClassNotFound, fail.Class == ClassNotServed:
+		m.credentials.WithLabelValues(string(op)).Set(0)
+	case fail.Class == ClassCredentials && fail.Op == op:
+		m.credentials.WithLabelValues(string(op)).Set(1)
 	}
-	m.credentials.Set(1)
 }
 
 // token counts a renewal of the token.
 func (m *metrics) token(fail *APIError) {
 	m.tokens.WithLabelValues(outcome(fail)).Inc()
-	if fail != nil && fail.Class == ClassCredentials {
-		m.credentials.Set(1)
+	switch {
+	case fail == nil:
+		m.credentials.WithLabelValues(string(OpToken)).Set(0)
+	case fail.Class == ClassCredentials:
+		m.credentials.WithLabelValues(string(OpToken)).Set(1)
 	}
 }
 
