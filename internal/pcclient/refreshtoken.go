@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/google/renameio/v2"
 	"go.uber.org/zap"
@@ -15,32 +15,29 @@ import (
 // maxRefreshTokenBytes bounds what is read from the file.
 const maxRefreshTokenBytes = 64 << 10
 
-// refreshToken keeps the refresh token in a file. It is read before every use,
-// as another process may have stored a newer one.
+// refreshToken keeps the refresh token in a file that other processes may
+// rewrite: a replica that rotated it, or somebody who consented again. What
+// they wrote is the newer. Only one renewal at a time uses it.
 type refreshToken struct {
 	path    string
 	log     *zap.Logger
 	metrics *metrics
 
-	mu sync.Mutex
-	// unstored is a token that could not be written, and replaced the one that
-	// the file still holds. Guarded by mu.
-	unstored, replaced string
+	held     string // what the file held when it was last read or written; empty where unreadable
+	unstored string // a newer token that could not be written
 }
 
-// read returns the token: the file's, unless the file still holds the one that
-// a newer, unstored token has replaced.
+// read returns the token to use: the file's, or the unstored one for as long
+// as nobody else has written.
 func (r *refreshToken) read() (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	held, err := r.readFile()
-	switch {
-	case r.unstored != "" && (err != nil || held == r.replaced):
+	if r.unstored != "" && held == r.held {
 		return r.unstored, nil
-	case err != nil:
+	}
+	if err != nil {
 		return "", err
 	}
-	r.unstored, r.replaced = "", ""
+	r.held, r.unstored = held, ""
 	return held, nil
 }
 
@@ -51,11 +48,7 @@ func (r *refreshToken) readFile() (string, error) {
 	}
 	content, err := os.ReadFile(r.path)
 	if err != nil {
-		var path *fs.PathError
-		if errors.As(err, &path) {
-			err = path.Err // the operator knows the path, and it may say more than it should
-		}
-		return "", fmt.Errorf("read refresh token file: %w", err)
+		return "", fmt.Errorf("read refresh token file: %w", withoutPath(err))
 	}
 	token := strings.TrimSpace(string(content))
 	if token == "" {
@@ -64,27 +57,59 @@ func (r *refreshToken) readFile() (string, error) {
 	return token, nil
 }
 
-// store replaces the file by one with the new token: atomically, synced to the
-// disk, readable by its owner only. Where that fails the token is kept in
+// store makes token the one that the next renewal uses, unless somebody else
+// has written meanwhile. Where the file cannot be written the token is kept in
 // memory, and the failure is an alert: after a restart it would be lost.
 func (r *refreshToken) store(token string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	held, _ := r.readFile()
-	if held == token {
-		return
-	}
-	if err := renameio.WriteFile(r.path, []byte(token), 0o600, renameio.IgnoreUmask()); err != nil {
-		var path *fs.PathError
-		if errors.As(err, &path) {
-			err = path.Err
+	held, err := r.readFile()
+	switch {
+	case err == nil && held == token:
+		r.held, r.unstored = held, ""
+	case err == nil && held != r.held: // theirs is read before the next renewal
+		r.unstored = ""
+	default:
+		if err := r.writeFile(token); err != nil {
+			r.held, r.unstored = held, token
+			r.metrics.stored(false)
+			r.log.Error("rotated refresh token is kept in memory only: make partner_center.refresh_token_file and its directory writable before a restart",
+				zap.Error(withoutPath(err)))
+			return
 		}
-		r.unstored, r.replaced = token, held
-		r.metrics.stored(false)
-		r.log.Error("rotated refresh token could not be stored and is kept in memory only: make the directory of partner_center.refresh_token_file writable before a restart",
-			zap.Error(err))
-		return
+		r.held, r.unstored = token, ""
 	}
-	r.unstored, r.replaced = "", ""
 	r.metrics.stored(true)
+}
+
+// writeFile replaces the file at once or not at all, synced to the disk and
+// readable by its owner only, whoever could read the old one. A symbolic link
+// is kept and its target replaced.
+func (r *refreshToken) writeFile(token string) error {
+	path := r.path
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	file, err := renameio.NewPendingFile(path,
+		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Cleanup() }() // the first error is the one to tell
+	if _, err := file.WriteString(token); err != nil {
+		return err
+	}
+	return file.CloseAtomicallyReplace()
+}
+
+// withoutPath returns the cause of a file's error: the operator has configured
+// the path and knows it.
+func withoutPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	var link *os.LinkError
+	if errors.As(err, &link) {
+		return link.Err
+	}
+	return err
 }
