@@ -142,7 +142,7 @@ func (e *APIError) Unwrap() error { return e.Err }
 
 // errProtocol stands for a failure whose own text may repeat what the far
 // side sent, such as a malformed status line.
-var errProtocol = errors.New("answer is not HTTP")
+var errProtocol = errors.New("exchange broke off")
 
 // transportFailure classifies an exchange that brought no complete answer.
 // ctx is the caller's, which tells its leaving from our own limits.

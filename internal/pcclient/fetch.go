@@ -164,15 +164,13 @@ func (f *fetch) request(ctx context.Context, token accessToken) (*http.Request, 
 		f.requestID = uuid.NewString()
 	}
 	f.call.RequestID = f.requestID
-	req.Header = http.Header{
-		"Authorization":                {"Bearer " + token.value},
-		"Accept":                       {"application/json"},
-		"User-Agent":                   {userAgent},
-		"MS-CorrelationId":             {f.call.CorrelationID},
-		"MS-RequestId":                 {f.requestID},
-		"MS-Contract-Version":          {"v1"},
-		"MS-PartnerCenter-Application": {userAgent},
-	}
+	req.Header.Set("Authorization", "Bearer "+token.value)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("MS-CorrelationId", f.call.CorrelationID)
+	req.Header.Set("MS-RequestId", f.requestID)
+	req.Header.Set("MS-Contract-Version", "v1")
+	req.Header.Set("MS-PartnerCenter-Application", userAgent)
 	return req, nil
 }
 
