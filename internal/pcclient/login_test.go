@@ -1,0 +1,263 @@
+package pcclient_test
+
+import (
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+)
+
+func appOnly(c *pcclient.Config) { c.Flow, c.RefreshTokenFile = pcclient.FlowAppOnly, "" }
+
+func TestTokenRequests(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		config func(*pcclient.Config)
+		want   url.Values
+	}{
+		"T-03 app+user": {nil, url.Values{
+			"grant_type":    {"refresh_token"},
+			"client_id":     {"client-id"},
+			"client_secret": {"canary-secret"},
+			"refresh_token": {"refresh-0"},
+			"scope":         {"https://api.partnercenter.microsoft.com/user_impersonation offline_access"},
+		}},
+		"T-02 app-only": {appOnly, url.Values{
+			"grant_type":    {"client_credentials"},
+			"client_id":     {"client-id"},
+			"client_secret": {"canary-secret"},
+			"scope":         {"https://api.partnercenter.microsoft.com/.default"},
+		}},
+		"another audience": {func(c *pcclient.Config) {
+			appOnly(c)
+			c.Audience = "https://partner.partnercenterapi.microsoftonline.cn/"
+			c.Authority += "/"
+		}, url.Values{
+			"grant_type":    {"client_credentials"},
+			"client_id":     {"client-id"},
+			"client_secret": {"canary-secret"},
+			"scope":         {"https://partner.partnercenterapi.microsoftonline.cn/.default"},
+		}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{config: test.config})
+			if err := r.Token(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r.counts(1, 0)
+			got := r.login.asked()[0]
+			if got.method != http.MethodPost || got.url != "/partner.example/oauth2/v2.0/token" {
+				t.Errorf("asked %s %s", got.method, got.url)
+			}
+			if diff := cmp.Diff(test.want, got.form); diff != "" {
+				t.Errorf("form (-want +got):\n%s", diff)
+			}
+			for header, want := range map[string]string{
+				"Content-Type":  "application/x-www-form-urlencoded",
+				"Accept":        "application/json",
+				"Authorization": "",
+			} {
+				if value := got.header.Get(header); value != want {
+					t.Errorf("%s is %q, want %q", header, value, want)
+				}
+			}
+		})
+	}
+}
+
+func TestAppOnlyNeverAsksForTheAccount(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{config: appOnly, api: says(http.StatusOK, `[{"qualification":"Education"}]`)})
+	fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonAppOnly)
+	if fail.Attempts != 0 || fail.RetryAfter != 0 {
+		t.Errorf("got %+v", fail)
+	}
+	r.counts(0, 0)
+	if held, _, err := r.Qualifications(t.Context(), customerID); err != nil || len(held) != 1 {
+		t.Errorf("Q-30: got %v and %v", held, err)
+	}
+	r.counts(1, 1)
+}
+
+func TestRefusedTokenRequest(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		status int
+		word   string
+		number int
+		code   string
+	}{
+		"F-01 expired":           {400, "invalid_grant", 700082, "invalid_grant"},
+		"F-01 expired, older":    {400, "invalid_grant", 70008, "invalid_grant"},
+		"F-02 revoked":           {400, "invalid_grant", 50173, "invalid_grant"},
+		"F-03 sign-in frequency": {400, "invalid_grant", 70043, "invalid_grant"},
+		"F-04 MFA":               {400, "interaction_required", 50076, "interaction_required"},
+		"F-04 MFA expired":       {400, "invalid_grant", 50078, "invalid_grant"},
+		"F-05 wrong secret":      {401, "invalid_client", 7000215, "invalid_client"},
+		"F-05 wrong secret, 400": {400, "invalid_client", 7000215, "invalid_client"},
+		"F-06 secret expired":    {401, "invalid_client", 7000222, "invalid_client"},
+		"F-07 assertion":         {401, "invalid_client", 700027, "invalid_client"},
+		"F-08 application":       {400, "unauthorized_client", 700016, "unauthorized_client"},
+		"F-08 resource":          {400, "invalid_resource", 500011, "invalid_resource"},
+		"F-09 tenant":            {400, "invalid_request", 90002, "invalid_request"},
+		"F-09 cloud":             {400, "invalid_request", 900432, "invalid_request"},
+		"F-11 loop":              {400, "invalid_request", 50196, "invalid_request"},
+		"scope":                  {400, "invalid_scope", 70011, "invalid_scope"},
+		"grant type":             {400, "unsupported_grant_type", 70003, "unsupported_grant_type"},
+		"word that nobody lists": {400, "canary-body", 1, "unpublished"},
+		"403":                    {403, "access_denied", 1, "access_denied"},
+		"404 with a word":        {404, "invalid_request", 1, "invalid_request"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{login: inTurn(entra(test.status, test.word, test.number), grants)})
+			fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
+			if fail.Op != pcclient.OpToken || fail.Status != test.status || fail.Code != test.code || fail.RetryAfter != 0 {
+				t.Errorf("got %+v", fail)
+			}
+			r.clock.advance(30*time.Second - 1)
+			again := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
+			if again.Code != test.code || again.RetryAfter != 0 {
+				t.Errorf("again: got %+v", again)
+			}
+			r.counts(1, 0)
+			r.clock.advance(1)
+			r.ask()
+			r.counts(2, 1)
+		})
+	}
+}
+
+func TestLoginHostThatIsDown(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		login  answerer
+		reason pcclient.Reason
+	}{
+		"F-10 temporarily_unavailable": {entra(400, "temporarily_unavailable", 90033), pcclient.ReasonServerError},
+		"F-10 with 503":                {entra(503, "temporarily_unavailable", 90012), pcclient.ReasonServerError},
+		"F-13 500":                     {says(500, ""), pcclient.ReasonServerError},
+		"F-13 500 with a word":         {entra(500, "invalid_grant", 700082), pcclient.ReasonServerError},
+		"F-13 502 HTML":                {says(502, "<html>"), pcclient.ReasonServerError},
+		"F-13 400 HTML":                {says(400, "<html>"), pcclient.ReasonUnreadable},
+		"F-13 400 empty":               {says(400, ""), pcclient.ReasonUnreadable},
+		"F-13 400 without a word":      {says(400, `{"error":""}`), pcclient.ReasonUnreadable},
+		"F-13 400, word is an object":  {says(400, `{"error":{"code":"x"}}`), pcclient.ReasonUnreadable},
+		"F-13 200 HTML":                {says(200, "<html>"), pcclient.ReasonUnreadable},
+		"F-13 200 empty":               {says(200, ""), pcclient.ReasonUnreadable},
+		"F-13 200 truncated":           {says(200, `{"token_type":"Bearer","access_token":"x"`), pcclient.ReasonUnreadable},
+		"F-13 hang":                    {hang, pcclient.ReasonTimeout},
+		"F-13 hang amid the body":      {hangBody, pcclient.ReasonTimeout},
+		"F-13 reset":                   {reset, pcclient.ReasonConnection},
+		"F-13 reset amid the body":     {resetBody, pcclient.ReasonConnection},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{
+				login:  inTurn(test.login, test.login, test.login, grants),
+				config: func(c *pcclient.Config) { c.AttemptTimeout = 200 * time.Millisecond },
+			})
+			fail := r.askInVain(pcclient.ClassUnavailable, test.reason)
+			if fail.Op != pcclient.OpToken || fail.Attempts != 0 {
+				t.Errorf("got %+v", fail)
+			}
+			if got := r.login.count(); got > 3 {
+				t.Errorf("%d token requests, want at most 3", got)
+			}
+			r.ask() // asked again, at once
+		})
+	}
+}
+
+func TestLoginHostThatThrottles(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		login answerer
+		want  time.Duration
+	}{
+		"F-12 Retry-After":    {says(429, "", "Retry-After: 57"), 57 * time.Second},
+		"F-11 tenant":         {entra(429, "temporarily_unavailable", 90055), time.Minute},
+		"no verdict by words": {entra(429, "invalid_grant", 1), time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{login: inTurn(test.login, grants)})
+			if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled); fail.RetryAfter != test.want {
+				t.Errorf("retry after %v, want %v", fail.RetryAfter, test.want)
+			}
+			r.clock.advance(test.want - time.Second)
+			if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled); fail.RetryAfter != time.Second {
+				t.Errorf("retry after %v, want 1s", fail.RetryAfter)
+			}
+			r.counts(1, 0)
+			r.clock.advance(time.Second)
+			r.ask()
+			r.counts(2, 1)
+		})
+	}
+}
+
+// F-14: an answer that is no token is a verdict, whatever its status says.
+func TestGrantThatIsNone(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"no access_token":        `{"token_type":"Bearer","expires_in":3600}`,
+		"empty access_token":     `{"token_type":"Bearer","access_token":"","expires_in":3600}`,
+		"access_token no string": `{"token_type":"Bearer","access_token":7,"expires_in":3600}`,
+		"line feed in it":        `{"token_type":"Bearer","access_token":"a\nX-Evil: 1","expires_in":3600}`,
+		"NUL in it":              `{"token_type":"Bearer","access_token":"a\u0000","expires_in":3600}`,
+		"DEL in it":              `{"token_type":"Bearer","access_token":"a\u007f","expires_in":3600}`,
+		"blank in it":            `{"token_type":"Bearer","access_token":"a b","expires_in":3600}`,
+		"not ASCII":              `{"token_type":"Bearer","access_token":"ä","expires_in":3600}`,
+		"another token_type":     `{"token_type":"pop","access_token":"a","expires_in":3600}`,
+		"no token_type":          `{"access_token":"a","expires_in":3600}`,
+		"no expires_in":          `{"token_type":"Bearer","access_token":"a"}`,
+		"expires_in zero":        `{"token_type":"Bearer","access_token":"a","expires_in":0}`,
+		"expires_in negative":    `{"token_type":"Bearer","access_token":"a","expires_in":-1}`,
+		"expires_in a word":      `{"token_type":"Bearer","access_token":"a","expires_in":"soon"}`,
+		"expires_in a fraction":  `{"token_type":"Bearer","access_token":"a","expires_in":1.5}`,
+		"expires_in absurd":      `{"token_type":"Bearer","access_token":"a","expires_in":1e30}`,
+		"expires_in an array":    `{"token_type":"Bearer","access_token":"a","expires_in":[3600]}`,
+		"an error with 200":      `{"error":"invalid_grant"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{login: says(http.StatusOK, body)})
+			r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
+			r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
+			r.counts(1, 0)
+		})
+	}
+}
+
+func TestGrantsThatAreGood(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"T-01 of v1":          `{"token_type":"Bearer","access_token":"a","expires_in":"3600","ext_expires_in":"3600","expires_on":"1","not_before":"1","resource":"x"}`,
+		"T-02 of v2":          `{"token_type":"Bearer","access_token":"a","expires_in":3600,"ext_expires_in":3600}`,
+		"type in lower case":  `{"token_type":"bearer","access_token":"a","expires_in":3600}`,
+		"refresh_token null":  `{"token_type":"Bearer","access_token":"a","expires_in":3600,"refresh_token":null}`,
+		"every kind of token": `{"token_type":"Bearer","access_token":"a","expires_in":3600,"id_token":"x"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{login: says(http.StatusOK, body)})
+			r.ask()
+			if r.bearer() != "a" {
+				t.Errorf("used %q", r.bearer())
+			}
+			r.clock.advance(time.Hour - 1)
+			r.ask()
+			r.clock.advance(1)
+			r.ask()
+		})
+	}
+}
