@@ -176,6 +176,9 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	value, _ := object["access_token"].(string)
 	kind, _ := object["token_type"].(string)
 	refresh, _ := object["refresh_token"].(string)
+	if len(refresh) > maxRefreshTokenBytes || !headerSafe(refresh) {
+		refresh = "" // it could not be read back from the file
+	}
 	var life string
 	switch expires := object["expires_in"].(type) {
 	case json.Number:

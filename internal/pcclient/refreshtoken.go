@@ -28,10 +28,10 @@ type refreshToken struct {
 }
 
 // read returns the token to use: the file's, or the unstored one for as long
-// as nobody else has written.
+// as nobody else has written one.
 func (r *refreshToken) read() (string, error) {
 	held, err := r.readFile()
-	if r.unstored != "" && held == r.held {
+	if r.unstored != "" && (err != nil || held == r.held) {
 		return r.unstored, nil
 	}
 	if err != nil {
@@ -43,7 +43,10 @@ func (r *refreshToken) read() (string, error) {
 
 func (r *refreshToken) readFile() (string, error) {
 	info, err := os.Stat(r.path)
-	if err == nil && info.Size() > maxRefreshTokenBytes {
+	switch {
+	case err == nil && !info.Mode().IsRegular(): // reading a pipe may wait for ever
+		return "", errors.New("refresh token file is no regular file")
+	case err == nil && info.Size() > maxRefreshTokenBytes:
 		return "", errors.New("refresh token file is too large to be one")
 	}
 	content, err := os.ReadFile(r.path)
