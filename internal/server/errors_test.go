@@ -64,7 +64,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		if diff := cmp.Diff(expected, tellOf(st)); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", kind, diff)
 		}
-		if strings.Contains(fmt.Sprint(st.Proto()), secret) {
+		if strings.Contains(st.Proto().String(), secret) {
 			t.Errorf("%v: the cause is told to the caller", kind)
 		}
 		if other, taken := messages[st.Message()]; taken || st.Message() == "" {

@@ -123,10 +123,11 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, prefix st
 	}
 	question.CustomerID = id
 
-	known := false
-	if question.Segment, known = segment(req.GetSegment()); !known {
+	asked, known := segment(req.GetSegment())
+	if !known {
 		violate(fieldSegment, "must be a segment that the API defines")
 	}
+	question.Segment = asked
 
 	if age := req.GetMaxAge(); age != nil {
 		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true

@@ -39,7 +39,7 @@ func (s *Server) identify(ctx context.Context, req any, info *grpc.UnaryServerIn
 // requestIDOr returns id if it is fit for logs and headers, 1 to 128 visible
 // ASCII characters, and a new one otherwise.
 func requestIDOr(id string) string {
-	if len(id) == 0 || len(id) > maxRequestIDBytes {
+	if id == "" || len(id) > maxRequestIDBytes {
 		return uuid.NewString()
 	}
 	for i := range len(id) {

@@ -92,7 +92,7 @@ func rpcSeries(handled *prometheus.CounterVec, duration *prometheus.HistogramVec
 		for _, via := range []string{viaGRPC, viaREST} {
 			m := rpcMetrics{duration: duration.WithLabelValues(method.MethodName, via)}
 			for c := range m.handled {
-				m.handled[c] = handled.WithLabelValues(method.MethodName, via, codeName(codes.Code(c))) //nolint:gosec // 0 to 16
+				m.handled[c] = handled.WithLabelValues(method.MethodName, via, codeName(codes.Code(c)))
 			}
 			series[rpcKey{method.MethodName, via}] = m
 		}

@@ -101,7 +101,7 @@ func readQuestion(item json.RawMessage, path string) (*eligibilityv1.CheckEligib
 	seen := make(map[string]bool, len(members))
 	for _, member := range members {
 		field := fieldNamed(member.name)
-		fault := ""
+		var fault string
 		switch {
 		case field == "":
 			field, fault = printable(member.name), "is no member of a question"

@@ -56,14 +56,14 @@ func prepareCheck(req *http.Request, said *restRequest, maxAge *durationpb.Durat
 	question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
 	narrow(question, maxAge)
 	query := make(url.Values)
-	if question.Segment != eligibilityv1.Segment_SEGMENT_UNSPECIFIED {
-		query.Set(fieldSegment, question.Segment.String())
+	if question.GetSegment() != eligibilityv1.Segment_SEGMENT_UNSPECIFIED {
+		query.Set(fieldSegment, question.GetSegment().String())
 	}
-	if question.MaxAge != nil {
-		query.Set(fieldMaxAge, question.MaxAge.AsDuration().String())
+	if question.GetMaxAge() != nil {
+		query.Set(fieldMaxAge, question.GetMaxAge().AsDuration().String())
 	}
-	if question.MinEvidenceTime != nil {
-		query.Set(fieldMinEvidenceTime, question.MinEvidenceTime.AsTime().Format(time.RFC3339Nano))
+	if question.GetMinEvidenceTime() != nil {
+		query.Set(fieldMinEvidenceTime, question.GetMinEvidenceTime().AsTime().Format(time.RFC3339Nano))
 	}
 	address := *req.URL
 	address.RawQuery = query.Encode()
@@ -111,7 +111,7 @@ func queryValue(field, value string) json.RawMessage {
 
 // narrow lowers the question's max_age to maxAge, where that is given.
 func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.Duration) {
-	if maxAge != nil && (question.MaxAge == nil || maxAge.AsDuration() < question.MaxAge.AsDuration()) {
+	if maxAge != nil && (question.GetMaxAge() == nil || maxAge.AsDuration() < question.GetMaxAge().AsDuration()) {
 		question.MaxAge = maxAge
 	}
 }
@@ -137,7 +137,7 @@ func cacheControlAge(values []string, said *restRequest) *durationpb.Duration {
 		default:
 			continue
 		}
-		age := time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+		age := time.Duration(seconds) * time.Second
 		if least == nil || age < least.AsDuration() {
 			least = durationpb.New(age)
 		}
@@ -191,5 +191,5 @@ func printable(word string) string {
 	if len(shown) > most {
 		shown = strings.ToValidUTF8(shown[:most], "") + "…"
 	}
-	return strconv.Quote(shown)
+	return shown
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -163,5 +162,5 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 		body = []byte(`{"code":13,"message":"The service failed."}`)
 	}
 	w.WriteHeader(code)
-	_, _ = io.WriteString(w, string(body)) // a caller who left is no concern
+	_, _ = w.Write(body) // a caller who left is no concern
 }

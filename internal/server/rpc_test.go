@@ -260,24 +260,34 @@ func TestTimeIsShared(t *testing.T) {
 		code    int
 	}{
 		"without a deadline the default ends the wait": {
-			"", Config{DefaultTimeout: 80 * time.Millisecond},
-			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2}, 503,
+			"",
+			Config{DefaultTimeout: 80 * time.Millisecond},
+			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2},
+			503,
 		},
 		"a deadline leaves time to say what timed out": {
-			"120m", Config{},
-			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2}, 503,
+			"120m",
+			Config{},
+			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2},
+			503,
 		},
 		"a deadline too long is cut": {
-			"10H", Config{MaxTimeout: 80 * time.Millisecond},
-			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2}, 503,
+			"10H",
+			Config{MaxTimeout: 80 * time.Millisecond},
+			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2},
+			503,
 		},
 		"a deadline too short is the caller's own": {
-			"45m", Config{},
-			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, 1}, 504,
+			"45m",
+			Config{},
+			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, 1},
+			504,
 		},
 		"no time at all is the caller's own": {
-			"0m", Config{},
-			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, 1}, 504,
+			"0m",
+			Config{},
+			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, 1},
+			504,
 		},
 	} {
 		run := start(t, setup{server: row.cfg})
@@ -287,7 +297,7 @@ func TestTimeIsShared(t *testing.T) {
 		}
 		got := run.get(t, customerA, "", headers...)
 		st := got.status(t)
-		if got.StatusCode != row.code || st.Code != int(row.want.Code) || st.reason() != row.want.Reason { //nolint:gosec // a gRPC code
+		if got.StatusCode != row.code || st.Code != int(row.want.Code) || st.reason() != row.want.Reason {
 			t.Errorf("%s: over rest %d %s", name, got.StatusCode, got.body)
 		}
 		wantRetry := ""

@@ -113,12 +113,12 @@ func TestTheServerDescribesItself(t *testing.T) {
 	if err != nil || !strings.Contains(seen.String(), "eligibility.v1.EligibilityService") {
 		t.Errorf("v1: %v, %v", seen, err)
 	}
-	older, err := reflectionv1alpha.NewServerReflectionClient(run.conn).ServerReflectionInfo(t.Context()) //nolint:staticcheck // older clients speak it
+	older, err := reflectionv1alpha.NewServerReflectionClient(run.conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := older.Send(&reflectionv1alpha.ServerReflectionRequest{ //nolint:staticcheck // older clients speak it
-		MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}, //nolint:staticcheck // older clients speak it
+		MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{},
 	}); err != nil {
 		t.Fatal(err)
 	}
