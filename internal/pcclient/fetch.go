@@ -3,7 +3,9 @@ package pcclient
 import (
 	"context"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -117,10 +119,19 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 	if err != nil { // Validate and the escaping leave nothing to fail
 		return &APIError{Op: f.op, Class: ClassInvalidResponse, Reason: ReasonUnexpected}
 	}
+	var sent atomic.Int32
+	req = req.WithContext(httptrace.WithClientTrace(attemptCtx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Add(1) }}))
 	f.call.Attempts++
 	f.call.Status = 0
 	start := time.Now()
 	resp, body, err := exchange(f.transport, req)
+	if hidden := int(sent.Load()) - 1; hidden > 0 {
+		// net/http sent the request again by itself, as it does where a
+		// reused connection breaks. Partner Center counts it, so do we.
+		f.call.Attempts += hidden
+		f.throttle.charge(hidden)
+		f.metrics.retries.WithLabelValues(string(f.op)).Add(float64(hidden))
+	}
 	fail := f.judge(ctx, resp, body, err)
 	f.metrics.request(f.op, fail, time.Since(start))
 	return fail

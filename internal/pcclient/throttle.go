@@ -45,6 +45,13 @@ func (t *throttle) paused() time.Duration {
 	return max(t.until.Sub(t.now()), 0)
 }
 
+// charge takes requests that were already made from the budget.
+func (t *throttle) charge(requests int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bucket.ReserveN(t.now(), requests)
+}
+
 // take takes one request from the budget, waiting for it if the wait is short
 // and ctx leaves the time. Otherwise it takes nothing and returns the wait.
 func (t *throttle) take(ctx context.Context) (wait time.Duration, ok bool) {
