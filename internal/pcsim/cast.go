@@ -220,9 +220,11 @@ func (s *Server) ScriptTokens(steps ...Step) error {
 }
 
 // Reset returns to the seeds and the loaded files, played from the start, to
-// usual token answers, and to no recorded requests and zero counts. Tokens
-// stay as they are.
+// usual token answers, to the Config's settings, and to no recorded requests
+// and zero counts. Tokens stay as they are.
 func (s *Server) Reset() {
 	s.cast.reset()
 	s.journal.reset()
+	s.settings.Store(&s.cfg.Settings)
+	s.mfaCalls.Store(0)
 }

@@ -16,6 +16,10 @@ import (
 //	PUT    /v1/customers/{id}  adds or replaces a script, played from its start
 //	DELETE /v1/customers/{id}  removes it: the customer is unknown
 //	PUT    /v1/token           {"steps": […]} scripts the token endpoints
+//	POST   /v1/token/expire    see ExpireTokens
+//	POST   /v1/token/revoke    see RevokeTokens
+//	GET    /v1/settings        {"without_mfa", "mfa_pass_percent", "clock_skew"}: see Settings
+//	PUT    /v1/settings        changes them all; what is left out is zero
 //	POST   /v1/reset           see Reset
 //	GET    /v1/requests        the latest calls of the resources
 //	GET    /v1/stats           the counts of all calls
@@ -45,10 +49,18 @@ func (s *Server) ControlHandler() http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("PUT /v1/token", s.putToken)
-	mux.HandleFunc("POST /v1/reset", func(w http.ResponseWriter, _ *http.Request) {
-		s.Reset()
-		w.WriteHeader(http.StatusNoContent)
+	for path, do := range map[string]func(){
+		"/v1/token/expire": s.ExpireTokens, "/v1/token/revoke": s.RevokeTokens, "/v1/reset": s.Reset,
+	} {
+		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, _ *http.Request) {
+			do()
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
+	mux.HandleFunc("GET /v1/settings", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, s.Settings())
 	})
+	mux.HandleFunc("PUT /v1/settings", s.putSettings)
 	mux.HandleFunc("GET /v1/requests", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, map[string]any{"requests": s.Requests()})
 	})

@@ -98,7 +98,7 @@ func entraErrorFor(code int) (entraError, bool) {
 func (s *Server) refuseToken(code int) answer {
 	e, _ := entraErrorFor(code)
 	trace, correlation := uuid.NewString(), uuid.NewString()
-	stamp := s.cfg.Now().UTC().Format("2006-01-02 15:04:05Z")
+	stamp := s.microsoftNow().UTC().Format("2006-01-02 15:04:05Z")
 	return jsonAnswer(e.status, map[string]any{
 		"error": e.word,
 		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s",

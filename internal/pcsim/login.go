@@ -51,7 +51,7 @@ func (s *Server) tokenEndpoint(v loginVersion) http.HandlerFunc {
 			a = s.grant(v, r, orDefault(step.ExpiresIn, s.cfg.TokenLifetime))
 		}
 		h := w.Header()
-		h.Set("Date", now.UTC().Format(http.TimeFormat))
+		h.Set("Date", s.microsoftNow().UTC().Format(http.TimeFormat))
 		h.Set("Cache-Control", "no-store, no-cache")
 		h.Set("Pragma", "no-cache")
 		s.perform(w, r, step, a, func() {})
@@ -83,13 +83,15 @@ func (s *Server) grant(v loginVersion, r *http.Request, lifetime time.Duration) 
 	if subtle.ConstantTimeCompare([]byte(secret), []byte(s.cfg.ClientSecret)) != 1 {
 		return s.refuseToken(aadSecretWrong)
 	}
-	appOnly := grantType == "client_credentials"
+	appOnly, mfa := grantType == "client_credentials", false
 	if !appOnly {
 		token := form.Get("refresh_token")
 		if token == "" {
 			return s.refuseToken(aadParameterMissing)
 		}
-		switch err := s.tokens.checkRefresh(token); {
+		c, err := s.tokens.readRefresh(token)
+		mfa = c.mfa
+		switch {
 		case errors.Is(err, errTokenRevoked):
 			return s.refuseToken(aadGrantRevoked)
 		case err != nil:
@@ -103,7 +105,7 @@ func (s *Server) grant(v loginVersion, r *http.Request, lifetime time.Duration) 
 	if code != 0 {
 		return s.refuseToken(code)
 	}
-	return s.tokenAnswer(v, audience, appOnly, lifetime)
+	return s.tokenAnswer(v, audience, appOnly, mfa, lifetime)
 }
 
 // audienceV1 returns the audience that a `resource` names, or an error code.
@@ -151,12 +153,12 @@ func knownAudience(a string) bool {
 }
 
 // tokenAnswer issues what was asked for, in the words of the endpoint.
-func (s *Server) tokenAnswer(v loginVersion, audience string, appOnly bool, lifetime time.Duration) answer {
-	now := s.cfg.Now()
+func (s *Server) tokenAnswer(v loginVersion, audience string, appOnly, mfa bool, lifetime time.Duration) answer {
+	now := s.microsoftNow()
 	seconds := int64(lifetime / time.Second)
 	body := map[string]any{
 		"token_type":   "Bearer",
-		"access_token": s.tokens.access(audience, appOnly, lifetime),
+		"access_token": s.tokens.access(audience, appOnly, mfa && !s.Settings().WithoutMFA, lifetime),
 	}
 	if v == loginV1 {
 		body["resource"] = audience
@@ -170,7 +172,7 @@ func (s *Server) tokenAnswer(v loginVersion, audience string, appOnly bool, life
 	}
 	if !appOnly {
 		// The old one keeps working: use does not revoke it.
-		body["refresh_token"] = s.tokens.refresh()
+		body["refresh_token"] = s.tokens.refresh(mfa)
 		body["scope"] = "user_impersonation"
 		if v == loginV2 {
 			body["scope"] = audience + "/user_impersonation"

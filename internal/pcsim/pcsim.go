@@ -30,6 +30,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -71,6 +72,8 @@ type Config struct {
 	// LimitPerCustomer counts RequestsPerMinute for each customer apart
 	// instead of for the whole partner. Both exist at Microsoft.
 	LimitPerCustomer bool
+	// Settings are those that the server starts with, and a reset returns to.
+	Settings Settings
 
 	// Now tells the time of tokens, timelines and limits. Nil means time.Now.
 	// Latencies always take real time.
@@ -115,7 +118,7 @@ func (c Config) Validate() error {
 	if c.RequestsPerMinute < 0 {
 		faults = append(faults, fmt.Errorf("requests per minute %d is negative", c.RequestsPerMinute))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, c.Settings.Validate())...)
 }
 
 // Server is the simulator. It listens to nothing itself: give its handlers to
@@ -129,6 +132,9 @@ type Server struct {
 	journal *journal
 	handler http.Handler
 
+	settings atomic.Pointer[Settings] // never nil; what it points to is never changed
+	mfaCalls atomic.Uint64            // calls without MFA since the settings changed
+
 	closed    chan struct{} // closed by Close: ends latencies and hangs
 	closeOnce sync.Once
 }
@@ -140,17 +146,17 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("pcsim: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	tokens, err := newIssuer(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("pcsim: %w", err)
-	}
 	s := &Server{
 		cfg:     cfg,
 		log:     cfg.Logger,
-		tokens:  tokens,
 		cast:    newCast(cfg),
 		journal: &journal{},
 		closed:  make(chan struct{}),
+	}
+	s.settings.Store(&cfg.Settings)
+	var err error
+	if s.tokens, err = newIssuer(cfg, s.microsoftNow); err != nil {
+		return nil, fmt.Errorf("pcsim: %w", err)
 	}
 	s.handler = s.routes()
 	if err := s.Load(strings.NewReader(seeds)); err != nil {

@@ -166,6 +166,42 @@ func (d *reader) duration(dst *time.Duration) func(string, *yaml.Node) {
 	}
 }
 
+// boolean reads true or false into dst.
+func (d *reader) boolean(dst *bool) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		v, err := strconv.ParseBool(n.Value)
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || err != nil {
+			d.bad(key, n, "is %s, not true or false", describe(n))
+			return
+		}
+		*dst = v
+	}
+}
+
+// percent reads a whole number from 0 to 100 into dst.
+func (d *reader) percent(dst *int) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		v, err := strconv.Atoi(n.Value)
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil || v < 0 || v > 100 {
+			d.bad(key, n, "is %s, not a whole number from 0 to 100", describe(n))
+			return
+		}
+		*dst = v
+	}
+}
+
+// skew reads a length of time in either direction into dst.
+func (d *reader) skew(dst *time.Duration) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		v, err := time.ParseDuration(n.Value)
+		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" || err != nil {
+			d.bad(key, n, "is %s, not a duration such as 10m or -90s", describe(n))
+			return
+		}
+		*dst = v
+	}
+}
+
 // describe names a value in a complaint, and never at length.
 func describe(n *yaml.Node) string {
 	switch {

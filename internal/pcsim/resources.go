@@ -43,8 +43,13 @@ func (s *Server) resource(r role) http.HandlerFunc {
 			RequestID:     req.Header.Get("MS-RequestId"),
 			CorrelationID: req.Header.Get("MS-CorrelationId"),
 		})
-		commonHeaders(w.Header(), req.Header, now)
-		step, a := s.decide(r, req, id, now)
+		commonHeaders(w.Header(), req.Header, s.microsoftNow())
+		var step Step
+		c, a, ok := s.authenticate(req)
+		sayMFA(w.Header(), req.Header, c)
+		if ok {
+			step, a = s.decide(r, req, c, id, now)
+		}
 		if step.Failure != "" {
 			s.journal.failed(call, step.Failure)
 		}
@@ -72,13 +77,9 @@ func commonHeaders(out, in http.Header, now time.Time) {
 	out.Set("Date", now.UTC().Format(http.TimeFormat))
 }
 
-// decide returns the answer to a call: the first rule that applies. Only a
-// call that no rule refuses plays the customer's script.
-func (s *Server) decide(r role, req *http.Request, id string, now time.Time) (Step, answer) {
-	c, refusal, ok := s.authenticate(req)
-	if !ok {
-		return Step{}, refusal
-	}
+// decide returns the answer to a call with a good token: the first rule that
+// applies. Only a call that no rule refuses plays the customer's script.
+func (s *Server) decide(r role, req *http.Request, c claims, id string, now time.Time) (Step, answer) {
 	if wait := s.cast.admit(id, now); wait > 0 {
 		return Step{}, throttled(wait)
 	}
@@ -104,24 +105,31 @@ func typeIsAccount(req *http.Request) bool {
 	return len(types) == 1 && strings.EqualFold(types[0], "account")
 }
 
-// authenticate returns the claims of the caller's token, or the refusal.
+// authenticate returns the claims of the caller's token, as far as it can be
+// read, and the refusal of one that is no good.
 func (s *Server) authenticate(req *http.Request) (claims, answer, bool) {
-	refuse := func(a answer) (claims, answer, bool) {
+	c, a, ok := s.judge(req)
+	if !ok {
 		a.headers = map[string]string{"WWW-Authenticate": "OAuth realm=urn:cpsvc:cpid:" + s.cfg.TenantID}
-		return claims{}, a, false
 	}
+	return c, a, ok
+}
+
+func (s *Server) judge(req *http.Request) (c claims, refusal answer, ok bool) {
 	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	if token == "" || !strings.EqualFold(scheme, "Bearer") {
-		return refuse(fault(http.StatusUnauthorized, 800001, "The partner token is missing."))
+		return claims{}, fault(http.StatusUnauthorized, 800001, "The partner token is missing."), false
 	}
 	c, err := s.tokens.readAccess(strings.TrimSpace(token))
 	switch {
 	case errors.Is(err, errTokenExpired):
-		return refuse(answer{status: http.StatusUnauthorized})
+		return c, answer{status: http.StatusUnauthorized}, false
 	case err != nil:
-		return refuse(fault(http.StatusUnauthorized, 400, "Access denied."))
+		return c, fault(http.StatusUnauthorized, 400, "Access denied."), false
 	case c.audience == audienceRetired || c.audience == audienceRetiredChina:
-		return refuse(fault(http.StatusUnauthorized, 900420, "The audience of the token is no longer supported."))
+		return c, fault(http.StatusUnauthorized, 900420, "The audience of the token is no longer supported."), false
+	case !c.appOnly && !c.mfa && !s.letPass():
+		return c, fault(http.StatusUnauthorized, 900421, "The token has no claim of multi-factor authentication."), false
 	}
 	return c, answer{}, true
 }

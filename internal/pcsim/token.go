@@ -26,6 +26,7 @@ type claims struct {
 	use      string // useAccess or useRefresh
 	era      int64
 	appOnly  bool
+	mfa      bool  // the user has proved a second factor
 	expires  int64 // Unix nanoseconds; 0 in a refresh token
 	audience string
 }
@@ -47,7 +48,7 @@ type issuer struct {
 	refreshEra atomic.Int64 // refresh tokens of an earlier era are revoked
 }
 
-func newIssuer(cfg Config) (*issuer, error) {
+func newIssuer(cfg Config, now func() time.Time) (*issuer, error) {
 	key := sha256.Sum256([]byte(strings.Join(
 		[]string{cfg.TenantID, cfg.ClientID, cfg.ClientSecret, cfg.RefreshToken}, "\x00")))
 	block, err := aes.NewCipher(key[:])
@@ -58,22 +59,22 @@ func newIssuer(cfg Config) (*issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
 	}
-	return &issuer{aead: aead, consent: cfg.RefreshToken, now: cfg.Now}, nil
+	return &issuer{aead: aead, consent: cfg.RefreshToken, now: now}, nil
 }
 
-func (i *issuer) access(audience string, appOnly bool, lifetime time.Duration) string {
+func (i *issuer) access(audience string, appOnly, mfa bool, lifetime time.Duration) string {
 	return i.seal(claims{
-		use: useAccess, era: i.accessEra.Load(), appOnly: appOnly, audience: audience,
+		use: useAccess, era: i.accessEra.Load(), appOnly: appOnly, mfa: mfa, audience: audience,
 		expires: i.now().Add(lifetime).UnixNano(),
 	})
 }
 
-func (i *issuer) refresh() string {
-	return i.seal(claims{use: useRefresh, era: i.refreshEra.Load(), audience: "-"})
+func (i *issuer) refresh(mfa bool) string {
+	return i.seal(claims{use: useRefresh, era: i.refreshEra.Load(), mfa: mfa, audience: "-"})
 }
 
 func (i *issuer) seal(c claims) string {
-	plain := fmt.Appendln(nil, c.use, c.era, c.appOnly, c.expires, c.audience)
+	plain := fmt.Appendln(nil, c.use, c.era, c.appOnly, c.mfa, c.expires, c.audience)
 	sealed := i.aead.Seal(nil, nil, plain, nil) //nolint:gosec // this mode makes a random nonce itself
 	return base64.RawURLEncoding.EncodeToString(sealed)
 }
@@ -88,7 +89,7 @@ func (i *issuer) open(token, use string) (claims, error) {
 		return claims{}, errTokenUnknown
 	}
 	var c claims
-	_, err = fmt.Sscanln(string(plain), &c.use, &c.era, &c.appOnly, &c.expires, &c.audience)
+	_, err = fmt.Sscanln(string(plain), &c.use, &c.era, &c.appOnly, &c.mfa, &c.expires, &c.audience)
 	if err != nil || c.use != use {
 		return claims{}, errTokenUnknown
 	}
@@ -108,20 +109,20 @@ func (i *issuer) readAccess(token string) (claims, error) {
 	return c, nil
 }
 
-// checkRefresh returns nil, errTokenUnknown or errTokenRevoked.
-func (i *issuer) checkRefresh(token string) error {
-	era := int64(0) // the configured token belongs to the first era
+// readRefresh returns the claims of a token that is good now, errTokenUnknown
+// or errTokenRevoked.
+func (i *issuer) readRefresh(token string) (claims, error) {
+	c := claims{mfa: true} // the configured token belongs to the first era
 	if subtle.ConstantTimeCompare([]byte(token), []byte(i.consent)) != 1 {
-		c, err := i.open(token, useRefresh)
-		if err != nil {
-			return err
+		var err error
+		if c, err = i.open(token, useRefresh); err != nil {
+			return claims{}, err
 		}
-		era = c.era
 	}
-	if era != i.refreshEra.Load() {
-		return errTokenRevoked
+	if c.era != i.refreshEra.Load() {
+		return claims{}, errTokenRevoked
 	}
-	return nil
+	return c, nil
 }
 
 // ExpireTokens ends the life of every access token issued so far: the
@@ -134,4 +135,4 @@ func (s *Server) ExpireTokens() { s.tokens.accessEra.Add(1) }
 func (s *Server) RevokeTokens() { s.tokens.refreshEra.Add(1) }
 
 // IssueRefreshToken returns a new valid refresh token, as consent would.
-func (s *Server) IssueRefreshToken() string { return s.tokens.refresh() }
+func (s *Server) IssueRefreshToken() string { return s.tokens.refresh(!s.Settings().WithoutMFA) }

@@ -1,0 +1,103 @@
+package pcsim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Settings are what may change while a server runs. The zero value is a
+// Microsoft in good order.
+type Settings struct {
+	// WithoutMFA makes user tokens that are issued from now on lack the proof
+	// of multi-factor authentication. A refresh token keeps what it was
+	// consented with. The resources refuse calls with such an access token:
+	// 401 with code 900421. App-only tokens are exempt.
+	WithoutMFA bool `json:"without_mfa"`
+	// MFAPassPercent lets so many of a hundred calls with such a token pass
+	// all the same, evenly spread, as while Microsoft enforces it bit by bit:
+	// 50 refuses every other call, from the first. Zero lets none pass.
+	MFAPassPercent int `json:"mfa_pass_percent"`
+	// ClockSkew is how far Microsoft's clocks are ahead of Config.Now, or
+	// behind where negative: in Date headers and in all that concerns tokens.
+	// Timelines and limits do not follow it.
+	ClockSkew time.Duration `json:"-"` // written as scripts do, under clock_skew
+}
+
+// MarshalJSON writes the skew as "10m0s".
+func (s Settings) MarshalJSON() ([]byte, error) {
+	type plain Settings // without this method
+	return json.Marshal(struct {
+		plain
+		ClockSkew string `json:"clock_skew"`
+	}{plain(s), s.ClockSkew.String()})
+}
+
+// Validate reports every impossible setting, joined.
+func (s Settings) Validate() error {
+	var faults []error
+	if s.MFAPassPercent < 0 || s.MFAPassPercent > 100 {
+		faults = append(faults, fmt.Errorf("mfa pass percent %d is not from 0 to 100", s.MFAPassPercent))
+	}
+	return errors.Join(faults...)
+}
+
+// Settings returns the settings in force.
+func (s *Server) Settings() Settings { return *s.settings.Load() }
+
+// SetSettings changes all settings at once, for calls from now on. It changes
+// nothing if one is impossible, and says which.
+func (s *Server) SetSettings(to Settings) error {
+	if err := to.Validate(); err != nil {
+		return fmt.Errorf("pcsim: set settings: %w", err)
+	}
+	s.settings.Store(&to)
+	s.mfaCalls.Store(0)
+	return nil
+}
+
+// microsoftNow tells the time by Microsoft's clocks.
+func (s *Server) microsoftNow() time.Time { return s.cfg.Now().Add(s.Settings().ClockSkew) }
+
+// letPass decides on the next call that lacks MFA.
+func (s *Server) letPass() bool {
+	percent := uint64(s.Settings().MFAPassPercent) //nolint:gosec // from 0 to 100
+	n := s.mfaCalls.Add(1)
+	return n*percent/100 != (n-1)*percent/100
+}
+
+// sayMFA answers a caller that asks whether its token proves MFA. What
+// Microsoft says of app-only tokens is not published; they prove none.
+//
+// Source: https://www.cloudcockpit.com/blog/mfa-enforcement-partner-center-apis
+// (read 2026-11-21)
+func sayMFA(out, in http.Header, c claims) {
+	if c.use == useAccess && strings.EqualFold(in.Get("ValidateMfa"), "true") {
+		out.Set("isMfaCompliant", strconv.FormatBool(c.mfa))
+	}
+}
+
+func (s *Server) putSettings(w http.ResponseWriter, r *http.Request) {
+	var to Settings
+	err := readBody(w, r, func(d *reader, n *yaml.Node) {
+		d.object("", n, members{
+			"without_mfa":      d.boolean(&to.WithoutMFA),
+			"mfa_pass_percent": d.percent(&to.MFAPassPercent),
+			"clock_skew":       d.skew(&to.ClockSkew),
+		})
+	})
+	if err == nil {
+		err = s.SetSettings(to)
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	reply(w, http.StatusOK, s.Settings())
+}
