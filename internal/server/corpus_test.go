@@ -31,8 +31,9 @@ type corpusCase struct {
 
 	// The settings of the service, as the configuration names them.
 	Policy struct {
-		NotReady        string `yaml:"not_ready"`
-		WhenUndecidable string `yaml:"when_undecidable"`
+		NotReady            string        `yaml:"not_ready"`
+		WhenUndecidable     string        `yaml:"when_undecidable"`
+		QualificationsGrace time.Duration `yaml:"qualifications_grace"`
 	}
 	Flow            string
 	BudgetPerMinute int `yaml:"budget_per_minute"`

@@ -266,8 +266,8 @@ func TestTimeIsShared(t *testing.T) {
 			503,
 		},
 		"a deadline leaves time to say what timed out": {
-			"120m",
-			Config{},
+			"1200m",
+			Config{Reserve: time.Second},
 			told{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second, 2},
 			503,
 		},

@@ -212,7 +212,8 @@ func TestShutdownIsBounded(t *testing.T) {
 
 func TestTheDrainPauseGoesOnServing(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{source: approved(), server: Config{DrainPause: 300 * time.Millisecond}})
+	const pause = 2 * time.Second // long enough for what follows, on a busy machine
+	run := start(t, setup{source: approved(), server: Config{DrainPause: pause}})
 	run.server.SetReady()
 	begun := time.Now()
 	run.stop()
@@ -230,7 +231,7 @@ func TestTheDrainPauseGoesOnServing(t *testing.T) {
 	if got := run.get(t, customerA, ""); got.StatusCode != http.StatusOK {
 		t.Errorf("over rest: %d", got.StatusCode)
 	}
-	if err := <-run.ended; err != nil || time.Since(begun) < 300*time.Millisecond {
+	if err := <-run.ended; err != nil || time.Since(begun) < pause {
 		t.Errorf("ended after %v with %v", time.Since(begun), err)
 	}
 }

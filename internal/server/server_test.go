@@ -122,7 +122,7 @@ func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evi
 }
 
 // setup says what a test's server is made of; the zero value is a silent
-// source and defaults.
+// source and defaults, but for times that a busy machine could exceed.
 type setup struct {
 	source  source
 	service eligibility.Config
@@ -150,6 +150,12 @@ func start(t testing.TB, with setup) *running {
 	t.Helper()
 	if with.source == nil {
 		with.source = silent()
+	}
+	if with.server.DefaultTimeout == 0 {
+		with.server.DefaultTimeout = 20 * time.Second
+	}
+	if with.service.QualificationsGrace == 0 {
+		with.service.QualificationsGrace = 10 * time.Second
 	}
 	run := &running{store: &store{held: make(map[eligibility.Key]*eligibility.Evidence)}, ended: make(chan error, 1), http: new(http.Transport)}
 	service, err := eligibility.New(with.source, run.store, with.service)

@@ -70,7 +70,8 @@ func newStack(t *testing.T, c *corpusCase) *stack {
 	t.Helper()
 	partnerCenter, called := simulate(t, c)
 	service := newService(t, c, partnerCenter)
-	cfg := server.Config{Reserve: 100 * time.Millisecond}
+	// A busy machine must not run out of time where the case does not want it.
+	cfg := server.Config{DefaultTimeout: 20 * time.Second, Reserve: time.Second}
 	if c.Busy {
 		cfg.MaxConcurrent = 1
 	}
@@ -136,6 +137,7 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.
 		TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID, ClientSecret: pcsim.DefaultClientSecret,
 		RefreshTokenFile: filepath.Join(t.TempDir(), "refresh-token"),
 		BudgetPerMinute:  c.BudgetPerMinute,
+		AttemptTimeout:   10 * time.Second,
 		Transport:        transport,
 	}
 	if c.Flow == "app_only" {
@@ -152,9 +154,14 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.
 	if err != nil {
 		t.Fatal(err)
 	}
+	grace := c.Policy.QualificationsGrace
+	if grace == 0 {
+		grace = 10 * time.Second // the default is less than a busy machine may take
+	}
 	service, err := eligibility.New(pcclient.NewSource(client), store, eligibility.Config{
-		NotReadyAllowed:  c.Policy.NotReady == "allow",
-		BlockUndecidable: c.Policy.WhenUndecidable == "block",
+		NotReadyAllowed:     c.Policy.NotReady == "allow",
+		BlockUndecidable:    c.Policy.WhenUndecidable == "block",
+		QualificationsGrace: grace,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -165,6 +172,7 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.
 	t.Cleanup(func() {
 		end()
 		running.Wait()
+		client.Close()
 		_ = store.Close()
 	})
 	return service
