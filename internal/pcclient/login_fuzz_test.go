@@ -1,0 +1,90 @@
+package pcclient
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func FuzzReadLogin(f *testing.F) {
+	f.Add(200, "", []byte(`{"token_type":"Bearer","access_token":"a","expires_in":3600,"refresh_token":"r"}`))
+	f.Add(200, "", []byte(`{"token_type":"bearer","access_token":"a","expires_in":"3600","expires_on":"1"}`))
+	f.Add(200, "", []byte("\xef\xbb\xbf"+`{"TOKEN_TYPE":"Bearer","access_token":"a\u0000","expires_in":3.6e3}`))
+	f.Add(200, "", []byte(`<html>`))
+	f.Add(400, "", []byte(`{"error":"invalid_grant","error_description":"x","error_codes":[700082,1e400,"x"]}`))
+	f.Add(429, "57", []byte(`{"error":"temporarily_unavailable"}`))
+	f.Add(503, "Wed, 21 Oct 2026 07:28:00 GMT", []byte(``))
+	asked := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, status int, header string, body []byte) {
+		resp := &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {header}}}
+		granted, fail := readLogin(resp, body, asked, asked)
+		if fail != nil {
+			if granted != (grant{}) {
+				t.Fatal("a failure comes with a token")
+			}
+			checkLoginFailure(t, fail)
+			return
+		}
+		if status != http.StatusOK {
+			t.Fatalf("a token from status %d", status)
+		}
+		members := oracleObject(t, oracleValue(t, body))
+		if value := oracleMember(t, members, "access_token"); value != granted.access.value || value == "" {
+			t.Fatalf("token is %v, read as %q", value, granted.access.value)
+		}
+		for _, token := range []string{granted.access.value, granted.refresh} {
+			if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				t.Fatalf("token %q does not fit a header", token)
+			}
+		}
+		if kind, _ := oracleMember(t, members, "token_type").(string); !strings.EqualFold(kind, "bearer") {
+			t.Fatalf("type is %q", kind)
+		}
+		life := granted.access.endsAt.Sub(asked)
+		if life <= 0 || life > maxTokenLife || !granted.access.renewAt.After(asked) || !granted.access.renewAt.Before(granted.access.endsAt) {
+			t.Fatalf("lives for %v, is renewed after %v", life, granted.access.renewAt.Sub(asked))
+		}
+		var said float64
+		switch expires := oracleMember(t, members, "expires_in").(type) {
+		case json.Number:
+			said, _ = expires.Float64()
+		case string:
+			said, _ = strconv.ParseFloat(expires, 64)
+		default:
+			t.Fatalf("expires_in is %v", expires)
+		}
+		if life.Seconds() > said {
+			t.Fatalf("lives for %v, said were %v seconds", life, said)
+		}
+	})
+}
+
+// checkLoginFailure fails the test unless a failure is one that callers know.
+func checkLoginFailure(t *testing.T, fail *APIError) {
+	t.Helper()
+	if fail.Op != OpToken || fail.Code != "" && fail.Code != loginError(fail.Code) {
+		t.Fatalf("got %+v", fail)
+	}
+	if fail.RetryAfter != 0 && (fail.RetryAfter < minRetryAfter || fail.RetryAfter > maxRetryAfter) {
+		t.Fatalf("retry after %v", fail.RetryAfter)
+	}
+	switch fail.Class {
+	case ClassThrottled:
+		if fail.Status != http.StatusTooManyRequests || fail.RetryAfter == 0 {
+			t.Fatalf("got %+v", fail)
+		}
+	case ClassCredentials:
+		if serverFailed(fail.Status) || fail.Reason != ReasonRefused {
+			t.Fatalf("got %+v", fail)
+		}
+	case ClassUnavailable:
+	default:
+		t.Fatalf("got class %v", fail.Class)
+	}
+	if len(fail.aadsts) > maxAADSTS {
+		t.Fatalf("%d numbers", len(fail.aadsts))
+	}
+}
