@@ -21,6 +21,13 @@ const (
 	aadPostOnly         = 900561
 	aadSecretWrong      = 7000215
 	aadSecretMissing    = 7000218
+
+	aadAssertionMalformed = 50027
+	aadAssertionReplayed  = 50013
+	aadAssertionClient    = 700021
+	aadAssertionAudience  = 700023
+	aadAssertionTime      = 700024
+	aadAssertionSignature = 700027
 )
 
 // entraError is what goes with an AADSTS code.
@@ -39,11 +46,11 @@ func entraErrorFor(code int) (entraError, bool) {
 	refused := func(word, text string) (entraError, bool) {
 		return entraError{http.StatusBadRequest, word, text}, true
 	}
-	badClient := func(text string) (entraError, bool) {
-		return entraError{http.StatusUnauthorized, "invalid_client", text}, true
-	}
 	busy := func(text string) (entraError, bool) {
 		return entraError{http.StatusServiceUnavailable, "temporarily_unavailable", text}, true
+	}
+	if text := badClient(code); text != "" {
+		return entraError{http.StatusUnauthorized, "invalid_client", text}, true
 	}
 	switch code {
 	case 70008, 700082:
@@ -56,16 +63,8 @@ func entraErrorFor(code int) (entraError, bool) {
 		return refused("invalid_grant", "The request is malformed or not valid.")
 	case 50078:
 		return refused("invalid_grant", "The presented multi-factor authentication has expired.")
-	case 50076, 50079:
+	case 50074, 50076, 50079:
 		return refused("interaction_required", "Multi-factor authentication is needed.")
-	case aadSecretWrong:
-		return badClient("The client secret is not valid.")
-	case 7000222:
-		return badClient("The client secret has expired.")
-	case aadSecretMissing:
-		return badClient("The request must contain client_assertion or client_secret.")
-	case 700027:
-		return badClient("The client assertion's signature is not valid.")
 	case aadClientUnknown:
 		return refused("unauthorized_client", "The application was not found in the directory.")
 	case aadResourceUnknown:
@@ -74,7 +73,7 @@ func entraErrorFor(code int) (entraError, bool) {
 		return refused("invalid_resource", "The resource is not among the application's permissions.")
 	case aadTenantNotFound:
 		return refused("invalid_request", "The tenant was not found.")
-	case 900432:
+	case 90038, 900432:
 		return refused("invalid_request", "The client is not known in this cloud.")
 	case aadParameterMissing:
 		return refused("invalid_request", "The request body lacks a parameter.")
@@ -86,12 +85,38 @@ func entraErrorFor(code int) (entraError, bool) {
 		return refused("invalid_scope", "The scope is not valid.")
 	case 50196:
 		return refused("invalid_request", "The server found a client request loop.")
-	case 90006, 90012, 90033:
+	case 50033, 90006, 90012, 90024, 90033:
 		return busy("A transient error has occurred.")
 	case 90055:
 		return entraError{http.StatusTooManyRequests, "temporarily_unavailable", "The tenant is throttled."}, true
 	}
 	return entraError{}, false
+}
+
+// badClient returns what is wrong with a client's credentials, or nothing if
+// the code is about something else.
+func badClient(code int) string {
+	switch code {
+	case aadSecretWrong:
+		return "The client secret is not valid."
+	case 7000222:
+		return "The client secret has expired."
+	case aadSecretMissing:
+		return "The request must contain client_assertion or client_secret."
+	case aadAssertionSignature, 50012:
+		return "The client assertion's signature is not valid, or its certificate is not the application's."
+	case aadAssertionTime:
+		return "The client assertion is not within its valid time range."
+	case aadAssertionAudience:
+		return "The client assertion's audience is not this endpoint."
+	case aadAssertionClient:
+		return "The client assertion's issuer or subject is not the application."
+	case aadAssertionReplayed:
+		return "The client assertion has been used before."
+	case aadAssertionMalformed:
+		return "The client assertion is malformed."
+	}
+	return ""
 }
 
 // refuseToken renders the error of a known code in Entra's shape.

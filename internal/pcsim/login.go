@@ -1,7 +1,6 @@
 package pcsim
 
 import (
-	"crypto/subtle"
 	"errors"
 	"net/http"
 	"strconv"
@@ -73,15 +72,8 @@ func (s *Server) grant(v loginVersion, r *http.Request, lifetime time.Duration) 
 	if grantType != "client_credentials" && grantType != "refresh_token" {
 		return s.refuseToken(aadGrantUnsupported)
 	}
-	if form.Get("client_id") != s.cfg.ClientID {
-		return s.refuseToken(aadClientUnknown)
-	}
-	secret := form.Get("client_secret")
-	if secret == "" {
-		return s.refuseToken(aadSecretMissing)
-	}
-	if subtle.ConstantTimeCompare([]byte(secret), []byte(s.cfg.ClientSecret)) != 1 {
-		return s.refuseToken(aadSecretWrong)
+	if code := s.checkClient(r); code != 0 {
+		return s.refuseToken(code)
 	}
 	appOnly, mfa := grantType == "client_credentials", false
 	if !appOnly {

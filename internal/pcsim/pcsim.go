@@ -25,6 +25,7 @@
 package pcsim
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -59,6 +60,9 @@ type Config struct {
 	// ClientSecret is that application's secret. Empty means
 	// DefaultClientSecret.
 	ClientSecret string
+	// ClientCertificates may sign assertions that do in place of the secret.
+	// Their keys must be RSA. See also Server.RegisterCertificate.
+	ClientCertificates []*x509.Certificate
 	// RefreshToken is a refresh token that works from the start, as if
 	// somebody had consented. Empty means DefaultRefreshToken.
 	RefreshToken string
@@ -118,6 +122,9 @@ func (c Config) Validate() error {
 	if c.RequestsPerMinute < 0 {
 		faults = append(faults, fmt.Errorf("requests per minute %d is negative", c.RequestsPerMinute))
 	}
+	for _, cert := range c.ClientCertificates {
+		faults = append(faults, checkCertificate(cert))
+	}
 	return errors.Join(append(faults, c.Settings.Validate())...)
 }
 
@@ -125,12 +132,13 @@ func (c Config) Validate() error {
 // an http.Server or httptest.NewServer. All methods are safe for concurrent
 // use.
 type Server struct {
-	cfg     Config
-	log     *zap.Logger
-	tokens  *issuer
-	cast    *cast
-	journal *journal
-	handler http.Handler
+	cfg        Config
+	log        *zap.Logger
+	tokens     *issuer
+	assertions *assertions
+	cast       *cast
+	journal    *journal
+	handler    http.Handler
 
 	settings atomic.Pointer[Settings] // never nil; what it points to is never changed
 	mfaCalls atomic.Uint64            // calls without MFA since the settings changed
@@ -147,11 +155,12 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		cast:    newCast(cfg),
-		journal: &journal{},
-		closed:  make(chan struct{}),
+		cfg:        cfg,
+		log:        cfg.Logger,
+		cast:       newCast(cfg),
+		journal:    &journal{},
+		assertions: newAssertions(cfg.ClientCertificates),
+		closed:     make(chan struct{}),
 	}
 	s.settings.Store(&cfg.Settings)
 	var err error

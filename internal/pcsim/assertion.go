@@ -1,0 +1,179 @@
+package pcsim
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // the older thumbprint is one
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// assertionType is the only client_assertion_type there is.
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+// maxAssertionLife is how far ahead an assertion's end may lie: the upper end
+// of what is advised.
+const maxAssertionLife = 10 * time.Minute
+
+// assertions checks the assertions of a client that has certificates in place
+// of a secret.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/certificate-credentials
+// (read 2026-11-21)
+type assertions struct {
+	mu   sync.Mutex
+	keys map[thumbprint]*x509.Certificate
+	seen map[[sha256.Size]byte]time.Time // hash of the jti → when it ends to matter
+}
+
+// thumbprint is how a header names a certificate, and with it the algorithm.
+type thumbprint struct{ alg, sum string }
+
+func newAssertions(certificates []*x509.Certificate) *assertions {
+	a := &assertions{keys: map[thumbprint]*x509.Certificate{}, seen: map[[sha256.Size]byte]time.Time{}}
+	for _, c := range certificates {
+		a.register(c)
+	}
+	return a
+}
+
+func (a *assertions) register(c *x509.Certificate) {
+	modern, older := sha256.Sum256(c.Raw), sha1.Sum(c.Raw) //nolint:gosec // see above
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keys[thumbprint{"PS256", base64.RawURLEncoding.EncodeToString(modern[:])}] = c
+	a.keys[thumbprint{"RS256", base64.RawURLEncoding.EncodeToString(older[:])}] = c
+}
+
+func checkCertificate(c *x509.Certificate) error {
+	if c == nil {
+		return errors.New("client certificate is nil")
+	}
+	if _, ok := c.PublicKey.(*rsa.PublicKey); !ok {
+		return fmt.Errorf("client certificate has a %v key: RSA is possible", c.PublicKeyAlgorithm)
+	}
+	return nil
+}
+
+// RegisterCertificate lets the application prove itself with assertions that
+// the certificate's key has signed, besides those of the Config. It returns an
+// error for a nil certificate and for one whose key is not RSA.
+func (s *Server) RegisterCertificate(c *x509.Certificate) error {
+	if err := checkCertificate(c); err != nil {
+		return fmt.Errorf("pcsim: register certificate: %w", err)
+	}
+	s.assertions.register(c)
+	return nil
+}
+
+type assertionHeader struct {
+	Alg     string `json:"alg"`
+	Typ     string `json:"typ"`
+	X5t     string `json:"x5t"`
+	X5tS256 string `json:"x5t#S256"`
+}
+
+// assertionClaims are pointers where zero is not the same as absent.
+type assertionClaims struct {
+	Audience string `json:"aud"`
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	ID       string `json:"jti"`
+	Expires  *int64 `json:"exp"`
+	From     *int64 `json:"nbf"`
+	Issued   *int64 `json:"iat"`
+}
+
+// verify returns 0 for an assertion that proves to be the client's, sent to
+// the given token endpoint, now and never before; else an AADSTS code. There
+// is no leeway: a client that needs none needs none at Microsoft either.
+func (a *assertions) verify(token, client, endpoint string, now time.Time) (code int) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return aadAssertionMalformed
+	}
+	var head assertionHeader
+	var c assertionClaims
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil || !decodePart(parts[0], &head) || !decodePart(parts[1], &c) || !strings.EqualFold(head.Typ, "JWT") {
+		return aadAssertionMalformed
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cert := a.keys[head.thumbprint()]
+	switch {
+	case cert == nil, now.Before(cert.NotBefore), now.After(cert.NotAfter),
+		!signedBy(cert, head.Alg, parts[0]+"."+parts[1], signature):
+		return aadAssertionSignature
+	case c.Audience != endpoint:
+		return aadAssertionAudience
+	case c.Issuer != client || c.Subject != client:
+		return aadAssertionClient
+	case c.ID == "" || c.Expires == nil || c.From == nil || c.Issued == nil:
+		return aadAssertionMalformed
+	}
+	expires := time.Unix(*c.Expires, 0)
+	if !now.Before(expires) || expires.Sub(now) > maxAssertionLife ||
+		now.Before(time.Unix(*c.From, 0)) || now.Before(time.Unix(*c.Issued, 0)) {
+		return aadAssertionTime
+	}
+	return a.once(c.ID, expires, now)
+}
+
+// once needs mu. It forgets what could not come again anyway.
+func (a *assertions) once(id string, expires, now time.Time) (code int) {
+	for old, until := range a.seen {
+		if !now.Before(until) {
+			delete(a.seen, old)
+		}
+	}
+	key := sha256.Sum256([]byte(id))
+	if _, again := a.seen[key]; again {
+		return aadAssertionReplayed
+	}
+	a.seen[key] = expires
+	return 0
+}
+
+// thumbprint returns the one that belongs to the algorithm.
+func (h assertionHeader) thumbprint() thumbprint {
+	if h.Alg == "RS256" {
+		return thumbprint{h.Alg, h.X5t}
+	}
+	return thumbprint{h.Alg, h.X5tS256}
+}
+
+func decodePart(part string, dst any) bool {
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	return err == nil && json.Unmarshal(text, dst) == nil
+}
+
+func signedBy(c *x509.Certificate, alg, text string, signature []byte) bool {
+	key, ok := c.PublicKey.(*rsa.PublicKey)
+	if !ok {
+		return false // unreachable: no other is registered
+	}
+	sum := sha256.Sum256([]byte(text))
+	if alg == "RS256" {
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature) == nil
+	}
+	options := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
+	return rsa.VerifyPSS(key, crypto.SHA256, sum[:], signature, options) == nil
+}
+
+// endpointURL is the URL that a request was sent to, as its sender wrote it.
+func endpointURL(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + r.URL.Path
+}

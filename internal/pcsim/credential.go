@@ -1,0 +1,29 @@
+package pcsim
+
+import (
+	"crypto/subtle"
+	"net/http"
+)
+
+// checkClient returns 0 if a token request proves to be the application's, by
+// secret or by assertion; else an AADSTS code.
+func (s *Server) checkClient(r *http.Request) (code int) {
+	form := r.PostForm
+	if form.Get("client_id") != s.cfg.ClientID {
+		return aadClientUnknown
+	}
+	if form.Has("client_assertion") || form.Has("client_assertion_type") {
+		if form.Get("client_assertion_type") != assertionType {
+			return aadAssertionMalformed
+		}
+		return s.assertions.verify(form.Get("client_assertion"), s.cfg.ClientID, endpointURL(r), s.microsoftNow())
+	}
+	secret := form.Get("client_secret")
+	if secret == "" {
+		return aadSecretMissing
+	}
+	if subtle.ConstantTimeCompare([]byte(secret), []byte(s.cfg.ClientSecret)) != 1 {
+		return aadSecretWrong
+	}
+	return 0
+}
