@@ -79,7 +79,7 @@ func (s *simulated) plays(t *testing.T, op pcclient.Op, steps ...pcsim.Step) {
 	}
 }
 
-// asks asks either question.
+// asks puts either question.
 func (s *simulated) asks(t *testing.T, op pcclient.Op) (call pcclient.Call, err error) {
 	t.Helper()
 	if op == pcclient.OpQualifications {

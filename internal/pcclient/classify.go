@@ -8,21 +8,21 @@ import (
 
 // classify says what an answer of Partner Center means for op. It returns nil
 // for a 200, whose body is then read; no other status is ever a success.
-func classify(op Op, resp *http.Response, body []byte, now time.Time) *APIError {
-	said := decodeFault(body)
-	fail := &APIError{Op: op, Status: resp.StatusCode, Code: said.code, final: said.final}
-	switch status := resp.StatusCode; {
+func classify(op Op, got answer, now time.Time) *APIError {
+	said := decodeFault(got.body)
+	fail := &APIError{Op: op, Status: got.status, Code: said.code, final: said.final}
+	switch status := got.status; {
 	case status == http.StatusOK:
 		return nil
 	case status == http.StatusTooManyRequests:
 		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
-		fail.RetryAfter = retryAfter(resp.Header, now)
+		fail.RetryAfter = retryAfter(got.header, now)
 	case status == http.StatusUnauthorized:
 		fail.Class, fail.Reason = ClassCredentials, ReasonUnauthorized
 	case serverFailed(status):
 		fail.Class, fail.Reason = ClassUnavailable, ReasonServerError
-		if status == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "" {
-			fail.RetryAfter = retryAfter(resp.Header, now)
+		if status == http.StatusServiceUnavailable && got.header.Get("Retry-After") != "" {
+			fail.RetryAfter = retryAfter(got.header, now)
 		}
 	case status == http.StatusNotFound && said.code == codeNoAccountStatus && op == OpValidationStatus:
 		fail.Reason = reasonNoStatus
@@ -49,14 +49,13 @@ func serverFailed(status int) bool {
 
 // unanswered reports whether an exchange brought no complete answer. A status
 // that says everything by itself is an answer although its body is missing.
-func unanswered(resp *http.Response, err error) bool {
+func unanswered(got answer, err error) bool {
 	var unreadable unreadableError
 	switch {
 	case err == nil || errors.As(err, &unreadable):
 		return false
-	case resp == nil:
+	case got.status == 0:
 		return true
 	}
-	status := resp.StatusCode
-	return status != http.StatusTooManyRequests && status != http.StatusUnauthorized && !serverFailed(status)
+	return got.status != http.StatusTooManyRequests && got.status != http.StatusUnauthorized && !serverFailed(got.status)
 }

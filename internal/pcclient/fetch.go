@@ -124,7 +124,7 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 	f.call.Attempts++
 	f.call.Status = 0
 	start := time.Now()
-	resp, body, err := exchange(f.transport, req)
+	got, err := exchange(f.transport, req)
 	if hidden := int(sent.Load()) - 1; hidden > 0 {
 		// net/http sent the request again by itself, as it does where a
 		// reused connection breaks. Partner Center counts it, so do we.
@@ -132,19 +132,19 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 		f.throttle.charge(hidden)
 		f.metrics.retries.WithLabelValues(string(f.op)).Add(float64(hidden))
 	}
-	fail := f.judge(ctx, resp, body, err)
+	fail := f.judge(ctx, got, err)
 	f.metrics.request(f.op, fail, time.Since(start))
 	return fail
 }
 
 // judge turns the outcome of an exchange into a failure or reads its body.
-func (f *fetch) judge(ctx context.Context, resp *http.Response, body []byte, err error) *APIError {
-	if unanswered(resp, err) {
+func (f *fetch) judge(ctx context.Context, got answer, err error) *APIError {
+	if unanswered(got, err) {
 		return transportFailure(ctx, f.op, err)
 	}
 	f.requestID = "" // answered: the next request is another one
-	f.call.Status = resp.StatusCode
-	fail := classify(f.op, resp, body, f.now())
+	f.call.Status = got.status
+	fail := classify(f.op, got, f.now())
 	if fail != nil {
 		if fail.Reason == ReasonThrottled {
 			f.throttle.pause(fail.RetryAfter)
@@ -152,10 +152,10 @@ func (f *fetch) judge(ctx context.Context, resp *http.Response, body []byte, err
 		return fail
 	}
 	if err == nil {
-		err = f.read(body)
+		err = f.read(got.body)
 	}
 	if err != nil {
-		return &APIError{Op: f.op, Class: ClassInvalidResponse, Reason: ReasonUnreadable, Status: resp.StatusCode, Err: err}
+		return &APIError{Op: f.op, Class: ClassInvalidResponse, Reason: ReasonUnreadable, Status: got.status, Err: err}
 	}
 	return nil
 }

@@ -93,11 +93,11 @@ func (l *login) attempt(ctx context.Context, form string) (grant, *APIError) {
 	}
 	// A token's life is counted from before it was asked for.
 	asked := l.now()
-	resp, body, err := exchange(l.transport, req)
-	if unanswered(resp, err) {
+	got, err := exchange(l.transport, req)
+	if unanswered(got, err) {
 		return grant{}, transportFailure(ctx, OpToken, err)
 	}
-	return readLogin(resp, body, asked, l.now())
+	return readLogin(got, asked, l.now())
 }
 
 // readLogin says what an answer of the login host means. It goes by the
@@ -107,9 +107,9 @@ func (l *login) attempt(ctx context.Context, form string) (grant, *APIError) {
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
 // (read 2026-11-21)
-func readLogin(resp *http.Response, body []byte, asked, now time.Time) (grant, *APIError) {
-	status := resp.StatusCode
-	object, err := parseObject(body)
+func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
+	status := got.status
+	object, err := parseObject(got.body)
 	if status == http.StatusOK && err == nil {
 		if granted, ok := readGrant(object, asked); ok {
 			return granted, nil
@@ -120,11 +120,11 @@ func readLogin(resp *http.Response, body []byte, asked, now time.Time) (grant, *
 	switch {
 	case status == http.StatusTooManyRequests:
 		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
-		fail.RetryAfter = retryAfter(resp.Header, now)
+		fail.RetryAfter = retryAfter(got.header, now)
 	case serverFailed(status), word == "temporarily_unavailable":
 		fail.Reason = ReasonServerError
-		if resp.Header.Get("Retry-After") != "" {
-			fail.RetryAfter = retryAfter(resp.Header, now)
+		if got.header.Get("Retry-After") != "" {
+			fail.RetryAfter = retryAfter(got.header, now)
 		}
 	case word != "", status == http.StatusOK && err == nil:
 		fail.Class, fail.Reason = ClassCredentials, ReasonRefused

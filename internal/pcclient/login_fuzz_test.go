@@ -19,8 +19,8 @@ func FuzzReadLogin(f *testing.F) {
 	f.Add(503, "Wed, 21 Oct 2026 07:28:00 GMT", []byte(``))
 	asked := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, status int, header string, body []byte) {
-		resp := &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {header}}}
-		granted, fail := readLogin(resp, body, asked, asked)
+		got := answer{status: status, header: http.Header{"Retry-After": {header}}, body: body}
+		granted, fail := readLogin(got, asked, asked)
 		if fail != nil {
 			if granted != (grant{}) {
 				t.Fatal("a failure comes with a token")

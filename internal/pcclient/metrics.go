@@ -60,17 +60,7 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics,
 			Help: "Rotated refresh tokens that could not be stored.",
 		}),
 	}
-	for _, op := range []Op{OpValidationStatus, OpQualifications} {
-		m.fetches.WithLabelValues(string(op), outcomeOK)
-		m.requests.WithLabelValues(string(op), outcomeOK)
-		m.retries.WithLabelValues(string(op))
-		m.credentials.WithLabelValues(string(op))
-	}
-	for _, reason := range []Reason{ReasonPaused, ReasonBudget} {
-		m.refusals.WithLabelValues(string(reason))
-	}
-	m.tokens.WithLabelValues(outcomeOK)
-	m.credentials.WithLabelValues(string(OpToken))
+	m.showZeros()
 	if registerer == nil {
 		return m, nil
 	}
@@ -85,6 +75,21 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics,
 		faults = append(faults, registerer.Register(collector))
 	}
 	return m, errors.Join(faults...)
+}
+
+// showZeros makes the series that an alert may ask for exist from the start.
+func (m *metrics) showZeros() {
+	for _, op := range []Op{OpValidationStatus, OpQualifications} {
+		m.fetches.WithLabelValues(string(op), outcomeOK)
+		m.requests.WithLabelValues(string(op), outcomeOK)
+		m.retries.WithLabelValues(string(op))
+		m.credentials.WithLabelValues(string(op))
+	}
+	for _, reason := range []Reason{ReasonPaused, ReasonBudget} {
+		m.refusals.WithLabelValues(string(reason))
+	}
+	m.tokens.WithLabelValues(outcomeOK)
+	m.credentials.WithLabelValues(string(OpToken))
 }
 
 func outcome(fail *APIError) string {

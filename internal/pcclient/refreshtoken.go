@@ -32,7 +32,7 @@ type refreshToken struct {
 func (r *refreshToken) read() (string, error) {
 	held, err := r.readFile()
 	if r.unstored != "" && (err != nil || held == r.held) {
-		return r.unstored, nil
+		return r.unstored, nil //nolint:nilerr // a file that cannot be read is what the memory is for
 	}
 	if err != nil {
 		return "", err
@@ -106,12 +106,10 @@ func (r *refreshToken) writeFile(token string) error {
 // withoutPath returns the cause of a file's error: the operator has configured
 // the path and knows it.
 func withoutPath(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
-	var link *os.LinkError
-	if errors.As(err, &link) {
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
 		return link.Err
 	}
 	return err

@@ -33,26 +33,34 @@ func newTransport(attemptTimeout time.Duration) *http.Transport {
 	}
 }
 
-// exchange sends one request, at most once as far as we decide, and reads the
-// whole answer. It does not follow redirects: a token must not go where an
-// answer points. A body that arrives but cannot be read is an
-// unreadableError; any other error means that no complete answer came, with
-// the response's status and header where they came.
-func exchange(transport http.RoundTripper, req *http.Request) (*http.Response, []byte, error) {
+// answer is what came back. Its status is 0 where nothing did.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// exchange sends one request and reads the whole answer. It does not follow
+// redirects: a token must not go where an answer points. A body that arrives
+// but cannot be read is an unreadableError; any other error means that no
+// complete answer came, if perhaps a status.
+func exchange(transport http.RoundTripper, req *http.Request) (answer, error) {
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return nil, nil, err
+		return answer{}, err
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes+1))
 	_ = resp.Body.Close() // nothing is left to lose
+	got := answer{status: resp.StatusCode, header: resp.Header}
 	var corrupt flate.CorruptInputError
 	switch {
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
-		return resp, nil, errEncoding
+		return got, errEncoding
 	case err != nil:
-		return resp, nil, err
+		return got, err
 	case len(body) > maxBodyBytes:
-		return resp, nil, errTooLarge
+		return got, errTooLarge
 	}
-	return resp, body, nil
+	got.body = body
+	return got, nil
 }

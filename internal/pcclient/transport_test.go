@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -38,14 +37,15 @@ func get(t *testing.T, url string) *http.Request {
 func TestTransportSpeaksHTTP2OverTLS(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprint(w, r.Proto)
+		w.Header().Set("Content-Type", "text/plain")
+		_, _ = io.WriteString(w, r.Proto)
 	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	_, body, err := exchange(trusting(t, server), get(t, server.URL))
-	if err != nil || string(body) != "HTTP/2.0" {
-		t.Errorf("got %q, %v", body, err)
+	got, err := exchange(trusting(t, server), get(t, server.URL))
+	if err != nil || string(got.body) != "HTTP/2.0" {
+		t.Errorf("got %q, %v", got.body, err)
 	}
 }
 
@@ -56,7 +56,7 @@ func TestTransportRefusesOldTLS(t *testing.T) {
 	server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	if _, _, err := exchange(trusting(t, server), get(t, server.URL)); err == nil {
+	if _, err := exchange(trusting(t, server), get(t, server.URL)); err == nil {
 		t.Error("TLS 1.1 is spoken")
 	}
 }
@@ -69,7 +69,7 @@ func TestTransportTrustsNoStranger(t *testing.T) {
 	t.Cleanup(server.Close)
 	transport := newTransport(time.Second)
 	t.Cleanup(transport.CloseIdleConnections)
-	_, _, err := exchange(transport, get(t, server.URL))
+	_, err := exchange(transport, get(t, server.URL))
 	var certificate *tls.CertificateVerificationError
 	if fail := transportFailure(t.Context(), OpToken, err); !errors.As(fail, &certificate) || fail.Reason != ReasonConnection {
 		t.Errorf("S-11: got %v", fail)
@@ -111,12 +111,12 @@ func TestFailuresRepeatNothing(t *testing.T) {
 				_ = conn.Close()
 			}()
 			transport := newTransport(5 * time.Second)
-			resp, _, err := exchange(transport, get(t, "http://"+listener.Addr().String()))
+			got, err := exchange(transport, get(t, "http://"+listener.Addr().String()))
 			transport.CloseIdleConnections()
 			_ = listener.Close()
 			<-ended
-			if err == nil || !unanswered(resp, err) {
-				t.Fatalf("got %v, %v, want no answer", resp, err)
+			if err == nil || !unanswered(got, err) {
+				t.Fatalf("got %v, %v, want no answer", got, err)
 			}
 			fail := transportFailure(t.Context(), OpQualifications, err)
 			if fail.Class != ClassUnavailable || fail.Reason != ReasonConnection {
