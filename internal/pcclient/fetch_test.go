@@ -85,7 +85,7 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 
 func TestRequestIDIsNewAfterAResponseOnly(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: inTurn(reset, says(http.StatusServiceUnavailable, ""), says(http.StatusOK, allowed))})
+	r := start(t, setup{api: inTurn{reset, says(http.StatusServiceUnavailable, ""), says(http.StatusOK, allowed)}.play})
 	call := r.ask()
 	r.counts(1, 3)
 	var request, correlation []string
@@ -216,7 +216,7 @@ func TestFailureThatPassesIsNotNoticed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: inTurn(broken, broken, says(http.StatusOK, allowed))})
+			r := start(t, setup{api: inTurn{broken, broken, says(http.StatusOK, allowed)}.play})
 			if call := r.ask(); call.Attempts != 3 || call.Status != http.StatusOK {
 				t.Errorf("the call is %+v", call)
 			}
@@ -317,7 +317,7 @@ func TestRetryAfterOf503(t *testing.T) {
 	t.Parallel()
 	t.Run("that fits is waited for", func(t *testing.T) {
 		t.Parallel()
-		r := start(t, setup{api: inTurn(says(503, "", "Retry-After: 1"), says(http.StatusOK, allowed))})
+		r := start(t, setup{api: inTurn{says(503, "", "Retry-After: 1"), says(http.StatusOK, allowed)}.play})
 		began := time.Now()
 		r.ask()
 		if took := time.Since(began); took < time.Second {

@@ -117,7 +117,7 @@ func TestRefusedTokenRequest(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: inTurn(entra(test.status, test.word, test.number), grants)})
+			r := start(t, setup{login: inTurn{entra(test.status, test.word, test.number), grants}.play})
 			fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
 			if fail.Op != pcclient.OpToken || fail.Status != test.status || fail.Code != test.code || fail.RetryAfter != 0 {
 				t.Errorf("got %+v", fail)
@@ -162,7 +162,7 @@ func TestLoginHostThatIsDown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{
-				login:  inTurn(test.login, test.login, test.login, grants),
+				login:  inTurn{test.login, test.login, test.login, grants}.play,
 				config: func(c *pcclient.Config) { c.AttemptTimeout = 200 * time.Millisecond },
 			})
 			fail := r.askInVain(pcclient.ClassUnavailable, test.reason)
@@ -189,7 +189,7 @@ func TestLoginHostThatThrottles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: inTurn(test.login, grants)})
+			r := start(t, setup{login: inTurn{test.login, grants}.play})
 			if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled); fail.RetryAfter != test.want {
 				t.Errorf("retry after %v, want %v", fail.RetryAfter, test.want)
 			}

@@ -47,11 +47,11 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{
 		config: func(c *pcclient.Config) { c.BudgetPerMinute = 10 }, // one at once
-		api: inTurn(
+		api: inTurn{
 			says(http.StatusOK, allowed),
 			says(http.StatusNotFound, `{"code":600074}`),
 			says(http.StatusTooManyRequests, "", "Retry-After: 57"),
-		),
+		}.play,
 	})
 	r.ask()
 	r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
@@ -91,13 +91,13 @@ func TestAlertIsOfEachOperation(t *testing.T) {
 		alertToken          = `credentials_alert{op="token"} 1`
 	)
 	r := start(t, setup{
-		login: inTurn(entra(400, "invalid_grant", 700082), grants),
-		api: inTurn(
+		login: inTurn{entra(400, "invalid_grant", 700082), grants}.play,
+		api: inTurn{
 			says(http.StatusForbidden, `{"code":900308}`), // account
 			says(http.StatusOK, `[]`),                     // qualifications
 			says(http.StatusInternalServerError, `{"isRetryable":false}`),
 			says(http.StatusOK, allowed),
-		),
+		}.play,
 	})
 	alerts := func(want ...string) {
 		t.Helper()

@@ -58,14 +58,15 @@ func TestRotationIsWrittenBeforeTheTokenCounts(t *testing.T) {
 		}
 		says(http.StatusOK, allowed)(w, req, n)
 	}})
-	if err := os.Chmod(r.file, 0o644); err != nil {
+	remove(t, r.file)
+	if err := os.WriteFile(r.file, []byte("refresh-0\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	before, err := os.Open(r.file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer before.Close()
+	defer func() { _ = before.Close() }()
 	r.ask()
 	r.renew()
 	if r.sent() != "refresh-1" {
@@ -213,7 +214,7 @@ func TestNewConsentReplacesWhatIsInMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := startReadOnly(t, inTurn(grants, last))
+			r := startReadOnly(t, inTurn{grants, last}.play)
 			r.ask()
 			r.unstored(1)
 			r.write("consented")

@@ -114,10 +114,10 @@ func says(status int, body string, header ...string) answerer {
 }
 
 // inTurn gives each answer once, and the last one for ever.
-func inTurn(answers ...answerer) answerer {
-	return func(w http.ResponseWriter, r *http.Request, n int) {
-		answers[min(n, len(answers))-1](w, r, n)
-	}
+type inTurn []answerer
+
+func (answers inTurn) play(w http.ResponseWriter, r *http.Request, n int) {
+	answers[min(n, len(answers))-1](w, r, n)
 }
 
 // hang answers nothing until the client leaves.
@@ -245,7 +245,7 @@ func (r *rig) ask() pcclient.Call {
 }
 
 // askInVain asks for the account, and fails the test unless that fails so.
-func (r *rig) askInVain(class pcclient.Class, reason pcclient.Reason) *pcclient.APIError {
+func (r *rig) askInVain(class pcclient.Class, reason pcclient.Reason) pcclient.APIError {
 	r.t.Helper()
 	status, call, err := r.ValidationStatus(r.t.Context(), customerID)
 	if status != (pcclient.ValidationStatus{}) {
@@ -258,7 +258,7 @@ func (r *rig) askInVain(class pcclient.Class, reason pcclient.Reason) *pcclient.
 	return fail
 }
 
-func failure(t *testing.T, err error, class pcclient.Class, reason pcclient.Reason) *pcclient.APIError {
+func failure(t *testing.T, err error, class pcclient.Class, reason pcclient.Reason) pcclient.APIError {
 	t.Helper()
 	var fail *pcclient.APIError
 	if !errors.As(err, &fail) {
@@ -267,7 +267,7 @@ func failure(t *testing.T, err error, class pcclient.Class, reason pcclient.Reas
 	if fail.Class != class || fail.Reason != reason {
 		t.Fatalf("got class %v, reason %q (%v), want %v, %q", fail.Class, fail.Reason, err, class, reason)
 	}
-	return fail
+	return *fail
 }
 
 // counts fails the test unless the hosts were asked so many times in all.
@@ -282,7 +282,8 @@ func (r *rig) counts(login, api int) {
 func (r *rig) scrape() string {
 	r.t.Helper()
 	w := httptest.NewRecorder()
-	promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+	promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{}).ServeHTTP(w,
+		httptest.NewRequestWithContext(r.t.Context(), http.MethodGet, "/", http.NoBody))
 	return w.Body.String()
 }
 

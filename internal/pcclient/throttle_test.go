@@ -40,8 +40,9 @@ func TestPauseOf429(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: inTurn(
-				says(http.StatusTooManyRequests, `{"statusCode":429,"message":"x"}`, test.header), says(http.StatusOK, allowed))})
+			r := start(t, setup{api: inTurn{
+				says(http.StatusTooManyRequests, `{"statusCode":429,"message":"x"}`, test.header), says(http.StatusOK, allowed),
+			}.play})
 			fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled)
 			if fail.RetryAfter != test.want || fail.Attempts != 1 {
 				t.Errorf("retry after %v, %d attempts, want %v and 1", fail.RetryAfter, fail.Attempts, test.want)
@@ -61,7 +62,7 @@ func TestPauseOf429(t *testing.T) {
 
 func TestPauseHoldsForBothResources(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: inTurn(says(http.StatusTooManyRequests, "", "Retry-After: 57"), says(http.StatusOK, `[]`))})
+	r := start(t, setup{api: inTurn{says(http.StatusTooManyRequests, "", "Retry-After: 57"), says(http.StatusOK, `[]`)}.play})
 	_, _, err := r.Qualifications(t.Context(), customerID)
 	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonThrottled)
 	for _, left := range []time.Duration{57 * time.Second, 47 * time.Second, 37 * time.Second} {
@@ -83,14 +84,14 @@ func TestPauseHoldsForBothResources(t *testing.T) {
 func TestPauseIsNeverShortened(t *testing.T) {
 	t.Parallel()
 	first, second := make(chan struct{}), make(chan struct{})
-	r := start(t, setup{api: inTurn(
+	r := start(t, setup{api: inTurn{
 		func(w http.ResponseWriter, req *http.Request, n int) {
 			close(first)
 			<-second
 			says(http.StatusTooManyRequests, "", "Retry-After: 5")(w, req, n)
 		},
 		says(http.StatusTooManyRequests, "", "Retry-After: 100"),
-	)})
+	}.play})
 	done := make(chan error)
 	go func() {
 		_, _, err := r.Qualifications(t.Context(), customerID)
@@ -109,14 +110,14 @@ func TestPauseIsNeverShortened(t *testing.T) {
 func TestPauseStopsReplays(t *testing.T) {
 	t.Parallel()
 	failed, paused := make(chan struct{}), make(chan struct{})
-	r := start(t, setup{api: inTurn(
+	r := start(t, setup{api: inTurn{
 		func(w http.ResponseWriter, req *http.Request, n int) {
 			close(failed)
 			<-paused
 			says(http.StatusBadGateway, "")(w, req, n)
 		},
 		says(http.StatusTooManyRequests, ""),
-	)})
+	}.play})
 	done := make(chan error)
 	go func() {
 		_, _, err := r.Qualifications(t.Context(), customerID)

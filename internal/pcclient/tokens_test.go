@@ -150,7 +150,7 @@ func TestFailedEarlyRenewalIsNotNoticed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: inTurn(grants, test.login)})
+			r := start(t, setup{login: inTurn{grants, test.login}.play})
 			renewals := func(n int) func() bool {
 				return func() bool { return r.shows(fmt.Sprintf("token_renewals_total{outcome=%q} %d", test.outcome, n)) }
 			}
@@ -186,7 +186,7 @@ func TestTokenThatPartnerCenterRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: inTurn(says(http.StatusUnauthorized, body), says(http.StatusOK, allowed))})
+			r := start(t, setup{api: inTurn{says(http.StatusUnauthorized, body), says(http.StatusOK, allowed)}.play})
 			if call := r.ask(); call.Attempts != 2 {
 				t.Errorf("%d attempts, want 2", call.Attempts)
 			}
@@ -247,8 +247,8 @@ func TestRenewalThatCuresNothingLeavesTheEndOfATokenAlone(t *testing.T) {
 	t.Parallel()
 	refuse := says(http.StatusUnauthorized, "")
 	r := start(t, setup{
-		login: inTurn(grants, says(200, `{"token_type":"Bearer","access_token":"brief","expires_in":10}`), grants),
-		api:   inTurn(refuse, refuse, says(http.StatusOK, allowed)),
+		login: inTurn{grants, says(200, `{"token_type":"Bearer","access_token":"brief","expires_in":10}`), grants}.play,
+		api:   inTurn{refuse, refuse, says(http.StatusOK, allowed)}.play,
 	})
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonUnauthorized)
 	r.clock.advance(10 * time.Second)
@@ -261,7 +261,7 @@ func TestRenewalThatCuresNothingLeavesTheEndOfATokenAlone(t *testing.T) {
 func TestReplaysAfterARenewalAreBounded(t *testing.T) {
 	t.Parallel()
 	down, refuse := says(http.StatusBadGateway, ""), says(http.StatusUnauthorized, "")
-	r := start(t, setup{api: inTurn(down, down, refuse, down)})
+	r := start(t, setup{api: inTurn{down, down, refuse, down}.play})
 	if fail := r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError); fail.Attempts != 4 {
 		t.Errorf("%d attempts, want 4", fail.Attempts)
 	}
