@@ -307,3 +307,34 @@ func TestShortLivedTokens(t *testing.T) {
 		})
 	}
 }
+
+// A 401 that arrives after another has led to a new token is cured by that one.
+func TestLateRefusalOfAnOldToken(t *testing.T) {
+	t.Parallel()
+	held, release := make(chan struct{}), make(chan struct{})
+	refuse := says(http.StatusUnauthorized, "")
+	r := start(t, setup{api: inTurn{
+		func(w http.ResponseWriter, req *http.Request, n int) {
+			close(held)
+			<-release
+			refuse(w, req, n)
+		},
+		refuse,
+		says(http.StatusOK, allowed),
+	}.play})
+	late := make(chan error)
+	go func() {
+		_, _, err := r.ValidationStatus(t.Context(), customerID)
+		late <- err
+	}()
+	<-held
+	r.ask()
+	close(release)
+	if err := <-late; err != nil {
+		t.Error(err)
+	}
+	if r.bearer() != "access-2" {
+		t.Errorf("replayed with %s", r.bearer())
+	}
+	r.counts(2, 4)
+}
