@@ -170,10 +170,11 @@ func signedBy(c *x509.Certificate, alg, text string, signature []byte) bool {
 }
 
 // endpointURL is the URL that a request was sent to, as its sender wrote it.
-func endpointURL(r *http.Request) string {
-	scheme := "http"
+func endpointURL(r *http.Request) string { return hostURL(r) + r.URL.Path }
+
+func hostURL(r *http.Request) string {
 	if r.TLS != nil {
-		scheme = "https"
+		return "https://" + r.Host
 	}
-	return scheme + "://" + r.Host + r.URL.Path
+	return "http://" + r.Host
 }

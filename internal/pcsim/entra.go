@@ -10,6 +10,8 @@ import (
 // AADSTS codes that the token endpoints answer by themselves.
 const (
 	aadTenantNotFound   = 90002
+	aadGrantExpired     = 70008
+	aadTransient        = 90033
 	aadGrantRevoked     = 50173
 	aadGrantMalformed   = 9002313
 	aadMalformed        = 900910
@@ -21,6 +23,15 @@ const (
 	aadPostOnly         = 900561
 	aadSecretWrong      = 7000215
 	aadSecretMissing    = 7000218
+
+	aadNotSignedIn     = 50058
+	aadRedirectUnknown = 50011
+	aadRedirectDiffers = 500112
+	aadVerifierWrong   = 501481
+	aadCodeUsed        = 54005
+	aadConsentDenied   = 65004
+	aadPromptUnknown   = 90023
+	aadResponseType    = 700054
 
 	aadAssertionMalformed = 50027
 	aadAssertionReplayed  = 50013
@@ -52,8 +63,13 @@ func entraErrorFor(code int) (entraError, bool) {
 	if text := badClient(code); text != "" {
 		return entraError{http.StatusUnauthorized, "invalid_client", text}, true
 	}
+	if word, text := consentError(code); text != "" {
+		return refused(word, text)
+	}
 	switch code {
-	case 70008, 700082:
+	case aadGrantExpired:
+		return refused("invalid_grant", "The authorization code or refresh token has expired.")
+	case 700082:
 		return refused("invalid_grant", "The refresh token has expired due to inactivity.")
 	case aadGrantRevoked:
 		return refused("invalid_grant", "The provided grant has expired due to it being revoked.")
@@ -85,12 +101,36 @@ func entraErrorFor(code int) (entraError, bool) {
 		return refused("invalid_scope", "The scope is not valid.")
 	case 50196:
 		return refused("invalid_request", "The server found a client request loop.")
-	case 50033, 90006, 90012, 90024, 90033:
+	case 50033, 90006, 90012, 90024, aadTransient:
 		return busy("A transient error has occurred.")
 	case 90055:
 		return entraError{http.StatusTooManyRequests, "temporarily_unavailable", "The tenant is throttled."}, true
 	}
 	return entraError{}, false
+}
+
+// consentError returns the error of a code that is about asking a person, or
+// nothing.
+func consentError(code int) (word, text string) {
+	switch code {
+	case aadConsentDenied:
+		return "access_denied", "The user declined to consent to access the app."
+	case aadNotSignedIn:
+		return "login_required", "The request asked for no page, but nobody is signed in."
+	case aadRedirectUnknown:
+		return "invalid_request", "The redirect_uri is not one of the application's: http to a loopback host."
+	case aadPromptUnknown:
+		return "invalid_request", "The prompt is not one that is known."
+	case aadResponseType:
+		return "unsupported_response_type", "The response type is not enabled for the application."
+	case aadRedirectDiffers:
+		return "invalid_grant", "The redirect_uri is not the one that the code was sent to."
+	case aadVerifierWrong:
+		return "invalid_grant", "The code_verifier does not match the code_challenge."
+	case aadCodeUsed:
+		return "invalid_grant", "The authorization code was already redeemed."
+	}
+	return "", ""
 }
 
 // badClient returns what is wrong with a client's credentials, or nothing if
@@ -119,19 +159,31 @@ func badClient(code int) string {
 	return ""
 }
 
+// description is what an error says in words, with what support asks for.
+type description struct{ text, trace, correlation, stamp string }
+
+func (s *Server) describe(code int) description {
+	e, _ := entraErrorFor(code)
+	d := description{
+		trace: uuid.NewString(), correlation: uuid.NewString(),
+		stamp: s.microsoftNow().UTC().Format("2006-01-02 15:04:05Z"),
+	}
+	d.text = fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s",
+		code, e.text, d.trace, d.correlation, d.stamp)
+	return d
+}
+
 // refuseToken renders the error of a known code in Entra's shape.
 func (s *Server) refuseToken(code int) answer {
 	e, _ := entraErrorFor(code)
-	trace, correlation := uuid.NewString(), uuid.NewString()
-	stamp := s.microsoftNow().UTC().Format("2006-01-02 15:04:05Z")
+	d := s.describe(code)
 	return jsonAnswer(e.status, map[string]any{
-		"error": e.word,
-		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s",
-			code, e.text, trace, correlation, stamp),
-		"error_codes":    []int{code},
-		"timestamp":      stamp,
-		"trace_id":       trace,
-		"correlation_id": correlation,
-		"error_uri":      fmt.Sprintf("https://login.microsoftonline.com/error?code=%d", code),
+		"error":             e.word,
+		"error_description": d.text,
+		"error_codes":       []int{code},
+		"timestamp":         d.stamp,
+		"trace_id":          d.trace,
+		"correlation_id":    d.correlation,
+		"error_uri":         fmt.Sprintf("https://login.microsoftonline.com/error?code=%d", code),
 	})
 }

@@ -3,6 +3,8 @@ package pcsim
 import (
 	"errors"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,35 +71,61 @@ func (s *Server) grant(v loginVersion, r *http.Request, lifetime time.Duration) 
 	if grantType == "" || form.Get("client_id") == "" {
 		return s.refuseToken(aadParameterMissing)
 	}
-	if grantType != "client_credentials" && grantType != "refresh_token" {
+	if !slices.Contains([]string{"client_credentials", "refresh_token", "authorization_code"}, grantType) {
 		return s.refuseToken(aadGrantUnsupported)
 	}
-	if code := s.checkClient(r); code != 0 {
+	code := s.checkClient(r)
+	if code != 0 {
 		return s.refuseToken(code)
 	}
-	appOnly, mfa := grantType == "client_credentials", false
-	if !appOnly {
-		token := form.Get("refresh_token")
-		if token == "" {
-			return s.refuseToken(aadParameterMissing)
-		}
-		c, err := s.tokens.readRefresh(token)
-		mfa = c.mfa
-		switch {
-		case errors.Is(err, errTokenRevoked):
-			return s.refuseToken(aadGrantRevoked)
-		case err != nil:
-			return s.refuseToken(aadGrantMalformed)
-		}
-	}
-	audience, code := audienceV1(form.Get("resource"))
-	if v == loginV2 {
-		audience, code = audienceV2(form.Get("scope"), appOnly)
+	var g granted
+	switch grantType {
+	case "authorization_code":
+		g, code = s.grantCode(v, r)
+	case "refresh_token":
+		g, code = s.grantRefresh(v, form)
+	default:
+		g.appOnly = true
+		g.audience, code = audienceOf(v, form, true)
 	}
 	if code != 0 {
 		return s.refuseToken(code)
 	}
-	return s.tokenAnswer(v, audience, appOnly, mfa, lifetime)
+	return s.tokenAnswer(v, g, lifetime)
+}
+
+// granted is what a token request gets.
+type granted struct {
+	audience string
+	appOnly  bool
+	mfa      bool
+	refresh  bool // a refresh token as well
+	idToken  string
+}
+
+// grantRefresh answers with what the refresh token's consent allows.
+func (s *Server) grantRefresh(v loginVersion, form url.Values) (granted, int) {
+	token := form.Get("refresh_token")
+	if token == "" {
+		return granted{}, aadParameterMissing
+	}
+	c, err := s.tokens.readRefresh(token)
+	switch {
+	case errors.Is(err, errTokenRevoked):
+		return granted{}, aadGrantRevoked
+	case err != nil:
+		return granted{}, aadGrantMalformed
+	}
+	audience, code := audienceOf(v, form, false)
+	return granted{audience: audience, mfa: c.mfa, refresh: true}, code
+}
+
+// audienceOf returns the audience that a request names, or an AADSTS code.
+func audienceOf(v loginVersion, form url.Values, appOnly bool) (audience string, code int) {
+	if v == loginV2 {
+		return audienceV2(form.Get("scope"), appOnly)
+	}
+	return audienceV1(form.Get("resource"))
 }
 
 // audienceV1 returns the audience that a `resource` names, or an error code.
@@ -144,16 +172,16 @@ func knownAudience(a string) bool {
 	return a == audienceGlobal || a == audienceChina || a == audienceRetired || a == audienceRetiredChina
 }
 
-// tokenAnswer issues what was asked for, in the words of the endpoint.
-func (s *Server) tokenAnswer(v loginVersion, audience string, appOnly, mfa bool, lifetime time.Duration) answer {
+// tokenAnswer issues what was granted, in the words of the endpoint.
+func (s *Server) tokenAnswer(v loginVersion, g granted, lifetime time.Duration) answer {
 	now := s.microsoftNow()
 	seconds := int64(lifetime / time.Second)
 	body := map[string]any{
 		"token_type":   "Bearer",
-		"access_token": s.tokens.access(audience, appOnly, mfa && !s.Settings().WithoutMFA, lifetime),
+		"access_token": s.tokens.access(g.audience, g.appOnly, g.mfa && !s.Settings().WithoutMFA, lifetime),
 	}
 	if v == loginV1 {
-		body["resource"] = audience
+		body["resource"] = g.audience
 		body["expires_in"] = strconv.FormatInt(seconds, 10)
 		body["ext_expires_in"] = strconv.FormatInt(seconds, 10)
 		body["expires_on"] = strconv.FormatInt(now.Add(lifetime).Unix(), 10)
@@ -162,12 +190,17 @@ func (s *Server) tokenAnswer(v loginVersion, audience string, appOnly, mfa bool,
 		body["expires_in"] = seconds
 		body["ext_expires_in"] = seconds
 	}
-	if !appOnly {
+	if g.idToken != "" {
+		body["id_token"] = g.idToken
+	}
+	if g.refresh {
 		// The old one keeps working: use does not revoke it.
-		body["refresh_token"] = s.tokens.refresh(mfa)
+		body["refresh_token"] = s.tokens.refresh(g.mfa)
+	}
+	if !g.appOnly {
 		body["scope"] = "user_impersonation"
 		if v == loginV2 {
-			body["scope"] = audience + "/user_impersonation"
+			body["scope"] = g.audience + "/user_impersonation"
 		}
 	}
 	return jsonAnswer(http.StatusOK, body)

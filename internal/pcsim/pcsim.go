@@ -1,6 +1,6 @@
 // Package pcsim is a Partner Center simulator: a real HTTP server that plays
-// Microsoft's login host and the two Partner Center resources that decide
-// whether a customer may buy.
+// Microsoft's login host, with its page for consent, and the two Partner
+// Center resources that decide whether a customer may buy.
 //
 // It answers as the published pages and traces say. Where they are silent it
 // answers in the way that is hardest on a client. It never sends what only
@@ -25,9 +25,11 @@
 package pcsim
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"html/template"
 	"net/http"
 	"strings"
 	"sync"
@@ -136,6 +138,9 @@ type Server struct {
 	log        *zap.Logger
 	tokens     *issuer
 	assertions *assertions
+	consent    *template.Template
+	codes      *codes
+	idTokenKey func() (*rsa.PrivateKey, error) // made when first needed
 	cast       *cast
 	journal    *journal
 	handler    http.Handler
@@ -154,16 +159,22 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("pcsim: %w", err)
 	}
 	cfg = cfg.withDefaults()
+	page, err := parseConsentPage()
+	if err != nil {
+		return nil, fmt.Errorf("pcsim: consent page: %w", err)
+	}
 	s := &Server{
 		cfg:        cfg,
 		log:        cfg.Logger,
 		cast:       newCast(cfg),
 		journal:    &journal{},
 		assertions: newAssertions(cfg.ClientCertificates),
+		consent:    page,
+		codes:      &codes{given: map[string]*consent{}},
+		idTokenKey: sync.OnceValues(newIDTokenKey),
 		closed:     make(chan struct{}),
 	}
 	s.settings.Store(&cfg.Settings)
-	var err error
 	if s.tokens, err = newIssuer(cfg, s.microsoftNow); err != nil {
 		return nil, fmt.Errorf("pcsim: %w", err)
 	}

@@ -27,6 +27,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("/v1/customers/{id}/qualifications", s.resource(roleQualifications))
 	mux.HandleFunc("/{tenant}/oauth2/token", s.tokenEndpoint(loginV1))
 	mux.HandleFunc("/{tenant}/oauth2/v2.0/token", s.tokenEndpoint(loginV2))
+	mux.HandleFunc("/{tenant}/oauth2/authorize", s.authorizeEndpoint(loginV1))
+	mux.HandleFunc("/{tenant}/oauth2/v2.0/authorize", s.authorizeEndpoint(loginV2))
 	mux.HandleFunc("/", s.resource(roleOther))
 	return mux
 }

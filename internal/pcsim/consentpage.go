@@ -1,0 +1,102 @@
+package pcsim
+
+import (
+	"bytes"
+	_ "embed"
+	"html/template"
+	"net/http"
+	"strings"
+)
+
+// The accounts that the consent page offers, and the tenant of the second.
+const (
+	// PartnerAccount is a user of the partner's own tenant.
+	PartnerAccount = "eligibility@partner.example"
+	// ForeignAccount is a user of another tenant, which a client has to
+	// refuse: its consent serves another partner.
+	ForeignAccount = "eligibility@elsewhere.example"
+	// ForeignTenantID is that other tenant.
+	ForeignTenantID = "70000000-0000-4000-8000-000000000002"
+)
+
+// consentHTML is the page: plain, and with nothing from another host.
+//
+//go:embed consent.html
+var consentHTML string
+
+// account is somebody who can sign in.
+type account struct {
+	Name   string
+	Of     string // for people
+	tenant string
+	object string // the user's id in the tenant
+}
+
+func (s *Server) accounts() []account {
+	return []account{
+		{PartnerAccount, "of the partner's tenant", s.cfg.TenantID, "0b000000-0000-4000-8000-000000000001"},
+		{ForeignAccount, "of another tenant", ForeignTenantID, "0b000000-0000-4000-8000-000000000002"},
+	}
+}
+
+func (s *Server) account(name string) (account, bool) {
+	for _, a := range s.accounts() {
+		if strings.EqualFold(a.Name, name) {
+			return a, true
+		}
+	}
+	return account{}, false
+}
+
+// consentView is what the page shows: a problem, or all the rest.
+type consentView struct {
+	Problem     string
+	ClientID    string
+	Permissions []string
+	Accounts    []account
+	Chosen      string
+	MFA         bool
+}
+
+// consentPage asks the person. The account that login_hint names is chosen
+// already, else the partner's.
+func (s *Server) consentPage(w http.ResponseWriter, a authorization) {
+	chosen, known := s.account(a.hint)
+	if !known {
+		chosen = s.accounts()[0]
+	}
+	permissions := strings.Fields(a.scope)
+	if a.resource != "" {
+		permissions = append(permissions, a.resource)
+	}
+	s.page(w, http.StatusOK, consentView{
+		ClientID: s.cfg.ClientID, Permissions: permissions,
+		Accounts: s.accounts(), Chosen: chosen.Name, MFA: !s.Settings().WithoutMFA,
+	})
+}
+
+// problem shows an error to the person, and to nobody else.
+func (s *Server) problem(w http.ResponseWriter, code int) {
+	s.page(w, http.StatusBadRequest, consentView{Problem: s.describe(code).text})
+}
+
+func (s *Server) page(w http.ResponseWriter, status int, view consentView) {
+	var page bytes.Buffer
+	if err := s.consent.Execute(&page, view); err != nil { // unreachable: plain data
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	// No form-action: browsers apply it to where the form's answer redirects.
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	// The browser may leave at any time; nobody is left to tell.
+	_, _ = w.Write(page.Bytes())
+}
+
+func parseConsentPage() (*template.Template, error) {
+	return template.New("consent").Parse(consentHTML)
+}
