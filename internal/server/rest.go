@@ -37,8 +37,6 @@ func newREST(ctx context.Context, conn grpc.ClientConnInterface, now func() time
 		runtime.WithForwardResponseOption(r.annotate),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
-		runtime.WithDisablePathLengthFallback(),
-		runtime.WithDisableHTTPMethodOverride(),
 	)
 	client := eligibilityv1.NewEligibilityServiceClient(conn)
 	return r, eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, r.gateway, client)
@@ -55,8 +53,9 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	req.Header = header
 
 	header.Set(headerRequestID, requestIDOr(header.Get(headerRequestID)))
-	header.Del("Te")           // no answer has trailers
-	header.Del("Content-Type") // one form is spoken; the gateway would complain of others on stderr
+	header.Del("Te") // no answer has trailers
+	// The gateway would complain of some on stderr, and take a form for a GET.
+	header.Del("Content-Type")
 	w.Header().Set(headerRequestID, header.Get(headerRequestID))
 	if trace := parseTraceparent(header.Get(headerTraceparent)); trace != "" {
 		w.Header().Set(headerTraceparent, string(trace))

@@ -295,7 +295,11 @@ func TestTimeIsShared(t *testing.T) {
 		if row.timeout == "" {
 			headers = nil
 		}
+		begun := time.Now()
 		got := run.get(t, customerA, "", headers...)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("%s: it took %v", name, took)
+		}
 		st := got.status(t)
 		if got.StatusCode != row.code || st.Code != int(row.want.Code) || st.reason() != row.want.Reason {
 			t.Errorf("%s: over rest %d %s", name, got.StatusCode, got.body)
