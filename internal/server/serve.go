@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -40,7 +41,8 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	}
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := s.grpc.Serve(listeners.GRPC); err != nil {
+		// It says that it is stopped where the end came before its beginning.
+		if err := s.grpc.Serve(listeners.GRPC); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve grpc: %w", err)
 		}
 		return nil

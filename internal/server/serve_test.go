@@ -264,6 +264,21 @@ func TestAFailingListenerEndsTheServer(t *testing.T) {
 	}
 }
 
+func TestAnEndBeforeTheBeginningIsOrderly(t *testing.T) {
+	t.Parallel()
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	for range 10 { // the servers race with their end
+		server, err := New(newService(t), Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Serve(ctx, Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}); err != nil {
+			t.Errorf("served until %v", err)
+		}
+	}
+}
+
 func newService(t *testing.T) *eligibility.Service {
 	t.Helper()
 	service, err := eligibility.New(silent(), &store{}, eligibility.Config{})
