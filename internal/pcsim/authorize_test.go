@@ -116,7 +116,9 @@ func TestConsentPageAsksForAnAccountAndADecision(t *testing.T) {
 				t.Errorf("%s: no %s in %s", path, want, got.body)
 			}
 		}
-		if foreign := regexp.MustCompile(`(?i)(src|href|action)=|<script|url\(|@import`).FindString(got.body); foreign != "" {
+		// The icon keeps browsers from asking for one, which would be recorded as a call.
+		body := strings.Replace(got.body, `<link rel="icon" href="data:,">`, "", 1)
+		if foreign := regexp.MustCompile(`(?i)(src|href|action)=|<script|url\(|@import`).FindString(body); foreign != "" {
 			t.Errorf("the page refers to something: %s", foreign)
 		}
 		policy := got.header.Get("Content-Security-Policy")

@@ -89,7 +89,7 @@ func (s *Server) page(w http.ResponseWriter, status int, view consentView) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	// No form-action: browsers apply it to where the form's answer redirects.
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
