@@ -48,9 +48,8 @@ type Config struct {
 	// Reserve is the part of a caller's time that is kept back to answer in; 0
 	// means 20 ms.
 	Reserve time.Duration
-	// MaxConcurrent is how many RPCs may be in progress; those beyond are told
-	// that the service is overloaded. An RPC that waits for Partner Center takes
-	// some 20 KiB. 0 means 4096.
+	// MaxConcurrent is how many RPCs, batches among them, may be in progress;
+	// those beyond are told that the service is overloaded. 0 means 4096.
 	MaxConcurrent int
 
 	// DrainPause is how long the server goes on as before after it has said that
