@@ -55,6 +55,10 @@ type Config struct {
 	// before every renewal and rewritten when the login host sends a new one.
 	// Required for FlowAppUser, ignored otherwise.
 	RefreshTokenFile string
+	// ReadOnly leaves RefreshTokenFile as it is: a new refresh token is
+	// dropped, and the old one goes on working. It is for a look by somebody
+	// other than the service, whose file would no longer be the service's.
+	ReadOnly bool
 	// AttemptTimeout limits one HTTP attempt, its body included. Zero means
 	// DefaultAttemptTimeout.
 	AttemptTimeout time.Duration

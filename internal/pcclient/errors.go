@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -139,6 +140,10 @@ func (e *APIError) Error() string {
 
 // Unwrap returns the cause.
 func (e *APIError) Unwrap() error { return e.Err }
+
+// LoginCodes returns the login host's own numbers of the failure (AADSTS): for
+// people to look up, never to decide by, as they change.
+func (e *APIError) LoginCodes() []int { return slices.Clone(e.aadsts) }
 
 // errProtocol stands for a failure whose own text may repeat what the far
 // side sent, such as a malformed status line.

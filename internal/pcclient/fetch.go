@@ -40,15 +40,9 @@ type fetch struct {
 // do asks for one resource of one customer and has read decode the body of a
 // 200. resource is the part of the path behind the customer.
 func (c *Client) do(ctx context.Context, op Op, customerID, resource string, read func([]byte) error) (Call, error) {
-	if id, err := uuid.Parse(customerID); err != nil || id.String() != strings.ToLower(customerID) {
-		return Call{}, ErrCustomerID
-	}
-	f := &fetch{
-		Client: c,
-		op:     op,
-		url:    c.baseURL + "/v1/customers/" + strings.ToLower(customerID) + resource,
-		read:   read,
-		call:   Call{CorrelationID: uuid.NewString()},
+	f, err := c.question(op, customerID, resource, read)
+	if err != nil {
+		return Call{}, err
 	}
 	fail := f.run(ctx)
 	c.metrics.fetch(op, fail)
@@ -59,6 +53,20 @@ func (c *Client) do(ctx context.Context, op Op, customerID, resource string, rea
 	fail.RequestID = f.call.RequestID
 	fail.Attempts = f.call.Attempts
 	return f.call, fail
+}
+
+// question is a fetch that has not begun.
+func (c *Client) question(op Op, customerID, resource string, read func([]byte) error) (*fetch, error) {
+	if id, err := uuid.Parse(customerID); err != nil || id.String() != strings.ToLower(customerID) {
+		return nil, ErrCustomerID
+	}
+	return &fetch{
+		Client: c,
+		op:     op,
+		url:    c.baseURL + "/v1/customers/" + strings.ToLower(customerID) + resource,
+		read:   read,
+		call:   Call{CorrelationID: uuid.NewString()},
+	}, nil
 }
 
 // run makes attempts until one settles the question.

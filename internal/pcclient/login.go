@@ -19,6 +19,7 @@ type login struct {
 	endpoint     string
 	form         url.Values    // what every request says, the secret included
 	refreshToken *refreshToken // nil for FlowAppOnly
+	readOnly     bool          // a rotated refresh token is dropped
 	transport    http.RoundTripper
 	timeout      time.Duration // of one attempt
 	now          func() time.Time
@@ -33,6 +34,7 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics) *login 
 		timeout:   cfg.AttemptTimeout,
 		now:       cfg.Now,
 		log:       cfg.Logger,
+		readOnly:  cfg.ReadOnly,
 	}
 	if cfg.Flow == FlowAppOnly {
 		l.form.Set("grant_type", "client_credentials")
@@ -61,7 +63,7 @@ func (l *login) token(ctx context.Context) (accessToken, *APIError) {
 	for attempts := 1; ; attempts++ {
 		granted, fail := l.attempt(ctx, body)
 		if fail == nil {
-			if l.refreshToken != nil {
+			if l.refreshToken != nil && !l.readOnly {
 				l.refreshToken.store(cmp.Or(granted.refresh, form.Get("refresh_token")))
 			}
 			return granted.access, nil
@@ -77,6 +79,7 @@ func (l *login) token(ctx context.Context) (accessToken, *APIError) {
 type grant struct {
 	access  accessToken
 	refresh string // empty unless the login host rotated it
+	idToken string // empty unless asked for; not verified
 }
 
 func (l *login) attempt(ctx context.Context, form string) (grant, *APIError) {
@@ -176,6 +179,7 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	value, _ := object["access_token"].(string)
 	kind, _ := object["token_type"].(string)
 	refresh, _ := object["refresh_token"].(string)
+	idToken, _ := object["id_token"].(string)
 	if len(refresh) > maxRefreshTokenBytes || !headerSafe(refresh) {
 		refresh = "" // it could not be read back from the file
 	}
@@ -195,6 +199,7 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	return grant{
 		access:  accessToken{value: value, endsAt: ends, renewAt: ends.Add(-min(earlyRefresh, lasts/4))},
 		refresh: refresh,
+		idToken: idToken,
 	}, true
 }
 

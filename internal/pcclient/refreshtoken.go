@@ -87,10 +87,7 @@ func (r *refreshToken) store(token string) {
 // readable by its owner only, whoever could read the old one. A symbolic link
 // is kept and its target replaced.
 func (r *refreshToken) writeFile(token string) error {
-	path := r.path
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
+	path := r.target()
 	file, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
 	if err != nil {
@@ -101,6 +98,14 @@ func (r *refreshToken) writeFile(token string) error {
 		return err
 	}
 	return file.CloseAtomicallyReplace()
+}
+
+// target is the file itself, behind symbolic links.
+func (r *refreshToken) target() string {
+	if target, err := filepath.EvalSymlinks(r.path); err == nil {
+		return target
+	}
+	return r.path
 }
 
 // withoutPath returns the cause of a file's error: the operator has configured

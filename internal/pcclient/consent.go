@@ -1,0 +1,185 @@
+package pcclient
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// What a consent that the login host granted may lack. Nothing is stored then.
+var (
+	// ErrConsentTenant says that the account which signed in is not of
+	// Config.TenantID.
+	ErrConsentTenant = errors.New("partner center: consent: the account is of another tenant")
+	// ErrConsentIdentity says that the login host did not say in a readable
+	// way, or not to this application, whose account it was.
+	ErrConsentIdentity = errors.New("partner center: consent: no readable id_token for this application")
+	// ErrConsentRefreshToken says that no usable refresh token came.
+	ErrConsentRefreshToken = errors.New("partner center: consent: no refresh token")
+)
+
+// Consent is one interactive consent of the secure application model: the
+// authorization code grant with PKCE, which brings the refresh token that
+// FlowAppUser lives on. It serves one sign-in.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow
+// (read 2026-11-21)
+type Consent struct {
+	login       *login
+	authorize   string
+	tenantID    string
+	clientID    string
+	redirectURL string
+	state       string
+	verifier    string
+}
+
+// NewConsent prepares a consent whose answer the login host sends to
+// redirectURL. It makes no call and reads no file; it fails on a Config that
+// cannot work, with every fault at once. Config.Flow must be FlowAppUser.
+func NewConsent(cfg Config, redirectURL string) (*Consent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Flow != FlowAppUser {
+		return nil, errors.New("partner center: consent: only the app+user flow needs one")
+	}
+	cfg = cfg.withDefaults()
+	// A code is good once: its only request gets the time of a whole renewal.
+	cfg.AttemptTimeout = tokenTimeout
+	transport := cfg.Transport
+	if transport == nil {
+		transport = newTransport(cfg.AttemptTimeout)
+	}
+	var secret [32]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	return &Consent{
+		login:       newLogin(cfg, transport, nil),
+		authorize:   cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + "/oauth2/v2.0/authorize",
+		tenantID:    cfg.TenantID,
+		clientID:    cfg.ClientID,
+		redirectURL: redirectURL,
+		state:       rand.Text(),
+		verifier:    base64.RawURLEncoding.EncodeToString(secret[:]),
+	}, nil
+}
+
+// scope asks for a refresh token, and to be told whose it is.
+func (c *Consent) scope() string { return c.login.form.Get("scope") + " openid" }
+
+// URL returns the page of the login host where the person signs in, choosing
+// the account: theirs is rarely the one that the service shall act for.
+func (c *Consent) URL() string {
+	challenge := sha256.Sum256([]byte(c.verifier))
+	return c.authorize + "?" + url.Values{
+		"client_id":             {c.clientID},
+		"response_type":         {"code"},
+		"response_mode":         {"query"},
+		"redirect_uri":          {c.redirectURL},
+		"scope":                 {c.scope()},
+		"state":                 {c.state},
+		"prompt":                {"select_account"},
+		"code_challenge":        {base64.RawURLEncoding.EncodeToString(challenge[:])},
+		"code_challenge_method": {"S256"},
+	}.Encode()
+}
+
+// Expects reports, in constant time, whether an answer with that state belongs
+// to this consent.
+func (c *Consent) Expects(state string) bool {
+	return subtle.ConstantTimeCompare([]byte(state), []byte(c.state)) == 1
+}
+
+// CanStore reports, before anybody is sent to sign in, why the refresh token
+// could not be stored, or nil.
+func (c *Consent) CanStore() error { return c.login.refreshToken.writable() }
+
+// Redeem exchanges the code of an answer for a refresh token, checks whose it
+// is and stores it in Config.RefreshTokenFile, readable by its owner only. It
+// returns the tenant of the account, a GUID. It makes one request, as a code is
+// good once, and takes 10 s at most. It returns an *APIError where the login
+// host refused or gave no answer, one of the errors above, or why the file
+// could not be written.
+func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err error) {
+	form := maps.Clone(c.login.form)
+	form.Set("grant_type", "authorization_code")
+	form.Set("scope", c.scope())
+	form.Set("code", code)
+	form.Set("redirect_uri", c.redirectURL)
+	form.Set("code_verifier", c.verifier)
+	granted, fail := c.login.attempt(ctx, form.Encode())
+	if own, ok := c.login.transport.(*http.Transport); ok {
+		own.CloseIdleConnections()
+	}
+	if fail != nil {
+		return "", fail
+	}
+	if tenantID, err = c.checkTenant(granted.idToken); err != nil {
+		return "", err
+	}
+	if granted.refresh == "" {
+		return "", ErrConsentRefreshToken
+	}
+	if err := c.login.refreshToken.writeFile(granted.refresh); err != nil {
+		return "", fmt.Errorf("partner center: consent: store refresh token: %w", withoutPath(err))
+	}
+	return tenantID, nil
+}
+
+// checkTenant returns the tenant of the account that an id_token is about, if
+// it is the configured one. Where that is a domain name only the login host
+// can tell: it was asked at that tenant's own endpoint. The signature is not
+// checked: the token came over TLS from the login host itself.
+//
+// Source: https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
+// (read 2026-11-21)
+func (c *Consent) checkTenant(idToken string) (string, error) {
+	parts := strings.Split(idToken, ".")
+	if len(parts) != 3 {
+		return "", ErrConsentIdentity
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return "", ErrConsentIdentity
+	}
+	claims, err := parseObject(payload)
+	if err != nil {
+		return "", ErrConsentIdentity
+	}
+	audience, _ := claims["aud"].(string)
+	said, _ := claims["tid"].(string)
+	tenant, err := uuid.Parse(said)
+	if err != nil || len(said) != len(uuid.Nil.String()) || !strings.EqualFold(audience, c.clientID) {
+		return "", ErrConsentIdentity
+	}
+	if configured, err := uuid.Parse(c.tenantID); err == nil && configured != tenant {
+		return "", fmt.Errorf("%w: %s", ErrConsentTenant, tenant)
+	}
+	return tenant.String(), nil
+}
+
+// writable reports why writeFile would fail, as far as that shows beforehand.
+func (r *refreshToken) writable() error {
+	path := r.target()
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return errors.New("refresh token file is no regular file")
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".writable-*")
+	if err != nil {
+		return fmt.Errorf("directory of the refresh token file: %w", withoutPath(err))
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
