@@ -73,8 +73,8 @@ func (l *loader) checkAudience(pc *PartnerCenter) {
 	}
 }
 
-// require notes what serve cannot do without, and which command helps.
-func (l *loader) require() {
+// require notes what serve or login cannot do without, and which command helps.
+func (l *loader) require(command Command) {
 	pc := &l.cfg.PartnerCenter
 	file := l.path
 	if file == "" {
@@ -91,14 +91,17 @@ func (l *loader) require() {
 		l.object("partner_center.client_secret", "is required, or client_secret_file: the value of a secret of the app registration; "+doctor, file)
 	}
 	if pc.Flow == FlowAppUser {
-		l.requireRefreshToken(pc.RefreshTokenFile, file)
+		l.requireRefreshToken(command, pc.RefreshTokenFile, file)
 	}
 }
 
-func (l *loader) requireRefreshToken(tokenFile, configFile string) {
+func (l *loader) requireRefreshToken(command Command, tokenFile, configFile string) {
 	const key, login = "partner_center.refresh_token_file", "`eligibilityd login --config %s` obtains a refresh token and writes it there"
 	if tokenFile == "" {
 		l.object(key, "is required for flow app_user: a file that can be written to; "+login, configFile)
+		return
+	}
+	if command == Login {
 		return
 	}
 	if _, problem := readSecret(tokenFile); problem != "" {

@@ -18,6 +18,11 @@ const (
 	// client_id, one credential and, for flow app_user, a readable refresh
 	// token.
 	Serve
+	// Login needs what Serve does, but only the name of the refresh token's
+	// file, which it writes.
+	Login
+	// Doctor needs no key: what is missing is part of what it reports.
+	Doctor
 )
 
 // Load returns the configuration of the defaults, overlaid by the YAML file
@@ -35,8 +40,8 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	if readable {
 		l.readSecrets()
 		l.check()
-		if command == Serve {
-			l.require()
+		if command == Serve || command == Login {
+			l.require(command)
 		}
 	}
 	if len(l.faults) > 0 {

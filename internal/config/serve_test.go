@@ -99,6 +99,33 @@ func TestServeNeedsAConnection(t *testing.T) {
 	}
 }
 
+func TestLoginNeedsTheNameOfTheTokenFileOnly(t *testing.T) {
+	t.Parallel()
+	missing := []string{
+		"partner_center.tenant_id", "partner_center.client_id", "partner_center.client_secret", "partner_center.refresh_token_file",
+	}
+	got := faults(t, "", nil, config.Login)
+	for i, key := range missing {
+		if len(got) != len(missing) || !strings.HasPrefix(got[i], key+": is required") {
+			t.Fatalf("faults %q, want one for each of %q", got, missing)
+		}
+	}
+	file := "ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE=" + t.TempDir() + "/none-yet"
+	if _, err := config.Load(write(t, "config.yaml", connection), []string{file}, config.Login); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDoctorNeedsNoKeyAndTakesNoWrongOne(t *testing.T) {
+	t.Parallel()
+	if _, err := config.Load("", nil, config.Doctor); err != nil {
+		t.Error(err)
+	}
+	if got := faults(t, "partner_center: {tenant_id: x}", nil, config.Doctor); len(got) != 1 {
+		t.Errorf("faults %q", got)
+	}
+}
+
 func TestServeWithoutAFileNamesThePlaceholder(t *testing.T) {
 	t.Parallel()
 	_, err := config.Load("", nil, config.Serve)
