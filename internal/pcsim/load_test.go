@@ -317,4 +317,8 @@ func TestExampleScriptPlays(t *testing.T) {
 	if got.status != 200 || got.body != "[]" { // unpacked by net/http
 		t.Errorf("%d %q", got.status, got.body)
 	}
+	got = r.account("77777777-7777-4777-8777-777777777777", r.userToken())
+	if got.status != 302 || got.header.Get("Location") != "https://example.com/" {
+		t.Errorf("%d to %q", got.status, got.header.Get("Location"))
+	}
 }
