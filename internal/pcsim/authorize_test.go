@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -445,6 +447,29 @@ func TestOnlySoManyCodesWait(t *testing.T) {
 	}
 	r.clock.Advance(5 * time.Minute)
 	r.accept(authorizeV2, consentQuery(), pcsim.PartnerAccount)
+}
+
+func TestOneOfManyRedeemsACode(t *testing.T) {
+	t.Parallel()
+	r := start(t, pcsim.Config{})
+	form := codeForm(r.accept(authorizeV2, consentQuery(), pcsim.PartnerAccount))
+	var redeemed atomic.Int32
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			got, err := r.postToken(t.Context(), v2Path, form)
+			if err != nil {
+				t.Error(err)
+			}
+			if got.status == http.StatusOK {
+				redeemed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if redeemed.Load() != 1 {
+		t.Errorf("%d redeemed it", redeemed.Load())
+	}
 }
 
 // idClaims reads an id_token. Its key is nobody's to know, so that only its
