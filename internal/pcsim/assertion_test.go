@@ -138,10 +138,11 @@ func TestAssertionsDoInPlaceOfTheSecret(t *testing.T) {
 	known := must(t, knownCredential)
 	r := start(t, pcsim.Config{ClientCertificates: []*x509.Certificate{known.cert}})
 	r.set(accountSays("Allowed"))
+	both := known.modern("x5t", known.older()["x5t"])
 	for path, form := range map[string]url.Values{
 		v1Path: refreshForm("resource", audience), v2Path: refreshForm(),
 	} {
-		for _, header := range []map[string]any{known.modern(), known.older()} {
+		for _, header := range []map[string]any{known.modern(), known.older(), both} {
 			assertion := known.sign(t, header, claimSet(r.url+"/"+path, r.clock.Now()))
 			got := r.grant(path, asserted(form, assertion))
 			if got := r.account(customerID, got["access_token"].(string)); got.status != 200 {
@@ -249,11 +250,14 @@ func TestAssertionsFollowMicrosoftsClock(t *testing.T) {
 		}
 	}
 	r.settings(pcsim.Settings{})
-	r.clock.Advance(365 * 24 * time.Hour) // the certificate has run out
-	assertion := known.sign(t, known.modern(), claimSet(r.url+"/"+v2Path, r.clock.Now()))
-	got, err := r.postToken(t.Context(), v2Path, asserted(refreshForm(), assertion))
-	if err != nil || !strings.Contains(got.body, "AADSTS700027") {
-		t.Errorf("expired certificate: %s %v", got.body, err)
+	for name, move := range map[string]time.Duration{"not yet good": -365 * 24 * time.Hour, "run out": 2 * 365 * 24 * time.Hour} {
+		r.clock.Advance(move)
+		assertion := known.sign(t, known.modern(), claimSet(r.url+"/"+v2Path, r.clock.Now()))
+		got, err := r.postToken(t.Context(), v2Path, asserted(refreshForm(), assertion))
+		if err != nil || !strings.Contains(got.body, "AADSTS700027") {
+			t.Errorf("certificate %s: %s %v", name, got.body, err)
+		}
+		r.clock.Advance(-move)
 	}
 }
 

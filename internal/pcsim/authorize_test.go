@@ -214,6 +214,7 @@ func TestRequestsForConsentAreRefusedToTheClient(t *testing.T) {
 		{authorizeV2, consentQuery("state", ""), "invalid_request", "AADSTS900144"},
 		{authorizeV2, consentQuery("code_challenge", ""), "invalid_request", "AADSTS900144"},
 		{authorizeV2, consentQuery("code_challenge", "short"), "invalid_request", "AADSTS900910"},
+		{authorizeV2, consentQuery("code_challenge", s256("")[:40]), "invalid_request", "AADSTS900910"},
 		{authorizeV2, consentQuery("code_challenge_method", ""), "invalid_request", "AADSTS900910"},
 		{authorizeV2, consentQuery("code_challenge_method", "plain"), "invalid_request", "AADSTS900910"},
 		{authorizeV2, consentQuery("scope", ""), "invalid_request", "AADSTS900144"},

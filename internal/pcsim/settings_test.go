@@ -110,9 +110,24 @@ func TestMFAIsEnforcedBitByBit(t *testing.T) {
 			t.Errorf("%d percent: %d of 100 passed", percent, passed)
 		}
 	}
-	r.settings(pcsim.Settings{MFAPassPercent: 50})
-	if first, second := r.account(customerID, token), r.account(customerID, token); first.status != 401 || second.status != 200 {
-		t.Errorf("half: %d, then %d, want 401, then 200", first.status, second.status)
+}
+
+func TestSharesAreCountedAnew(t *testing.T) {
+	t.Parallel()
+	half := pcsim.Settings{WithoutMFA: true, MFAPassPercent: 50}
+	r := start(t, pcsim.Config{Settings: half})
+	const id = "a0000000-0000-4000-8000-000000000001"
+	token := r.userToken()
+	for name, again := range map[string]func(){"set": func() { r.settings(half) }, "reset": r.Reset} {
+		for range 3 {
+			again()
+			if got := r.account(id, token); got.status != 401 { // the first of two
+				t.Errorf("%s: %d", name, got.status)
+			}
+		}
+		if got := r.account(id, token); got.status != 200 {
+			t.Errorf("%s, then the second: %d", name, got.status)
+		}
 	}
 }
 
