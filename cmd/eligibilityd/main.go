@@ -85,6 +85,7 @@ Start with: eligibilityd dev`,
 		newDevCommand(),
 		newSimulateCommand(),
 		newCheckCommand(),
+		newDoctorCommand(),
 		newVersionCommand(),
 	)
 	return root

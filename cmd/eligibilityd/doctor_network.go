@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+)
+
+const (
+	// hostLimit is how long a host may take to answer.
+	hostLimit = 10 * time.Second
+	// certificateWarning is how long before its end a certificate is worth a
+	// word.
+	certificateWarning = 14 * 24 * time.Hour
+	// The login host grants and checks tokens by its own clock, with few
+	// minutes of tolerance.
+	clockWarning = time.Minute
+	clockFailure = 5 * time.Minute
+)
+
+// checkHosts checks DNS and TLS to both hosts, and our clock by theirs.
+func (p patient) checkHosts(ctx context.Context) []finding {
+	ctx, cancel := context.WithTimeout(ctx, hostLimit)
+	defer cancel()
+	hosts := []hostCheck{
+		{name: "login host", key: "authority", root: p.cfg.PartnerCenter.Authority},
+		{name: "partner center host", key: "base_url", root: p.cfg.PartnerCenter.BaseURL},
+	}
+	findings := make([]finding, len(hosts)+1)
+	ahead := make([]*time.Duration, len(hosts))
+	var asking errgroup.Group
+	for i, host := range hosts {
+		asking.Go(func() error {
+			findings[i], ahead[i] = host.check(ctx, p.roots)
+			return nil
+		})
+	}
+	_ = asking.Wait() // a check that fails is a finding
+	findings[len(hosts)] = clock(ahead...)
+	return findings
+}
+
+// hostCheck is one of the two hosts.
+type hostCheck struct{ name, key, root string }
+
+// check asks a host for anything, as nobody: any answer will do. It also
+// returns how far the host's clock is ahead of ours, if it says.
+func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (finding, *time.Duration) {
+	transport := &http.Transport{
+		Proxy:             http.ProxyFromEnvironment,
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		DisableKeepAlives: true,
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.root+"/", http.NoBody)
+	if err != nil {
+		return failure(h.name, "correct partner_center."+h.key, "no request can be made of partner_center.%s", h.key), nil
+	}
+	req.Header.Set("User-Agent", "eligibilityd doctor")
+	sent := time.Now()
+	resp, err := transport.RoundTrip(req) // follows no redirect
+	if err != nil {
+		return h.unreachable(err), nil
+	}
+	_ = resp.Body.Close() // what it says does not matter
+	received := time.Now()
+	var ahead *time.Duration
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		// Whole seconds, on average half a second ago.
+		d := date.Add(time.Second / 2).Sub(sent.Add(received.Sub(sent) / 2))
+		ahead = &d
+	}
+	return h.reached(resp.TLS, received), ahead
+}
+
+func (h hostCheck) reached(state *tls.ConnectionState, now time.Time) finding {
+	if state == nil {
+		return ok(h.name, "%s answers, in plain HTTP on loopback", h.root)
+	}
+	ends := state.PeerCertificates[0].NotAfter
+	days := int(ends.Sub(now).Hours() / 24)
+	if ends.Sub(now) < certificateWarning {
+		return warning(h.name, "see to it that the host's certificate is renewed", "%s answers, but its certificate ends in %d days", h.root, days)
+	}
+	return ok(h.name, "%s answers, %s, certificate valid for %d more days", h.root, tls.VersionName(state.Version), days)
+}
+
+// unreachable says why a host gave no answer.
+func (h hostCheck) unreachable(err error) finding {
+	var (
+		lookup      *net.DNSError
+		certificate *tls.CertificateVerificationError
+		invalid     x509.CertificateInvalidError
+		timeout     net.Error
+	)
+	at := hostOf(h.root)
+	switch {
+	case errors.As(err, &lookup):
+		return failure(h.name, "check partner_center."+h.key+", the name servers and the proxy of this machine", "DNS: %v", lookup)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return failure(h.name, "check the clock of this machine first, then the host's certificate", "TLS: %s: the certificate is not valid at this time", at)
+	case errors.As(err, &certificate):
+		return failure(h.name, "a proxy that opens TLS needs its authority among those of this system", "TLS: %s: %v", at, certificate.Err)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return failure(h.name, "allow outgoing connections to it, or set HTTPS_PROXY", "%s does not answer within %v", at, hostLimit)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return failure(h.name, "check partner_center."+h.key+" and the firewall", "%s refuses connections", at)
+	default:
+		return failure(h.name, "check partner_center."+h.key+", the network and the proxy", "no HTTP exchange with %s is possible", at)
+	}
+}
+
+func hostOf(root string) string {
+	if u, err := url.Parse(root); err == nil {
+		return u.Host
+	}
+	return "the host"
+}
+
+// clock judges our clock by those of the hosts that told theirs.
+func clock(ahead ...*time.Duration) finding {
+	var worst *time.Duration
+	for _, d := range ahead {
+		if d != nil && (worst == nil || d.Abs() > worst.Abs()) {
+			worst = d
+		}
+	}
+	if worst == nil {
+		return skipped("clock", "no host told its time")
+	}
+	by := worst.Abs().Round(time.Second)
+	direction := "behind"
+	if *worst < 0 {
+		direction = "ahead of"
+	}
+	const remedy = "synchronise the clock of this machine (NTP): tokens and their lives depend on it"
+	switch {
+	case by >= clockFailure:
+		return failure("clock", remedy, "this machine is %v %s Microsoft", by, direction)
+	case by >= clockWarning:
+		return warning("clock", remedy, "this machine is %v %s Microsoft", by, direction)
+	default:
+		return ok("clock", "within %d s of Microsoft", int(math.Ceil(worst.Abs().Seconds())))
+	}
+}
+
+// checkListeners checks whether serve could listen.
+func (p patient) checkListeners(ctx context.Context) []finding {
+	server := p.cfg.Server
+	return []finding{
+		checkListener(ctx, "listener grpc", "server.grpc.address", server.GRPC),
+		checkListener(ctx, "listener http", "server.http.address", server.HTTP),
+		checkListener(ctx, "listener admin", "server.admin.address", server.Admin),
+	}
+}
+
+func checkListener(ctx context.Context, name, key string, at config.Listener) finding {
+	listener, err := listen(ctx, key, at.Address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return warning(name, "none if that is the service itself; else stop it, or change "+key, "%s is in use: is the service running?", at.Address)
+	case err != nil:
+		return failure(name, "correct "+key, "cannot listen: %v", err)
+	}
+	_ = listener.Close() // nothing has come in
+	if !isLoopback(at.Address) {
+		return warning(name, "let something in front authenticate and encrypt, or listen on 127.0.0.1",
+			"%s can be reached from other machines, without TLS or authentication (server.insecure)", at.Address)
+	}
+	return ok(name, "%s is free", at.Address)
+}
+
+// isLoopback reports whether only this machine reaches an address.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+)
+
+// The checks of the connection to Partner Center.
+const (
+	checkTokenFile      = "refresh token file"
+	checkToken          = "token"
+	checkMFA            = "mfa"
+	checkAccount        = "account"
+	checkQualifications = "qualifications"
+)
+
+// checkPartnerCenter gets a token and asks Partner Center as serve would, but
+// for the refresh token's file, which stays as it is.
+func (p patient) checkPartnerCenter(ctx context.Context) []finding {
+	var findings []finding
+	if p.cfg.PartnerCenter.Flow == config.FlowAppUser {
+		findings = append(findings, checkRefreshTokenFile(p.cfg.PartnerCenter.RefreshTokenFile, p.flags.config))
+	}
+	rest := func(from int, why string) []finding {
+		for _, check := range []string{checkToken, checkMFA, checkAccount, checkQualifications}[from:] {
+			findings = append(findings, skipped(check, why))
+		}
+		return findings
+	}
+	cfg := clientConfig(p.cfg, zap.NewNop(), nil)
+	cfg.ReadOnly = true
+	client, err := pcclient.New(cfg)
+	if err != nil { // a key is missing, which has been said
+		return rest(0, "the configuration is not complete")
+	}
+	defer client.Close()
+	if err := client.Token(ctx); err != nil {
+		findings = append(findings, p.noToken(err))
+		return rest(1, "there is no token")
+	}
+	findings = append(findings, ok(checkToken, "the login host gives one, flow %s", p.cfg.PartnerCenter.Flow))
+
+	asked := make([]finding, 3)
+	var asking errgroup.Group
+	for i, ask := range []func(context.Context, *pcclient.Client) finding{p.mfa, p.account, p.qualifications} {
+		asking.Go(func() error {
+			asked[i] = ask(ctx, client)
+			return nil
+		})
+	}
+	_ = asking.Wait() // a check that fails is a finding
+	return append(findings, asked...)
+}
+
+// checkRefreshTokenFile checks what can be seen of the file without its contents.
+func checkRefreshTokenFile(path, configFile string) finding {
+	const check = checkTokenFile
+	consent := "`eligibilityd login --config " + placeholder(configFile) + "` writes it"
+	if path == "" {
+		return skipped(check, "partner_center.refresh_token_file is not set")
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return failure(check, consent, "%s does not exist", path)
+	case err != nil:
+		return failure(check, "make it readable for the user of the service", "%v", err)
+	case !info.Mode().IsRegular():
+		return failure(check, "name a file; "+consent, "%s is no regular file", path)
+	case info.Size() == 0:
+		return failure(check, consent, "%s is empty", path)
+	}
+	file, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return failure(check, "make it readable for the user of the service", "%v", err)
+	}
+	_ = file.Close() // nothing was written
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return warning(check, "chmod 600 "+path, "%s is open to others (mode %#o)", path, mode)
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".doctor-*")
+	if err != nil {
+		return warning(check, "make the directory writable for the user of the service: new refresh tokens are stored there",
+			"%s cannot be replaced by this user", path)
+	}
+	_ = probe.Close() // nothing was written
+	if err := os.Remove(probe.Name()); err != nil {
+		return warning(check, "let the user of the service remove files in the directory", "%v", err)
+	}
+	return ok(check, "%s can be read, and its directory written to", path)
+}
+
+func (p patient) noToken(err error) finding {
+	fail, isAPI := errors.AsType[*pcclient.APIError](err)
+	if !isAPI {
+		return failure(checkToken, "check the partner_center section", "%v", err)
+	}
+	detail := string(fail.Reason)
+	if fail.Code != "" {
+		detail = "the login host refuses: " + fail.Code
+	}
+	if codes := fail.LoginCodes(); len(codes) > 0 {
+		detail += fmt.Sprintf(" (AADSTS %v)", codes)
+	}
+	if fail.Err != nil {
+		detail += fmt.Sprintf(": %v", fail.Err)
+	}
+	return failure(checkToken, tokenRemedy(fail, p.flags.config), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
+}
+
+// tokenRemedy says what to do about a refused token request. It goes by the
+// published error words, as the client does.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
+// (read 2026-11-21)
+func tokenRemedy(fail *pcclient.APIError, configFile string) string {
+	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
+	switch {
+	case fail.Reason == pcclient.ReasonRefreshToken:
+		return consent
+	case fail.Class == pcclient.ClassThrottled:
+		return fmt.Sprintf("wait %v: the login host asks for a pause", fail.RetryAfter)
+	case fail.Class == pcclient.ClassUnavailable:
+		return "check the way to partner_center.authority and try again; a proxy's page counts as no answer"
+	}
+	switch fail.Code {
+	case "invalid_grant", "interaction_required", "login_required":
+		return consent
+	case "consent_required":
+		return "have an administrator consent to the API permissions, then " + consent
+	case "invalid_client":
+		return "check that partner_center.client_secret is the value, not the id, of a secret of the app registration that has not expired"
+	case "unauthorized_client", "invalid_resource", "invalid_scope", "access_denied":
+		return "check partner_center.client_id, audience and the API permissions of the app registration, and consent to them"
+	case "invalid_request":
+		return "check partner_center.tenant_id, client_id and authority (national clouds have their own)"
+	default:
+		return "check the partner_center section; the sign-in log of the tenant says more"
+	}
+}
+
+// nobody is a customer that does not exist, which is enough to ask about MFA.
+const nobody = "00000000-0000-0000-0000-000000000000"
+
+func (p patient) mfa(ctx context.Context, client *pcclient.Client) finding {
+	if p.cfg.PartnerCenter.Flow == config.FlowAppOnly {
+		return skipped(checkMFA, "tokens of flow app_only need none")
+	}
+	customer := p.flags.customer
+	if customer == "" {
+		customer = nobody
+	}
+	state, err := client.MFA(ctx, customer)
+	switch {
+	case err != nil:
+		return failure(checkMFA, "check the way to partner_center.base_url and try again", "%v", err)
+	case state == pcclient.MFAProven:
+		return ok(checkMFA, "Partner Center takes the token for one with multi-factor authentication")
+	case state == pcclient.MFAMissing:
+		return failure(checkMFA, "require multi-factor authentication of the service user, then `eligibilityd login --config "+placeholder(p.flags.config)+"`",
+			"the token proves no multi-factor authentication; Partner Center refuses it (900421), or will")
+	default:
+		return warning(checkMFA, "ask for a customer that exists: --customer ID", "unknown: Partner Center does not say whether the token proves multi-factor authentication")
+	}
+}
+
+func (p patient) account(ctx context.Context, client *pcclient.Client) finding {
+	const check = checkAccount
+	if p.cfg.PartnerCenter.Flow == config.FlowAppOnly {
+		return warning(check, "set partner_center.flow: app_user and run `eligibilityd login --config "+placeholder(p.flags.config)+"`",
+			"flow app_only cannot ask for accounts: no purchase can be decided, only qualifications read")
+	}
+	if p.flags.customer == "" {
+		return skipped(check, "--customer ID asks")
+	}
+	status, _, err := client.ValidationStatus(ctx, p.flags.customer)
+	switch {
+	case err != nil:
+		return unanswered(check, err)
+	case status.None:
+		return ok(check, "the customer has no account status (404, code 600074)")
+	default:
+		return ok(check, "the customer's account status is %q", status.Status)
+	}
+}
+
+func (p patient) qualifications(ctx context.Context, client *pcclient.Client) finding {
+	const check = checkQualifications
+	if p.flags.customer == "" {
+		return skipped(check, "--customer ID asks")
+	}
+	held, _, err := client.Qualifications(ctx, p.flags.customer)
+	if err != nil {
+		return unanswered(check, err)
+	}
+	words := make([]string, len(held))
+	for i, q := range held {
+		words[i] = strings.TrimSpace(fmt.Sprintf("%q %.100q", q.Type, q.VettingStatus))
+	}
+	if len(held) == 0 {
+		return ok(check, "the customer holds none")
+	}
+	return ok(check, "the customer holds %s", strings.Join(words, ", "))
+}
+
+// unanswered is a question that Partner Center did not answer.
+func unanswered(check string, err error) finding {
+	fail, isAPI := errors.AsType[*pcclient.APIError](err)
+	if !isAPI {
+		return failure(check, "check --customer", "%v", err)
+	}
+	detail := fail.Error()
+	if _, err := uuid.Parse(fail.CorrelationID); err == nil && fail.Status != 0 {
+		detail += " (MS-CorrelationId " + fail.CorrelationID + ")"
+	}
+	switch fail.Class {
+	case pcclient.ClassNotFound, pcclient.ClassNotServed:
+		return failure(check, "name a customer of this partner", "%s", detail)
+	case pcclient.ClassThrottled:
+		return failure(check, fmt.Sprintf("wait %v: Partner Center asks for a pause", fail.RetryAfter), "%s", detail)
+	case pcclient.ClassUnavailable:
+		return failure(check, "try again; see the service health of Microsoft if it lasts", "%s", detail)
+	case pcclient.ClassCredentials:
+		return failure(check, "check the roles of the service user, the partner agreement and multi-factor authentication", "%s", detail)
+	default:
+		return failure(check, "check that partner_center.base_url is Partner Center itself", "%s", detail)
+	}
+}
