@@ -86,6 +86,7 @@ Start with: eligibilityd dev`,
 		newSimulateCommand(),
 		newCheckCommand(),
 		newDoctorCommand(),
+		newLoginCommand(),
 		newVersionCommand(),
 	)
 	return root

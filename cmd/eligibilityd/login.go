@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+)
+
+// loginFlags are the login command's.
+type loginFlags struct {
+	config    string
+	noBrowser bool
+	timeout   time.Duration
+}
+
+// opener shows a page to the person at the terminal.
+type opener func(ctx context.Context, url string) error
+
+func newLoginCommand() *cobra.Command {
+	var flags loginFlags
+	cmd := &cobra.Command{
+		Use:   "login",
+		Short: "Consent once, in the browser, and store the refresh token",
+		Long: `login obtains the refresh token that flow app_user needs: you sign in with the
+partner's service user and multi-factor authentication, and consent. The answer
+comes to a page on this machine; the refresh token goes where
+partner_center.refresh_token_file says. A service that runs takes it up by
+itself.
+
+The app registration needs the redirect URI http://localhost (platform "Web"),
+without a port.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if flags.timeout <= 0 {
+				return usageError(cmd, errors.New("--timeout must be more than 0"))
+			}
+			return login(cmd.Context(), os.Environ(), flags, openBrowser, cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&flags.config, "config", "", "YAML configuration file; without one, the environment says all")
+	f.BoolVar(&flags.noBrowser, "no-browser", false, "print the URL only; open it yourself")
+	f.DurationVar(&flags.timeout, "timeout", 5*time.Minute, "how long to wait for you")
+	return cmd
+}
+
+func login(ctx context.Context, environ []string, flags loginFlags, open opener, out io.Writer) error {
+	cfg, err := config.Load(flags.config, environ, config.Login)
+	if err != nil {
+		return fmt.Errorf("configuration:\n%w", err)
+	}
+	if cfg.PartnerCenter.Flow != config.FlowAppUser {
+		return errors.New("partner_center.flow is app_only, which needs no login; no account can be decided with it")
+	}
+	// The browser may take localhost for ::1 first; nobody listens there, and
+	// it comes here.
+	listener, err := listen(ctx, "redirect", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	consent, err := pcclient.NewConsent(clientConfig(cfg, zap.NewNop(), nil), redirectURL(listener))
+	if err == nil {
+		err = consent.CanStore()
+	}
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	deadline, cancel := context.WithTimeout(ctx, flags.timeout)
+	defer cancel()
+	answers := newCallback(deadline, consent, listener, flags.config)
+	invite(ctx, out, flags, open, consent.URL(), listener)
+	result, err := answers.await(deadline)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("nobody has signed in within %v; nothing was stored", flags.timeout)
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted; nothing was stored")
+	case err != nil:
+		return fmt.Errorf("page for the answer: %w; nothing was stored", err)
+	case result.err != nil:
+		return fmt.Errorf("%w; nothing was stored.\n%s", result.err, result.todo)
+	}
+	fmt.Fprintf(out, "Consent for tenant %s is given; its refresh token is stored in\n  %s\n%s\n",
+		result.tenantID, cfg.PartnerCenter.RefreshTokenFile, result.todo)
+	return nil
+}
+
+// redirectURL is where the login host sends the answer. It ignores the port of
+// a registered http://localhost, and only that name may be registered in the
+// portal.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/reply-url#localhost-exceptions
+// (read 2026-11-21)
+func redirectURL(listener net.Listener) string {
+	return "http://" + net.JoinHostPort("localhost", strconv.Itoa(port(listener))) + "/"
+}
+
+func port(listener net.Listener) int {
+	if address, ok := listener.Addr().(*net.TCPAddr); ok {
+		return address.Port
+	}
+	return 0
+}
+
+// invite asks the person to sign in.
+func invite(ctx context.Context, out io.Writer, flags loginFlags, open opener, url string, listener net.Listener) {
+	fmt.Fprintf(out, "Sign in as the partner's service user, with multi-factor authentication, and consent:\n\n  %s\n\n", url)
+	switch {
+	case flags.noBrowser:
+		fmt.Fprintf(out, "The answer comes to port %[1]d of this machine. With the browser on another one, first run there:\n"+
+			"  ssh -L %[1]d:127.0.0.1:%[1]d <this machine>\n", port(listener))
+	default:
+		if err := open(ctx, url); err != nil {
+			fmt.Fprintf(out, "No browser could be opened (%v): open the page yourself.\n", err)
+		}
+	}
+	fmt.Fprintf(out, "Waiting for %v; Ctrl-C gives up.\n", flags.timeout)
+}
+
+// openBrowser hands a page to the desktop, and does not wait for it: some
+// browsers stay in the foreground, and live on after us.
+func openBrowser(ctx context.Context, url string) error {
+	command := []string{"xdg-open"}
+	switch runtime.GOOS {
+	case "darwin":
+		command = []string{"open"}
+	case "windows":
+		command = []string{"rundll32", "url.dll,FileProtocolHandler"}
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), command[0], append(command[1:], url)...) //nolint:gosec // our own URL, and no shell
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+// loginResult is what became of one sign-in.
+type loginResult struct {
+	tenantID string
+	err      error
+	todo     string // for the person
+}
+
+// await waits for the answer and ends the page's server, which gets a moment
+// to deliver what it is sending.
+func (c *callback) await(ctx context.Context) (result loginResult, err error) {
+	select {
+	case result = <-c.results:
+	case err = <-c.served:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if c.server.Shutdown(closing) != nil {
+		_ = c.server.Close()
+	}
+	return result, err
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"html/template"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+)
+
+//go:embed login.html
+var loginPage string
+
+// loginStyle is the page's only style. The page says by its hash that there is
+// no other.
+const loginStyle = `body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}` +
+	`h1{font-size:1.4rem}code{overflow-wrap:anywhere}.ok h1{color:#18692b}.failed h1{color:#a4161a}`
+
+// callback is the page that the login host sends the browser to. It takes one
+// answer, and goes on waiting for it whatever else comes.
+type callback struct {
+	ctx     context.Context //nolint:containedctx // the command's: a browser that leaves ends no exchange
+	consent *pcclient.Consent
+	config  string // the file, for what to do next
+	host    string // what a browser that was sent here asks for
+	page    *template.Template
+	policy  string
+	taken   atomic.Bool
+	results chan loginResult
+	server  *http.Server
+	served  chan error
+}
+
+// newCallback serves on listener until await.
+func newCallback(ctx context.Context, consent *pcclient.Consent, listener net.Listener, configFile string) *callback {
+	sum := sha256.Sum256([]byte(loginStyle))
+	c := &callback{
+		ctx:     ctx,
+		consent: consent,
+		config:  configFile,
+		host:    redirectURL(listener),
+		page:    template.Must(template.New("login").Parse(loginPage)),
+		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+			"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+		results: make(chan loginResult, 1),
+		served:  make(chan error, 1),
+	}
+	c.server = &http.Server{
+		Handler:           c,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		IdleTimeout:       5 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+	}
+	go func() { c.served <- c.server.Serve(listener) }()
+	return c
+}
+
+// loginView is what the page says.
+type loginView struct {
+	Style   template.CSS
+	Class   string
+	Title   string
+	Message string
+	Todo    string
+}
+
+// ServeHTTP answers the browser.
+func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", c.policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer") // the address holds the code
+	h.Set("Cache-Control", "no-store")
+	query := r.URL.Query()
+	switch {
+	case r.URL.Path != "/" || "http://"+r.Host+"/" != c.host:
+		c.say(w, http.StatusNotFound, loginView{Title: "Nothing here", Message: "eligibilityd waits for a sign-in at another address."})
+	case r.Method != http.MethodGet:
+		h.Set("Allow", http.MethodGet)
+		c.say(w, http.StatusMethodNotAllowed, loginView{Title: "Not understood", Message: "This page is only for the answer to a sign-in."})
+	case len(query["state"]) != 1 || !c.consent.Expects(query.Get("state")):
+		c.say(w, http.StatusBadRequest, loginView{
+			Class: "failed", Title: "Not the sign-in that was asked for",
+			Message: "This answer does not belong to the sign-in that eligibilityd waits for, so nothing was done with it.",
+			Todo:    "Open the address that stands in the terminal. eligibilityd goes on waiting.",
+		})
+	case len(query["code"])+len(query["error"]) != 1:
+		c.say(w, http.StatusBadRequest, loginView{
+			Class: "failed", Title: "Not understood", Message: "The answer holds neither one code nor one error.",
+			Todo: "Open the address that stands in the terminal once more.",
+		})
+	case !c.taken.CompareAndSwap(false, true):
+		c.say(w, http.StatusConflict, loginView{
+			Class: "failed", Title: "Already used", Message: "This sign-in has been answered before, and an answer counts once.",
+			Todo: "See the terminal for what became of it.",
+		})
+	default:
+		c.settle(w, query.Get("code"), query.Get("error"))
+	}
+}
+
+// settle makes a refresh token of the answer, tells the browser, and then the
+// terminal.
+func (c *callback) settle(w http.ResponseWriter, code, refusal string) {
+	var result loginResult
+	if code == "" {
+		result.todo, result.err = refusedConsent(refusal)
+	} else if result.tenantID, result.err = c.consent.Redeem(c.ctx, code); result.err != nil {
+		result.todo = consentRemedy(result.err)
+	} else {
+		result.todo = "Next: `eligibilityd doctor --config " + placeholder(c.config) + "` tests the connection, `eligibilityd serve` uses it. " +
+			"A service that runs takes the new token up by itself."
+	}
+	if result.err != nil {
+		c.say(w, http.StatusBadRequest, loginView{
+			Class: "failed", Title: "Nothing was stored", Message: result.err.Error(), Todo: result.todo,
+		})
+	} else {
+		c.say(w, http.StatusOK, loginView{
+			Class: "ok", Title: "Consent is given",
+			Message: "eligibilityd may ask Partner Center for tenant " + result.tenantID + ". The refresh token is stored.",
+			Todo:    result.todo + " You can close this page.",
+		})
+	}
+	c.results <- result
+}
+
+func (c *callback) say(w http.ResponseWriter, status int, view loginView) {
+	view.Style = loginStyle
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_ = c.page.Execute(w, view) // the browser may leave at any time
+}
+
+// refusedConsent says what an error of the login host's page means. Only known
+// words are repeated: anybody can write them into an address.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow#error-codes-for-authorization-endpoint-errors
+// (read 2026-11-21)
+func refusedConsent(word string) (todo string, err error) {
+	switch word {
+	case "access_denied":
+		return "Run login again and accept; if only an administrator may consent, ask one to.",
+			errors.New("consent was refused on the sign-in page: access_denied")
+	case "server_error", "temporarily_unavailable":
+		return "Run login again.", errors.New("the login host could not answer: " + word)
+	case "invalid_request", "unauthorized_client", "invalid_client", "invalid_resource", "invalid_scope", "unsupported_response_type":
+		return "Check partner_center.tenant_id and client_id, and the app registration: its API permissions and its redirect URI http://localhost.",
+			errors.New("the login host refused the request: " + word)
+	case "interaction_required", "login_required", "consent_required":
+		return "Run login again and answer all that the page asks.", errors.New("the login host asks for more: " + word)
+	default:
+		return "See the sign-in log of the tenant.", errors.New("the login host refused, for a reason that is not published")
+	}
+}
+
+// consentRemedy says what to do about a consent that brought nothing.
+func consentRemedy(err error) string {
+	switch {
+	case errors.Is(err, pcclient.ErrConsentTenant):
+		return "Sign in with an account of the partner's own tenant, or correct partner_center.tenant_id."
+	case errors.Is(err, pcclient.ErrConsentIdentity):
+		return "Check partner_center.client_id and authority."
+	case errors.Is(err, pcclient.ErrConsentRefreshToken):
+		return "Allow the permission offline_access in the app registration, and run login again."
+	}
+	if fail, ok := errors.AsType[*pcclient.APIError](err); ok {
+		return tokenRemedy(fail, "")
+	}
+	return "Make partner_center.refresh_token_file and its directory writable, and run login again."
+}
