@@ -9,7 +9,7 @@ import (
 // ask fetches what is not fresh and waits for it: for the account, and for the
 // qualifications where the decision needs them, as long as ctx allows; for
 // qualifications that it does not need, no longer than the grace.
-func (s *Service) ask(ctx context.Context, c *check, req *Request, now time.Time) {
+func (s *Service) ask(ctx context.Context, c *check, req *Request, now time.Time, in lane) {
 	notBefore := req.MinEvidenceTime
 	if req.MaxAgeSet && now.Add(-req.MaxAge).After(notBefore) {
 		notBefore = now.Add(-req.MaxAge)
@@ -20,7 +20,7 @@ func (s *Service) ask(ctx context.Context, c *check, req *Request, now time.Time
 	}
 	for _, v := range [...]*view{&c.account, &c.qualifications} {
 		if !v.fresh {
-			v.flight = s.fetch(ctx, v.key, notBefore)
+			v.flight = s.fetch(ctx, v.key, notBefore, in)
 		}
 	}
 	var grace <-chan time.Time

@@ -78,7 +78,7 @@ func (s *Service) finish(ctx context.Context, c *check, req *Request, now time.T
 			result = Result{Err: &Error{Kind: KindInternal, Err: fmt.Errorf("check: panic: %v", r)}}
 		}
 	}()
-	s.ask(ctx, c, req, now)
+	s.ask(ctx, c, req, now, background)
 	result.Answer, result.Err = s.decide(c, req, now)
 	return result
 }

@@ -92,9 +92,9 @@ func (s *Service) refreshAhead(v *view, now time.Time) {
 		return
 	}
 	key, notBefore := v.key, evidence.FetchTime.Add(1)
-	refreshing := s.background(func() {
+	refreshing := s.spawn(func() {
 		defer s.refreshes.Add(-1)
-		<-s.fetch(context.Background(), key, notBefore).done
+		<-s.fetch(context.Background(), key, notBefore, background).done
 	})
 	if !refreshing {
 		s.refreshes.Add(-1)

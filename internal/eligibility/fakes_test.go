@@ -10,10 +10,10 @@ import (
 )
 
 // fetchFunc is a Source made of one function.
-type fetchFunc func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
+type fetchFunc func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error)
 
-func (f fetchFunc) Fetch(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-	return f(ctx, id, facet)
+func (f fetchFunc) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	return f(ctx, query)
 }
 
 // scripted is a Source that gives each facet's current answer and counts.
@@ -30,7 +30,8 @@ type outcome struct {
 	latency  time.Duration
 }
 
-func (s *scripted) Fetch(ctx context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+func (s *scripted) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	facet := query.Facet
 	s.mu.Lock()
 	if s.fetches == nil {
 		s.fetches = make(map[eligibility.Facet]int)

@@ -34,7 +34,9 @@ type slot struct {
 // and read after.
 type flight struct {
 	done     chan struct{}
-	start    time.Time // when it started; guarded by the shard's mutex until done
+	urgent   chan struct{} // closed by the first caller who waits for this one customer
+	isUrgent bool          // urgent is closed; guarded by the shard's mutex
+	start    time.Time     // when it started; guarded by the shard's mutex until done
 	evidence *Evidence
 	call     Call
 	err      error
@@ -60,16 +62,38 @@ func (f *flights) shard(key Key) *flightShard {
 	return &f.shards[key.CustomerID[15]%flightShards]
 }
 
+// lane says how urgent a fetch is.
+type lane bool
+
+const (
+	// background is for batches and renewals.
+	background lane = false
+	// interactive is for callers who wait for one customer.
+	interactive lane = true
+)
+
 // fetch returns a flight that starts, or started, no earlier than notBefore,
 // which must not lie in the future. The flight outlives ctx, whose values it
-// keeps.
-func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time) *flight {
+// keeps. A flight in the background becomes urgent with the first interactive
+// caller who joins it.
+func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in lane) *flight {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
+	f := s.flightFor(ctx, shard, key, notBefore)
+	if in == interactive && !f.isUrgent {
+		f.isUrgent = true
+		close(f.urgent)
+	}
+	return f
+}
+
+// flightFor finds or starts the flight. The shard's lock is held.
+func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, notBefore time.Time) *flight {
 	under := shard.slots[key]
 	if under == nil {
-		under = &slot{running: &flight{done: make(chan struct{}), start: s.now()}}
+		under = &slot{running: newFlight()}
+		under.running.start = s.now()
 		shard.slots[key] = under
 		s.fly(ctx, key, under.running)
 		return under.running
@@ -78,17 +102,19 @@ func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time) *flig
 		return under.running
 	}
 	if under.next == nil {
-		under.next = &flight{done: make(chan struct{})}
+		under.next = newFlight()
 	}
 	return under.next
 }
+
+func newFlight() *flight { return &flight{done: make(chan struct{}), urgent: make(chan struct{})} }
 
 // fly makes the fetch of f in the background, tells its waiters, hands over to
 // the next flight for the key and then shares what was learnt. The caller holds
 // the lock of the key's shard.
 func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 	ctx = context.WithoutCancel(ctx)
-	flying := s.background(func() {
+	flying := s.spawn(func() {
 		s.fetchFacet(ctx, key, f)
 		if f.err != nil {
 			close(f.done)
@@ -126,7 +152,7 @@ func (s *Service) fetchFacet(ctx context.Context, key Key, f *flight) {
 	defer cancel()
 	defer context.AfterFunc(s.open, cancel)()
 
-	evidence, call, err := s.source.Fetch(ctx, key.CustomerID, key.Facet)
+	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Urgent: f.urgent})
 	f.call = call
 	if err != nil {
 		f.err = err

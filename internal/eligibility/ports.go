@@ -17,12 +17,21 @@ type Call struct {
 	RequestID     string
 }
 
+// Query is what a [Source] is asked.
+type Query struct {
+	Key
+	// Urgent is closed once a caller waits who asked about this one customer.
+	// Until then the query is background work, a batch's or a renewal's, and
+	// lets urgent ones go first. Nil is never urgent.
+	Urgent <-chan struct{}
+}
+
 // Source asks Partner Center. Implementations are safe for concurrent use.
 type Source interface {
 	// Fetch asks for one facet of one customer, now, within ctx. The caller
 	// sets the evidence's FetchTime. Every error is an *Error of kind
 	// KindUnavailable, KindThrottled, KindCredentials or KindInvalidResponse.
-	Fetch(ctx context.Context, id CustomerID, facet Facet) (Evidence, Call, error)
+	Fetch(ctx context.Context, query Query) (Evidence, Call, error)
 }
 
 // Tier is a place that evidence came from; a larger one is slower.

@@ -32,7 +32,8 @@ func (w *witness) clock() time.Time {
 	return w.now
 }
 
-func (w *witness) Fetch(_ context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+func (w *witness) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	facet := query.Facet
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.next[facet]

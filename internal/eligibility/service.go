@@ -116,9 +116,9 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// background runs f in a goroutine that Run waits for; once Run is ending, it
+// spawn runs f in a goroutine that Run waits for; once Run is ending, it
 // does not, and returns false.
-func (s *Service) background(f func()) bool {
+func (s *Service) spawn(f func()) bool {
 	s.starting.Lock()
 	defer s.starting.Unlock()
 	if s.open.Err() != nil {
@@ -144,7 +144,7 @@ func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 		for i, found := range s.store.Load(ctx, keys) {
 			s.consider(c.view(keys[i].Facet), found, &req, now)
 		}
-		s.ask(ctx, &c, &req, now)
+		s.ask(ctx, &c, &req, now, interactive)
 	}
 	return s.decide(&c, &req, now)
 }

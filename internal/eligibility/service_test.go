@@ -51,6 +51,40 @@ func TestCallersForFreshEvidenceCostTwoFetches(t *testing.T) {
 	})
 }
 
+// A batch's fetch waits in the background until somebody asks for that very
+// customer: then it is as urgent as if the batch had never been.
+func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		urgent := make(chan struct{})
+		source := fetchFunc(func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+			select {
+			case <-query.Urgent:
+				if query.Facet == eligibility.FacetAccount {
+					close(urgent)
+				}
+			case <-ctx.Done():
+			}
+			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
+		})
+		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		defer stop()
+		batch := make(chan []eligibility.Result)
+		go func() { batch <- service.CheckBatch(context.Background(), []eligibility.Request{commercial}) }()
+		synctest.Wait()
+		select {
+		case <-urgent:
+			t.Error("a batch is urgent")
+		default:
+		}
+		mustCheck(t, service, commercial)
+		<-urgent
+		if results := <-batch; results[0].Err != nil {
+			t.Error(results[0].Err)
+		}
+	})
+}
+
 func TestALeavingCallerNeverEndsTheFetch(t *testing.T) {
 	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
@@ -234,7 +268,7 @@ func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
 
 func TestAPanickingSourceIsAnInternalError(t *testing.T) {
 	t.Parallel()
-	source := fetchFunc(func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	source := fetchFunc(func(context.Context, eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
 		panic("no")
 	})
 	service, stop := serve(t, source, newMemory(), eligibility.Config{})

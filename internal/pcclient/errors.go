@@ -77,6 +77,7 @@ const (
 	ReasonThrottled    Reason = "throttled"     // 429
 	ReasonPaused       Reason = "paused"        // no call: a 429's Retry-After runs
 	ReasonBudget       Reason = "budget"        // no call: the own budget is spent
+	ReasonBreaker      Reason = "breaker"       // no call: Partner Center has not worked for a while
 	ReasonUnauthorized Reason = "unauthorized"  // 401
 	ReasonForbidden    Reason = "forbidden"     // 403 with a readable error body
 	ReasonAppOnly      Reason = "app_only"      // no call: needs FlowAppUser

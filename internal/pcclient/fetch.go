@@ -35,6 +35,7 @@ type fetch struct {
 	call      Call
 	requestID string // empty: the next attempt needs a new one
 	renewed   bool   // a 401 was answered with a new token
+	probe     bool   // the breaker let it through to see whether the far side works
 }
 
 // do asks for one resource of one customer and has read decode the body of a
@@ -44,7 +45,7 @@ func (c *Client) do(ctx context.Context, op Op, customerID, resource string, rea
 	if err != nil {
 		return Call{}, err
 	}
-	fail := f.run(ctx)
+	fail := f.guarded(ctx)
 	c.metrics.fetch(op, fail)
 	if fail == nil {
 		return f.call, nil
@@ -67,6 +68,19 @@ func (c *Client) question(op Op, customerID, resource string, read func([]byte) 
 		read:   read,
 		call:   Call{CorrelationID: uuid.NewString()},
 	}, nil
+}
+
+// guarded makes the fetch unless the breaker is open.
+func (f *fetch) guarded(ctx context.Context) *APIError {
+	wait, probe, ok := f.breaker.admit()
+	if !ok {
+		f.metrics.refusals.WithLabelValues(string(ReasonBreaker)).Inc()
+		return &APIError{Op: f.op, Class: ClassUnavailable, Reason: ReasonBreaker, RetryAfter: wait}
+	}
+	f.probe = probe
+	fail := f.run(ctx)
+	f.breaker.settle(fail, probe)
+	return fail
 }
 
 // run makes attempts until one settles the question.
@@ -105,7 +119,7 @@ func (f *fetch) admit(ctx context.Context) (accessToken, *APIError) {
 	if fail != nil {
 		return accessToken{}, fail
 	}
-	if wait, ok := f.throttle.take(ctx); !ok {
+	if wait, ok := f.throttle.take(ctx, f.urgent); !ok {
 		return accessToken{}, f.refused(ReasonBudget, wait)
 	}
 	if left := f.throttle.paused(); left > 0 {
@@ -155,10 +169,13 @@ func (f *fetch) judge(ctx context.Context, got answer, err error) *APIError {
 	fail := classify(f.op, got, f.now())
 	if fail != nil {
 		if fail.Reason == ReasonThrottled {
-			f.throttle.pause(fail.RetryAfter)
+			fail.RetryAfter = f.throttle.throttled(fail.RetryAfter)
+		} else {
+			f.throttle.answered()
 		}
 		return fail
 	}
+	f.throttle.answered()
 	if err == nil {
 		err = f.read(got.body)
 	}
@@ -203,7 +220,7 @@ func (f *fetch) replay(ctx context.Context, fail *APIError, token accessToken) (
 	case fail.Reason == ReasonUnauthorized:
 		f.renewed = f.tokens.replace(token)
 		return 0, f.renewed
-	case fail.Class != ClassUnavailable || fail.final || f.call.Attempts >= maxAttempts:
+	case fail.Class != ClassUnavailable || fail.final || f.probe || f.call.Attempts >= maxAttempts:
 		return 0, false
 	}
 	delay = replayDelay(fail, f.call.Attempts)

@@ -75,7 +75,7 @@ func TestTheClientAgreesWithTheOracle(t *testing.T) {
 		// Too little time for a replay, and plenty for one attempt.
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 		defer cancel()
-		evidence, _, err := source.Fetch(ctx, eligibility.CustomerID{1}, facet)
+		evidence, _, err := source.Fetch(ctx, eligibility.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Urgent: closed()})
 
 		want := oracle(facet, far.status, far.body)
 		got := verdict{

@@ -23,7 +23,7 @@ type metrics struct {
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
-func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, throttle *throttle, breaker *breaker) (*metrics, error) {
 	const prefix = "eligibility_partner_center_"
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -71,6 +71,15 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle) (*metrics,
 			Name: prefix + "pause_seconds",
 			Help: "What is left of the pause that a 429 asked for.",
 		}, func() float64 { return throttle.paused().Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "breaker_open",
+			Help: "1 while questions are kept away from a Partner Center that does not work.",
+		}, func() float64 {
+			if breaker.isOpen() {
+				return 1
+			}
+			return 0
+		}),
 	} {
 		faults = append(faults, registerer.Register(collector))
 	}
@@ -85,7 +94,7 @@ func (m *metrics) showZeros() {
 		m.retries.WithLabelValues(string(op))
 		m.credentials.WithLabelValues(string(op))
 	}
-	for _, reason := range []Reason{ReasonPaused, ReasonBudget} {
+	for _, reason := range []Reason{ReasonPaused, ReasonBudget, ReasonBreaker} {
 		m.refusals.WithLabelValues(string(reason))
 	}
 	m.tokens.WithLabelValues(outcomeOK)

@@ -28,6 +28,7 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 	slices.Sort(got)
 	const prefix = "eligibility_partner_center_"
 	want := []string{
+		prefix + "breaker_open",
 		prefix + "credentials_alert",
 		prefix + "fetches_total",
 		prefix + "pause_seconds",

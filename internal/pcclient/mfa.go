@@ -52,7 +52,7 @@ func (c *Client) MFA(ctx context.Context, customerID string) (MFA, error) {
 	}
 	if fail := classify(f.op, got, c.now()); fail != nil {
 		if fail.Reason == ReasonThrottled {
-			c.throttle.pause(fail.RetryAfter)
+			c.throttle.throttled(fail.RetryAfter)
 		}
 		if fail.Code == codeMFAMissing && fail.Reason == ReasonUnauthorized {
 			return MFAMissing, nil

@@ -17,21 +17,22 @@ var _ eligibility.Source = (*Source)(nil)
 func NewSource(client *Client) *Source { return &Source{client: client} }
 
 // Fetch implements eligibility.Source.
-func (s *Source) Fetch(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-	evidence := eligibility.Evidence{Facet: facet}
+func (s *Source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	client, id := s.client.Background(query.Urgent), query.CustomerID.String()
+	evidence := eligibility.Evidence{Facet: query.Facet}
 	var call Call
 	var err error
-	if facet == eligibility.FacetQualifications {
+	if query.Facet == eligibility.FacetQualifications {
 		var held []Qualification
-		held, call, err = s.client.Qualifications(ctx, id.String())
+		held, call, err = client.Qualifications(ctx, id)
 		evidence.Qualifications = qualifications(held)
 	} else {
 		var status ValidationStatus
-		status, call, err = s.client.ValidationStatus(ctx, id.String())
+		status, call, err = client.ValidationStatus(ctx, id)
 		evidence.Status, evidence.StatusText = accountStatus(status), status.Status
 	}
 	if err != nil {
-		evidence, err = judge(facet, err, eligibility.Call(call))
+		evidence, err = judge(query.Facet, err, eligibility.Call(call))
 	}
 	evidence.CorrelationID = call.CorrelationID
 	return evidence, eligibility.Call(call), err

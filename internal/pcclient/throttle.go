@@ -2,39 +2,70 @@ package pcclient
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// maxBudgetWait is the longest that a request waits for the own budget. A
-// queue that is longer is better told to come back.
-const maxBudgetWait = time.Second
+const (
+	// maxBudgetWait is the longest that an urgent request waits for the own
+	// budget. A queue that is longer is better told to come back.
+	maxBudgetWait = time.Second
+	// firstPenalty bounds what is added to the second Retry-After in a row;
+	// to each further one up to twice as much.
+	firstPenalty = 5 * time.Second
+)
 
 // throttle is where every request to Partner Center asks whether it may go:
-// the pause that a 429 imposes on the whole process, and the own budget. A
-// circuit breaker, or a lane that lets interactive requests go first, belongs
-// here and nowhere else.
+// the pause that a 429 imposes on the whole process, and the own budget, in two
+// lanes. Background requests leave half of the burst to urgent ones, which
+// therefore never queue behind them.
 type throttle struct {
-	now func() time.Time
+	now     func() time.Time
+	reserve float64 // requests of the burst that only urgent ones may use
 
-	mu     sync.Mutex
-	until  time.Time     // end of the pause; guarded by mu
-	bucket *rate.Limiter // reserved and cancelled under mu, so that a refusal takes nothing
+	mu      sync.Mutex
+	until   time.Time     // end of the pause; guarded by mu
+	strikes int           // 429s in a row, those within one pause counted once; guarded by mu
+	bucket  *rate.Limiter // reserved and cancelled under mu, so that a refusal takes nothing
 }
 
 func newThrottle(now func() time.Time, perMinute int) *throttle {
 	limit := rate.Limit(float64(perMinute) / time.Minute.Seconds())
-	return &throttle{now: now, bucket: rate.NewLimiter(limit, max(1, perMinute/10))}
+	burst := max(1, perMinute/10)
+	return &throttle{now: now, reserve: float64(burst / 2), bucket: rate.NewLimiter(limit, burst)}
 }
 
-// pause stops all requests for a while. A running pause is never shortened.
-func (t *throttle) pause(d time.Duration) {
+// throttled starts the pause that a 429 asked for and returns how long it is. A
+// running pause is never shortened. A 429 right after a pause says that waiting
+// was not enough: then the pause grows exponentially, with full jitter.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/api-throttling-guidance
+// (read 2026-11-21)
+func (t *throttle) throttled(asked time.Duration) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if until := t.now().Add(d); until.After(t.until) {
+	now := t.now()
+	if !now.Before(t.until) {
+		t.strikes++
+		if t.strikes > 1 {
+			asked = min(asked+rand.N(firstPenalty<<min(t.strikes-2, 7)), maxRetryAfter) //nolint:gosec // spreads load, keeps no secret
+		}
+	}
+	if until := now.Add(asked); until.After(t.until) {
 		t.until = until
+	}
+	return t.until.Sub(now)
+}
+
+// answered notes that Partner Center answered without throttling.
+func (t *throttle) answered() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.now().Before(t.until) {
+		t.strikes = 0
 	}
 }
 
@@ -52,9 +83,34 @@ func (t *throttle) charge(requests int) {
 	t.bucket.ReserveN(t.now(), requests)
 }
 
-// take takes one request from the budget, waiting for it if the wait is short
-// and ctx leaves the time. Otherwise it takes nothing and returns the wait.
-func (t *throttle) take(ctx context.Context) (wait time.Duration, ok bool) {
+// take takes one request from the budget. An urgent one waits for it if the wait
+// is short and ctx leaves the time; one in the background waits as long as ctx
+// does, or until it becomes urgent. Where take fails it has taken nothing and
+// returns the wait.
+func (t *throttle) take(ctx context.Context, urgent <-chan struct{}) (wait time.Duration, ok bool) {
+	for {
+		select {
+		case <-urgent:
+			return t.takeUrgent(ctx)
+		default:
+		}
+		wait = t.takeSpare()
+		if wait == 0 {
+			return 0, true
+		}
+		if !timeFor(ctx, wait) {
+			return wait, false
+		}
+		select {
+		case <-time.After(wait):
+		case <-urgent:
+		case <-ctx.Done():
+			return wait, false
+		}
+	}
+}
+
+func (t *throttle) takeUrgent(ctx context.Context) (wait time.Duration, ok bool) {
 	t.mu.Lock()
 	now := t.now()
 	reservation := t.bucket.ReserveN(now, 1)
@@ -72,4 +128,17 @@ func (t *throttle) take(ctx context.Context) (wait time.Duration, ok bool) {
 		return wait, false
 	}
 	return 0, true
+}
+
+// takeSpare takes one request if that leaves the reserve untouched, and returns
+// how long until it may otherwise.
+func (t *throttle) takeSpare() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	missing := t.reserve + 1 - t.bucket.TokensAt(now)
+	if missing <= 0 && t.bucket.AllowN(now, 1) {
+		return 0
+	}
+	return max(time.Duration(missing/float64(t.bucket.Limit())*float64(time.Second)), time.Millisecond)
 }

@@ -38,8 +38,8 @@ const (
 // source is an in-memory eligibility.Source: a function.
 type source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
 
-func (f source) Fetch(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-	return f(ctx, id, facet)
+func (f source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	return f(ctx, query.CustomerID, query.Facet)
 }
 
 // says is a source that says the same of every customer.
