@@ -67,7 +67,8 @@ func newDoctorCommand() *cobra.Command {
 		Long: `doctor checks the configuration, both hosts, the clock, the token, multi-factor
 authentication, Redis and the listeners, one line each, and says what to do about
 what is wrong. With --customer it also asks Partner Center both questions about
-that customer. It changes nothing and prints no secret.
+that customer. It changes nothing and prints no secret. Run it as the user of the
+service: what it says of files holds for whoever runs it.
 
 Exit code: 1 if anything failed, else 0. Warnings and what was skipped are no
 failures.`,

@@ -179,6 +179,9 @@ func checkListener(ctx context.Context, name, key string, at config.Listener) fi
 		return warning(name, "let something in front authenticate and encrypt, or listen on 127.0.0.1",
 			"%s can be reached from other machines, without TLS or authentication (server.insecure)", at.Address)
 	}
+	if strings.HasSuffix(at.Address, ":0") {
+		return ok(name, "%s takes any free port", at.Address)
+	}
 	return ok(name, "%s is free", at.Address)
 }
 

@@ -116,7 +116,7 @@ func (p patient) noToken(err error) finding {
 		detail = "the login host refuses: " + fail.Code
 	}
 	if codes := fail.LoginCodes(); len(codes) > 0 {
-		detail += fmt.Sprintf(" (AADSTS %v)", codes)
+		detail += fmt.Sprintf(" (AADSTS%d)", codes[0]) // the others say the same
 	}
 	if fail.Err != nil {
 		detail += fmt.Sprintf(": %v", fail.Err)

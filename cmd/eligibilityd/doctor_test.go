@@ -162,8 +162,8 @@ func TestDoctorSaysWhatToDoAboutTheToken(t *testing.T) {
 		token   *pcsim.Step
 		want    []string
 	}{
-		"wrong secret":         {environ: "ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=wrong", want: []string{"invalid_client", "7000215", "client_secret"}},
-		"expired consent":      {token: &pcsim.Step{EntraError: 700082}, want: []string{"invalid_grant", "700082", "eligibilityd login"}},
+		"wrong secret":         {environ: "ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=wrong", want: []string{"invalid_client", "AADSTS7000215", "client_secret"}},
+		"expired consent":      {token: &pcsim.Step{EntraError: 700082}, want: []string{"invalid_grant", "AADSTS700082", "eligibilityd login"}},
 		"MFA asked for":        {token: &pcsim.Step{EntraError: 50076}, want: []string{"interaction_required", "eligibilityd login"}},
 		"permission missing":   {token: &pcsim.Step{EntraError: 65005}, want: []string{"invalid_resource", "API permissions"}},
 		"wrong tenant":         {environ: "ELIGIBILITY_PARTNER_CENTER__TENANT_ID=elsewhere.example", want: []string{"invalid_request", "tenant_id"}},

@@ -37,8 +37,8 @@ func newLoginCommand() *cobra.Command {
 		Long: `login obtains the refresh token that flow app_user needs: you sign in with the
 partner's service user and multi-factor authentication, and consent. The answer
 comes to a page on this machine; the refresh token goes where
-partner_center.refresh_token_file says. A service that runs takes it up by
-itself.
+partner_center.refresh_token_file says, to be read by its owner only: run this as
+the user of the service. A service that runs takes it up by itself.
 
 The app registration needs the redirect URI http://localhost (platform "Web"),
 without a port.`,

@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -69,7 +70,22 @@ type loginView struct {
 	Class   string
 	Title   string
 	Message string
-	Todo    string
+	Todo    string // with commands in backticks
+}
+
+// passage is a piece of text, or a command.
+type passage struct {
+	Text    string
+	Command bool
+}
+
+// Passages returns what to do, with its commands told apart.
+func (v loginView) Passages() []passage {
+	var all []passage
+	for part := range strings.SplitSeq(v.Todo, "`") {
+		all = append(all, passage{Text: part, Command: len(all)%2 == 1})
+	}
+	return all
 }
 
 // ServeHTTP answers the browser.

@@ -150,6 +150,9 @@ func TestLoginStoresWhatServeNeeds(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
+	if !strings.Contains(text, "<code>eligibilityd doctor --config FILE</code>") {
+		t.Errorf("the page does not say what to do next: %s", text)
+	}
 	if policy := header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") {
 		t.Errorf("policy %q", policy)
 	}
