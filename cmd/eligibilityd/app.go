@@ -51,7 +51,7 @@ func newApp(cfg *config.Config, logger *zap.Logger) (*app, error) {
 		client.Close()
 		return nil, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg))
+	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, logger))
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
@@ -112,7 +112,7 @@ func namespace(cfg config.PartnerCenter) string {
 	return strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
 }
 
-func serviceConfig(cfg *config.Config) eligibility.Config {
+func serviceConfig(cfg *config.Config, logger *zap.Logger) eligibility.Config {
 	age := func(a config.Age) eligibility.Age { return eligibility.Age{Fresh: a.Fresh, Usable: a.Usable} }
 	return eligibility.Config{
 		Ages: eligibility.Ages{
@@ -126,6 +126,7 @@ func serviceConfig(cfg *config.Config) eligibility.Config {
 		NotReadyAllowed:     cfg.Policy.NotReady == config.NotReadyAllow,
 		BlockUndecidable:    cfg.Policy.WhenUndecidable == config.UndecidableBlock,
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
+		Logger:              logger.Named("eligibility"),
 	}
 }
 
@@ -211,6 +212,9 @@ func (a *app) awaitToken(ctx context.Context) {
 		select {
 		case <-again.C:
 		case <-ctx.Done():
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return // told to stop
+			}
 			a.logger.Warn("no token from the login host yet; callers are answered from the cache until there is one", zap.Error(err))
 			return
 		}

@@ -32,8 +32,9 @@ func TestEveryKeyArrives(t *testing.T) {
 		client := clientConfig(cfg, zap.NewNop(), nil)
 		store := cacheConfig(cfg, zap.NewNop(), nil)
 		front := serverConfig(cfg, zap.NewNop(), nil)
-		client.Logger, store.Logger, front.Logger = nil, nil, nil
-		return fmt.Sprintf("%+v %+v %+v %+v", client, store, front, serviceConfig(cfg))
+		service := serviceConfig(cfg, zap.NewNop())
+		client.Logger, store.Logger, front.Logger, service.Logger = nil, nil, nil, nil
+		return fmt.Sprintf("%+v %+v %+v %+v", client, store, front, service)
 	}
 	before := arrived(config.Default())
 	seen := 0

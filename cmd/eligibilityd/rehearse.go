@@ -65,7 +65,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err != nil {
 		return rehearsed{}, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg))
+	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, zap.NewNop()))
 	if err != nil {
 		return rehearsed{}, err
 	}

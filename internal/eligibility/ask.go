@@ -6,79 +6,120 @@ import (
 	"time"
 )
 
-// ask fetches what is not fresh and waits for it: for the account, and for the
-// qualifications where the decision needs them, as long as ctx allows; for
+var (
+	errGrace   = errors.New("qualifications not waited for")
+	errExpired = errors.New("evidence became too old while the caller waited")
+	errTooOld  = errors.New("the fetch brought nothing recent enough")
+)
+
+// ask fetches what is not settled and waits for it: for the account, and for
+// the qualifications where the decision needs them, as long as ctx allows; for
 // qualifications that it does not need, no longer than the grace.
-func (s *Service) ask(ctx context.Context, c *check, req *Request, now time.Time, in lane) {
-	notBefore := req.MinEvidenceTime
-	if req.MaxAgeSet && now.Add(-req.MaxAge).After(notBefore) {
-		notBefore = now.Add(-req.MaxAge)
-	}
-	if !waitUntil(ctx, notBefore.Sub(now)) {
-		c.leave(ctx)
+func (s *Service) ask(ctx context.Context, c *check, in lane) {
+	if !s.waitUntil(ctx, c.notBefore) || ctx.Err() != nil && (in == background || errors.Is(ctx.Err(), context.Canceled)) {
+		s.leave(ctx, c)
 		return
 	}
-	for _, v := range [...]*view{&c.account, &c.qualifications} {
-		if !v.fresh {
-			v.flight = s.fetch(ctx, v.key, notBefore, in)
+	// A caller who has run out of time gets nothing of the fetch, but the
+	// next one does.
+	for _, v := range c.views() {
+		if v.settled() {
+			continue
 		}
+		urgency := in
+		if v == &c.qualifications && c.req.Segment == SegmentCommercial {
+			urgency = background
+		}
+		v.flight = s.fetch(ctx, v.key, c.notBefore, urgency, func() bool {
+			s.consider(c, v, s.store.Peek(v.key), s.now())
+			return v.fresh
+		})
 	}
 	var grace <-chan time.Time
 	for c.account.flight != nil || c.qualifications.flight != nil {
-		if grace == nil && c.account.flight == nil && !s.needsQualifications(c, req) {
-			grace = time.After(s.grace)
+		if c.account.flight == nil && !s.needsQualifications(c) {
+			switch {
+			case c.nothingToGain():
+				c.qualifications.abandon()
+				continue
+			case grace == nil:
+				grace = time.After(s.grace)
+			}
 		}
 		select {
 		case <-c.account.flight.landed():
-			s.settle(&c.account, req)
+			s.settle(c, &c.account)
 		case <-c.qualifications.flight.landed():
-			s.settle(&c.qualifications, req)
+			s.settle(c, &c.qualifications)
 		case <-grace:
-			c.qualifications.flight = nil
-			c.qualifications.err = errGrace
+			c.qualifications.abandon()
 		case <-ctx.Done():
-			c.leave(ctx)
+			s.leave(ctx, c)
 		}
 	}
 }
 
-// errGrace is why qualifications that were not needed are missing.
-var errGrace = errors.New("qualifications not waited for")
-
-// waitUntil waits for d, if it is positive, and reports whether ctx goes on.
-func waitUntil(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+// waitUntil waits for a moment that the caller's clock already shows, and
+// reports whether it came before ctx ended.
+func (s *Service) waitUntil(ctx context.Context, moment time.Time) bool {
+	for {
+		ahead := moment.Sub(s.now())
+		if ahead <= 0 {
+			return true
+		}
+		select {
+		case <-time.After(ahead):
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
+// nothingToGain reports whether the account's result makes the qualifications
+// pointless: there is no such customer, or a commercial question has failed.
+func (c *check) nothingToGain() bool {
+	account := c.account.found.Evidence
+	if account == nil {
+		return c.req.Segment == SegmentCommercial
+	}
+	return account.Absence != AbsenceNone
+}
+
+// abandon stops waiting for the view's flight, which goes on.
+func (v *view) abandon() {
+	v.flight, v.left, v.err = nil, v.flight, errGrace
+}
+
 // settle takes the result of the view's flight, which has landed.
-func (s *Service) settle(v *view, req *Request) {
+func (s *Service) settle(c *check, v *view) {
 	f := v.flight
 	v.flight, v.call, v.err = nil, f.call, f.err
-	if f.err == nil {
-		s.consider(v, Found{Evidence: f.evidence, Tier: TierPartnerCenter}, req, f.start)
-		v.fresh = v.found.Evidence != nil
+	if f.err != nil {
+		return
+	}
+	s.consider(c, v, Found{Evidence: f.evidence, Tier: TierPartnerCenter}, s.now())
+	switch {
+	case v.found.Evidence == f.evidence:
+		v.fresh, v.asked = true, true
+	case !v.fresh:
+		v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errTooOld}
 	}
 }
 
 // leave gives up on what has not landed when ctx ended.
-func (c *check) leave(ctx context.Context) {
+func (s *Service) leave(ctx context.Context, c *check) {
 	failure := &Error{Kind: KindCanceled, Err: ctx.Err()}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		failure = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Err: ctx.Err()}
 	}
-	for _, v := range [...]*view{&c.account, &c.qualifications} {
-		if !v.fresh && v.err == nil {
-			v.flight, v.err = nil, failure
+	for _, v := range c.views() {
+		select {
+		case <-v.flight.landed():
+			s.settle(c, v)
+		default:
+			if !v.settled() {
+				v.flight, v.err = nil, failure
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package eligibility_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -62,6 +63,7 @@ func TestBatchAsksAboutFewCustomersAtOnceAndMarksTheRest(t *testing.T) {
 		if allowed != 30 {
 			t.Errorf("%d answered within the deadline, want 30", allowed)
 		}
+		synctest.Wait()
 		if n := source.count(eligibility.FacetAccount); n != 40 {
 			t.Errorf("%d fetches began, want 40: none after the deadline", n)
 		}

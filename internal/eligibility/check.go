@@ -8,6 +8,11 @@ import (
 
 // check is what is known while one question is being answered.
 type check struct {
+	req *Request
+	// notBefore is when evidence must have been fetched to answer without
+	// asking Partner Center: the caller's max_age, counted from its arrival,
+	// and min_evidence_time.
+	notBefore      time.Time
 	account        view
 	qualifications view
 }
@@ -18,12 +23,20 @@ type view struct {
 	found  Found // newest usable evidence; its Evidence is nil where there is none
 	life   lifetime
 	fresh  bool    // found answers without asking Partner Center
+	asked  bool    // found is what Partner Center said for this check
 	flight *flight // the fetch waited for, or nil
+	left   *flight // a fetch that was not waited for, or nil
 	call   Call
-	err    error // why asking failed
+	err    error // why asking failed, or why it is not asked
+	rests  bool  // err is of an earlier check: the facet failed and is not needed
 }
 
-func (c *check) complete() bool { return c.account.fresh && c.qualifications.fresh }
+// settled reports whether nothing more is to be learnt about the facet.
+func (v *view) settled() bool { return v.fresh || v.err != nil }
+
+func (c *check) settled() bool { return c.account.settled() && c.qualifications.settled() }
+
+func (c *check) views() [2]*view { return [2]*view{&c.account, &c.qualifications} }
 
 func (c *check) view(facet Facet) *view {
 	if facet == FacetQualifications {
@@ -32,13 +45,12 @@ func (c *check) view(facet Facet) *view {
 	return &c.account
 }
 
-// missing appends the keys of the views that are not fresh.
+// missing appends the keys of the views that are not settled.
 func (c *check) missing(keys []Key) []Key {
-	if !c.account.fresh {
-		keys = append(keys, c.account.key)
-	}
-	if !c.qualifications.fresh {
-		keys = append(keys, c.qualifications.key)
+	for _, v := range c.views() {
+		if !v.settled() {
+			keys = append(keys, v.key)
+		}
 	}
 	return keys
 }
@@ -46,25 +58,34 @@ func (c *check) missing(keys []Key) []Key {
 // peek starts a check with what this process holds.
 func (s *Service) peek(req *Request, now time.Time) check {
 	c := check{
+		req:            req,
+		notBefore:      req.MinEvidenceTime,
 		account:        view{key: Key{CustomerID: req.CustomerID, Facet: FacetAccount}},
 		qualifications: view{key: Key{CustomerID: req.CustomerID, Facet: FacetQualifications}},
 	}
-	for _, v := range [...]*view{&c.account, &c.qualifications} {
-		s.consider(v, s.store.Peek(v.key), req, now)
+	if req.MaxAgeSet && now.Add(-req.MaxAge).After(c.notBefore) {
+		c.notBefore = now.Add(-req.MaxAge)
+	}
+	for _, v := range c.views() {
+		s.consider(&c, v, s.store.Peek(v.key), now)
 		if v.fresh {
 			s.refreshAhead(v, now)
 		}
+	}
+	if req.Segment == SegmentCommercial && !c.qualifications.fresh && c.notBefore.IsZero() {
+		c.qualifications.err = s.flights.restingBecause(c.qualifications.key, now)
+		c.qualifications.rests = c.qualifications.err != nil
 	}
 	return c
 }
 
 // consider takes found into the view if the request admits it and nothing
-// newer is there. All that makes evidence too old to answer is decided here.
-func (s *Service) consider(v *view, found Found, req *Request, now time.Time) {
+// newer is there. All that makes evidence too old to be taken is decided here.
+func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
 	if evidence == nil ||
 		evidence.FetchTime.After(now.Add(clockTolerance)) ||
-		evidence.FetchTime.Before(req.MinEvidenceTime) {
+		evidence.FetchTime.Before(c.req.MinEvidenceTime) {
 		return
 	}
 	life := s.ages.lifetimeOf(v.key, evidence, s.notReadyAllowed)
@@ -75,8 +96,27 @@ func (s *Service) consider(v *view, found Found, req *Request, now time.Time) {
 		return
 	}
 	v.found, v.life = found, life
-	v.fresh = !found.Untrusted && now.Before(life.freshUntil) &&
-		!(req.MaxAgeSet && evidence.FetchTime.Before(now.Add(-req.MaxAge)))
+	// A clock that runs ahead may have dated evidence after a caller came who
+	// wants it no older than that: it does not count as asked for.
+	ahead := c.req.MaxAgeSet && evidence.FetchTime.After(now)
+	v.fresh = !found.Untrusted && !ahead && now.Before(life.freshUntil) && !evidence.FetchTime.Before(c.notBefore)
+}
+
+// expire lets go of what became too old while the check waited: the moment of
+// the answer counts, not that of the question.
+func (s *Service) expire(c *check, now time.Time) {
+	for _, v := range c.views() {
+		switch {
+		case v.found.Evidence == nil:
+		case !now.Before(v.life.usableUntil):
+			v.found, v.fresh = Found{}, false
+			if v.err == nil {
+				v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errExpired}
+			}
+		case !v.asked && !now.Before(v.life.freshUntil):
+			v.fresh = false
+		}
+	}
 }
 
 // refreshAhead renews evidence in the background in the last fifth of its fresh
@@ -91,10 +131,16 @@ func (s *Service) refreshAhead(v *view, now time.Time) {
 		s.refreshes.Add(-1)
 		return
 	}
-	key, notBefore := v.key, evidence.FetchTime.Add(1)
+	key := v.key
+	renewed := func() bool {
+		held := s.store.Peek(key).Evidence
+		return held != nil && held.FetchTime.After(evidence.FetchTime)
+	}
 	refreshing := s.spawn(func() {
 		defer s.refreshes.Add(-1)
-		<-s.fetch(context.Background(), key, notBefore, background).done
+		if f := s.fetch(context.Background(), key, evidence.FetchTime.Add(1), background, renewed); f != nil {
+			<-f.done
+		}
 	})
 	if !refreshing {
 		s.refreshes.Add(-1)

@@ -7,16 +7,18 @@ import (
 
 // needsQualifications reports whether the decision still depends on them: the
 // segment asks for a qualification and the account alone does not block.
-func (s *Service) needsQualifications(c *check, req *Request) bool {
+func (s *Service) needsQualifications(c *check) bool {
 	account := c.account.found.Evidence
-	return req.Segment != SegmentCommercial && account != nil && account.Absence == AbsenceNone &&
+	return c.req.Segment != SegmentCommercial && account != nil && account.Absence == AbsenceNone &&
 		!accountReason(account.Status, s.notReadyAllowed).Blocks
 }
 
 // decide applies the rules to what the check found. ALLOWED leaves this
 // function in one place only: after every rule that the segment asks for has
 // spoken, on evidence, and none has blocked.
-func (s *Service) decide(c *check, req *Request, now time.Time) (Answer, error) {
+func (s *Service) decide(c *check, now time.Time) (Answer, error) {
+	s.expire(c, now)
+	segment := c.req.Segment
 	account, qualifications := c.account.found.Evidence, c.qualifications.found.Evidence
 	if account != nil && account.Absence != AbsenceNone {
 		return Answer{}, absenceError(account.Absence, c.account.call)
@@ -32,10 +34,10 @@ func (s *Service) decide(c *check, req *Request, now time.Time) (Answer, error) 
 	} else {
 		failure = c.account.err
 	}
-	if req.Segment != SegmentCommercial {
+	if segment != SegmentCommercial {
 		switch {
 		case answer.Qualifications != nil:
-			answer.apply(segmentReason(req.Segment, qualifications.Qualifications), &c.qualifications)
+			answer.apply(segmentReason(segment, qualifications.Qualifications), &c.qualifications)
 		case failure == nil && qualifications != nil:
 			failure = absenceError(qualifications.Absence, c.qualifications.call)
 		case failure == nil:
@@ -48,7 +50,7 @@ func (s *Service) decide(c *check, req *Request, now time.Time) (Answer, error) 
 		answer.Decision = DecisionBlocked
 	case failure != nil:
 		return s.undecided(answer, failure, now)
-	case account == nil || len(answer.Reasons) != rulesFor(req.Segment):
+	case account == nil || len(answer.Reasons) != rulesFor(segment):
 		return Answer{}, &Error{Kind: KindInternal, Err: errors.New("neither evidence nor a failure")}
 	default:
 		answer.Decision = DecisionAllowed
@@ -102,6 +104,7 @@ func (s *Service) undecided(answer Answer, failure error, now time.Time) (Answer
 		answer.Reasons = append(answer.Reasons, undecidable)
 	}
 	answer.Decision = DecisionBlocked
+	answer.ExpireTime = time.Time{} // a failure stays true for no time at all
 	answer.RecheckTime = now.Add(retryAfter(failure))
 	return answer, nil
 }

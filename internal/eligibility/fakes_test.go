@@ -112,6 +112,24 @@ func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ tim
 
 func (m *memory) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 
+// slowMemory takes its time to look into the shared tier.
+type slowMemory struct {
+	*memory
+	delay sync.Mutex
+	wait  time.Duration // guarded by delay
+}
+
+func (m *slowMemory) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	founds := m.memory.Load(ctx, keys)
+	m.delay.Lock()
+	wait := m.wait
+	m.delay.Unlock()
+	if wait > 0 {
+		time.Sleep(wait)
+	}
+	return founds
+}
+
 func status(s eligibility.AccountStatus) outcome {
 	return outcome{evidence: eligibility.Evidence{Status: s}}
 }

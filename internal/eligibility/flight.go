@@ -3,7 +3,6 @@ package eligibility
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -23,7 +22,18 @@ type flights struct {
 type flightShard struct {
 	mu    sync.Mutex
 	slots map[Key]*slot // key → fetches under way; guarded by mu
+	rests map[Key]rest  // key → qualifications that failed lately; guarded by mu
 }
+
+// rest says that a facet failed and, where it is not needed, is not asked for
+// again yet. It is no evidence: no decision rests on it.
+type rest struct {
+	until time.Time
+	err   error
+}
+
+// maxRests bounds the rests of a shard; beyond, failures are asked for again.
+const maxRests = 1024
 
 type slot struct {
 	running *flight
@@ -54,6 +64,7 @@ func newFlights() *flights {
 	f := new(flights)
 	for i := range f.shards {
 		f.shards[i].slots = make(map[Key]*slot)
+		f.shards[i].rests = make(map[Key]rest)
 	}
 	return f
 }
@@ -73,25 +84,30 @@ const (
 )
 
 // fetch returns a flight that starts, or started, no earlier than notBefore,
-// which must not lie in the future. The flight outlives ctx, whose values it
-// keeps. A flight in the background becomes urgent with the first interactive
-// caller who joins it.
-func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in lane) *flight {
+// which must not lie in the future; nil if no fetch is under way and enough says
+// that none is needed, since one has landed while the caller was on its way. The
+// flight outlives ctx, whose values it keeps. A flight in the background becomes
+// urgent with the first interactive caller who joins it.
+func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in lane, enough func() bool) *flight {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	f := s.flightFor(ctx, shard, key, notBefore)
-	if in == interactive && !f.isUrgent {
+	f := s.flightFor(ctx, shard, key, notBefore, enough)
+	if f != nil && in == interactive && !f.isUrgent {
 		f.isUrgent = true
 		close(f.urgent)
 	}
 	return f
 }
 
-// flightFor finds or starts the flight. The shard's lock is held.
-func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, notBefore time.Time) *flight {
+// flightFor finds or starts the flight. The shard's lock is held: what landed
+// before is in the store, and what lands next still has its slot.
+func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, notBefore time.Time, enough func() bool) *flight {
 	under := shard.slots[key]
 	if under == nil {
+		if enough() {
+			return nil
+		}
 		under = &slot{running: newFlight()}
 		under.running.start = s.now()
 		shard.slots[key] = under
@@ -115,20 +131,12 @@ func newFlight() *flight { return &flight{done: make(chan struct{}), urgent: mak
 func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 	ctx = context.WithoutCancel(ctx)
 	flying := s.spawn(func() {
-		s.fetchFacet(ctx, key, f)
-		if f.err != nil {
-			close(f.done)
-			s.handOver(ctx, key)
-			return
-		}
-		usableUntil := s.ages.lifetimeOf(key, f.evidence, s.notReadyAllowed).usableUntil
-		s.store.Keep(key, f.evidence, usableUntil)
+		usableUntil := s.land(ctx, key, f)
 		close(f.done)
-		s.handOver(ctx, key)
-
-		ctx, cancel := context.WithTimeout(ctx, shareTimeout)
-		defer cancel()
-		s.store.Share(ctx, key, f.evidence, usableUntil)
+		s.handOver(ctx, key, f)
+		if f.err == nil {
+			s.share(ctx, key, f.evidence, usableUntil)
+		}
 	})
 	if !flying {
 		f.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Err: errClosed}
@@ -140,12 +148,12 @@ func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 // errClosed is why nothing is fetched any more.
 var errClosed = errors.New("service is shutting down")
 
-// fetchFacet fills f. A panicking source is an internal error: nobody may wait
-// forever for a flight that crashed.
-func (s *Service) fetchFacet(ctx context.Context, key Key, f *flight) {
+// land fills f and keeps what it learnt in this process. A panic is an internal
+// error: nobody may wait forever for a flight that crashed.
+func (s *Service) land(ctx context.Context, key Key, f *flight) (usableUntil time.Time) {
 	defer func() {
 		if r := recover(); r != nil {
-			f.err = &Error{Kind: KindInternal, Err: fmt.Errorf("fetch %s: panic: %v", key.Facet, r)}
+			f.evidence, f.err = nil, s.panicked(r)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -156,19 +164,35 @@ func (s *Service) fetchFacet(ctx context.Context, key Key, f *flight) {
 	f.call = call
 	if err != nil {
 		f.err = err
-		return
+		return time.Time{}
 	}
 	evidence.Facet = key.Facet
 	evidence.FetchTime = f.start
 	f.evidence = &evidence
+	usableUntil = s.ages.lifetimeOf(key, f.evidence, s.notReadyAllowed).usableUntil
+	s.store.Keep(key, f.evidence, usableUntil)
+	return usableUntil
+}
+
+// share writes evidence to the shared tier, off the callers' path.
+func (s *Service) share(ctx context.Context, key Key, evidence *Evidence, usableUntil time.Time) {
+	defer func() {
+		if r := recover(); r != nil {
+			_ = s.panicked(r)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
+	s.store.Share(ctx, key, evidence, usableUntil)
 }
 
 // handOver starts the next flight for key, if anybody waits for one, or forgets
-// the key.
-func (s *Service) handOver(ctx context.Context, key Key) {
+// the key; the outcome of the one that landed decides whether the key rests.
+func (s *Service) handOver(ctx context.Context, key Key, landed *flight) {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
+	shard.rest(key, landed.err, s.now())
 	under := shard.slots[key]
 	if under.next == nil {
 		delete(shard.slots, key)
@@ -177,4 +201,41 @@ func (s *Service) handOver(ctx context.Context, key Key) {
 	under.running, under.next = under.next, nil
 	under.running.start = s.now()
 	s.fly(ctx, key, under.running)
+}
+
+// rest notes the outcome of a fetch of qualifications. The shard's lock is held.
+func (shard *flightShard) rest(key Key, err error, now time.Time) {
+	if key.Facet != FacetQualifications {
+		return
+	}
+	if err == nil {
+		delete(shard.rests, key)
+		return
+	}
+	if len(shard.rests) >= maxRests {
+		for other, r := range shard.rests {
+			if !now.Before(r.until) {
+				delete(shard.rests, other)
+			}
+		}
+		if len(shard.rests) >= maxRests {
+			return
+		}
+	}
+	pause := restAfterFailure
+	if known, ok := errors.AsType[*Error](err); ok && known.RetryAfter > 0 {
+		pause = min(known.RetryAfter, maxRest)
+	}
+	shard.rests[key] = rest{until: now.Add(pause), err: err}
+}
+
+// restingBecause returns why the key is not asked for again yet, or nil.
+func (f *flights) restingBecause(key Key, now time.Time) error {
+	shard := f.shard(key)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if r, rests := shard.rests[key]; rests && now.Before(r.until) {
+		return r.err
+	}
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 type witness struct {
 	mu   sync.Mutex
 	now  time.Time
+	slow time.Duration // how long an answer takes, by the clock
 	next map[eligibility.Facet]outcome
 	said []testimony
 }
@@ -38,6 +39,7 @@ func (w *witness) Fetch(_ context.Context, query eligibility.Query) (eligibility
 	defer w.mu.Unlock()
 	out := w.next[facet]
 	w.said = append(w.said, testimony{facet: facet, at: w.now, outcome: out})
+	w.now = w.now.Add(w.slow)
 	return out.evidence, eligibility.Call{}, out.err
 }
 
@@ -68,19 +70,21 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &witness{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), next: map[eligibility.Facet]outcome{}}
+		ages := drawAges(rt)
 		notReadyAllowed := rapid.Bool().Draw(rt, "not_ready allow")
 		store := newMemory()
 		service, stop := serve(t, w, store, eligibility.Config{
 			NotReadyAllowed:     notReadyAllowed,
 			BlockUndecidable:    rapid.Bool().Draw(rt, "undecidable block"),
 			QualificationsGrace: time.Second,
+			Ages:                ages,
 			Now:                 w.clock,
 		})
 		defer stop()
-		ages := eligibility.DefaultAges()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			w.mu.Lock()
 			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 5400).Draw(rt, "seconds")) * time.Second)
+			w.slow = time.Duration(rapid.SampledFrom([]int{0, 0, 1, 9, 3600}).Draw(rt, "slow")) * time.Second
 			w.next[eligibility.FacetAccount] = drawAccount(rt)
 			w.next[eligibility.FacetQualifications] = drawQualifications(rt)
 			w.mu.Unlock()
@@ -102,6 +106,7 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			if answer.Decision != eligibility.DecisionAllowed {
 				continue
 			}
+			now = w.clock() // the moment of the answer counts
 			allowed := w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.Allowed.Usable, func(e eligibility.Evidence) bool {
 				return e.Status == eligibility.AccountStatusAllowed || notReadyAllowed && e.Status == eligibility.AccountStatusNotReady
 			})
@@ -111,7 +116,7 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			if !allowed && !noStatus {
 				rt.Fatalf("ALLOWED without an allowing account answer within its age: %+v", answer)
 			}
-			if needed, asks := neededBy[req.Segment]; asks && !w.supports(eligibility.FacetQualifications, now, req.MinEvidenceTime, ages.Qualifications.Usable, func(e eligibility.Evidence) bool {
+			if needed, asks := neededBy[req.Segment]; asks && !w.supports(eligibility.FacetQualifications, now, req.MinEvidenceTime, max(ages.Qualifications.Usable, ages.QualificationsInReview.Usable), func(e eligibility.Evidence) bool {
 				for _, q := range e.Qualifications {
 					if q.Type == needed && q.VettingStatus == eligibility.VettingApproved {
 						return true
@@ -123,6 +128,17 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			}
 		}
 	})
+}
+
+func drawAges(rt *rapid.T) eligibility.Ages {
+	age := func(label string) eligibility.Age {
+		fresh := time.Duration(rapid.IntRange(1, 3600).Draw(rt, label+" fresh")) * time.Second
+		return eligibility.Age{Fresh: fresh, Usable: fresh + time.Duration(rapid.IntRange(0, 7200).Draw(rt, label+" usable"))*time.Second}
+	}
+	return eligibility.Ages{
+		Allowed: age("allowed"), NoStatus: age("no status"), Pending: age("pending"), NotAllowed: age("not allowed"),
+		Qualifications: age("qualifications"), QualificationsInReview: age("in review"),
+	}
 }
 
 func drawAccount(rt *rapid.T) outcome {

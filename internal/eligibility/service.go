@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -18,6 +20,11 @@ const (
 	// leftEarlyRetry is when a caller who ran out of time may ask again: the
 	// fetch goes on without it and fills the cache.
 	leftEarlyRetry = time.Second
+	// restAfterFailure is how long qualifications that failed are not asked
+	// for again where no decision needs them; a Retry-After may say less or,
+	// up to maxRest, more.
+	restAfterFailure = 10 * time.Second
+	maxRest          = time.Minute
 	// recheckDefault is when to look again at a block that may pass, where
 	// neither the evidence's age nor the failure says so.
 	recheckDefault = time.Minute
@@ -40,6 +47,8 @@ type Config struct {
 	BatchConcurrency int
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
+	// Logger is told of panics; nil means none.
+	Logger *zap.Logger
 }
 
 // Service answers whether customers may buy. It is safe for concurrent use.
@@ -53,6 +62,7 @@ type Service struct {
 	grace            time.Duration
 	batchConcurrency int
 	clock            func() time.Time
+	logger           *zap.Logger
 
 	flights   *flights
 	starting  sync.Mutex      // held to start in the background, and to close
@@ -75,6 +85,9 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
 	}
 	faults := []error{cfg.Ages.Validate()}
 	if source == nil || store == nil {
@@ -99,6 +112,7 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 		grace:            cfg.QualificationsGrace,
 		batchConcurrency: cfg.BatchConcurrency,
 		clock:            cfg.Now,
+		logger:           cfg.Logger,
 		flights:          newFlights(),
 		open:             open,
 		closeOpen:        closeOpen,
@@ -139,12 +153,13 @@ func (s *Service) now() time.Time { return s.clock().Round(0) }
 func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 	now := s.now()
 	c := s.peek(&req, now)
-	if !c.complete() {
+	if !c.settled() {
 		keys := c.missing(make([]Key, 0, 2))
 		for i, found := range s.store.Load(ctx, keys) {
-			s.consider(c.view(keys[i].Facet), found, &req, now)
+			s.consider(&c, c.view(keys[i].Facet), found, now)
 		}
-		s.ask(ctx, &c, &req, now, interactive)
+		s.ask(ctx, &c, interactive)
+		now = s.now()
 	}
-	return s.decide(&c, &req, now)
+	return s.decide(&c, now)
 }

@@ -238,8 +238,7 @@ func TestFacetsFailApart(t *testing.T) {
 func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
 	t.Parallel()
 	cfg := eligibility.Config{BlockUndecidable: true}
-	for kind := range eligibility.Kinds() {
-		kind := eligibility.Kind(kind)
+	for _, kind := range eligibility.Kinds() {
 		answer, err := check(t, cfg, failing(kind), holding(), eligibility.SegmentCommercial)
 		switch kind {
 		case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
@@ -280,14 +279,20 @@ func TestAPanickingSourceIsAnInternalError(t *testing.T) {
 }
 
 func TestRunEndsTheFetchesUnderWay(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		source, began := &scripted{}, time.Now()
+		service, stop := serve(t, source, newMemory(), eligibility.Config{})
 		source.set(status(eligibility.AccountStatusAllowed).after(9*time.Second), holding().after(9*time.Second))
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if _, err := service.Check(ctx, commercial); err == nil {
 			t.Fatal("answered without evidence")
 		}
-		// The bubble's deferred stop would wait for ever, were they not ended.
+		stop()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("ended after %v: Run waited for the fetch", took)
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -122,14 +123,17 @@ func verify(t *testing.T, resp *eligibilityv1.CheckEligibilityResponse) {
 		}
 		evidence = evidence || reason.GetCode() != eligibilityv1.ReasonCode_REASON_CODE_UNDECIDABLE
 	}
+	undecidable := slices.ContainsFunc(resp.GetReasons(), func(r *eligibilityv1.Reason) bool {
+		return r.GetCode() == eligibilityv1.ReasonCode_REASON_CODE_UNDECIDABLE
+	})
 	known := resp.GetAccountStatus() != eligibilityv1.AccountStatus_ACCOUNT_STATUS_UNSPECIFIED
 	for what, ok := range map[string]bool{
 		"customer_id is canonical":                    resp.GetCustomerId() == corpusCustomer,
 		"recheck_time is for a temporary block":       (resp.GetRecheckTime() != nil) == temporary,
 		"evidence_time is there where evidence is":    (resp.GetEvidenceTime() != nil) == evidence,
-		"expire_time is there where evidence is":      (resp.GetExpireTime() != nil) == evidence,
+		"expire_time is there where evidence decided": (resp.GetExpireTime() != nil) == (evidence && !undecidable),
 		"correlation_id is the account fetch's":       (resp.GetCorrelationId() != "") == known,
-		"evidence stops being fresh after its fetch":  !evidence || resp.GetExpireTime().AsTime().After(resp.GetEvidenceTime().AsTime()),
+		"evidence stops being fresh after its fetch":  !evidence || undecidable || resp.GetExpireTime().AsTime().After(resp.GetEvidenceTime().AsTime()),
 		"rechecking is worthwhile some time from now": !temporary || resp.GetRecheckTime().AsTime().After(time.Now()),
 		"nothing is listed where nothing is known":    resp.GetQualificationsKnown() || len(resp.GetQualifications()) == 0,
 	} {

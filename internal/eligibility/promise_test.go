@@ -1,0 +1,282 @@
+package eligibility_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// The moment of the answer counts, not that of the question.
+func TestEvidenceThatExpiresWhileTheCallerWaitsDoesNotAnswer(t *testing.T) {
+	ages := eligibility.DefaultAges()
+	ages.Allowed = eligibility.Age{Fresh: 300 * time.Millisecond, Usable: time.Second}
+	bubble(t, eligibility.Config{Ages: ages}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed), holding())
+		mustCheck(t, service, commercial)
+		time.Sleep(600 * time.Millisecond)
+		source.set(status(eligibility.AccountStatusAllowed).after(5*time.Second), holding())
+		for _, patience := range []time.Duration{100 * time.Millisecond, 2 * time.Second} {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			answer, err := service.Check(ctx, commercial)
+			cancel()
+			if patience < time.Second {
+				if err != nil || !answer.Stale {
+					t.Errorf("within the usable age: %+v, %v", answer, err)
+				}
+				continue
+			}
+			wantKind(t, err, eligibility.KindUnavailable)
+		}
+	})
+}
+
+func TestEvidenceTimeIsWhenTheFetchStarted(t *testing.T) {
+	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed).after(2*time.Second), holding().after(time.Second))
+		asked := time.Now()
+		if answer := mustCheck(t, service, education()); !answer.EvidenceTime.Equal(asked) || !answer.Account.FetchTime.Equal(asked) {
+			t.Errorf("evidence time %v, want %v", answer.EvidenceTime, asked)
+		}
+	})
+}
+
+// A fetch may land while another caller is still looking into the shared tier.
+func TestAFetchThatLandedOnTheWayIsShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		source, store := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, &slowMemory{memory: newMemory()}
+		service, stop := serve(t, source, store, eligibility.Config{})
+		defer stop()
+		req := commercial
+		req.MaxAgeSet = true
+		late := make(chan eligibility.Answer)
+		go func() {
+			store.delay.Lock()
+			store.wait = time.Second
+			store.delay.Unlock()
+			late <- mustCheck(t, service, req)
+		}()
+		synctest.Wait()
+		store.delay.Lock()
+		store.wait = 0
+		store.delay.Unlock()
+		time.Sleep(time.Millisecond)
+		mustCheck(t, service, req)
+		<-late
+		if n := source.count(eligibility.FacetAccount); n != 1 {
+			t.Errorf("%d fetches, want 1 for both", n)
+		}
+	})
+}
+
+func TestABatchAsksOnceAboutARepeatedCustomerHoweverFarApart(t *testing.T) {
+	t.Parallel()
+	for name, account := range map[string]outcome{
+		"answered": status(eligibility.AccountStatusAllowed),
+		"failing":  failing(eligibility.KindUnavailable),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+				source.set(account.after(50*time.Millisecond), holding().after(50*time.Millisecond))
+				reqs := make([]eligibility.Request, 200)
+				for i := range reqs {
+					reqs[i].CustomerID = eligibility.CustomerID{byte(i % 100)}
+				}
+				service.CheckBatch(context.Background(), reqs)
+				for _, facet := range []eligibility.Facet{eligibility.FacetAccount, eligibility.FacetQualifications} {
+					if n := source.count(facet); n != 100 {
+						t.Errorf("%d fetches of the %s, want 100", n, facet)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestABatchHasNoMoreFetchesUnderWayThanWorkers(t *testing.T) {
+	bubble(t, eligibility.Config{BatchConcurrency: 4}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed), holding().after(9*time.Second))
+		reqs := make([]eligibility.Request, 50)
+		for i := range reqs {
+			reqs[i].CustomerID = eligibility.CustomerID{byte(i)}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		service.CheckBatch(ctx, reqs)
+		if n := source.count(eligibility.FacetQualifications); n != 4 {
+			t.Errorf("%d slow fetches under way, want 4", n)
+		}
+	})
+}
+
+// Qualifications that fail must neither be asked for with every commercial
+// question nor keep the account's questions waiting.
+func TestFailingQualificationsThatAreNotNeededRest(t *testing.T) {
+	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindInvalidResponse))
+		for range 100 {
+			if answer := mustCheck(t, service, commercial); answer.Qualifications != nil {
+				t.Fatal("qualifications out of nowhere")
+			}
+		}
+		if n, loads := source.count(eligibility.FacetQualifications), store.loads; n != 1 || loads != 1 {
+			t.Errorf("%d fetches and %d looks into the shared tier, want 1 and 1", n, loads)
+		}
+		_, err := service.Check(context.Background(), education())
+		wantKind(t, err, eligibility.KindInvalidResponse)
+		if n := source.count(eligibility.FacetQualifications); n != 2 {
+			t.Errorf("%d fetches, want another one where they are needed", n)
+		}
+		time.Sleep(10 * time.Second)
+		source.set(status(eligibility.AccountStatusAllowed), holding())
+		if answer := mustCheck(t, service, commercial); answer.Qualifications == nil {
+			t.Error("not asked for again after a while")
+		}
+	})
+}
+
+func TestQualificationsThatAreNotNeededAreNotUrgent(t *testing.T) {
+	t.Parallel()
+	urgency := make(chan bool, 2)
+	source := fetchFunc(func(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+		if query.Facet == eligibility.FacetQualifications {
+			select {
+			case <-query.Urgent:
+				urgency <- true
+			case <-time.After(time.Second):
+				urgency <- false
+			}
+		}
+		return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
+	})
+	synctest.Test(t, func(t *testing.T) {
+		urgency = make(chan bool, 2)
+		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		defer stop()
+		mustCheck(t, service, commercial)
+		if <-urgency {
+			t.Error("a commercial question made them urgent")
+		}
+		mustCheck(t, service, eligibility.Request{CustomerID: eligibility.CustomerID{9}, Segment: eligibility.SegmentEducation})
+		if !<-urgency {
+			t.Error("a question that needs them did not")
+		}
+	})
+}
+
+func TestNobodyWaitsForQualificationsThatCannotMatter(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		account outcome
+		segment eligibility.Segment
+	}{
+		"no such customer":     {absent(eligibility.AbsenceNotFound), eligibility.SegmentEducation},
+		"not our customer":     {absent(eligibility.AbsenceNotServed), eligibility.SegmentCommercial},
+		"a commercial failure": {failing(eligibility.KindCredentials), eligibility.SegmentCommercial},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+				source.set(row.account, holding().after(time.Second))
+				began := time.Now()
+				if _, err := service.Check(context.Background(), eligibility.Request{CustomerID: customer, Segment: row.segment}); err == nil {
+					t.Error("answered")
+				}
+				if took := time.Since(began); took != 0 {
+					t.Errorf("waited %v", took)
+				}
+			})
+		})
+	}
+}
+
+// A clock that is slewed while a caller waits for min_evidence_time must not
+// make an error of it.
+func TestASlowClockStillReachesMinEvidenceTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		born := time.Now()
+		slow := func() time.Time { return born.Add(time.Since(born) * 9 / 10) }
+		source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
+		service, stop := serve(t, source, newMemory(), eligibility.Config{Now: slow})
+		defer stop()
+		req := commercial
+		req.MinEvidenceTime = slow().Add(time.Second)
+		if answer := mustCheck(t, service, req); answer.EvidenceTime.Before(req.MinEvidenceTime) {
+			t.Errorf("evidence of %v, want none before %v", answer.EvidenceTime, req.MinEvidenceTime)
+		}
+	})
+}
+
+// An undecidable block is true for no time: nothing may keep it.
+func TestUndecidableHasNoExpiryAndIsWorthAskingAgainLater(t *testing.T) {
+	bubble(t, eligibility.Config{BlockUndecidable: true}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindUnavailable).after(3*time.Second))
+		answer := mustCheck(t, service, education())
+		if !answer.ExpireTime.IsZero() || !answer.RecheckTime.After(time.Now()) {
+			t.Errorf("expires %v, recheck %v at %v", answer.ExpireTime, answer.RecheckTime, time.Now())
+		}
+		source.set(failing(eligibility.KindThrottled).after(3*time.Second), holding())
+		answer = mustCheck(t, service, eligibility.Request{CustomerID: eligibility.CustomerID{9}})
+		if time.Until(answer.RecheckTime) != time.Minute {
+			t.Errorf("recheck in %v, want a minute where nobody knows better", time.Until(answer.RecheckTime))
+		}
+	})
+}
+
+func TestAnswersOfTwoFacetsAreAsOldAndAsFarAsTheWorse(t *testing.T) {
+	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		approved := holding(qualification(eligibility.QualificationEducation, eligibility.VettingApproved))
+		source.set(status(eligibility.AccountStatusAllowed), approved)
+		first := mustCheck(t, service, education())
+		if !first.ExpireTime.Before(first.EvidenceTime.Add(12 * time.Minute)) {
+			t.Errorf("expires %v after the fetch, want the account's ten minutes", first.ExpireTime.Sub(first.EvidenceTime))
+		}
+		time.Sleep(12 * time.Minute) // the account is stale, the qualifications are fresh
+		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
+		if answer := mustCheck(t, service, education()); !answer.Stale || answer.Tier != eligibility.TierLocal {
+			t.Errorf("%+v: want stale, as the account is", answer)
+		}
+		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindUnavailable))
+		answer := mustCheck(t, service, education())
+		if answer.Stale || answer.Tier != eligibility.TierPartnerCenter || !answer.EvidenceTime.Equal(first.EvidenceTime) {
+			t.Errorf("%+v: want the slower tier and the older evidence", answer)
+		}
+		if answer.Call.Attempts != 1 {
+			t.Errorf("call %+v, want the account's", answer.Call)
+		}
+	})
+}
+
+func TestRenewalsGoOnForEver(t *testing.T) {
+	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed), holding())
+		for i := range 40 {
+			req := eligibility.Request{CustomerID: eligibility.CustomerID{byte(i)}}
+			answer := mustCheck(t, service, req)
+			fresh := answer.ExpireTime.Sub(answer.EvidenceTime)
+			time.Sleep(fresh - fresh/10)
+			mustCheck(t, service, req)
+			synctest.Wait()
+		}
+		if n := source.count(eligibility.FacetAccount); n != 80 {
+			t.Errorf("%d fetches, want each of 40 customers fetched and renewed", n)
+		}
+	})
+}
+
+func TestEvenAHurriedCallerFillsTheCache(t *testing.T) {
+	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())
+		ctx, cancel := context.WithTimeout(context.Background(), 0)
+		defer cancel()
+		_, err := service.Check(ctx, commercial)
+		wantKind(t, err, eligibility.KindUnavailable)
+		time.Sleep(2 * time.Second)
+		if answer := mustCheck(t, service, commercial); answer.Tier != eligibility.TierLocal {
+			t.Errorf("%+v: want the retry served from the cache", answer)
+		}
+	})
+}
