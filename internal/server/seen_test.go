@@ -53,7 +53,7 @@ func seenREST(t *testing.T, resp *http.Response, data []byte, batch bool) want {
 			t.Fatalf("body is no answer: %v: %s", err, data)
 		}
 		seen = seenAnswer(t, answer, status.New(0, ""))
-		private := answer.GetEvidenceTime() != nil && !answer.GetStale()
+		private := answer.GetExpireTime() != nil && !answer.GetStale()
 		if header.Get("Etag") == "" || strings.HasPrefix(header.Get("Cache-Control"), "private, max-age=") != private ||
 			(header.Get("Age") != "") != (answer.GetEvidenceTime() != nil) {
 			t.Errorf("%d %v", resp.StatusCode, header)

@@ -687,7 +687,8 @@ type CheckEligibilityResponse struct {
 	// as `min_evidence_time` by a later step of the same sale.
 	EvidenceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=evidence_time,json=evidenceTime,proto3" json:"evidence_time,omitempty"`
 	// When that evidence stops being fresh. Until then, asking again with the
-	// same wishes is answered from the cache.
+	// same wishes is answered from the cache. Not set in an answer with
+	// `REASON_CODE_UNDECIDABLE`, which holds for no time at all.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// When asking again is worthwhile. Set only if the decision is a temporary
 	// block.
