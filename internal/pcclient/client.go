@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // userAgent names us to both hosts.
@@ -63,6 +64,8 @@ func New(cfg Config) (*Client, error) {
 			now:     cfg.Now,
 			log:     cfg.Logger,
 			metrics: metrics,
+
+			fruitless: rate.NewLimiter(rate.Every(fruitlessEvery), fruitlessBurst),
 
 			open:      open,
 			closeOpen: closeOpen,

@@ -189,7 +189,7 @@ func TestConsentAsksOnceAndFollowsNoRedirect(t *testing.T) {
 		"refused":         {entra(http.StatusBadRequest, "invalid_grant", 54005), pcclient.ClassCredentials, pcclient.ReasonRefused},
 		"wrong secret":    {entra(http.StatusUnauthorized, "invalid_client", 7000215), pcclient.ClassCredentials, pcclient.ReasonRefused},
 		"busy":            {says(http.StatusServiceUnavailable, ""), pcclient.ClassUnavailable, pcclient.ReasonServerError},
-		"redirected":      {says(http.StatusTemporaryRedirect, "", "Location: /elsewhere"), pcclient.ClassUnavailable, pcclient.ReasonUnreadable},
+		"redirected":      {says(http.StatusTemporaryRedirect, "", "Location: /elsewhere"), pcclient.ClassInvalidResponse, pcclient.ReasonUnexpected},
 		"repeated member": {consents(aboutUs(), freshToken, freshToken), pcclient.ClassUnavailable, pcclient.ReasonUnreadable},
 		"broken off":      {reset, pcclient.ClassUnavailable, pcclient.ReasonConnection},
 	} {

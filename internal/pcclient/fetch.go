@@ -211,7 +211,8 @@ func (f *fetch) request(ctx context.Context, token accessToken) (*http.Request, 
 }
 
 // replay decides whether another attempt may help and is allowed, and after
-// which delay. A 429 is never replayed: the pause holds for everybody.
+// which delay. A 429 is never replayed: the pause holds for everybody. Nor is
+// what came with a Retry-After: nobody waits for one.
 func (f *fetch) replay(ctx context.Context, fail *APIError, token accessToken) (delay time.Duration, again bool) {
 	switch {
 	case fail.Reason == ReasonUnauthorized && f.renewed:
@@ -220,9 +221,9 @@ func (f *fetch) replay(ctx context.Context, fail *APIError, token accessToken) (
 	case fail.Reason == ReasonUnauthorized:
 		f.renewed = f.tokens.replace(token)
 		return 0, f.renewed
-	case fail.Class != ClassUnavailable || fail.final || f.probe || f.call.Attempts >= maxAttempts:
+	case fail.Class != ClassUnavailable || fail.final || fail.RetryAfter > 0 || f.probe || f.call.Attempts >= maxAttempts:
 		return 0, false
 	}
-	delay = replayDelay(fail, f.call.Attempts)
+	delay = backoff(f.call.Attempts)
 	return delay, timeFor(ctx, delay)
 }

@@ -68,8 +68,8 @@ func (l *login) token(ctx context.Context) (accessToken, *APIError) {
 			}
 			return granted.access, nil
 		}
-		delay := replayDelay(fail, attempts)
-		if fail.Class != ClassUnavailable || attempts >= maxAttempts || !timeFor(ctx, delay) || !sleep(ctx, delay) {
+		delay := backoff(attempts)
+		if fail.Class != ClassUnavailable || fail.RetryAfter > 0 || attempts >= maxAttempts || !timeFor(ctx, delay) || !sleep(ctx, delay) {
 			return accessToken{}, fail
 		}
 	}
@@ -131,6 +131,8 @@ func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
 		}
 	case word != "", status == http.StatusOK && err == nil:
 		fail.Class, fail.Reason = ClassCredentials, ReasonRefused
+	case status == http.StatusNotImplemented, status >= 300 && status <= 399:
+		fail.Class, fail.Reason = ClassInvalidResponse, ReasonUnexpected
 	default:
 		fail.Reason = ReasonUnreadable
 	}

@@ -30,12 +30,6 @@ func backoff(attempts int) time.Duration {
 	return rand.N(firstBackoff << (attempts - 1)) //nolint:gosec // spreads load, keeps no secret
 }
 
-// replayDelay returns how long to wait before replaying a failure, which is
-// never less than what the far side asked for.
-func replayDelay(fail *APIError, attempts int) time.Duration {
-	return max(backoff(attempts), fail.RetryAfter)
-}
-
 // timeFor reports whether ctx leaves time for an attempt after a delay.
 func timeFor(ctx context.Context, delay time.Duration) bool {
 	if ctx.Err() != nil {

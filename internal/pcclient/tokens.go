@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -14,8 +15,12 @@ const (
 	earlyRefresh = 5 * time.Minute
 	// tokenTimeout bounds one renewal, replays included. It belongs to no caller.
 	tokenTimeout = 10 * time.Second
+	// fruitlessBurst renewals may cure nothing at once, then one in each
+	// fruitlessEvery.
+	fruitlessBurst = 5
+	fruitlessEvery = 10 * time.Second
 	// tokenPause is how long the login host is left alone after it refused a
-	// request, after a renewal that cured nothing, and after an early renewal
+	// request, and after an early renewal
 	// that failed.
 	tokenPause = 30 * time.Second
 )
@@ -45,10 +50,12 @@ type tokens struct {
 	renewal *renewal    // under way, or nil; guarded by mu
 	refused *APIError   // the last refusal; answers until askAgain; guarded by mu
 	// askAgain is when the login host may be asked again after a refusal or
-	// an early renewal that failed; replaceAgain is when a 401 may lead to a
-	// renewal again. Guarded by mu.
-	askAgain     time.Time
-	replaceAgain time.Time
+	// an early renewal that failed. Guarded by mu.
+	askAgain time.Time
+	// fruitless bounds the renewals after a 401 that cure nothing: the login
+	// host punishes loops (AADSTS50196), but one customer's or one moment's
+	// 401 must not keep all others from a new token. Guarded by mu.
+	fruitless *rate.Limiter
 }
 
 // renewal is one token request. token and fail are written before done is
@@ -73,7 +80,7 @@ func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
 	}
 	if t.refused != nil && now.Before(t.askAgain) {
 		fail := *t.refused
-		if fail.Class == ClassThrottled {
+		if fail.RetryAfter > 0 {
 			fail.RetryAfter = t.askAgain.Sub(now)
 		}
 		t.mu.Unlock()
@@ -97,15 +104,15 @@ func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
 }
 
 // replace forgets a token that Partner Center refused, and reports whether
-// another may cure that: not while the last one that was fetched for this
-// reason is known to have cured nothing.
+// another may cure that: not after several that were fetched for this reason in
+// a short while have cured nothing.
 func (t *tokens) replace(refused accessToken) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.current.value != refused.value {
 		return true
 	}
-	if t.now().Before(t.replaceAgain) {
+	if t.fruitless.TokensAt(t.now()) < 1 {
 		return false
 	}
 	t.current = accessToken{}
@@ -116,7 +123,7 @@ func (t *tokens) replace(refused accessToken) bool {
 func (t *tokens) renewalWasFruitless() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.replaceAgain = t.now().Add(tokenPause)
+	t.fruitless.AllowN(t.now(), 1)
 }
 
 // renew starts a renewal, which keeps ctx's values and not its end. t.mu is held.
@@ -160,7 +167,7 @@ func (t *tokens) settle(r *renewal) {
 		return
 	}
 	switch {
-	case r.fail.Class == ClassThrottled:
+	case r.fail.RetryAfter > 0:
 		t.refused, t.askAgain = r.fail, t.now().Add(r.fail.RetryAfter)
 	case r.fail.Class == ClassCredentials:
 		t.refused, t.askAgain = r.fail, t.now().Add(tokenPause)

@@ -233,13 +233,15 @@ func TestRenewalThatCuresNothing(t *testing.T) {
 		}
 		r.counts(login, api)
 	}
-	again(2, 2, 2)
-	again(1, 2, 3)
-	r.clock.advance(30*time.Second - 1)
-	again(1, 2, 4)
+	for i := range 5 { // one customer's 401s leave some for the others
+		again(2, i+2, 2*i+2)
+	}
+	again(1, 6, 11)
+	r.clock.advance(10*time.Second - 1)
+	again(1, 6, 12)
 	r.clock.advance(1)
-	again(2, 3, 6)
-	again(1, 3, 7)
+	again(2, 7, 14)
+	again(1, 7, 15)
 }
 
 // A token that ends in time may be renewed although a 401 may not.

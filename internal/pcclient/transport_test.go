@@ -143,10 +143,3 @@ func TestBackoffIsJitteredAndBounded(t *testing.T) {
 		}
 	}
 }
-
-func TestReplayWaitsForWhatTheFarSideAsked(t *testing.T) {
-	t.Parallel()
-	if got := replayDelay(&APIError{RetryAfter: 7 * time.Second}, 1); got != 7*time.Second {
-		t.Errorf("got %v, want 7s", got)
-	}
-}
