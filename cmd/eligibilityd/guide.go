@@ -38,7 +38,7 @@ func printGuide(ctx context.Context, out io.Writer, g guide) error {
 Try:
   curl -s 'http://%[2]s/v1/customers/%[5]s/eligibility'
   curl -s 'http://%[2]s/v1/customers/%[6]s/eligibility?segment=EDUCATION'
-  curl -s 'http://%[2]s/v1/customers:batchCheckEligibility' -H 'Content-Type: application/json' -d '{"requests":[{"customerId":"%[5]s"},{"customerId":"%[6]s","segment":"EDUCATION"}]}'
+  curl -s 'http://%[2]s/v1/customers:batchCheckEligibility' -d '{"requests":[{"customerId":"%[5]s"},{"customerId":"%[6]s","segment":"EDUCATION"}]}'
   grpcurl -plaintext -d '{"customer_id":"%[5]s"}' %[1]s eligibility.v1.EligibilityService/CheckEligibility
   eligibilityd check --address %[1]s %[5]s %[6]s
 

@@ -24,14 +24,14 @@ import (
 // questions takes about a fifth of it.
 const maxBodyBytes = 1 << 20
 
-// isJSON reports whether a body with this Content-Type is taken: JSON, or
-// nothing said.
+// isJSON reports whether a body with this Content-Type is taken: JSON, nothing
+// said, or what curl -d says of any body.
 func isJSON(contentType string) bool {
 	if contentType == "" {
 		return true
 	}
 	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && media == "application/json"
+	return err == nil && (media == "application/json" || media == "application/x-www-form-urlencoded")
 }
 
 // prepareBatch reads the body in the gateway's place. What is wrong with the
