@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -261,7 +262,8 @@ func TestLoginWaitsForItsOwnAnswer(t *testing.T) {
 func TestLoginTakesOneAnswer(t *testing.T) {
 	t.Parallel()
 	sim, _ := simulator(t)
-	asked, release := make(chan struct{}), make(chan struct{})
+	asked, release := make(chan struct{}, 8), make(chan struct{})
+	answerAll := sync.OnceFunc(func() { close(release) })
 	partnerCenter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/token") {
 			asked <- struct{}{}
@@ -270,6 +272,7 @@ func TestLoginTakesOneAnswer(t *testing.T) {
 		sim.Handler().ServeHTTP(w, r)
 	}))
 	defer partnerCenter.Close()
+	defer answerAll()
 	run := startLogin(t, partnerCenter.URL)
 	page, err := url.Parse(run.page)
 	if err != nil {
@@ -277,7 +280,7 @@ func TestLoginTakesOneAnswer(t *testing.T) {
 	}
 	answer := run.answer + "?code=made-up&state=" + page.Query().Get("state")
 	browser := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	first := make(chan int)
+	first := make(chan int, 1)
 	go func() {
 		status, _, _ := browse(t, browser, answer, nil)
 		first <- status
@@ -288,7 +291,7 @@ func TestLoginTakesOneAnswer(t *testing.T) {
 			t.Errorf("the same answer again: %d", status)
 		}
 	}
-	close(release)
+	answerAll()
 	if status := <-first; status != http.StatusBadRequest {
 		t.Errorf("a code that was made up: %d", status)
 	}
