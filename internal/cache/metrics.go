@@ -19,7 +19,7 @@ type metrics struct {
 func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error) {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_cache_lookups_total",
-		Help: "Look-ups of evidence by tier and result; untrusted means that the local tier asked Redis again.",
+		Help: "Look-ups of evidence by tier and result, whatever the evidence's age; untrusted means that the local tier asked Redis again.",
 	}, []string{"tier", "result"})
 	m := &metrics{
 		localHit:       lookups.WithLabelValues("local", "hit"),

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -31,16 +30,14 @@ type RedisConfig struct {
 	ReadTimeout time.Duration
 	// WriteTimeout bounds a write as a whole; 0 means 100 ms.
 	WriteTimeout time.Duration
-	// PoolSize bounds the connections to one server; 0 means 32.
+	// PoolSize bounds the connections to one server; 0 means 20.
 	PoolSize int
-	// TLS, where set, is used for every connection.
-	TLS *tls.Config
 }
 
 // sharedTier is the tier in Redis.
 type sharedTier struct {
 	client       redis.UniversalClient
-	storeNewer   *redis.Script
+	keepNewer    *redis.Script
 	keys         redisKeys
 	readTimeout  time.Duration
 	writeTimeout time.Duration
@@ -49,12 +46,12 @@ type sharedTier struct {
 	faults       *faultLog
 }
 
-// storeNewer is a script that writes a value unless the one there was fetched at the same time
-// or later. It compares the big-endian time in the headers as two numbers, as
-// Lua's own numbers cannot hold one of 64 bits.
+// keepNewerScript writes a value unless the one there was fetched at the same
+// time or later. It compares the big-endian time in the headers as two numbers,
+// as Lua's own numbers cannot hold one of 64 bits.
 //
 // KEYS[1] key, ARGV[1] value, ARGV[2] milliseconds to live.
-const storeNewer = `
+const keepNewerScript = `
 local old = redis.call('GET', KEYS[1])
 local new = ARGV[1]
 if old and #old > 13 and old:byte(1) == new:byte(1) then
@@ -79,14 +76,14 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 		cfg.WriteTimeout = 100 * time.Millisecond
 	}
 	if cfg.PoolSize == 0 {
-		cfg.PoolSize = 32
+		cfg.PoolSize = 20
 	}
 	if cfg.ReadTimeout < 0 || cfg.WriteTimeout < 0 || cfg.PoolSize < 0 || cfg.DB < 0 {
 		return nil, errors.New("cache: redis timeouts, pool size and database must not be negative")
 	}
 	return &sharedTier{
 		client:       redis.NewUniversalClient(universalOptions(cfg)),
-		storeNewer:   redis.NewScript(storeNewer),
+		keepNewer:    redis.NewScript(keepNewerScript),
 		keys:         newRedisKeys(cfg.KeyPrefix, cfg.Namespace),
 		readTimeout:  cfg.ReadTimeout,
 		writeTimeout: cfg.WriteTimeout,
@@ -104,23 +101,24 @@ func universalOptions(cfg RedisConfig) *redis.UniversalOptions {
 	for i, address := range cfg.Addresses {
 		addresses[i] = trimUnix(address)
 	}
+	// Contexts bound each call; the client's own bounds must not be narrower.
+	longest := max(cfg.ReadTimeout, cfg.WriteTimeout)
 	return &redis.UniversalOptions{
 		Addrs:                 addresses,
 		ClientName:            "eligibilityd",
 		Username:              cfg.Username,
 		Password:              cfg.Password,
 		DB:                    cfg.DB,
-		TLSConfig:             cfg.TLS,
 		MaxRetries:            -1,
 		DialTimeout:           time.Second,
 		DialerRetries:         1,
 		DialerRetryTimeout:    time.Millisecond,
-		ReadTimeout:           cfg.WriteTimeout, // a write waits for its answer too; reads end with their context
-		WriteTimeout:          cfg.WriteTimeout,
+		ReadTimeout:           longest,
+		WriteTimeout:          longest,
 		ContextTimeoutEnabled: true,
 		PoolSize:              cfg.PoolSize,
-		PoolTimeout:           cfg.ReadTimeout,
-		MinIdleConns:          1,
+		PoolTimeout:           longest,
+		MinIdleConns:          0, // one would be connected at once, in New
 		ConnMaxIdleTime:       5 * time.Minute,
 		ConnMaxLifetime:       time.Hour,
 		MaxRedirects:          3,
@@ -174,7 +172,7 @@ func (r *sharedTier) share(ctx context.Context, key eligibility.Key, evidence *e
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.writeTimeout)
 	defer cancel()
-	if err := r.storeNewer.Run(ctx, r.client, []string{r.keys.of(key)}, encode(key, evidence), left).Err(); err != nil {
+	if err := r.keepNewer.Run(ctx, r.client, []string{r.keys.of(key)}, encode(key, evidence), left).Err(); err != nil {
 		r.fault(ctx, "share", err)
 	}
 }
