@@ -1,7 +1,6 @@
 package cache_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -323,42 +322,4 @@ func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 			t.Errorf("New(%+v) succeeded", cfg)
 		}
 	}
-}
-
-func FuzzRedisValue(f *testing.F) {
-	redis := cachetest.StartRedis(f)
-	client := redis.Client()
-	f.Cleanup(func() { _ = client.Close() })
-	ctx := context.Background()
-	store, err := cache.New(sharing(redis, "p"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { _ = store.Close() })
-	var name string
-	for _, evidence := range cachetest.Samples(time.Now()) {
-		if evidence.Facet == eligibility.FacetAccount {
-			client.FlushDB(ctx)
-			store.Share(ctx, key, evidence, time.Now().Add(time.Hour))
-			name = client.Keys(ctx, "*").Val()[0]
-			f.Add([]byte(client.Get(ctx, name).Val()))
-		}
-	}
-	f.Fuzz(func(t *testing.T, value []byte) {
-		client.Set(ctx, name, value, 0)
-		reader, err := cache.New(sharing(redis, "p"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = reader.Close() }()
-		found := load(reader)
-		if found.Evidence == nil {
-			return
-		}
-		client.Del(ctx, name)
-		reader.Share(ctx, key, found.Evidence, time.Now().Add(time.Hour))
-		if again := client.Get(ctx, name).Val(); !bytes.Equal([]byte(again), value) {
-			t.Errorf("read %q, which is written as %q", value, again)
-		}
-	})
 }

@@ -1,10 +1,12 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -70,7 +72,9 @@ func encodeQualification(q *eligibility.Qualification) []byte {
 	b = appendString(b, fieldVettingStatus, q.VettingStatusText)
 	b = appendString(b, fieldVettingReason, q.VettingReason)
 	if !q.VettingCreatedTime.IsZero() {
-		b = appendVarint(b, fieldCreatedSeconds, protowire.EncodeZigZag(q.VettingCreatedTime.Unix()))
+		// Written even where 0, which is a time as well.
+		b = protowire.AppendTag(b, fieldCreatedSeconds, protowire.VarintType)
+		b = protowire.AppendVarint(b, protowire.EncodeZigZag(q.VettingCreatedTime.Unix()))
 		b = appendVarint(b, fieldCreatedNanos, uint64(q.VettingCreatedTime.Nanosecond())) //nolint:gosec // never negative
 	}
 	return b
@@ -132,7 +136,15 @@ func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	return evidence, readWords(evidence, noStatus)
+	if err := readWords(evidence, noStatus); err != nil {
+		return nil, err
+	}
+	// Protobuf has many spellings for one message; encode has one. Version and
+	// checksum were looked at first only to spare the reading.
+	if !bytes.Equal(encode(key, evidence), value) {
+		return nil, fmt.Errorf("%w: spelling", errValue)
+	}
+	return evidence, nil
 }
 
 // readWords sets what the stored words mean, and refuses values that mean nothing.
@@ -173,7 +185,7 @@ func decodeQualification(b []byte) (eligibility.Qualification, error) {
 		case fieldCreatedSeconds:
 			seconds, dated = protowire.DecodeZigZag(number), true
 		case fieldCreatedNanos:
-			nanos, dated = int64(min(number, 999_999_999)), true
+			nanos = int64(min(number, math.MaxInt64))
 		default:
 			return errValue
 		}

@@ -1,0 +1,156 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+var (
+	accountKey        = eligibility.Key{CustomerID: eligibility.CustomerID{1}}
+	qualificationsKey = eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: eligibility.FacetQualifications}
+	fetched           = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+)
+
+// fields is a value body of the given fields, ready to be sealed.
+func fields(fields ...[]byte) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{valueVersion}, uint64(fetched.UnixNano()))
+	return append(b, bytes.Join(fields, nil)...)
+}
+
+func varint(field protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(nil, field, protowire.VarintType), v)
+}
+
+func text(field protowire.Number, s string) []byte { return appendString(nil, field, s) }
+
+func qualification(fields ...[]byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, fieldQualification, protowire.BytesType), bytes.Join(fields, nil))
+}
+
+// seal ends a body with the right checksum.
+func seal(key eligibility.Key, body []byte) []byte {
+	return binary.BigEndian.AppendUint32(bytes.Clone(body), checksum(key, body))
+}
+
+func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
+	t.Parallel()
+	samples := append(cachetest.Samples(fetched), &eligibility.Evidence{
+		Facet: eligibility.FacetQualifications, FetchTime: fetched,
+		Qualifications: []eligibility.Qualification{{TypeText: "of 1970", VettingCreatedTime: time.Unix(0, 0).UTC()}},
+	})
+	for i, want := range samples {
+		key := eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: want.Facet}
+		got, err := decode(key, encode(key, want))
+		if diff := cmp.Diff(want, got, cachetest.Compare()); diff != "" || err != nil {
+			t.Errorf("sample %d: %v (-want +got):\n%s", i, err, diff)
+		}
+	}
+}
+
+func TestDecodeRefusesWhatEncodeWouldNotWrite(t *testing.T) {
+	t.Parallel()
+	allowed := text(fieldStatusText, "Allowed")
+	education := text(fieldType, "Education")
+	otherVersion := fields(allowed)
+	otherVersion[0]++
+	for name, row := range map[string]struct {
+		key  eligibility.Key
+		body []byte
+	}{
+		"nothing":                                {accountKey, nil},
+		"half a header":                          {accountKey, []byte{valueVersion, 0, 0}},
+		"another version":                        {accountKey, otherVersion},
+		"too large":                              {accountKey, fields(text(fieldStatusText, string(make([]byte, maxValueBytes))))},
+		"no status and no word for one":          {accountKey, fields()},
+		"a status and none":                      {accountKey, fields(varint(fieldNoStatus, 1), allowed)},
+		"an absence that nobody knows":           {accountKey, fields(varint(fieldAbsence, 3))},
+		"an absence beyond a byte":               {accountKey, fields(varint(fieldAbsence, 257))},
+		"an absence with a status":               {accountKey, fields(varint(fieldAbsence, 1), allowed)},
+		"an absence with no status":              {accountKey, fields(varint(fieldAbsence, 1), varint(fieldNoStatus, 1))},
+		"an absence with a qualification":        {qualificationsKey, fields(varint(fieldAbsence, 1), qualification(education))},
+		"an account with a qualification":        {accountKey, fields(allowed, qualification(education))},
+		"qualifications with a status":           {qualificationsKey, fields(allowed)},
+		"qualifications with no status":          {qualificationsKey, fields(varint(fieldNoStatus, 1))},
+		"an unknown field":                       {accountKey, fields(allowed, varint(99, 1))},
+		"an unknown field in a qualification":    {qualificationsKey, fields(qualification(education, varint(99, 1)))},
+		"a field of another kind":                {accountKey, fields(allowed, protowire.AppendFixed32(protowire.AppendTag(nil, fieldCorrelationID, protowire.Fixed32Type), 1))},
+		"half a tag":                             {accountKey, fields(allowed, []byte{0x80})},
+		"half a field":                           {accountKey, fields(allowed, []byte{0x22, 5, 'x'})},
+		"a number where words belong":            {accountKey, fields(allowed, varint(fieldCorrelationID, 1))},
+		"words where a number belongs":           {accountKey, fields(text(fieldAbsence, "x"), allowed)},
+		"a field twice":                          {accountKey, fields(text(fieldStatusText, "NotAllowed"), allowed)},
+		"a zero":                                 {accountKey, fields(varint(fieldAbsence, 0), allowed)},
+		"no status by another number":            {accountKey, fields(varint(fieldNoStatus, 1), varint(fieldNoStatus, 2))},
+		"empty words":                            {accountKey, fields(allowed, []byte{0x22, 0})},
+		"fields out of order":                    {accountKey, fields(text(fieldCorrelationID, "c"), allowed)},
+		"a long varint":                          {accountKey, fields([]byte{0x08, 0x81, 0x00})},
+		"more nanoseconds than a second":         {qualificationsKey, fields(qualification(varint(fieldCreatedSeconds, 2), varint(fieldCreatedNanos, 1e9)))},
+		"more nanoseconds than a number":         {qualificationsKey, fields(qualification(varint(fieldCreatedSeconds, 2), varint(fieldCreatedNanos, 1<<63)))},
+		"nanoseconds of no second":               {qualificationsKey, fields(qualification(varint(fieldCreatedNanos, 1)))},
+		"a field of a qualification, twice":      {qualificationsKey, fields(qualification(education, education))},
+		"qualifications before the correlation":  {qualificationsKey, fields(qualification(education), text(fieldCorrelationID, "c"))},
+		"a qualification that cannot be read":    {qualificationsKey, fields(qualification([]byte{0x80}))},
+		"a qualification with a time as a word":  {qualificationsKey, fields(qualification(text(fieldCreatedSeconds, "x")))},
+		"a qualification with a zero nanosecond": {qualificationsKey, fields(qualification(varint(fieldCreatedSeconds, 2), varint(fieldCreatedNanos, 0)))},
+	} {
+		if evidence, err := decode(row.key, seal(row.key, row.body)); err == nil || evidence != nil {
+			t.Errorf("%s: read as %+v, error %v", name, evidence, err)
+		}
+	}
+}
+
+// A value is bound to its customer and its facet: an absence would be read
+// under either.
+func TestDecodeRefusesTheValueOfAnotherKey(t *testing.T) {
+	t.Parallel()
+	value := seal(accountKey, fields(varint(fieldAbsence, 1)))
+	if _, err := decode(accountKey, value); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []eligibility.Key{qualificationsKey, {CustomerID: eligibility.CustomerID{2}}} {
+		if evidence, err := decode(key, value); err == nil {
+			t.Errorf("%v: read as %+v", key, evidence)
+		}
+	}
+}
+
+// FuzzRedisValue decodes bodies under a right checksum, then as they are.
+func FuzzRedisValue(f *testing.F) {
+	for _, evidence := range cachetest.Samples(fetched) {
+		key := eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: evidence.Facet}
+		value := encode(key, evidence)
+		f.Add(value[:len(value)-checksumBytes])
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, key := range []eligibility.Key{accountKey, qualificationsKey} {
+			for _, value := range [][]byte{seal(key, body), body} {
+				evidence, err := decode(key, value)
+				if err != nil {
+					if evidence != nil {
+						t.Errorf("%+v beside %v", evidence, err)
+					}
+					continue
+				}
+				if again := encode(key, evidence); !bytes.Equal(again, value) {
+					t.Errorf("read %q, which is written as %q", value, again)
+				}
+				account := key.Facet == eligibility.FacetAccount && evidence.Absence == eligibility.AbsenceNone
+				if account != (evidence.Status != eligibility.AccountStatusUnspecified) {
+					t.Errorf("%q says nothing, or too much: %+v", value, evidence)
+				}
+				if evidence.Status == eligibility.AccountStatusAllowed && eligibility.ParseAccountStatus(evidence.StatusText) != evidence.Status {
+					t.Errorf("%q allows by the word %q", value, evidence.StatusText)
+				}
+			}
+		}
+	})
+}
