@@ -90,47 +90,63 @@ func (s *Store) Close() error {
 	return s.redis.close()
 }
 
+// clockTolerance is how far ahead of this machine's clock another's may be: as
+// far as the service believes it.
+const clockTolerance = time.Second
+
+// fromFuture says that no clock near now's has stamped evidence. It counts as
+// absent in both tiers, or it would keep out all that is fetched until then.
+func fromFuture(evidence *eligibility.Evidence, now time.Time) bool {
+	return evidence.FetchTime.After(now.Add(clockTolerance))
+}
+
 // Peek implements eligibility.Store.
 func (s *Store) Peek(key eligibility.Key) eligibility.Found {
-	entry, held := s.local.get(key)
-	if !held {
+	found := s.held(key)
+	switch {
+	case found.Evidence == nil:
 		s.metrics.localMiss.Inc()
+	case found.Untrusted:
+		s.metrics.localUntrusted.Inc()
+	default:
+		s.metrics.localHit.Inc()
+	}
+	return found
+}
+
+// held is what the local tier says about key.
+func (s *Store) held(key eligibility.Key) eligibility.Found {
+	entry, held := s.local.get(key)
+	now := s.now()
+	if !held || fromFuture(entry.evidence, now) {
 		return eligibility.Found{}
 	}
-	found := eligibility.Found{Evidence: entry.evidence, Tier: eligibility.TierLocal}
-	if s.redis != nil && s.now().Sub(entry.confirmed) >= s.maxAge {
-		found.Untrusted = true
-		s.metrics.localUntrusted.Inc()
-		return found
+	// A clock that was set back would stretch the trust.
+	unconfirmed := now.Sub(entry.confirmed)
+	return eligibility.Found{
+		Evidence:  entry.evidence,
+		Tier:      eligibility.TierLocal,
+		Untrusted: s.redis != nil && (unconfirmed >= s.maxAge || unconfirmed < -clockTolerance),
 	}
-	s.metrics.localHit.Inc()
-	return found
 }
 
 // Load implements eligibility.Store. It waits for Redis no longer than the
 // read timeout.
 func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
 	founds := make([]eligibility.Found, len(keys))
+	shared := make([]*eligibility.Evidence, len(keys))
+	if s.redis != nil {
+		shared = s.redis.load(ctx, keys)
+	}
 	for i, key := range keys {
-		if entry, held := s.local.get(key); held {
-			founds[i] = eligibility.Found{
-				Evidence:  entry.evidence,
-				Tier:      eligibility.TierLocal,
-				Untrusted: s.redis != nil && s.now().Sub(entry.confirmed) >= s.maxAge,
+		if shared[i] != nil {
+			kept := s.local.keep(key, shared[i], s.now())
+			if kept.FetchTime.Equal(shared[i].FetchTime) {
+				founds[i] = eligibility.Found{Evidence: kept, Tier: eligibility.TierRedis}
+				continue
 			}
 		}
-	}
-	if s.redis == nil {
-		return founds
-	}
-	for i, evidence := range s.redis.load(ctx, keys) {
-		if evidence == nil {
-			continue
-		}
-		s.local.keep(keys[i], evidence, s.now())
-		if held := founds[i].Evidence; held == nil || !evidence.FetchTime.Before(held.FetchTime) {
-			founds[i] = eligibility.Found{Evidence: evidence, Tier: eligibility.TierRedis}
-		}
+		founds[i] = s.held(key)
 	}
 	return founds
 }

@@ -155,7 +155,7 @@ func TestUnreadableValuesAreAbsentAndDeleted(t *testing.T) {
 	defer func() { _ = client.Close() }()
 	ctx := context.Background()
 	writer := newStore(t, sharing(redis, "p"))
-	writer.Share(ctx, key, allowed(time.Now().Add(time.Hour)), time.Now().Add(2*time.Hour))
+	writer.Share(ctx, key, allowed(time.Now()), time.Now().Add(2*time.Hour))
 	name := client.Keys(ctx, "*").Val()[0]
 	good := client.Get(ctx, name).Val()
 	flipped := []byte(good)
@@ -186,6 +186,9 @@ func TestUnreadableValuesAreAbsentAndDeleted(t *testing.T) {
 	client.HSet(ctx, name, "a", "b")
 	if found := load(newStore(t, sharing(redis, "p"))); found.Evidence != nil {
 		t.Errorf("a hash was read as %+v", found.Evidence)
+	}
+	if client.Exists(ctx, name).Val() != 0 {
+		t.Error("a hash was left in Redis")
 	}
 }
 

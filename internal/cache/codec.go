@@ -52,7 +52,7 @@ var errValue = errors.New("unreadable value")
 func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
 	b := make([]byte, 0, 128)
 	b = append(b, valueVersion)
-	b = binary.BigEndian.AppendUint64(b, uint64(evidence.FetchTime.UnixNano()))
+	b = appendTime(b, evidence.FetchTime)
 	b = appendVarint(b, fieldAbsence, uint64(evidence.Absence))
 	if evidence.Status == eligibility.AccountStatusNone {
 		b = appendVarint(b, fieldNoStatus, 1)
@@ -78,6 +78,11 @@ func encodeQualification(q *eligibility.Qualification) []byte {
 		b = appendVarint(b, fieldCreatedNanos, uint64(q.VettingCreatedTime.Nanosecond())) //nolint:gosec // never negative
 	}
 	return b
+}
+
+// appendTime appends a time as it stands in a header.
+func appendTime(b []byte, t time.Time) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
 }
 
 func appendString(b []byte, field protowire.Number, s string) []byte {

@@ -39,18 +39,24 @@ func newLocal(maxEntries int) (*local, error) {
 
 func (l *local) get(key eligibility.Key) (entry, bool) { return l.entries.GetIfPresent(key) }
 
-// keep holds evidence unless something newer is held.
-func (l *local) keep(key eligibility.Key, evidence *eligibility.Evidence, confirmed time.Time) {
-	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
-		if held && old.evidence.FetchTime.After(evidence.FetchTime) {
+// keep holds evidence unless something newer is held, and returns what is held
+// then. Evidence from the future is neither held nor in the way.
+func (l *local) keep(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) *eligibility.Evidence {
+	if fromFuture(evidence, now) {
+		return evidence
+	}
+	kept, _ := l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
+		switch {
+		case !held || fromFuture(old.evidence, now) || old.evidence.FetchTime.Before(evidence.FetchTime):
+			return entry{evidence: evidence, confirmed: now}, otter.WriteOp
+		case old.evidence.FetchTime.Equal(evidence.FetchTime):
+			// The same fetch: keep the pointer that callers share.
+			return entry{evidence: old.evidence, confirmed: now}, otter.WriteOp
+		default:
 			return old, otter.CancelOp
 		}
-		if held && old.evidence.FetchTime.Equal(evidence.FetchTime) {
-			// The same fetch: keep the pointer that callers share.
-			return entry{evidence: old.evidence, confirmed: confirmed}, otter.WriteOp
-		}
-		return entry{evidence: evidence, confirmed: confirmed}, otter.WriteOp
 	})
+	return kept.evidence
 }
 
 // evictionsOnly leaves hits and misses, which Store counts itself, uncounted.
