@@ -1,6 +1,7 @@
 package pcclient
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -43,8 +44,13 @@ type Config struct {
 	TenantID string
 	// ClientID is the application's ID. Required.
 	ClientID string
-	// ClientSecret is the application's secret. Required.
+	// ClientSecret is the application's secret. Either it or ClientCertificate
+	// is required, and not both.
 	ClientSecret string
+	// ClientCertificate signs an assertion for each token request in place of
+	// a secret. Its first certificate is the one that the application knows,
+	// and its key RSA.
+	ClientCertificate *tls.Certificate
 	// Audience is whom tokens are for, such as
 	// "https://api.partnercenter.microsoft.com". Required. It depends on the
 	// cloud, not on BaseURL.
@@ -97,8 +103,8 @@ func (c Config) Validate() error {
 	if c.ClientID == "" {
 		fault("client ID: is missing")
 	}
-	if c.ClientSecret == "" {
-		fault("client secret: is missing")
+	if err := c.checkCredential(); err != nil {
+		fault("%w", err)
 	}
 	if err := checkAudience(c.Audience); err != nil {
 		fault("audience: %w", err)
@@ -119,6 +125,26 @@ func (c Config) Validate() error {
 		fault("budget per minute: must not be negative")
 	}
 	return errors.Join(faults...)
+}
+
+// checkCredential wants one credential, and a certificate that is valid now.
+func (c Config) checkCredential() error {
+	switch {
+	case c.ClientCertificate == nil && c.ClientSecret == "":
+		return errors.New("client secret: is missing, and so is a client certificate")
+	case c.ClientCertificate == nil:
+		return nil
+	case c.ClientSecret != "":
+		return errors.New("client certificate: conflicts with the client secret")
+	}
+	now := c.Now
+	if now == nil {
+		now = time.Now
+	}
+	if err := checkCertificate(c.ClientCertificate, now()); err != nil {
+		return fmt.Errorf("client certificate: %w", err)
+	}
+	return nil
 }
 
 // checkRoot accepts an absolute https URL without credentials, query and

@@ -119,7 +119,7 @@ func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err
 	form.Set("code", code)
 	form.Set("redirect_uri", c.redirectURL)
 	form.Set("code_verifier", c.verifier)
-	granted, fail := c.login.attempt(ctx, form.Encode())
+	granted, fail := c.login.attempt(ctx, form)
 	if own, ok := c.login.transport.(*http.Transport); ok {
 		own.CloseIdleConnections()
 	}

@@ -18,6 +18,7 @@ import (
 type login struct {
 	endpoint     string
 	form         url.Values    // what every request says, the secret included
+	signer       *signer       // nil where the form has a secret
 	refreshToken *refreshToken // nil for FlowAppOnly
 	readOnly     bool          // a rotated refresh token is dropped
 	transport    http.RoundTripper
@@ -29,12 +30,18 @@ type login struct {
 func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics) *login {
 	l := &login{
 		endpoint:  cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + "/oauth2/v2.0/token",
-		form:      url.Values{"client_id": {cfg.ClientID}, "client_secret": {cfg.ClientSecret}},
+		form:      url.Values{"client_id": {cfg.ClientID}},
 		transport: transport,
 		timeout:   cfg.AttemptTimeout,
 		now:       cfg.Now,
 		log:       cfg.Logger,
 		readOnly:  cfg.ReadOnly,
+	}
+	if cfg.ClientCertificate != nil {
+		l.form.Set("client_assertion_type", assertionType)
+		l.signer = newSigner(cfg.ClientCertificate, cfg.ClientID, l.endpoint, cfg.Now)
+	} else {
+		l.form.Set("client_secret", cfg.ClientSecret)
 	}
 	if cfg.Flow == FlowAppOnly {
 		l.form.Set("grant_type", "client_credentials")
@@ -59,9 +66,8 @@ func (l *login) token(ctx context.Context) (accessToken, *APIError) {
 		form = maps.Clone(l.form)
 		form.Set("refresh_token", token)
 	}
-	body := form.Encode()
 	for attempts := 1; ; attempts++ {
-		granted, fail := l.attempt(ctx, body)
+		granted, fail := l.attempt(ctx, form)
 		if fail == nil {
 			if l.refreshToken != nil && !l.readOnly {
 				l.refreshToken.store(cmp.Or(granted.refresh, form.Get("refresh_token")))
@@ -82,17 +88,14 @@ type grant struct {
 	idToken string // empty unless asked for; not verified
 }
 
-func (l *login) attempt(ctx context.Context, form string) (grant, *APIError) {
+// attempt makes one request of that form, which it leaves as it is, with an
+// assertion of its own where a certificate stands in for the secret.
+func (l *login) attempt(ctx context.Context, form url.Values) (grant, *APIError) {
 	attemptCtx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(attemptCtx, http.MethodPost, l.endpoint, strings.NewReader(form))
+	req, err := l.request(attemptCtx, form)
 	if err != nil { // Validate leaves nothing to fail
 		return grant{}, &APIError{Op: OpToken, Class: ClassCredentials, Reason: ReasonRefused}
-	}
-	req.Header = http.Header{
-		"Content-Type": {"application/x-www-form-urlencoded"},
-		"Accept":       {"application/json"},
-		"User-Agent":   {userAgent},
 	}
 	// A token's life is counted from before it was asked for.
 	asked := l.now()
@@ -101,6 +104,27 @@ func (l *login) attempt(ctx context.Context, form string) (grant, *APIError) {
 		return grant{}, transportFailure(ctx, OpToken, err)
 	}
 	return readLogin(got, asked, l.now())
+}
+
+func (l *login) request(ctx context.Context, form url.Values) (*http.Request, error) {
+	if l.signer != nil {
+		assertion, err := l.signer.assertion()
+		if err != nil {
+			return nil, err
+		}
+		form = maps.Clone(form)
+		form.Set("client_assertion", assertion)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = http.Header{
+		"Content-Type": {"application/x-www-form-urlencoded"},
+		"Accept":       {"application/json"},
+		"User-Agent":   {userAgent},
+	}
+	return req, nil
 }
 
 // readLogin says what an answer of the login host means. It goes by the
