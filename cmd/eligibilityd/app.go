@@ -70,18 +70,19 @@ func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.
 		flow = pcclient.FlowAppOnly
 	}
 	return pcclient.Config{
-		BaseURL:          cfg.PartnerCenter.BaseURL,
-		Authority:        cfg.PartnerCenter.Authority,
-		TenantID:         cfg.PartnerCenter.TenantID,
-		ClientID:         cfg.PartnerCenter.ClientID,
-		ClientSecret:     cfg.PartnerCenter.ClientSecret.Reveal(),
-		Audience:         cfg.PartnerCenter.Audience,
-		Flow:             flow,
-		RefreshTokenFile: cfg.PartnerCenter.RefreshTokenFile,
-		AttemptTimeout:   cfg.PartnerCenter.AttemptTimeout,
-		BudgetPerMinute:  cfg.PartnerCenter.BudgetPerMinute,
-		Logger:           logger.Named("pcclient"),
-		Registerer:       registerer,
+		BaseURL:           cfg.PartnerCenter.BaseURL,
+		Authority:         cfg.PartnerCenter.Authority,
+		TenantID:          cfg.PartnerCenter.TenantID,
+		ClientID:          cfg.PartnerCenter.ClientID,
+		ClientSecret:      cfg.PartnerCenter.ClientSecret.Reveal(),
+		ClientCertificate: cfg.PartnerCenter.KeyPair(),
+		Audience:          cfg.PartnerCenter.Audience,
+		Flow:              flow,
+		RefreshTokenFile:  cfg.PartnerCenter.RefreshTokenFile,
+		AttemptTimeout:    cfg.PartnerCenter.AttemptTimeout,
+		BudgetPerMinute:   cfg.PartnerCenter.BudgetPerMinute,
+		Logger:            logger.Named("pcclient"),
+		Registerer:        registerer,
 	}
 }
 
@@ -107,9 +108,15 @@ func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.R
 
 // namespace tells the evidence of one partner at one Partner Center from all
 // others': what a simulator or another cloud said must never answer for it.
+// Clouds may share a Partner Center, and a tenant of each may claim one domain
+// name; '#' stands in no URL that config.Load takes.
 func namespace(cfg config.PartnerCenter) string {
 	base := strings.TrimSuffix(strings.ToLower(cfg.BaseURL), "/")
-	return strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
+	name := strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
+	if cfg.Cloud != config.CloudGlobal {
+		name += "#" + string(cfg.Cloud)
+	}
+	return name
 }
 
 func serviceConfig(cfg *config.Config, logger *zap.Logger) eligibility.Config {

@@ -124,6 +124,7 @@ func connect(cfg *config.PartnerCenter, simulator, refreshTokenFile string) erro
 	cfg.TenantID = pcsim.DefaultTenantID
 	cfg.ClientID = pcsim.DefaultClientID
 	cfg.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
+	cfg.ClientCertificate = config.Secret{}
 	cfg.RefreshTokenFile = refreshTokenFile
 	cfg.BudgetPerMinute = devBudget
 	return nil

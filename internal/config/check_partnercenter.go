@@ -27,9 +27,7 @@ func (l *loader) checkPartnerCenter() {
 	if pc.ClientID != "" && !guid.MatchString(pc.ClientID) {
 		l.object("partner_center.client_id", "is not a GUID")
 	}
-	if pc.ClientCertificateFile != "" {
-		l.object("partner_center.client_certificate_file", "is not supported yet; use client_secret or client_secret_file")
-	}
+	l.checkCertificate(pc)
 	l.checkHosts(pc)
 	l.checkAudience(pc)
 }
@@ -65,7 +63,7 @@ func (l *loader) checkAudience(pc *PartnerCenter) {
 	case problem != "":
 		l.object(key, "%s", problem)
 	case slices.Contains(retiredAudiences, strings.ToLower(audience.Hostname())):
-		l.object(key, "is retired, and Partner Center refuses tokens for it; use %s", Default().PartnerCenter.Audience)
+		l.object(key, "is retired, and Partner Center refuses tokens for it; use %s", pc.Cloud.hosts().audience)
 	case strings.HasSuffix(audience.Path, "/.default"):
 		l.object(key, "must not end in /.default, which is added to it")
 	default:
@@ -88,7 +86,8 @@ func (l *loader) require(command Command) {
 		l.object("partner_center.client_id", "is required: the application (client) id of the app registration; "+doctor, file)
 	}
 	if pc.ClientSecret.IsZero() && pc.ClientSecretFile == "" && pc.ClientCertificateFile == "" {
-		l.object("partner_center.client_secret", "is required, or client_secret_file: the value of a secret of the app registration; "+doctor, file)
+		l.object("partner_center.client_secret", "is required, or client_secret_file, or client_certificate_file: "+
+			"the value of a secret of the app registration, or a certificate of it with its key; "+doctor, file)
 	}
 	if pc.Flow == FlowAppUser {
 		l.requireRefreshToken(command, pc.RefreshTokenFile, file)

@@ -149,6 +149,7 @@ func (LogFormat) words() []string { return []string{"json", "console"} }
 // Default returns the configuration of an empty file and an empty
 // environment. Each call returns a new one.
 func Default() *Config {
+	hosts := CloudGlobal.hosts()
 	return &Config{
 		Server: Server{
 			GRPC:            Listener{Address: "127.0.0.1:9090"},
@@ -159,10 +160,11 @@ func Default() *Config {
 			ShutdownTimeout: 10 * time.Second,
 		},
 		PartnerCenter: PartnerCenter{
-			BaseURL:         "https://api.partnercenter.microsoft.com",
-			Authority:       "https://login.microsoftonline.com",
+			Cloud:           CloudGlobal,
+			BaseURL:         hosts.baseURL,
+			Authority:       hosts.authority,
 			Flow:            FlowAppUser,
-			Audience:        "https://api.partnercenter.microsoft.com",
+			Audience:        hosts.audience,
 			AttemptTimeout:  3 * time.Second,
 			BudgetPerMinute: 400,
 		},

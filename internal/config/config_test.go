@@ -46,6 +46,9 @@ func leaves() []leaf {
 	walk = func(typ reflect.Type, prefix string, index []int) {
 		for i := range typ.NumField() {
 			f, at := typ.Field(i), append(append([]int{}, index...), i)
+			if f.Tag.Get("yaml") == "-" {
+				continue
+			}
 			key := prefix + f.Tag.Get("yaml")
 			if f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[config.Secret]() {
 				walk(f.Type, key+".", at)

@@ -3,6 +3,7 @@ package config_test
 import (
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ var others = map[string]string{
 	"server.grpc.address":          "127.0.0.2:1",
 	"server.http.address":          "[::1]:0",
 	"server.admin.address":         "localhost:65535",
+	"partner_center.cloud":         "us_government",
 	"partner_center.base_url":      "https://pc.example:8443/proxy",
 	"partner_center.authority":     "https://login.example",
 	"partner_center.tenant_id":     "contoso.onmicrosoft.com",
@@ -42,6 +44,9 @@ func other(t *testing.T, l leaf) string {
 	t.Helper()
 	if text, ok := others[l.key]; ok {
 		return text
+	}
+	if l.key == "partner_center.client_certificate_file" {
+		return write(t, "client.pem", goodPEM(t))
 	}
 	if strings.HasSuffix(l.key, "_file") {
 		return write(t, "secret", "from a file\n")
@@ -88,6 +93,14 @@ func changed(t *testing.T, l leaf, text string) *config.Config {
 		v.SetString(text)
 	}
 	switch l.key {
+	case "partner_center.cloud":
+		cfg.PartnerCenter.Authority = "https://login.microsoftonline.us"
+	case "partner_center.client_certificate_file":
+		content, err := os.ReadFile(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.PartnerCenter.ClientCertificate = config.NewSecret(strings.TrimSuffix(string(content), "\n"))
 	case "partner_center.client_secret_file":
 		cfg.PartnerCenter.ClientSecret = config.NewSecret("from a file")
 	case "cache.redis.password_file":
@@ -128,9 +141,6 @@ func inFile(values map[string]string) string {
 func TestEveryKeyArrives(t *testing.T) {
 	t.Parallel()
 	for _, l := range leaves() {
-		if l.key == "partner_center.client_certificate_file" {
-			continue // a fault until it is supported; see TestFaults
-		}
 		text := other(t, l)
 		want := changed(t, l, text)
 		values := map[string]string{l.key: text}
@@ -176,7 +186,7 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	}
 	for _, l := range leaves() {
 		switch l.in(config.Default()).Interface().(type) {
-		case time.Duration, int, bool, config.Flow, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
+		case time.Duration, int, bool, config.Cloud, config.Flow, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
 			_, err := config.Load("", []string{l.variable() + "="}, config.Dev)
 			if err == nil || !strings.HasPrefix(err.Error(), l.variable()+": "+l.key+`: ""`) {
 				t.Errorf("%s: empty was taken, error %v", l.key, err)
@@ -197,6 +207,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"server.default_timeout":                     "2s",
 		"server.drain":                               "5s",
 		"server.shutdown_timeout":                    "10s",
+		"partner_center.cloud":                       "global",
 		"partner_center.base_url":                    "https://api.partnercenter.microsoft.com",
 		"partner_center.authority":                   "https://login.microsoftonline.com",
 		"partner_center.tenant_id":                   "",

@@ -38,6 +38,7 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	readable := path == "" || l.readFile()
 	l.readEnviron(environ)
 	if readable {
+		l.applyCloud()
 		l.readSecrets()
 		l.check()
 		if command == Serve || command == Login {
@@ -88,7 +89,11 @@ func newLoader(path string) *loader {
 // is parent.
 func appendFields(all []field, parent string, v reflect.Value) []field {
 	for i := range v.NumField() {
-		f := field{key: join(parent, v.Type().Field(i).Tag.Get("yaml")), value: v.Field(i)}
+		name := v.Type().Field(i).Tag.Get("yaml")
+		if name == "-" {
+			continue
+		}
+		f := field{key: join(parent, name), value: v.Field(i)}
 		f.section = f.value.Kind() == reflect.Struct && f.value.Type() != reflect.TypeFor[Secret]()
 		all = append(all, f)
 		if f.section {

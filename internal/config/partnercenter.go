@@ -4,17 +4,22 @@ import "time"
 
 // PartnerCenter is the account with which Partner Center is asked.
 //
-// serve needs tenant_id, client_id, one credential (client_secret or
-// client_secret_file) and, for flow app_user, a refresh token in
-// refresh_token_file. dev needs none of them: it brings its own simulator.
+// serve needs tenant_id, client_id, one credential (client_secret,
+// client_secret_file or client_certificate_file) and, for flow app_user, a
+// refresh token in refresh_token_file. dev needs none of them: it brings its own simulator.
 type PartnerCenter struct {
+	// Cloud is where the partner's tenant lives: global, us_government or
+	// china (21Vianet). It decides the defaults of base_url, authority and
+	// audience. Optional; global.
+	Cloud Cloud `yaml:"cloud"`
 	// BaseURL is where the Partner Center REST API is, without /v1. An
 	// absolute https URL without user, query or fragment; http is accepted
-	// for loopback hosts only. Optional;
+	// for loopback hosts only. Optional; by cloud, for global
 	// https://api.partnercenter.microsoft.com.
 	BaseURL string `yaml:"base_url"`
 	// Authority is the login host, without the tenant; the same rules as for
-	// base_url. Optional; https://login.microsoftonline.com.
+	// base_url. Optional; by cloud, for global
+	// https://login.microsoftonline.com.
 	Authority string `yaml:"authority"`
 	// TenantID is the partner's own Microsoft Entra tenant, not a customer's:
 	// a GUID or a domain name of it. serve needs it; no default.
@@ -23,16 +28,22 @@ type PartnerCenter struct {
 	// GUID. serve needs it; no default.
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the value, not the id, of a secret of that
-	// registration. Conflicts with client_secret_file; one of the two is
-	// needed by serve. After Load it holds the secret in either case.
+	// registration. Conflicts with client_secret_file and
+	// client_certificate_file; one of the three is needed by serve. After
+	// Load it holds the secret, whichever way that was given.
 	ClientSecret Secret `yaml:"client_secret"`
 	// ClientSecretFile is a file that holds the secret and nothing else, but
 	// for one newline at its end; read once, at start. Conflicts with
-	// client_secret.
+	// client_secret and client_certificate_file.
 	ClientSecretFile string `yaml:"client_secret_file"`
-	// ClientCertificateFile is reserved for a PEM file with certificate and
-	// key. It is not supported yet and must be left out.
+	// ClientCertificateFile is a PEM file with a certificate of that
+	// registration, the first one in the file, and its RSA key of at least
+	// 2048 bits, PKCS #8 or PKCS #1, not encrypted; read once, at start, when
+	// it must be valid. Conflicts with client_secret and client_secret_file.
 	ClientCertificateFile string `yaml:"client_certificate_file"`
+	// ClientCertificate is no key. After Load it holds what the file of
+	// ClientCertificateFile does; see KeyPair.
+	ClientCertificate Secret `yaml:"-"`
 	// Flow is how tokens are obtained: app_user acts for a user of the
 	// partner by a refresh token and can ask both questions; app_only can
 	// read qualifications only, so no account can be decided with it.
@@ -47,8 +58,8 @@ type PartnerCenter struct {
 	// Audience is the resource that tokens are asked for: an absolute URI
 	// without "/.default". It goes by the cloud, not by base_url, and so
 	// stays as it is when base_url points at a simulator or a proxy. The
-	// retired https://graph.windows.net is refused. Optional;
-	// https://api.partnercenter.microsoft.com.
+	// retired https://graph.windows.net is refused. Optional; by cloud, for
+	// global https://api.partnercenter.microsoft.com.
 	Audience string `yaml:"audience"`
 	// AttemptTimeout is the limit of one HTTP request to either host; more
 	// than 0 and at most 10s, which is the fixed limit of a whole fetch,

@@ -124,11 +124,11 @@ cache:
 			want:    []string{`ELIGIBILITY_CACHE__REDIS__KEY_PREFIX: cache.redis.key_prefix: must be 1 to 64 of letters, digits and . _ : -`},
 		},
 		"Partner Center ids": {
-			text: "partner_center: {tenant_id: common, client_id: my-app, client_certificate_file: /etc/client.pem}\n",
+			text: "partner_center: {tenant_id: common, client_id: my-app, cloud: germany}\n",
 			want: []string{
+				`config.yaml:1: partner_center.cloud: "germany" is not one of global, us_government, china`,
 				`config.yaml:1: partner_center.tenant_id: is neither a GUID nor a domain name`,
 				`config.yaml:1: partner_center.client_id: is not a GUID`,
-				`config.yaml:1: partner_center.client_certificate_file: is not supported yet; use client_secret or client_secret_file`,
 			},
 		},
 	} {

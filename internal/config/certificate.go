@@ -1,0 +1,79 @@
+package config
+
+import (
+	"crypto/rsa"
+	"crypto/tls"
+	"fmt"
+	"time"
+)
+
+// minKeyBits is the least length of a certificate's key.
+const minKeyBits = 2048
+
+// KeyPair returns the certificate of ClientCertificateFile with its key, and
+// nil if there is none.
+func (pc PartnerCenter) KeyPair() *tls.Certificate {
+	pair, problem := parseKeyPair(pc.ClientCertificate)
+	if problem != "" { // none, or Load would have said so
+		return nil
+	}
+	return pair
+}
+
+// checkCertificate reads the certificate and holds it to what the login host
+// takes now.
+func (l *loader) checkCertificate(pc *PartnerCenter) {
+	const key = "partner_center.client_certificate_file"
+	if pc.ClientCertificateFile == "" {
+		return
+	}
+	switch {
+	case pc.ClientSecretFile != "":
+		l.object(key, "conflicts with partner_center.client_secret_file: give one of the two and empty the other")
+		return
+	case !pc.ClientSecret.IsZero():
+		l.object(key, "conflicts with partner_center.client_secret: give one of the two and empty the other")
+		return
+	}
+	text, problem := readSecret(pc.ClientCertificateFile)
+	if problem != "" {
+		l.object(key, "%s", problem)
+		return
+	}
+	pc.ClientCertificate = NewSecret(text)
+	pair, problem := parseKeyPair(pc.ClientCertificate)
+	if problem == "" {
+		problem = outOfDate(pair, time.Now())
+	}
+	if problem != "" {
+		l.object(key, "%s", problem)
+	}
+}
+
+// parseKeyPair returns a certificate and its key, or what is wrong with them.
+// The problem repeats nothing of the text.
+func parseKeyPair(text Secret) (pair *tls.Certificate, problem string) {
+	data := []byte(text.Reveal())
+	parsed, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return nil, "does not hold, in PEM, a certificate first and the key that belongs to it, not encrypted; " +
+			"write both into the one file, and remove a passphrase with `openssl pkey`"
+	}
+	key, ok := parsed.PrivateKey.(*rsa.PrivateKey)
+	if !ok || key.N.BitLen() < minKeyBits {
+		return nil, fmt.Sprintf("must hold an RSA key of at least %d bits; make a new certificate with one", minKeyBits)
+	}
+	return &parsed, ""
+}
+
+// outOfDate says what is wrong with a certificate at that time.
+func outOfDate(pair *tls.Certificate, now time.Time) (problem string) {
+	const remedy = "; add another to the app registration and name its file, or correct the clock"
+	switch leaf := pair.Leaf; {
+	case now.Before(leaf.NotBefore):
+		return "holds a certificate that is not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339) + remedy
+	case now.After(leaf.NotAfter):
+		return "holds a certificate that expired at " + leaf.NotAfter.UTC().Format(time.RFC3339) + remedy
+	}
+	return ""
+}

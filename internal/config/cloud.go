@@ -1,0 +1,54 @@
+package config
+
+// Cloud is a value of partner_center.cloud.
+type Cloud string
+
+// The values of partner_center.cloud.
+const (
+	CloudGlobal       Cloud = "global"
+	CloudUSGovernment Cloud = "us_government"
+	CloudChina        Cloud = "china"
+)
+
+func (Cloud) words() []string { return []string{"global", "us_government", "china"} }
+
+// hosts are what the keys of a cloud default to.
+type hosts struct{ baseURL, authority, audience string }
+
+// hosts returns those of the cloud. The cloud for the US government has the
+// global one's Partner Center and a login host of its own.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/partner-center-rest-urls
+// (read 2026-11-21)
+func (c Cloud) hosts() hosts {
+	const (
+		global = "https://api.partnercenter.microsoft.com"
+		china  = "https://partner.partnercenterapi.microsoftonline.cn"
+	)
+	switch c {
+	case CloudUSGovernment:
+		return hosts{global, "https://login.microsoftonline.us", global}
+	case CloudChina:
+		return hosts{china, "https://login.partner.microsoftonline.cn", china}
+	default:
+		return hosts{global, "https://login.microsoftonline.com", global}
+	}
+}
+
+// applyCloud gives the keys that were not given the cloud's defaults.
+func (l *loader) applyCloud() {
+	pc := &l.cfg.PartnerCenter
+	hosts := pc.Cloud.hosts()
+	for key, target := range map[string]struct {
+		value *string
+		text  string
+	}{
+		"partner_center.base_url":  {&pc.BaseURL, hosts.baseURL},
+		"partner_center.authority": {&pc.Authority, hosts.authority},
+		"partner_center.audience":  {&pc.Audience, hosts.audience},
+	} {
+		if _, given := l.origins[key]; !given {
+			*target.value = target.text
+		}
+	}
+}
