@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -30,7 +31,7 @@ const (
 // checkPartnerCenter gets a token and asks Partner Center as serve would, but
 // for the refresh token's file, which stays as it is.
 func (p patient) checkPartnerCenter(ctx context.Context) []finding {
-	var findings []finding
+	findings := checkClientCertificate(p.cfg.PartnerCenter, time.Now())
 	if p.cfg.PartnerCenter.Flow == config.FlowAppUser {
 		findings = append(findings, checkRefreshTokenFile(p.cfg.PartnerCenter.RefreshTokenFile, p.flags.config))
 	}
@@ -145,7 +146,8 @@ func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 	case "consent_required":
 		return "have an administrator consent to the API permissions, then " + consent
 	case "invalid_client":
-		return "check that partner_center.client_secret is the value, not the id, of a secret of the app registration that has not expired"
+		return "check that partner_center.client_secret is the value, not the id, of a secret of the app registration that has not expired; " +
+			"with client_certificate_file, that the app registration knows its first certificate"
 	case "unauthorized_client", "invalid_resource", "invalid_scope", "access_denied":
 		return "check partner_center.client_id, audience and the API permissions of the app registration, and consent to them"
 	case "invalid_request":

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+)
+
+const (
+	checkCertificate = "client certificate"
+
+	// certificateNotice is how long before its end a certificate is worth a
+	// warning: another one takes its way through the partner's approvals.
+	certificateNotice = 30 * 24 * time.Hour
+)
+
+// checkClientCertificate says how long the certificate lasts; nothing where a
+// secret is used. One that is not valid now is no configuration.
+func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []finding {
+	pair := cfg.KeyPair()
+	if pair == nil {
+		return nil
+	}
+	left := pair.Leaf.NotAfter.Sub(now)
+	const said = "valid until %s, %d days left"
+	end, days := pair.Leaf.NotAfter.UTC().Format(time.DateOnly), int(left/(24*time.Hour))
+	if left < certificateNotice {
+		return []finding{warning(checkCertificate,
+			"add another to the app registration, put it into partner_center.client_certificate_file and restart", said, end, days)}
+	}
+	return []finding{ok(checkCertificate, said, end, days)}
+}
