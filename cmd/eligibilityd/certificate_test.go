@@ -63,3 +63,16 @@ func TestServeWithACertificate(t *testing.T) {
 		t.Errorf("%v, %v", answer, err)
 	}
 }
+
+// T-08: the audience goes by the cloud, wherever the hosts are.
+func TestServeInAnotherCloud(t *testing.T) {
+	t.Parallel()
+	for _, cloud := range []string{"us_government", "china"} {
+		_, partnerCenter := simulator(t)
+		p := startServe(t, partnerCenter.URL, "ELIGIBILITY_PARTNER_CENTER__CLOUD="+cloud)
+		answer, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID, Segment: eligibilityv1.Segment_SEGMENT_COMMERCIAL})
+		if err != nil || answer.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
+			t.Errorf("%s: %v, %v", cloud, answer, err)
+		}
+	}
+}
