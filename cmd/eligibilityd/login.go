@@ -73,7 +73,7 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	}
 	consent, err := pcclient.NewConsent(clientConfig(cfg, zap.NewNop(), nil), redirectURL(listener))
 	if err == nil {
-		err = consent.CanStore()
+		err = consent.CanStore(ctx)
 	}
 	if err != nil {
 		return errors.Join(err, listener.Close())

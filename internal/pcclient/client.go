@@ -42,7 +42,7 @@ func New(cfg Config) (*Client, error) {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
 	throttle, breaker := newThrottle(cfg.Now, cfg.BudgetPerMinute), &breaker{now: cfg.Now}
-	metrics, err := newMetrics(cfg.Registerer, throttle, breaker)
+	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, breaker)
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}

@@ -11,8 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/uuid"
@@ -104,7 +102,14 @@ func (c *Consent) Expects(state string) bool {
 
 // CanStore reports, before anybody is sent to sign in, why the refresh token
 // could not be stored, or nil.
-func (c *Consent) CanStore() error { return c.login.refreshToken.writable() }
+func (c *Consent) CanStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := c.login.refreshToken.store.canSave(ctx); err != nil {
+		return fmt.Errorf("partner center: consent: %w", err)
+	}
+	return nil
+}
 
 // Redeem exchanges the code of an answer for a refresh token, checks whose it
 // is and stores it in Config.RefreshTokenFile, readable by its owner only. It
@@ -132,8 +137,11 @@ func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err
 	if granted.refresh == "" {
 		return "", ErrConsentRefreshToken
 	}
-	if err := c.login.refreshToken.writeFile(granted.refresh); err != nil {
-		return "", fmt.Errorf("partner center: consent: store refresh token: %w", withoutPath(err))
+	// A person's consent is not thrown away because the browser's time is up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	if err := c.login.refreshToken.store.save(ctx, granted.refresh); err != nil {
+		return "", fmt.Errorf("partner center: consent: store refresh token: %w", err)
 	}
 	return tenantID, nil
 }
@@ -168,18 +176,4 @@ func (c *Consent) checkTenant(idToken string) (string, error) {
 		return "", fmt.Errorf("%w: %s", ErrConsentTenant, tenant)
 	}
 	return tenant.String(), nil
-}
-
-// writable reports why writeFile would fail, as far as that shows beforehand.
-func (r *refreshToken) writable() error {
-	path := r.target()
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return errors.New("refresh token file is no regular file")
-	}
-	probe, err := os.CreateTemp(filepath.Dir(path), ".writable-*")
-	if err != nil {
-		return fmt.Errorf("directory of the refresh token file: %w", withoutPath(err))
-	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }

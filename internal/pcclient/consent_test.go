@@ -217,18 +217,18 @@ func TestConsentForATenantByName(t *testing.T) {
 func TestConsentLooksBeforeItAsks(t *testing.T) {
 	t.Parallel()
 	c := startConsent(t, grants)
-	if err := c.CanStore(); err != nil {
+	if err := c.CanStore(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(c.file)); err != nil || len(left) > 0 {
 		t.Errorf("left behind %v, %v", left, err)
 	}
 	inFile := func(cfg *pcclient.Config) { cfg.RefreshTokenFile = filepath.Join(cfg.RefreshTokenFile, "below") }
-	if err := startConsent(t, grants, inFile).CanStore(); err == nil {
+	if err := startConsent(t, grants, inFile).CanStore(t.Context()); err == nil {
 		t.Error("a directory that does not exist can be written to")
 	}
 	isDir := func(cfg *pcclient.Config) { cfg.RefreshTokenFile = filepath.Dir(cfg.RefreshTokenFile) }
-	if err := startConsent(t, grants, isDir).CanStore(); err == nil {
+	if err := startConsent(t, grants, isDir).CanStore(t.Context()); err == nil {
 		t.Error("a directory can be replaced by a file")
 	}
 }

@@ -88,6 +88,9 @@ const (
 	ReasonRefused      Reason = "refused"       // the login host refused, or gave no usable token
 	ReasonRefreshToken Reason = "refresh_token" // no call: there is no refresh token to read
 
+	// ReasonRefreshTokenStore is no call: the refresh token's store is away.
+	ReasonRefreshTokenStore Reason = "refresh_token_store"
+
 	// reasonNoStatus is an answer: 404 with code 600074 about an account.
 	reasonNoStatus Reason = "no_status"
 )

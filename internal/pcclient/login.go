@@ -50,33 +50,63 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics) *login 
 	}
 	l.form.Set("grant_type", "refresh_token")
 	l.form.Set("scope", cfg.Audience+"/user_impersonation offline_access")
-	l.refreshToken = &refreshToken{path: cfg.RefreshTokenFile, log: cfg.Logger, metrics: metrics}
+	l.refreshToken = newRefreshToken(tokenFile(cfg.RefreshTokenFile), cfg, metrics)
 	return l
 }
 
-// token makes one token request, with replays as for Partner Center. The
-// rotated refresh token is stored before the access token counts as obtained.
-func (l *login) token(ctx context.Context) (accessToken, *APIError) {
-	form := l.form
-	if l.refreshToken != nil {
-		token, err := l.refreshToken.read()
-		if err != nil {
-			return accessToken{}, &APIError{Op: OpToken, Class: ClassCredentials, Reason: ReasonRefreshToken, Err: err}
-		}
-		form = maps.Clone(l.form)
-		form.Set("refresh_token", token)
+// token gets an access token. A rotated refresh token is stored before the
+// access token counts as obtained.
+func (l *login) token(ctx context.Context) (grant, *APIError) {
+	if l.refreshToken == nil {
+		return l.ask(ctx, l.form)
 	}
+	if !l.refreshToken.take(ctx) {
+		return grant{}, transportFailure(ctx, OpToken, ctx.Err())
+	}
+	defer l.refreshToken.give()
+	token, err := l.refreshToken.read(ctx)
+	if err != nil {
+		return grant{}, l.unread(err)
+	}
+	granted, fail := l.trade(ctx, token)
+	if fail != nil && fail.Code == "invalid_grant" {
+		if other, ok := l.refreshToken.another(ctx, token); ok {
+			token = other
+			granted, fail = l.trade(ctx, token)
+		}
+	}
+	if fail == nil && !l.readOnly {
+		granted.unkept = !l.refreshToken.keep(ctx, cmp.Or(granted.refresh, token))
+	}
+	return granted, fail
+}
+
+// unread is the failure of a renewal without a refresh token. A store that is
+// away is no verdict about our credentials, and is asked again.
+func (l *login) unread(err error) *APIError {
+	if needsSomebody(err) {
+		return &APIError{Op: OpToken, Class: ClassCredentials, Reason: ReasonRefreshToken, Err: err}
+	}
+	return &APIError{Op: OpToken, Class: ClassUnavailable, Reason: ReasonRefreshTokenStore, RetryAfter: l.refreshToken.wait(), Err: err}
+}
+
+// trade asks for an access token by a refresh token.
+func (l *login) trade(ctx context.Context, refreshToken string) (grant, *APIError) {
+	form := maps.Clone(l.form)
+	form.Set("refresh_token", refreshToken)
+	return l.ask(ctx, form)
+}
+
+// ask makes one token request, with replays as for Partner Center.
+func (l *login) ask(ctx context.Context, form url.Values) (grant, *APIError) {
 	for attempts := 1; ; attempts++ {
 		granted, fail := l.attempt(ctx, form)
 		if fail == nil {
-			if l.refreshToken != nil && !l.readOnly {
-				l.refreshToken.store(cmp.Or(granted.refresh, form.Get("refresh_token")))
-			}
-			return granted.access, nil
+			return granted, nil
 		}
 		delay := backoff(attempts)
 		if fail.Class != ClassUnavailable || fail.RetryAfter > 0 || attempts >= maxAttempts || !timeFor(ctx, delay) || !sleep(ctx, delay) {
-			return accessToken{}, fail
+			return grant{}, fail
 		}
 	}
 }
@@ -86,6 +116,7 @@ type grant struct {
 	access  accessToken
 	refresh string // empty unless the login host rotated it
 	idToken string // empty unless asked for; not verified
+	unkept  bool   // the refresh token to use next is in memory only
 }
 
 // attempt makes one request of that form, which it leaves as it is, with an
@@ -207,7 +238,7 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	refresh, _ := object["refresh_token"].(string)
 	idToken, _ := object["id_token"].(string)
 	if len(refresh) > maxRefreshTokenBytes || !headerSafe(refresh) {
-		refresh = "" // it could not be read back from the file
+		refresh = "" // it could not be read back from its store
 	}
 	var life string
 	switch expires := object["expires_in"].(type) {

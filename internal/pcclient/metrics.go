@@ -2,6 +2,8 @@ package pcclient
 
 import (
 	"errors"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,12 +20,14 @@ type metrics struct {
 	credentials *prometheus.GaugeVec
 	unstored    prometheus.Gauge
 	storeFaults prometheus.Counter
+
+	refreshTokenBorn atomic.Pointer[time.Time] // nil: none is known
 }
 
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
-func newMetrics(registerer prometheus.Registerer, throttle *throttle, breaker *breaker) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, breaker *breaker) (*metrics, error) {
 	const prefix = "eligibility_partner_center_"
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -80,6 +84,14 @@ func newMetrics(registerer prometheus.Registerer, throttle *throttle, breaker *b
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "refresh_token_age_seconds",
+			Help: "How long ago the refresh token in use was stored. NaN while none is known, and with flow app_only.",
+		}, func() float64 { return max(m.refreshTokenAge(now()), 0) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "refresh_token_expires_in_seconds",
+			Help: "How long the refresh token in use works unless it is renewed, negative where it no longer does. NaN as for its age.",
+		}, func() float64 { return RefreshTokenLife.Seconds() - max(m.refreshTokenAge(now()), 0) }),
 	} {
 		faults = append(faults, registerer.Register(collector))
 	}
@@ -144,4 +156,23 @@ func (m *metrics) stored(ok bool) {
 	}
 	m.storeFaults.Inc()
 	m.unstored.Set(1)
+}
+
+// refreshToken notes since when the refresh token in use is stored. The zero
+// time is none.
+func (m *metrics) refreshToken(born time.Time) {
+	if born.IsZero() {
+		m.refreshTokenBorn.Store(nil)
+		return
+	}
+	m.refreshTokenBorn.Store(&born)
+}
+
+// refreshTokenAge returns the age in seconds, or NaN.
+func (m *metrics) refreshTokenAge(now time.Time) float64 {
+	born := m.refreshTokenBorn.Load()
+	if born == nil {
+		return math.NaN()
+	}
+	return now.Sub(*born).Seconds()
 }

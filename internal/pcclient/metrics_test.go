@@ -32,6 +32,8 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 		prefix + "credentials_alert",
 		prefix + "fetches_total",
 		prefix + "pause_seconds",
+		prefix + "refresh_token_age_seconds",
+		prefix + "refresh_token_expires_in_seconds",
 		prefix + "refresh_token_store_failures_total",
 		prefix + "refresh_token_unstored",
 		prefix + "refusals_total",

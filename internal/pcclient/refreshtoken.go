@@ -1,121 +1,154 @@
 package pcclient
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+	"time"
 
-	"github.com/google/renameio/v2"
 	"go.uber.org/zap"
 )
 
-// maxRefreshTokenBytes bounds what is read from the file.
-const maxRefreshTokenBytes = 64 << 10
+const (
+	// storeTimeout bounds what one visit to the store may take.
+	storeTimeout = 5 * time.Second
+	// storePause is how long after a failure storing is tried again.
+	storePause = time.Minute
+	// maxStoreWait bounds the growing pause after which a store that could not
+	// be read is asked again.
+	maxStoreWait = time.Minute
+)
 
-// refreshToken keeps the refresh token in a file that other processes may
-// rewrite: a replica that rotated it, or somebody who consented again. What
-// they wrote is the newer. Only one renewal at a time uses it.
+// refreshToken is the refresh token in use, and what is known of its store.
+// Whoever has the turn may use it.
 type refreshToken struct {
-	path    string
+	store   tokenStore
+	now     func() time.Time
 	log     *zap.Logger
 	metrics *metrics
+	turn    chan struct{} // holds one value while somebody has the turn
 
-	held     string // what the file held when it was last read or written; empty where unreadable
-	unstored string // a newer token that could not be written
+	held     storedToken // what the store held when it was last read or written
+	unstored storedToken // a newer one that could not be stored
+	unread   int         // how often in a row the store could not be asked
 }
 
-// read returns the token to use: the file's, or the unstored one for as long
-// as nobody else has written one.
-func (r *refreshToken) read() (string, error) {
-	held, err := r.readFile()
-	if r.unstored != "" && (err != nil || held == r.held) {
-		return r.unstored, nil //nolint:nilerr // a file that cannot be read is what the memory is for
+func newRefreshToken(store tokenStore, cfg Config, metrics *metrics) *refreshToken {
+	return &refreshToken{
+		store: store, now: cfg.Now, log: cfg.Logger, metrics: metrics, turn: make(chan struct{}, 1),
 	}
-	if err != nil {
+}
+
+// take waits for the turn, and reports false if ctx ends first.
+func (r *refreshToken) take(ctx context.Context) bool {
+	select {
+	case r.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// give ends the turn.
+func (r *refreshToken) give() { <-r.turn }
+
+// read returns the token to use: the stored one, or the one in memory for as
+// long as nobody else has stored another or the store gives none.
+func (r *refreshToken) read(ctx context.Context) (string, error) {
+	stored, err := r.load(ctx)
+	switch {
+	case err == nil && (r.unstored.value == "" || stored.value != r.held.value):
+		r.use(stored, storedToken{})
+	case err != nil && r.inUse().value == "":
 		return "", err
 	}
-	r.held, r.unstored = held, ""
-	return held, nil
+	return r.inUse().value, nil
 }
 
-func (r *refreshToken) readFile() (string, error) {
-	info, err := os.Stat(r.path)
-	switch {
-	case err == nil && !info.Mode().IsRegular(): // reading a pipe may wait for ever
-		return "", errors.New("refresh token file is no regular file")
-	case err == nil && info.Size() > maxRefreshTokenBytes:
-		return "", errors.New("refresh token file is too large to be one")
+// another returns what is stored if that is another token than the one that
+// was refused: a replica may have rotated it since, or somebody consented.
+func (r *refreshToken) another(ctx context.Context, refused string) (token string, ok bool) {
+	stored, err := r.load(ctx)
+	if err != nil || stored.value == refused {
+		return "", false
 	}
-	content, err := os.ReadFile(r.path)
+	r.use(stored, storedToken{})
+	return stored.value, true
+}
+
+func (r *refreshToken) load(ctx context.Context) (storedToken, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	stored, err := r.store.load(ctx)
+	if needsSomebody(err) || err == nil {
+		r.unread = 0
+	} else {
+		r.unread++
+	}
+	return stored, err
+}
+
+// needsSomebody reports whether an error of a store is one that does not pass.
+func needsSomebody(err error) bool {
+	return errors.Is(err, ErrNoRefreshToken) || errors.Is(err, ErrRefreshTokenStore)
+}
+
+// wait is how long to leave alone a store that could not be asked.
+func (r *refreshToken) wait() time.Duration {
+	return min(time.Second<<min(max(r.unread-1, 0), 10), maxStoreWait)
+}
+
+// use notes what is in the store, and what would be there if it could.
+func (r *refreshToken) use(held, unstored storedToken) {
+	r.held, r.unstored = held, unstored
+	r.metrics.refreshToken(r.inUse().born)
+}
+
+func (r *refreshToken) inUse() storedToken {
+	if r.unstored.value != "" {
+		return r.unstored
+	}
+	return r.held
+}
+
+// keep stores the token that the next renewal uses, unless somebody else has
+// stored another meanwhile, and reports whether the store has the newest. Where
+// it cannot be stored it is kept in memory, and that is an alert: after a
+// restart it would be lost. What cannot be seen is not replaced: it may be
+// newer. It takes its own time, as nobody can be granted the token again.
+func (r *refreshToken) keep(ctx context.Context, token string) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	stored, err := r.store.load(ctx)
+	if err == nil && (stored.value == token || stored.value != r.held.value) {
+		r.use(stored, storedToken{})
+		r.metrics.stored(true)
+		return true
+	}
+	newest := storedToken{token, r.now()}
+	if old := r.inUse(); old.value == token {
+		newest = old // the login host did not rotate it
+	}
+	if err == nil || errors.Is(err, ErrNoRefreshToken) {
+		err = r.store.save(ctx, token)
+	}
 	if err != nil {
-		return "", fmt.Errorf("read refresh token file: %w", withoutPath(err))
+		r.use(r.held, newest)
+		r.metrics.stored(false)
+		r.log.Error("rotated refresh token is kept in memory only: make partner_center.refresh_token_file and its directory writable before a restart",
+			zap.Error(err))
+		return false
 	}
-	token := strings.TrimSpace(string(content))
-	if token == "" {
-		return "", errors.New("refresh token file is empty")
-	}
-	return token, nil
-}
-
-// store makes token the one that the next renewal uses, unless somebody else
-// has written meanwhile. Where the file cannot be written the token is kept in
-// memory, and the failure is an alert: after a restart it would be lost.
-func (r *refreshToken) store(token string) {
-	held, err := r.readFile()
-	switch {
-	case err == nil && held == token:
-		r.held, r.unstored = held, ""
-	case err == nil && held != r.held: // theirs is read before the next renewal
-		r.unstored = ""
-	default:
-		if err := r.writeFile(token); err != nil {
-			r.held, r.unstored = held, token
-			r.metrics.stored(false)
-			r.log.Error("rotated refresh token is kept in memory only: make partner_center.refresh_token_file and its directory writable before a restart",
-				zap.Error(withoutPath(err)))
-			return
-		}
-		r.held, r.unstored = token, ""
-	}
+	r.use(newest, storedToken{})
 	r.metrics.stored(true)
+	return true
 }
 
-// writeFile replaces the file at once or not at all, synced to the disk and
-// readable by its owner only, whoever could read the old one. A symbolic link
-// is kept and its target replaced.
-func (r *refreshToken) writeFile(token string) error {
-	path := r.target()
-	file, err := renameio.NewPendingFile(path,
-		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
-	if err != nil {
-		return err
+// keepAgain tries to store what could not be stored, and reports whether the
+// store has the newest.
+func (r *refreshToken) keepAgain(ctx context.Context) bool {
+	if !r.take(ctx) {
+		return false
 	}
-	defer func() { _ = file.Cleanup() }() // the first error is the one to tell
-	if _, err := file.WriteString(token); err != nil {
-		return err
-	}
-	return file.CloseAtomicallyReplace()
-}
-
-// target is the file itself, behind symbolic links.
-func (r *refreshToken) target() string {
-	if target, err := filepath.EvalSymlinks(r.path); err == nil {
-		return target
-	}
-	return r.path
-}
-
-// withoutPath returns the cause of a file's error: the operator has configured
-// the path and knows it.
-func withoutPath(err error) error {
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
-		return path.Err
-	}
-	if link, ok := errors.AsType[*os.LinkError](err); ok {
-		return link.Err
-	}
-	return err
+	defer r.give()
+	return r.unstored.value == "" || r.keep(ctx, r.unstored.value)
 }

@@ -52,18 +52,22 @@ type tokens struct {
 	// askAgain is when the login host may be asked again after a refusal or
 	// an early renewal that failed. Guarded by mu.
 	askAgain time.Time
+	// keepAgain is when a refresh token that is in memory only is stored again;
+	// zero where there is none. Guarded by mu.
+	keepAgain time.Time
+	keeping   bool // that is under way; guarded by mu
 	// fruitless bounds the renewals after a 401 that cure nothing: the login
 	// host punishes loops (AADSTS50196), but one customer's or one moment's
 	// 401 must not keep all others from a new token. Guarded by mu.
 	fruitless *rate.Limiter
 }
 
-// renewal is one token request. token and fail are written before done is
+// renewal is one token request. granted and fail are written before done is
 // closed and read after.
 type renewal struct {
-	done  chan struct{}
-	token accessToken
-	fail  *APIError
+	done    chan struct{}
+	granted grant
+	fail    *APIError
 }
 
 // get returns a token that serves, waiting for a renewal if there is none.
@@ -75,6 +79,7 @@ func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
 		if !now.Before(token.renewAt) && t.renewal == nil && !now.Before(t.askAgain) {
 			t.renew(ctx)
 		}
+		t.keep(now)
 		t.mu.Unlock()
 		return token, nil
 	}
@@ -97,7 +102,7 @@ func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
 			fail := *waiting.fail // each caller adds its own call to it
 			return accessToken{}, &fail
 		}
-		return waiting.token, nil
+		return waiting.granted.access, nil
 	case <-ctx.Done():
 		return accessToken{}, transportFailure(ctx, OpToken, ctx.Err())
 	}
@@ -138,10 +143,34 @@ func (t *tokens) renew(ctx context.Context) {
 	t.running.Go(func() {
 		defer cancel()
 		defer stop()
-		r.token, r.fail = t.login.token(ctx)
+		r.granted, r.fail = t.login.token(ctx)
 		t.settle(r)
 		close(r.done)
 	})
+}
+
+// keep starts to store the refresh token again if it is time to. t.mu is held.
+func (t *tokens) keep(now time.Time) {
+	if t.keepAgain.IsZero() || now.Before(t.keepAgain) || t.keeping || t.renewal != nil || t.open.Err() != nil {
+		return
+	}
+	t.keeping = true
+	t.running.Go(func() {
+		kept := t.login.refreshToken.keepAgain(t.open)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.keeping = false
+		t.kept(kept)
+	})
+}
+
+// kept notes whether the newest refresh token is where a restart finds it. t.mu
+// is held.
+func (t *tokens) kept(kept bool) {
+	t.keepAgain = time.Time{}
+	if !kept {
+		t.keepAgain = t.now().Add(storePause)
+	}
 }
 
 // close ends the renewals under way and waits for them.
@@ -163,7 +192,8 @@ func (t *tokens) settle(r *renewal) {
 	defer t.mu.Unlock()
 	t.renewal, t.refused = nil, nil
 	if r.fail == nil {
-		t.current = r.token
+		t.current = r.granted.access
+		t.kept(!r.granted.unkept)
 		return
 	}
 	switch {
