@@ -125,35 +125,31 @@ func (p patient) noToken(err error) finding {
 	return failure(checkToken, tokenRemedy(fail, p.flags.config), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
 }
 
-// tokenRemedy says what to do about a refused token request. It goes by the
-// published error words, as the client does.
-//
-// Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
-// (read 2026-11-21)
+// tokenRemedy says what to do about a token request that failed.
 func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
-	switch {
-	case fail.Reason == pcclient.ReasonRefreshToken:
+	switch fail.Reason {
+	case pcclient.ReasonRefreshToken, pcclient.ReasonInvalidGrant:
 		return consent
-	case fail.Class == pcclient.ClassThrottled:
-		return fmt.Sprintf("wait %v: the login host asks for a pause", fail.RetryAfter)
-	case fail.Class == pcclient.ClassUnavailable:
-		return "check the way to partner_center.authority and try again; a proxy's page counts as no answer"
-	}
-	switch fail.Code {
-	case "invalid_grant", "interaction_required", "login_required":
-		return consent
-	case "consent_required":
+	case pcclient.ReasonInteraction:
+		return "see which Conditional Access policy the sign-in log of the tenant names, then " + consent
+	case pcclient.ReasonConsent:
 		return "have an administrator consent to the API permissions, then " + consent
-	case "invalid_client":
+	case pcclient.ReasonInvalidClient:
 		return "check that partner_center.client_secret is the value, not the id, of a secret of the app registration that has not expired; " +
 			"with client_certificate_file, that the app registration knows its first certificate"
-	case "unauthorized_client", "invalid_resource", "invalid_scope", "access_denied":
+	case pcclient.ReasonUnauthorizedClient, pcclient.ReasonInvalidResource:
 		return "check partner_center.client_id, audience and the API permissions of the app registration, and consent to them"
-	case "invalid_request":
+	case pcclient.ReasonInvalidRequest:
 		return "check partner_center.tenant_id, client_id and authority (national clouds have their own)"
-	default:
+	case pcclient.ReasonRefreshTokenStore:
+		return "check the way to the vault, and the managed identity or the AZURE_… variables that this process asks it by"
+	case pcclient.ReasonRefused:
 		return "check the partner_center section; the sign-in log of the tenant says more"
+	case pcclient.ReasonThrottled:
+		return fmt.Sprintf("wait %v: the login host asks for a pause", fail.RetryAfter)
+	default:
+		return "check the way to partner_center.authority and try again; a proxy's page counts as no answer"
 	}
 }
 

@@ -254,7 +254,7 @@ func TestAnUnknownCertificateIsRefused(t *testing.T) {
 	ours := certificate(t, ourKey)
 	c := startCertified(t, leaf(t, certificate(t, anotherKey)))
 	r := start(t, setup{config: func(cfg *pcclient.Config) { c.use(cfg, ours) }})
-	fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
+	fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidClient)
 	if fail.Code != "invalid_client" {
 		t.Errorf("code %q", fail.Code)
 	}

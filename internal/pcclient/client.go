@@ -27,6 +27,7 @@ type Client struct {
 	urgent         <-chan struct{} // closed where the client's questions are urgent
 	tokens         *tokens
 	metrics        *metrics
+	notices        *notices
 }
 
 // New builds a Client. It makes no call and reads no file, so that a start
@@ -46,6 +47,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}
+	notices := &notices{now: cfg.Now}
 	urgent := make(chan struct{})
 	close(urgent)
 	open, closeOpen := context.WithCancel(context.Background())
@@ -60,10 +62,11 @@ func New(cfg Config) (*Client, error) {
 		breaker:        breaker,
 		urgent:         urgent,
 		tokens: &tokens{
-			login:   newLogin(cfg, transport, metrics),
+			login:   newLogin(cfg, transport, metrics, notices),
 			now:     cfg.Now,
 			log:     cfg.Logger,
 			metrics: metrics,
+			notices: notices,
 
 			fruitless: rate.NewLimiter(rate.Every(fruitlessEvery), fruitlessBurst),
 
@@ -71,6 +74,7 @@ func New(cfg Config) (*Client, error) {
 			closeOpen: closeOpen,
 		},
 		metrics: metrics,
+		notices: notices,
 	}, nil
 }
 

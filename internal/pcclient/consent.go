@@ -64,7 +64,7 @@ func NewConsent(cfg Config, redirectURL string) (*Consent, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	return &Consent{
-		login:       newLogin(cfg, transport, nil),
+		login:       newLogin(cfg, transport, nil, nil),
 		authorize:   cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + "/oauth2/v2.0/authorize",
 		tenantID:    cfg.TenantID,
 		clientID:    cfg.ClientID,

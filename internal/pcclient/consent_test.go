@@ -186,8 +186,8 @@ func TestConsentAsksOnceAndFollowsNoRedirect(t *testing.T) {
 		class  pcclient.Class
 		reason pcclient.Reason
 	}{
-		"refused":         {entra(http.StatusBadRequest, "invalid_grant", 54005), pcclient.ClassCredentials, pcclient.ReasonRefused},
-		"wrong secret":    {entra(http.StatusUnauthorized, "invalid_client", 7000215), pcclient.ClassCredentials, pcclient.ReasonRefused},
+		"refused":         {entra(http.StatusBadRequest, "invalid_grant", 54005), pcclient.ClassCredentials, pcclient.ReasonInvalidGrant},
+		"wrong secret":    {entra(http.StatusUnauthorized, "invalid_client", 7000215), pcclient.ClassCredentials, pcclient.ReasonInvalidClient},
 		"busy":            {says(http.StatusServiceUnavailable, ""), pcclient.ClassUnavailable, pcclient.ReasonServerError},
 		"redirected":      {says(http.StatusTemporaryRedirect, "", "Location: /elsewhere"), pcclient.ClassInvalidResponse, pcclient.ReasonUnexpected},
 		"repeated member": {consents(aboutUs(), freshToken, freshToken), pcclient.ClassUnavailable, pcclient.ReasonUnreadable},

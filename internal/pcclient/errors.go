@@ -70,26 +70,34 @@ type Reason string
 
 // The reasons of failures.
 const (
-	ReasonConnection   Reason = "connection"    // no complete answer: the connection failed
-	ReasonTimeout      Reason = "timeout"       // no complete answer in time
-	ReasonCanceled     Reason = "canceled"      // the caller left
-	ReasonServerError  Reason = "server_error"  // 408 or 5xx except 501
-	ReasonThrottled    Reason = "throttled"     // 429
-	ReasonPaused       Reason = "paused"        // no call: a 429's Retry-After runs
-	ReasonBudget       Reason = "budget"        // no call: the own budget is spent
-	ReasonBreaker      Reason = "breaker"       // no call: Partner Center has not worked for a while
-	ReasonUnauthorized Reason = "unauthorized"  // 401
-	ReasonForbidden    Reason = "forbidden"     // 403 with a readable error body
-	ReasonAppOnly      Reason = "app_only"      // no call: needs FlowAppUser
-	ReasonNotFound     Reason = "not_found"     // 404, code 60003
-	ReasonNotServed    Reason = "not_served"    // 403, code 20002
-	ReasonUnreadable   Reason = "unreadable"    // a body that the rules cannot read
-	ReasonUnexpected   Reason = "unexpected"    // a status that the rules do not know
-	ReasonRefused      Reason = "refused"       // the login host refused, or gave no usable token
-	ReasonRefreshToken Reason = "refresh_token" // no call: there is no refresh token to read
+	ReasonConnection   Reason = "connection"   // no complete answer: the connection failed
+	ReasonTimeout      Reason = "timeout"      // no complete answer in time
+	ReasonCanceled     Reason = "canceled"     // the caller left
+	ReasonServerError  Reason = "server_error" // 408 or 5xx except 501
+	ReasonThrottled    Reason = "throttled"    // 429
+	ReasonPaused       Reason = "paused"       // no call: a 429's Retry-After runs
+	ReasonBudget       Reason = "budget"       // no call: the own budget is spent
+	ReasonBreaker      Reason = "breaker"      // no call: Partner Center has not worked for a while
+	ReasonUnauthorized Reason = "unauthorized" // 401
+	ReasonForbidden    Reason = "forbidden"    // 403 with a readable error body
+	ReasonAppOnly      Reason = "app_only"     // no call: needs FlowAppUser
+	ReasonNotFound     Reason = "not_found"    // 404, code 60003
+	ReasonNotServed    Reason = "not_served"   // 403, code 20002
+	ReasonUnreadable   Reason = "unreadable"   // a body that the rules cannot read
+	ReasonUnexpected   Reason = "unexpected"   // a status that the rules do not know
 
-	// ReasonRefreshTokenStore is no call: the refresh token's store is away.
-	ReasonRefreshTokenStore Reason = "refresh_token_store"
+	// ReasonInvalidGrant and those below are of the login host only, and named
+	// for its error words where they stand for some.
+	ReasonInvalidGrant       Reason = "invalid_grant"        // the refresh token has expired or was revoked
+	ReasonInteraction        Reason = "interaction_required" // the user must sign in again
+	ReasonConsent            Reason = "consent_required"     // a permission is not consented to
+	ReasonInvalidClient      Reason = "invalid_client"       // the secret or certificate is wrong or has expired
+	ReasonUnauthorizedClient Reason = "unauthorized_client"  // the application may not do that
+	ReasonInvalidResource    Reason = "invalid_resource"     // no such audience or permission
+	ReasonInvalidRequest     Reason = "invalid_request"      // no such tenant, or a parameter is wrong
+	ReasonRefused            Reason = "refused"              // another word, or no usable token
+	ReasonRefreshToken       Reason = "refresh_token"        // no call: there is no refresh token to read
+	ReasonRefreshTokenStore  Reason = "refresh_token_store"  // no call: the refresh token's store is away
 
 	// reasonNoStatus is an answer: 404 with code 600074 about an account.
 	reasonNoStatus Reason = "no_status"
@@ -118,6 +126,8 @@ type APIError struct {
 
 	// final forbids a replay.
 	final bool
+	// pause is how long the login host is to be left alone at least.
+	pause time.Duration
 	// aadsts are the login host's own numbers, for the log.
 	aadsts []int
 }

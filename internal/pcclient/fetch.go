@@ -53,7 +53,18 @@ func (c *Client) do(ctx context.Context, op Op, customerID, resource string, rea
 	fail.CorrelationID = f.call.CorrelationID
 	fail.RequestID = f.call.RequestID
 	fail.Attempts = f.call.Attempts
+	f.tell(fail)
 	return f.call, fail
+}
+
+// tell says what a refusal asks people to do, although nobody may have noticed
+// it: callers are answered from the cache for a while.
+func (f *fetch) tell(fail *APIError) {
+	if fail.Class != ClassCredentials || fail.Op != f.op || !f.notices.due(notice{f.op, fail.Reason, fail.Code}) {
+		return
+	}
+	f.log.Error(refusalAdvice(fail), zap.String("op", string(f.op)), zap.String("reason", string(fail.Reason)),
+		zap.Int("status", fail.Status), zap.String("code", fail.Code), zap.String("ms_correlation_id", fail.CorrelationID))
 }
 
 // question is a fetch that has not begun.

@@ -27,7 +27,7 @@ type login struct {
 	log          *zap.Logger
 }
 
-func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics) *login {
+func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices *notices) *login {
 	l := &login{
 		endpoint:  cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + "/oauth2/v2.0/token",
 		form:      url.Values{"client_id": {cfg.ClientID}},
@@ -50,7 +50,7 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics) *login 
 	}
 	l.form.Set("grant_type", "refresh_token")
 	l.form.Set("scope", cfg.Audience+"/user_impersonation offline_access")
-	l.refreshToken = newRefreshToken(tokenFile(cfg.RefreshTokenFile), cfg, metrics)
+	l.refreshToken = newRefreshToken(tokenFile(cfg.RefreshTokenFile), cfg, metrics, notices)
 	return l
 }
 
@@ -69,7 +69,7 @@ func (l *login) token(ctx context.Context) (grant, *APIError) {
 		return grant{}, l.unread(err)
 	}
 	granted, fail := l.trade(ctx, token)
-	if fail != nil && fail.Code == "invalid_grant" {
+	if fail != nil && fail.Reason == ReasonInvalidGrant && fail.pause == 0 {
 		if other, ok := l.refreshToken.another(ctx, token); ok {
 			token = other
 			granted, fail = l.trade(ctx, token)
@@ -174,37 +174,26 @@ func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
 		}
 	}
 	word, numbers := readLoginError(object)
-	fail := &APIError{Op: OpToken, Class: ClassUnavailable, Status: status, Code: word, aadsts: numbers}
+	fail := &APIError{Op: OpToken, Status: status, Code: word, aadsts: numbers, pause: loginPause(numbers)}
+	fail.Reason, fail.Class = loginReason(word)
 	switch {
 	case status == http.StatusTooManyRequests:
 		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
-		fail.RetryAfter = retryAfter(got.header, now)
-	case serverFailed(status), word == "temporarily_unavailable":
-		fail.Reason = ReasonServerError
+		fail.RetryAfter = max(retryAfter(got.header, now), fail.pause)
+	case serverFailed(status), fail.Reason == ReasonServerError:
+		fail.Class, fail.Reason = ClassUnavailable, ReasonServerError
+		fail.RetryAfter = fail.pause
 		if got.header.Get("Retry-After") != "" {
-			fail.RetryAfter = retryAfter(got.header, now)
+			fail.RetryAfter = max(retryAfter(got.header, now), fail.pause)
 		}
 	case word != "", status == http.StatusOK && err == nil:
-		fail.Class, fail.Reason = ClassCredentials, ReasonRefused
+		// A refusal, or a grant that is none.
 	case status == http.StatusNotImplemented, status >= 300 && status <= 399:
 		fail.Class, fail.Reason = ClassInvalidResponse, ReasonUnexpected
 	default:
-		fail.Reason = ReasonUnreadable
+		fail.Class, fail.Reason = ClassUnavailable, ReasonUnreadable
 	}
 	return grant{}, fail
-}
-
-// loginError returns word if it is a published error word. Another one is a
-// refusal as well, but is not repeated in errors and logs.
-func loginError(word string) string {
-	switch word {
-	case "invalid_request", "invalid_grant", "unauthorized_client", "invalid_client", "unsupported_grant_type",
-		"invalid_resource", "interaction_required", "temporarily_unavailable", "invalid_scope", "access_denied",
-		"consent_required", "login_required", "server_error":
-		return word
-	default:
-		return "unpublished"
-	}
 }
 
 // maxAADSTS bounds the numbers that are kept for the log.
@@ -224,7 +213,10 @@ func readLoginError(object map[string]any) (word string, numbers []int) {
 			}
 		}
 	}
-	return loginError(said), numbers
+	if reason, _ := loginReason(said); reason == ReasonRefused {
+		said = "unpublished" // and not to be repeated in errors and logs
+	}
+	return said, numbers
 }
 
 // maxTokenLife bounds what a token's expires_in may say.

@@ -1,12 +1,16 @@
 package pcclient_test
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
@@ -55,7 +59,7 @@ func TestTokenRequests(t *testing.T) {
 			if got.method != http.MethodPost || got.url != "/partner.example/oauth2/v2.0/token" {
 				t.Errorf("asked %s %s", got.method, got.url)
 			}
-			if diff := cmp.Diff(test.want, got.form); diff != "" {
+			if diff := gocmp.Diff(test.want, got.form); diff != "" {
 				t.Errorf("form (-want +got):\n%s", diff)
 			}
 			for header, want := range map[string]string{
@@ -87,50 +91,71 @@ func TestAppOnlyNeverAsksForTheAccount(t *testing.T) {
 
 func TestRefusedTokenRequest(t *testing.T) {
 	t.Parallel()
+	const long = 5 * time.Minute
 	tests := map[string]struct {
 		status int
 		word   string
 		number int
-		code   string
+		reason pcclient.Reason
+		pause  time.Duration // 0: 30 s
+		advice string
 	}{
-		"F-01 expired":           {400, "invalid_grant", 700082, "invalid_grant"},
-		"F-01 expired, older":    {400, "invalid_grant", 70008, "invalid_grant"},
-		"F-02 revoked":           {400, "invalid_grant", 50173, "invalid_grant"},
-		"F-03 sign-in frequency": {400, "invalid_grant", 70043, "invalid_grant"},
-		"F-04 MFA":               {400, "interaction_required", 50076, "interaction_required"},
-		"F-04 MFA expired":       {400, "invalid_grant", 50078, "invalid_grant"},
-		"F-05 wrong secret":      {401, "invalid_client", 7000215, "invalid_client"},
-		"F-05 wrong secret, 400": {400, "invalid_client", 7000215, "invalid_client"},
-		"F-06 secret expired":    {401, "invalid_client", 7000222, "invalid_client"},
-		"F-07 assertion":         {401, "invalid_client", 700027, "invalid_client"},
-		"F-08 application":       {400, "unauthorized_client", 700016, "unauthorized_client"},
-		"F-08 resource":          {400, "invalid_resource", 500011, "invalid_resource"},
-		"F-09 tenant":            {400, "invalid_request", 90002, "invalid_request"},
-		"F-09 cloud":             {400, "invalid_request", 900432, "invalid_request"},
-		"F-11 loop":              {400, "invalid_request", 50196, "invalid_request"},
-		"scope":                  {400, "invalid_scope", 70011, "invalid_scope"},
-		"grant type":             {400, "unsupported_grant_type", 70003, "unsupported_grant_type"},
-		"word that nobody lists": {400, "canary-body", 1, "unpublished"},
-		"403":                    {403, "access_denied", 1, "access_denied"},
-		"404 with a word":        {404, "invalid_request", 1, "invalid_request"},
+		"F-01 expired":           {400, "invalid_grant", 700082, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
+		"F-01 expired, older":    {400, "invalid_grant", 70008, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
+		"F-02 revoked":           {400, "invalid_grant", 50173, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
+		"F-03 sign-in frequency": {400, "invalid_grant", 70043, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
+		"F-04 MFA":               {400, "interaction_required", 50076, pcclient.ReasonInteraction, 0, "Conditional Access"},
+		"F-04 MFA expired":       {400, "invalid_grant", 50078, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
+		"F-05 wrong secret":      {401, "invalid_client", 7000215, pcclient.ReasonInvalidClient, 0, "secret or certificate"},
+		"F-05 wrong secret, 400": {400, "invalid_client", 7000215, pcclient.ReasonInvalidClient, 0, "secret or certificate"},
+		"F-06 secret expired":    {401, "invalid_client", 7000222, pcclient.ReasonInvalidClient, 0, "has expired"},
+		"F-07 assertion":         {401, "invalid_client", 700027, pcclient.ReasonInvalidClient, 0, "certificate"},
+		"F-08 application":       {400, "unauthorized_client", 700016, pcclient.ReasonUnauthorizedClient, 0, "client_id"},
+		"F-08 resource":          {400, "invalid_resource", 500011, pcclient.ReasonInvalidResource, 0, "audience"},
+		"F-09 tenant":            {400, "invalid_request", 90002, pcclient.ReasonInvalidRequest, 0, "tenant_id"},
+		"F-09 cloud":             {400, "invalid_request", 900432, pcclient.ReasonInvalidRequest, 0, "cloud"},
+		"F-11 loop":              {400, "invalid_request", 50196, pcclient.ReasonInvalidRequest, long, ""},
+		"F-11 loop, other word":  {400, "invalid_grant", 50196, pcclient.ReasonInvalidGrant, long, ""},
+		"F-11 tenant, other way": {400, "invalid_request", 90055, pcclient.ReasonInvalidRequest, long, ""},
+		"consent":                {400, "consent_required", 65001, pcclient.ReasonConsent, 0, "administrator"},
+		"login":                  {400, "login_required", 50058, pcclient.ReasonInteraction, 0, "Conditional Access"},
+		"scope":                  {400, "invalid_scope", 70011, pcclient.ReasonInvalidResource, 0, "audience"},
+		"grant type":             {400, "unsupported_grant_type", 70003, pcclient.ReasonInvalidRequest, 0, "understand"},
+		"word that nobody lists": {400, "canary-body", 1, pcclient.ReasonRefused, 0, "`eligibilityd doctor`"},
+		"number without meaning": {400, "canary-body", 700082, pcclient.ReasonRefused, 0, "`eligibilityd doctor`"},
+		"403":                    {403, "access_denied", 1, pcclient.ReasonUnauthorizedClient, 0, "client_id"},
+		"404 with a word":        {404, "invalid_request", 1, pcclient.ReasonInvalidRequest, 0, "understand"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{login: inTurn{entra(test.status, test.word, test.number), grants}.play})
-			fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
-			if fail.Op != pcclient.OpToken || fail.Status != test.status || fail.Code != test.code || fail.RetryAfter != 0 {
+			code, pause := test.word, cmp.Or(test.pause, 30*time.Second)
+			if test.reason == pcclient.ReasonRefused {
+				code = "unpublished"
+			}
+			fail := r.askInVain(pcclient.ClassCredentials, test.reason)
+			if fail.Op != pcclient.OpToken || fail.Status != test.status || fail.Code != code || fail.RetryAfter != 0 {
 				t.Errorf("got %+v", fail)
 			}
-			r.clock.advance(30*time.Second - 1)
-			again := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
-			if again.Code != test.code || again.RetryAfter != 0 {
+			if said := r.logs.FilterLevelExact(zapcore.ErrorLevel).All(); len(said) != 1 || !strings.Contains(said[0].Message, test.advice) {
+				t.Errorf("the log says %v, want %q", said, test.advice)
+			}
+			if !r.shows(fmt.Sprintf("token_renewals_total{outcome=%q} 1", test.reason)) || !r.shows(fmt.Sprintf("login_pause_seconds %v", pause.Seconds())) {
+				t.Errorf("metrics:\n%s", r.scrape())
+			}
+			r.clock.advance(pause - 1)
+			again := r.askInVain(pcclient.ClassCredentials, test.reason)
+			if again.Code != code || again.RetryAfter != 0 {
 				t.Errorf("again: got %+v", again)
 			}
 			r.counts(1, 0)
 			r.clock.advance(1)
 			r.ask()
 			r.counts(2, 1)
+			if !r.shows("login_pause_seconds 0") {
+				t.Errorf("metrics:\n%s", r.scrape())
+			}
 		})
 	}
 }
@@ -184,17 +209,23 @@ func TestLoginHostThatThrottles(t *testing.T) {
 		want  time.Duration
 	}{
 		"F-12 Retry-After":    {says(429, "", "Retry-After: 57"), 57 * time.Second},
-		"F-11 tenant":         {entra(429, "temporarily_unavailable", 90055), time.Minute},
+		"F-11 tenant":         {entra(429, "temporarily_unavailable", 90055), 5 * time.Minute},
+		"F-11 loop":           {entra(503, "temporarily_unavailable", 50196), 5 * time.Minute},
+		"F-11 longer":         {entra(429, "temporarily_unavailable", 90055, "Retry-After: 400"), 400 * time.Second},
 		"no verdict by words": {entra(429, "invalid_grant", 1), time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{login: inTurn{test.login, grants}.play})
-			if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled); fail.RetryAfter != test.want {
+			class, reason := pcclient.ClassThrottled, pcclient.ReasonThrottled
+			if name == "F-11 loop" {
+				class, reason = pcclient.ClassUnavailable, pcclient.ReasonServerError
+			}
+			if fail := r.askInVain(class, reason); fail.RetryAfter != test.want {
 				t.Errorf("retry after %v, want %v", fail.RetryAfter, test.want)
 			}
 			r.clock.advance(test.want - time.Second)
-			if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled); fail.RetryAfter != time.Second {
+			if fail := r.askInVain(class, reason); fail.RetryAfter != time.Second {
 				t.Errorf("retry after %v, want 1s", fail.RetryAfter)
 			}
 			r.counts(1, 0)
@@ -226,7 +257,7 @@ func TestGrantThatIsNone(t *testing.T) {
 		"expires_in a fraction":  `{"token_type":"Bearer","access_token":"a","expires_in":1.5}`,
 		"expires_in absurd":      `{"token_type":"Bearer","access_token":"a","expires_in":1e30}`,
 		"expires_in an array":    `{"token_type":"Bearer","access_token":"a","expires_in":[3600]}`,
-		"an error with 200":      `{"error":"invalid_grant"}`,
+		"an error with 200":      `{"error":"canary-body"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,13 +22,16 @@ type metrics struct {
 	storeFaults prometheus.Counter
 
 	refreshTokenBorn atomic.Pointer[time.Time] // nil: none is known
+	loginPausedUntil atomic.Pointer[time.Time] // nil: never yet
 }
+
+// prefix begins the name of every metric here.
+const prefix = "eligibility_partner_center_"
 
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
 func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, breaker *breaker) (*metrics, error) {
-	const prefix = "eligibility_partner_center_"
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "fetches_total",
@@ -69,12 +72,24 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 		return m, nil
 	}
 	var faults []error
-	for _, collector := range []prometheus.Collector{
-		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults,
+	for _, collector := range append(m.gauges(now, throttle, breaker),
+		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults) {
+		faults = append(faults, registerer.Register(collector))
+	}
+	return m, errors.Join(faults...)
+}
+
+// gauges are the metrics that are read off when somebody collects them.
+func (m *metrics) gauges(now func() time.Time, throttle *throttle, breaker *breaker) []prometheus.Collector {
+	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "pause_seconds",
 			Help: "What is left of the pause that a 429 asked for.",
 		}, func() float64 { return throttle.paused().Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "login_pause_seconds",
+			Help: "What is left of the pause in which the login host is not asked, after a refusal, a Retry-After or a failed early renewal.",
+		}, func() float64 { return m.loginPaused(now()).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "breaker_open",
 			Help: "1 while questions are kept away from a Partner Center that does not work.",
@@ -92,10 +107,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 			Name: prefix + "refresh_token_expires_in_seconds",
 			Help: "How long the refresh token in use works unless it is renewed, negative where it no longer does. NaN as for its age.",
 		}, func() float64 { return RefreshTokenLife.Seconds() - max(m.refreshTokenAge(now()), 0) }),
-	} {
-		faults = append(faults, registerer.Register(collector))
 	}
-	return m, errors.Join(faults...)
 }
 
 // showZeros makes the series that an alert may ask for exist from the start.
@@ -175,4 +187,15 @@ func (m *metrics) refreshTokenAge(now time.Time) float64 {
 		return math.NaN()
 	}
 	return now.Sub(*born).Seconds()
+}
+
+// loginPause notes until when the login host is left alone.
+func (m *metrics) loginPause(until time.Time) { m.loginPausedUntil.Store(&until) }
+
+func (m *metrics) loginPaused(now time.Time) time.Duration {
+	until := m.loginPausedUntil.Load()
+	if until == nil {
+		return 0
+	}
+	return max(until.Sub(now), 0)
 }

@@ -31,6 +31,7 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 		prefix + "breaker_open",
 		prefix + "credentials_alert",
 		prefix + "fetches_total",
+		prefix + "login_pause_seconds",
 		prefix + "pause_seconds",
 		prefix + "refresh_token_age_seconds",
 		prefix + "refresh_token_expires_in_seconds",
@@ -111,7 +112,7 @@ func TestAlertIsOfEachOperation(t *testing.T) {
 		}
 	}
 	alerts()
-	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
+	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
 	alerts(alertToken)
 	r.clock.advance(30 * time.Second)
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonForbidden)

@@ -15,12 +15,9 @@ const (
 	// MFAProven says that the token proves multi-factor authentication.
 	MFAProven
 	// MFAMissing says that it does not; Partner Center refuses such calls of
-	// FlowAppUser with 401, code 900421, or will.
+	// FlowAppUser with code 900421, or will.
 	MFAMissing
 )
-
-// codeMFAMissing is the error code of a call without that proof.
-const codeMFAMissing = "900421"
 
 // MFA asks Partner Center whether the access token proves multi-factor
 // authentication, by one question about a customer, a GUID in the form
@@ -54,7 +51,7 @@ func (c *Client) MFA(ctx context.Context, customerID string) (MFA, error) {
 		if fail.Reason == ReasonThrottled {
 			c.throttle.throttled(fail.RetryAfter)
 		}
-		if fail.Code == codeMFAMissing && fail.Reason == ReasonUnauthorized {
+		if fail.Code == codeMFAMissing && fail.Class == ClassCredentials {
 			return MFAMissing, nil
 		}
 	}

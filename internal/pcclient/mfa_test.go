@@ -49,7 +49,7 @@ func TestMFAIsUnknownWithoutAnAnswer(t *testing.T) {
 
 	r = start(t, setup{login: entra(http.StatusBadRequest, "invalid_grant", 700082)})
 	_, err = r.MFA(t.Context(), customerID)
-	fail := failure(t, err, pcclient.ClassCredentials, pcclient.ReasonRefused)
+	fail := failure(t, err, pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
 	if codes := fail.LoginCodes(); len(codes) != 1 || codes[0] != 700082 {
 		t.Errorf("codes %v", codes)
 	}

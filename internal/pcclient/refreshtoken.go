@@ -16,6 +16,9 @@ const (
 	// maxStoreWait bounds the growing pause after which a store that could not
 	// be read is asked again.
 	maxStoreWait = time.Minute
+
+	// opStore names the storing of a refresh token among notices.
+	opStore Op = "refresh_token_store"
 )
 
 // refreshToken is the refresh token in use, and what is known of its store.
@@ -25,6 +28,7 @@ type refreshToken struct {
 	now     func() time.Time
 	log     *zap.Logger
 	metrics *metrics
+	notices *notices
 	turn    chan struct{} // holds one value while somebody has the turn
 
 	held     storedToken // what the store held when it was last read or written
@@ -32,9 +36,9 @@ type refreshToken struct {
 	unread   int         // how often in a row the store could not be asked
 }
 
-func newRefreshToken(store tokenStore, cfg Config, metrics *metrics) *refreshToken {
+func newRefreshToken(store tokenStore, cfg Config, metrics *metrics, notices *notices) *refreshToken {
 	return &refreshToken{
-		store: store, now: cfg.Now, log: cfg.Logger, metrics: metrics, turn: make(chan struct{}, 1),
+		store: store, now: cfg.Now, log: cfg.Logger, metrics: metrics, notices: notices, turn: make(chan struct{}, 1),
 	}
 }
 
@@ -122,6 +126,7 @@ func (r *refreshToken) keep(ctx context.Context, token string) bool {
 	if err == nil && (stored.value == token || stored.value != r.held.value) {
 		r.use(stored, storedToken{})
 		r.metrics.stored(true)
+		r.notices.over(opStore)
 		return true
 	}
 	newest := storedToken{token, r.now()}
@@ -134,12 +139,15 @@ func (r *refreshToken) keep(ctx context.Context, token string) bool {
 	if err != nil {
 		r.use(r.held, newest)
 		r.metrics.stored(false)
-		r.log.Error("rotated refresh token is kept in memory only: make partner_center.refresh_token_file and its directory writable before a restart",
-			zap.Error(err))
+		if r.notices.due(notice{opStore, ReasonRefreshTokenStore, ""}) {
+			r.log.Error("rotated refresh token is kept in memory only: let the service write to its store, the directory of partner_center.refresh_token_file or the vault, before a restart",
+				zap.Error(err))
+		}
 		return false
 	}
 	r.use(newest, storedToken{})
 	r.metrics.stored(true)
+	r.notices.over(opStore)
 	return true
 }
 

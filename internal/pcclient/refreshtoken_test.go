@@ -280,8 +280,8 @@ func TestNoRefreshToken(t *testing.T) {
 			if strings.Contains(fail.Error(), r.file) {
 				t.Errorf("the error names the path: %v", fail)
 			}
-			logged := r.logs.FilterMessageSnippet("partner_center.refresh_token_file").All()
-			if len(logged) != 1 || logged[0].Level != zapcore.WarnLevel {
+			logged := r.logs.FilterMessageSnippet("no refresh token: run `eligibilityd login`").All()
+			if len(logged) != 1 || logged[0].Level != zapcore.ErrorLevel {
 				t.Errorf("the log says %v", r.logs.All())
 			}
 			r.counts(0, 0)

@@ -159,9 +159,9 @@ func grants(w http.ResponseWriter, r *http.Request, n int) {
 }
 
 // entra refuses in the login host's shape.
-func entra(status int, word string, code int) answerer {
+func entra(status int, word string, code int, header ...string) answerer {
 	return says(status, fmt.Sprintf(
-		`{"error":%q,"error_description":"AADSTS%d: canary-body","error_codes":[%d],"trace_id":"canary-body"}`, word, code, code))
+		`{"error":%q,"error_description":"AADSTS%d: canary-body","error_codes":[%d],"trace_id":"canary-body"}`, word, code, code), header...)
 }
 
 // rig is a client between two hosts.

@@ -20,9 +20,10 @@ const (
 	fruitlessBurst = 5
 	fruitlessEvery = 10 * time.Second
 	// tokenPause is how long the login host is left alone after it refused a
-	// request, and after an early renewal
-	// that failed.
+	// request, and after an early renewal that failed.
 	tokenPause = 30 * time.Second
+	// loopPause is the same after it complained of too many requests.
+	loopPause = 5 * time.Minute
 )
 
 // accessToken is one token and its life. The zero value is none.
@@ -40,6 +41,7 @@ type tokens struct {
 	now     func() time.Time
 	log     *zap.Logger
 	metrics *metrics
+	notices *notices
 
 	open      context.Context //nolint:containedctx // the client's own life, no caller's: ends renewals when it is closed
 	closeOpen context.CancelFunc
@@ -184,48 +186,40 @@ func (t *tokens) close() {
 // settle takes the result of a renewal.
 func (t *tokens) settle(r *renewal) {
 	t.metrics.token(r.fail)
-	if r.fail != nil {
-		t.log.Warn(advice(r.fail), zap.String("reason", string(r.fail.Reason)), zap.Int("status", r.fail.Status),
-			zap.String("login_error", r.fail.Code), zap.Ints("aadsts", r.fail.aadsts), zap.Error(r.fail.Err))
-	}
+	t.tell(r.fail)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.renewal, t.refused = nil, nil
+	t.renewal, t.refused, t.askAgain = nil, nil, time.Time{}
+	defer func() { t.metrics.loginPause(t.askAgain) }()
 	if r.fail == nil {
 		t.current = r.granted.access
 		t.kept(!r.granted.unkept)
 		return
 	}
-	switch {
-	case r.fail.RetryAfter > 0:
-		t.refused, t.askAgain = r.fail, t.now().Add(r.fail.RetryAfter)
+	switch pause := max(r.fail.RetryAfter, r.fail.pause); {
 	case r.fail.Class == ClassCredentials:
-		t.refused, t.askAgain = r.fail, t.now().Add(tokenPause)
+		t.refused, t.askAgain = r.fail, t.now().Add(max(pause, tokenPause))
+	case pause > 0:
+		t.refused, t.askAgain = r.fail, t.now().Add(pause)
 	case t.current.value != "":
 		t.askAgain = t.now().Add(tokenPause)
 	}
 }
 
-// advice is the log's message for a class of token failure: what to do.
-func advice(fail *APIError) string {
-	switch {
-	case fail.Reason == ReasonRefreshToken:
-		return "no refresh token: put one into partner_center.refresh_token_file"
-	case fail.Class == ClassThrottled:
-		return "login host asks for a pause; waiting for its Retry-After"
-	case fail.Class != ClassCredentials:
-		return "login host gave no token; will be asked again"
+// tell says what a failed renewal asks people to do, although nobody may have
+// noticed it: callers are answered from the cache for a while.
+func (t *tokens) tell(fail *APIError) {
+	if fail == nil {
+		t.notices.over(OpToken)
+		return
 	}
-	switch fail.Code {
-	case "invalid_grant", "interaction_required":
-		return "login host refuses the refresh token: consent again, with MFA, and store the new refresh token"
-	case "invalid_client":
-		return "login host refuses the client secret: check it and its expiry in the app registration"
-	case "unauthorized_client", "invalid_resource", "invalid_scope":
-		return "login host refuses the application: check its permissions, its consent and partner_center.audience"
-	case "invalid_request":
-		return "login host does not understand the request: check partner_center.tenant_id, client_id and authority"
-	default:
-		return "login host refuses to give a token: check the partner_center section"
+	if !t.notices.due(notice{OpToken, fail.Reason, fail.Code}) {
+		return
 	}
+	log := t.log.Warn
+	if fail.Class == ClassCredentials {
+		log = t.log.Error
+	}
+	log(advice(fail.Reason), zap.String("reason", string(fail.Reason)), zap.Int("status", fail.Status),
+		zap.String("login_error", fail.Code), zap.Ints("aadsts", fail.aadsts), zap.Error(fail.Err))
 }

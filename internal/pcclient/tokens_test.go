@@ -145,7 +145,7 @@ func TestFailedEarlyRenewalIsNotNoticed(t *testing.T) {
 		requests int // of one renewal
 	}{
 		"failure":  {says(http.StatusInternalServerError, ""), "server_error", 3},
-		"refusal":  {entra(400, "invalid_grant", 50173), "refused", 1},
+		"refusal":  {entra(400, "invalid_grant", 50173), "invalid_grant", 1},
 		"throttle": {says(http.StatusTooManyRequests, "", "Retry-After: 30"), "throttled", 1},
 	} {
 		t.Run(name, func(t *testing.T) {

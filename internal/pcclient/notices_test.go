@@ -1,0 +1,122 @@
+package pcclient_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+)
+
+// told is how many records of that level and piece of message there are.
+func (r *rig) told(level zapcore.Level, snippet string, want int) {
+	r.t.Helper()
+	if got := r.logs.FilterLevelExact(level).FilterMessageSnippet(snippet).Len(); got != want {
+		r.t.Errorf("%d records say %q, want %d: %v", got, snippet, want, r.logs.All())
+	}
+}
+
+// A failure that lasts is told once in five minutes, and another one at once.
+func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
+	t.Parallel()
+	refuse := entra(400, "invalid_grant", 700082)
+	var answers inTurn
+	for range 10 {
+		answers = append(answers, refuse)
+	}
+	for _, answer := range []answerer{entra(401, "invalid_client", 7000222), refuse, grants, refuse} {
+		answers = append(answers, answer)
+	}
+	r := start(t, setup{login: answers.play})
+	for range 10 {
+		r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+		r.clock.advance(30 * time.Second)
+	}
+	const expired, client = "has expired or was revoked", "client secret or certificate"
+	r.told(zapcore.ErrorLevel, expired, 1)
+	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidClient)
+	r.told(zapcore.ErrorLevel, client, 1)
+	r.clock.advance(30 * time.Second)
+	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+	r.told(zapcore.ErrorLevel, expired, 2)
+	r.clock.advance(30 * time.Second)
+	r.ask()
+	r.clock.advance(time.Hour)
+	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+	r.told(zapcore.ErrorLevel, expired, 3)
+}
+
+// A login host that is down is asked by each caller, and told of once.
+func TestOutageOfTheLoginHostIsToldOnce(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{login: says(http.StatusBadRequest, "<html>")})
+	for range 3 {
+		r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonUnreadable)
+	}
+	r.told(zapcore.WarnLevel, "login host gave no token", 1)
+}
+
+// A-02 to A-12: what Partner Center refuses is an alert and a record that says
+// what to do, and the next question is asked all the same.
+func TestRefusalsOfPartnerCenterSayWhatToDo(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		status int
+		code   string
+		advice string
+	}{
+		"A-02":          {401, `900421`, "multi-factor"},
+		"A-02 as 403":   {403, `"900421"`, "multi-factor"},
+		"A-03":          {401, `10001`, "multi-factor"},
+		"A-03 as 403":   {403, `10001`, "multi-factor"},
+		"A-04":          {401, `900420`, "audience"},
+		"A-05":          {401, `800001`, "refuses the token"},
+		"A-08":          {403, `900308`, "role"},
+		"A-08 other":    {403, `900150`, "role"},
+		"A-09":          {403, `900309`, "Conditional Access"},
+		"A-12":          {403, `900149`, "agreements"},
+		"A-12 MPA":      {403, `800039`, "agreements"},
+		"A-12 inactive": {403, `900124`, "agreements"},
+		"VS-33":         {403, `900329`, "app_user"},
+		"unknown":       {403, `4711`, "doctor"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			refuse := says(test.status, `{"code":`+test.code+`,"description":"canary-body"}`)
+			reason := pcclient.ReasonForbidden
+			answers := inTurn{refuse, refuse, says(http.StatusOK, allowed)}
+			if test.status == http.StatusUnauthorized {
+				reason = pcclient.ReasonUnauthorized
+				answers = inTurn{refuse, refuse, refuse, refuse, says(http.StatusOK, allowed)}
+			}
+			r := start(t, setup{api: answers.play})
+			for range 2 {
+				r.askInVain(pcclient.ClassCredentials, reason)
+			}
+			r.told(zapcore.ErrorLevel, test.advice, 1)
+			if !r.shows(`credentials_alert{op="validation_status"} 1`) {
+				t.Errorf("no alert:\n%s", r.scrape())
+			}
+			r.ask() // A-15: no fuse has blown
+			if !r.shows(`credentials_alert{op="validation_status"} 0`) {
+				t.Errorf("the alert stays:\n%s", r.scrape())
+			}
+			r.keepsSecrets()
+		})
+	}
+}
+
+// The far side chooses the codes, and cannot make the client keep them all.
+func TestManyCodesAreToldAndForgotten(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{api: func(w http.ResponseWriter, req *http.Request, n int) {
+		says(http.StatusForbidden, fmt.Sprintf(`{"code":%d}`, n%200))(w, req, n)
+	}})
+	for range 200 {
+		r.askInVain(pcclient.ClassCredentials, pcclient.ReasonForbidden)
+	}
+	r.told(zapcore.ErrorLevel, "partner center refuses", 200)
+}

@@ -1,0 +1,106 @@
+package pcclient
+
+import "time"
+
+// loginReason says what an error word of the login host means: the one table of
+// them. Another word is a refusal as well.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
+// (read 2026-11-21)
+func loginReason(word string) (Reason, Class) {
+	switch word {
+	case "invalid_grant":
+		return ReasonInvalidGrant, ClassCredentials
+	case "interaction_required", "login_required":
+		return ReasonInteraction, ClassCredentials
+	case "consent_required":
+		return ReasonConsent, ClassCredentials
+	case "invalid_client":
+		return ReasonInvalidClient, ClassCredentials
+	case "unauthorized_client", "access_denied":
+		return ReasonUnauthorizedClient, ClassCredentials
+	case "invalid_resource", "invalid_scope":
+		return ReasonInvalidResource, ClassCredentials
+	case "invalid_request", "unsupported_grant_type":
+		return ReasonInvalidRequest, ClassCredentials
+	case "temporarily_unavailable", "server_error":
+		return ReasonServerError, ClassUnavailable
+	default:
+		return ReasonRefused, ClassCredentials
+	}
+}
+
+// loginPause is how long the login host is left alone at least, by the numbers
+// of its refusal. They decide nothing else: 50196 says that we ask the same too
+// often, 90055 that our tenant does.
+func loginPause(numbers []int) time.Duration {
+	for _, number := range numbers {
+		if number == 50196 || number == 90055 {
+			return loopPause
+		}
+	}
+	return 0
+}
+
+// advice is the log's message about a failure of a token request: what to do.
+func advice(reason Reason) string {
+	switch reason {
+	case ReasonInvalidGrant:
+		return "login host refuses the refresh token, which has expired or was revoked: run `eligibilityd login`"
+	case ReasonInteraction:
+		return "login host wants the user to sign in again: check the tenant's Conditional Access policies and run `eligibilityd login`, with multi-factor authentication"
+	case ReasonConsent:
+		return "login host misses a consent: have an administrator grant the API permissions and run `eligibilityd login`"
+	case ReasonInvalidClient:
+		return "login host refuses the client secret or certificate, which is wrong or has expired: renew it in the app registration"
+	case ReasonUnauthorizedClient:
+		return "login host refuses the application: check partner_center.client_id, the API permissions and their admin consent"
+	case ReasonInvalidResource:
+		return "login host knows no such resource for the application: check partner_center.audience and the API permissions"
+	case ReasonInvalidRequest:
+		return "login host does not understand the request: check partner_center.tenant_id, client_id, authority and cloud"
+	case ReasonRefused:
+		return "login host gives no token: run `eligibilityd doctor`, and see the sign-in log of the tenant"
+	case ReasonRefreshToken:
+		return "no refresh token: run `eligibilityd login`, or let the user of the service read where it is stored"
+	case ReasonRefreshTokenStore:
+		return "store of the refresh token cannot be asked: check the way to the vault, and its Azure credential; will be asked again"
+	case ReasonThrottled:
+		return "login host asks for a pause; waiting for its Retry-After"
+	default:
+		return "login host gave no token; will be asked again"
+	}
+}
+
+// Partner Center's codes of refusals that one of us can cure.
+const (
+	codeMFAMissing      = "900421"
+	codeMFAMissingOlder = "10001"
+	codeAudienceRetired = "900420"
+)
+
+// refusalAdvice is the log's message about a question that Partner Center
+// refused with a 401 or 403: what to do. The one table of its codes.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/error-codes
+// (read 2026-11-21)
+func refusalAdvice(fail *APIError) string {
+	switch fail.Code {
+	case codeMFAMissing, codeMFAMissingOlder:
+		return "partner center wants proof of multi-factor authentication: require it of the service user and run `eligibilityd login`"
+	case codeAudienceRetired:
+		return "partner center refuses the token's audience: check partner_center.audience and cloud"
+	case "900308", "900150":
+		return "partner center refuses the service user: give it the role of sales agent or admin agent"
+	case "900309":
+		return "partner center refuses the service user by Conditional Access: exempt it there, but not from multi-factor authentication"
+	case "900149", "800039", "900124":
+		return "partner center refuses the partner: check its programme membership and agreements in Partner Center"
+	case "900329":
+		return "partner center refuses the flow: it takes app_user only"
+	}
+	if fail.Reason == ReasonUnauthorized {
+		return "partner center refuses the token: check partner_center.audience, cloud and authority, and the service user"
+	}
+	return "partner center refuses the service user or the application: run `eligibilityd doctor --customer`"
+}
