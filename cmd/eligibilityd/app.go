@@ -69,6 +69,10 @@ func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.
 	if cfg.PartnerCenter.Flow == config.FlowAppOnly {
 		flow = pcclient.FlowAppOnly
 	}
+	endpoint := pcclient.TokenEndpointV2
+	if cfg.PartnerCenter.TokenEndpoint == config.TokenEndpointV1 {
+		endpoint = pcclient.TokenEndpointV1
+	}
 	return pcclient.Config{
 		BaseURL:           cfg.PartnerCenter.BaseURL,
 		Authority:         cfg.PartnerCenter.Authority,
@@ -77,6 +81,7 @@ func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.
 		ClientSecret:      cfg.PartnerCenter.ClientSecret.Reveal(),
 		ClientCertificate: cfg.PartnerCenter.KeyPair(),
 		Audience:          cfg.PartnerCenter.Audience,
+		TokenEndpoint:     endpoint,
 		Flow:              flow,
 		RefreshTokenFile:  cfg.PartnerCenter.RefreshTokenFile,
 		AttemptTimeout:    cfg.PartnerCenter.AttemptTimeout,

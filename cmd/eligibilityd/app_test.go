@@ -83,6 +83,8 @@ func change(t *testing.T, key string, v reflect.Value) {
 		*value = []string{"redis:6379"}
 	case *config.Cloud:
 		*value = config.CloudUSGovernment
+	case *config.TokenEndpoint:
+		*value = config.TokenEndpointV1
 	case *config.Flow:
 		*value = config.FlowAppOnly
 	case *config.NotReady:

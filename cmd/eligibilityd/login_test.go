@@ -176,6 +176,26 @@ func TestLoginStoresWhatServeNeeds(t *testing.T) {
 	}
 }
 
+// T-01, T-06: version 1 from the sign-in to the answer.
+func TestLoginAndServeByVersionOne(t *testing.T) {
+	t.Parallel()
+	const versionOne = "ELIGIBILITY_PARTNER_CENTER__TOKEN_ENDPOINT=v1"
+	_, partnerCenter := simulator(t)
+	run := startLogin(t, partnerCenter.URL, versionOne)
+	if !strings.Contains(run.page, "/oauth2/authorize?") {
+		t.Errorf("page %s", run.page)
+	}
+	person{}.signIn(t, run.page)
+	if err := run.end(t); err != nil {
+		t.Fatal(err)
+	}
+	p := startServe(t, partnerCenter.URL, versionOne, "ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE="+run.file)
+	resp, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID})
+	if err != nil || resp.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
+		t.Errorf("serve answers %v, %v", resp, err)
+	}
+}
+
 func TestLoginEndsInVainAndSaysWhy(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

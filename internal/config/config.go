@@ -165,6 +165,7 @@ func Default() *Config {
 			Authority:       hosts.authority,
 			Flow:            FlowAppUser,
 			Audience:        hosts.audience,
+			TokenEndpoint:   TokenEndpointV2,
 			AttemptTimeout:  3 * time.Second,
 			BudgetPerMinute: 400,
 		},

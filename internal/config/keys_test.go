@@ -18,25 +18,26 @@ import (
 // others are values different from the default, where none can be made up
 // from the type.
 var others = map[string]string{
-	"server.grpc.address":          "127.0.0.2:1",
-	"server.http.address":          "[::1]:0",
-	"server.admin.address":         "localhost:65535",
-	"partner_center.cloud":         "us_government",
-	"partner_center.base_url":      "https://pc.example:8443/proxy",
-	"partner_center.authority":     "https://login.example",
-	"partner_center.tenant_id":     "contoso.onmicrosoft.com",
-	"partner_center.client_id":     "00000000-0000-0000-0000-00000000000A",
-	"partner_center.flow":          "app_only",
-	"partner_center.audience":      "https://audience.example",
-	"cache.redis.key_prefix":       "shop:eligibility",
-	"cache.redis.username":         "gate",
-	"cache.redis.addresses":        "redis.example:6379",
-	"policy.not_ready":             "allow",
-	"policy.when_undecidable":      "block",
-	"log.level":                    "debug",
-	"log.format":                   "console",
-	"partner_center.client_secret": "a secret",
-	"cache.redis.password":         "a password",
+	"server.grpc.address":           "127.0.0.2:1",
+	"server.http.address":           "[::1]:0",
+	"server.admin.address":          "localhost:65535",
+	"partner_center.cloud":          "us_government",
+	"partner_center.base_url":       "https://pc.example:8443/proxy",
+	"partner_center.authority":      "https://login.example",
+	"partner_center.tenant_id":      "contoso.onmicrosoft.com",
+	"partner_center.client_id":      "00000000-0000-0000-0000-00000000000A",
+	"partner_center.flow":           "app_only",
+	"partner_center.token_endpoint": "v1",
+	"partner_center.audience":       "https://audience.example",
+	"cache.redis.key_prefix":        "shop:eligibility",
+	"cache.redis.username":          "gate",
+	"cache.redis.addresses":         "redis.example:6379",
+	"policy.not_ready":              "allow",
+	"policy.when_undecidable":       "block",
+	"log.level":                     "debug",
+	"log.format":                    "console",
+	"partner_center.client_secret":  "a secret",
+	"cache.redis.password":          "a password",
 }
 
 // other returns a value for a key that differs from its default.
@@ -186,7 +187,7 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	}
 	for _, l := range leaves() {
 		switch l.in(config.Default()).Interface().(type) {
-		case time.Duration, int, bool, config.Cloud, config.Flow, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
+		case time.Duration, int, bool, config.Cloud, config.Flow, config.TokenEndpoint, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
 			_, err := config.Load("", []string{l.variable() + "="}, config.Dev)
 			if err == nil || !strings.HasPrefix(err.Error(), l.variable()+": "+l.key+`: ""`) {
 				t.Errorf("%s: empty was taken, error %v", l.key, err)
@@ -211,6 +212,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"partner_center.base_url":                    "https://api.partnercenter.microsoft.com",
 		"partner_center.authority":                   "https://login.microsoftonline.com",
 		"partner_center.tenant_id":                   "",
+		"partner_center.token_endpoint":              "v2",
 		"partner_center.client_id":                   "",
 		"partner_center.client_secret":               "[redacted]",
 		"partner_center.client_secret_file":          "",

@@ -61,6 +61,10 @@ type PartnerCenter struct {
 	// retired https://graph.windows.net is refused. Optional; by cloud, for
 	// global https://api.partnercenter.microsoft.com.
 	Audience string `yaml:"audience"`
+	// TokenEndpoint is the version of the login host's endpoints, v2 or v1,
+	// which take what tokens are for as a scope or as a resource. Partner
+	// Center accepts the tokens of both. Optional; v2.
+	TokenEndpoint TokenEndpoint `yaml:"token_endpoint"`
 	// AttemptTimeout is the limit of one HTTP request to either host; more
 	// than 0 and at most 10s, which is the fixed limit of a whole fetch,
 	// replays included. Optional; 3s.
@@ -82,3 +86,14 @@ const (
 )
 
 func (Flow) words() []string { return []string{"app_user", "app_only"} }
+
+// TokenEndpoint is a value of partner_center.token_endpoint.
+type TokenEndpoint string
+
+// The values of partner_center.token_endpoint.
+const (
+	TokenEndpointV2 TokenEndpoint = "v2"
+	TokenEndpointV1 TokenEndpoint = "v1"
+)
+
+func (TokenEndpoint) words() []string { return []string{"v2", "v1"} }

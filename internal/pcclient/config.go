@@ -55,6 +55,8 @@ type Config struct {
 	// "https://api.partnercenter.microsoft.com". Required. It depends on the
 	// cloud, not on BaseURL.
 	Audience string
+	// TokenEndpoint is TokenEndpointV2 unless set.
+	TokenEndpoint TokenEndpoint
 	// Flow is FlowAppUser unless set.
 	Flow Flow
 	// RefreshTokenFile holds the refresh token and nothing else; it is read
@@ -117,6 +119,9 @@ func (c Config) Validate() error {
 	case FlowAppOnly:
 	default:
 		fault("flow: %d is unknown", c.Flow)
+	}
+	if c.TokenEndpoint > TokenEndpointV1 {
+		fault("token endpoint: %d is unknown", c.TokenEndpoint)
 	}
 	if c.AttemptTimeout < 0 {
 		fault("attempt timeout: must not be negative")

@@ -59,6 +59,8 @@ func TestConfig(t *testing.T) {
 		"T-12 in China":                {func(c *pcclient.Config) { c.Audience = "https://graph.chinacloudapi.cn" }, "audience"},
 		"no file":                      {func(c *pcclient.Config) { c.RefreshTokenFile = "" }, "refresh token file"},
 		"unknown flow":                 {func(c *pcclient.Config) { c.Flow = 7 }, "flow"},
+		"version 1 of the endpoint":    {func(c *pcclient.Config) { c.TokenEndpoint = pcclient.TokenEndpointV1 }, ""},
+		"unknown token endpoint":       {func(c *pcclient.Config) { c.TokenEndpoint = 2 }, "token endpoint"},
 		"negative attempt timeout":     {func(c *pcclient.Config) { c.AttemptTimeout = -1 }, "attempt timeout"},
 		"negative budget":              {func(c *pcclient.Config) { c.BudgetPerMinute = -1 }, "budget per minute"},
 	}

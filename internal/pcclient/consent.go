@@ -37,6 +37,7 @@ var (
 type Consent struct {
 	login       *login
 	authorize   string
+	purpose     url.Values // what the token is for
 	tenantID    string
 	clientID    string
 	redirectURL string
@@ -63,35 +64,37 @@ func NewConsent(cfg Config, redirectURL string) (*Consent, error) {
 	}
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
-	return &Consent{
+	consent := &Consent{
 		login:       newLogin(cfg, transport, nil, nil),
-		authorize:   cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + "/oauth2/v2.0/authorize",
+		authorize:   cfg.TokenEndpoint.page(cfg, "authorize"),
+		purpose:     cfg.TokenEndpoint.purpose(cfg),
 		tenantID:    cfg.TenantID,
 		clientID:    cfg.ClientID,
 		redirectURL: redirectURL,
 		state:       rand.Text(),
 		verifier:    base64.RawURLEncoding.EncodeToString(secret[:]),
-	}, nil
+	}
+	// And to be told whose token it is.
+	consent.purpose.Set("scope", strings.TrimSpace(consent.purpose.Get("scope")+" openid"))
+	return consent, nil
 }
-
-// scope asks for a refresh token, and to be told whose it is.
-func (c *Consent) scope() string { return c.login.form.Get("scope") + " openid" }
 
 // URL returns the page of the login host where the person signs in, choosing
 // the account: theirs is rarely the one that the service shall act for.
 func (c *Consent) URL() string {
 	challenge := sha256.Sum256([]byte(c.verifier))
-	return c.authorize + "?" + url.Values{
+	query := url.Values{
 		"client_id":             {c.clientID},
 		"response_type":         {"code"},
 		"response_mode":         {"query"},
 		"redirect_uri":          {c.redirectURL},
-		"scope":                 {c.scope()},
 		"state":                 {c.state},
 		"prompt":                {"select_account"},
 		"code_challenge":        {base64.RawURLEncoding.EncodeToString(challenge[:])},
 		"code_challenge_method": {"S256"},
-	}.Encode()
+	}
+	maps.Copy(query, c.purpose)
+	return c.authorize + "?" + query.Encode()
 }
 
 // Expects reports, in constant time, whether an answer with that state belongs
@@ -112,15 +115,15 @@ func (c *Consent) CanStore(ctx context.Context) error {
 }
 
 // Redeem exchanges the code of an answer for a refresh token, checks whose it
-// is and stores it in Config.RefreshTokenFile, readable by its owner only. It
+// is and stores it where Config says. It
 // returns the tenant of the account, a GUID. It makes one request, as a code is
 // good once, and takes 10 s at most. It returns an *APIError where the login
-// host refused or gave no answer, one of the errors above, or why the file
-// could not be written.
+// host refused or gave no answer, one of the errors above, or why it could not
+// be stored.
 func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err error) {
 	form := maps.Clone(c.login.form)
 	form.Set("grant_type", "authorization_code")
-	form.Set("scope", c.scope())
+	maps.Copy(form, c.purpose)
 	form.Set("code", code)
 	form.Set("redirect_uri", c.redirectURL)
 	form.Set("code_verifier", c.verifier)

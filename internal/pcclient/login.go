@@ -29,14 +29,15 @@ type login struct {
 
 func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices *notices) *login {
 	l := &login{
-		endpoint:  cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + "/oauth2/v2.0/token",
-		form:      url.Values{"client_id": {cfg.ClientID}},
+		endpoint:  cfg.TokenEndpoint.page(cfg, "token"),
+		form:      cfg.TokenEndpoint.purpose(cfg),
 		transport: transport,
 		timeout:   cfg.AttemptTimeout,
 		now:       cfg.Now,
 		log:       cfg.Logger,
 		readOnly:  cfg.ReadOnly,
 	}
+	l.form.Set("client_id", cfg.ClientID)
 	if cfg.ClientCertificate != nil {
 		l.form.Set("client_assertion_type", assertionType)
 		l.signer = newSigner(cfg.ClientCertificate, cfg.ClientID, l.endpoint, cfg.Now)
@@ -45,11 +46,9 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices
 	}
 	if cfg.Flow == FlowAppOnly {
 		l.form.Set("grant_type", "client_credentials")
-		l.form.Set("scope", cfg.Audience+"/.default")
 		return l
 	}
 	l.form.Set("grant_type", "refresh_token")
-	l.form.Set("scope", cfg.Audience+"/user_impersonation offline_access")
 	l.refreshToken = newRefreshToken(tokenFile(cfg.RefreshTokenFile), cfg, metrics, notices)
 	return l
 }
