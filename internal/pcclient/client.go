@@ -48,6 +48,10 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}
 	notices := &notices{now: cfg.Now}
+	login, err := newLogin(cfg, transport, metrics, notices)
+	if err != nil {
+		return nil, err
+	}
 	urgent := make(chan struct{})
 	close(urgent)
 	open, closeOpen := context.WithCancel(context.Background())
@@ -62,7 +66,7 @@ func New(cfg Config) (*Client, error) {
 		breaker:        breaker,
 		urgent:         urgent,
 		tokens: &tokens{
-			login:   newLogin(cfg, transport, metrics, notices),
+			login:   login,
 			now:     cfg.Now,
 			log:     cfg.Logger,
 			metrics: metrics,

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
@@ -61,11 +62,19 @@ type Config struct {
 	Flow Flow
 	// RefreshTokenFile holds the refresh token and nothing else; it is read
 	// before every renewal and rewritten when the login host sends a new one.
-	// Required for FlowAppUser, ignored otherwise.
+	// It or RefreshTokenVault is required for FlowAppUser, and not both;
+	// both are ignored otherwise.
 	RefreshTokenFile string
-	// ReadOnly leaves RefreshTokenFile as it is: a new refresh token is
-	// dropped, and the old one goes on working. It is for a look by somebody
-	// other than the service, whose file would no longer be the service's.
+	// RefreshTokenVault holds the refresh token in place of a file: it is read
+	// before every renewal and gets a new version when the login host sends a
+	// new token.
+	RefreshTokenVault VaultSecret
+	// VaultCredential is who asks that vault; nil means azidentity's default
+	// chain: environment, workload identity, managed identity, developer tools.
+	VaultCredential azcore.TokenCredential
+	// ReadOnly leaves the stored refresh token as it is: a new one is dropped,
+	// and the old one goes on working. It is for a look by somebody other than
+	// the service, whose file would no longer be the service's.
 	ReadOnly bool
 	// AttemptTimeout limits one HTTP attempt, its body included. Zero means
 	// DefaultAttemptTimeout.
@@ -113,8 +122,8 @@ func (c Config) Validate() error {
 	}
 	switch c.Flow {
 	case FlowAppUser:
-		if c.RefreshTokenFile == "" {
-			fault("refresh token file: is missing")
+		if err := c.checkRefreshToken(); err != nil {
+			fault("%w", err)
 		}
 	case FlowAppOnly:
 	default:
@@ -148,6 +157,22 @@ func (c Config) checkCredential() error {
 	}
 	if err := checkCertificate(c.ClientCertificate, now()); err != nil {
 		return fmt.Errorf("client certificate: %w", err)
+	}
+	return nil
+}
+
+// checkRefreshToken wants one place for the refresh token.
+func (c Config) checkRefreshToken() error {
+	switch {
+	case c.RefreshTokenVault == (VaultSecret{}) && c.RefreshTokenFile == "":
+		return errors.New("refresh token file: is missing, and so is a vault")
+	case c.RefreshTokenVault == (VaultSecret{}):
+		return nil
+	case c.RefreshTokenFile != "":
+		return errors.New("refresh token vault: conflicts with the file")
+	}
+	if err := c.RefreshTokenVault.check(); err != nil {
+		return fmt.Errorf("refresh token vault: %w", err)
 	}
 	return nil
 }

@@ -62,10 +62,14 @@ func NewConsent(cfg Config, redirectURL string) (*Consent, error) {
 	if transport == nil {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
+	login, err := newLogin(cfg, transport, nil, nil)
+	if err != nil {
+		return nil, err
+	}
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	consent := &Consent{
-		login:       newLogin(cfg, transport, nil, nil),
+		login:       login,
 		authorize:   cfg.TokenEndpoint.page(cfg, "authorize"),
 		purpose:     cfg.TokenEndpoint.purpose(cfg),
 		tenantID:    cfg.TenantID,

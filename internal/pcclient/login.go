@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -27,7 +28,7 @@ type login struct {
 	log          *zap.Logger
 }
 
-func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices *notices) *login {
+func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices *notices) (*login, error) {
 	l := &login{
 		endpoint:  cfg.TokenEndpoint.page(cfg, "token"),
 		form:      cfg.TokenEndpoint.purpose(cfg),
@@ -46,11 +47,18 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices
 	}
 	if cfg.Flow == FlowAppOnly {
 		l.form.Set("grant_type", "client_credentials")
-		return l
+		return l, nil
 	}
 	l.form.Set("grant_type", "refresh_token")
 	l.refreshToken = newRefreshToken(tokenFile(cfg.RefreshTokenFile), cfg, metrics, notices)
-	return l
+	if cfg.RefreshTokenVault != (VaultSecret{}) {
+		vault, err := newTokenVault(cfg.RefreshTokenVault, cfg.VaultCredential, transport)
+		if err != nil {
+			return nil, fmt.Errorf("partner center: refresh token vault: %w", err)
+		}
+		l.refreshToken.store = vault
+	}
+	return l, nil
 }
 
 // token gets an access token. A rotated refresh token is stored before the

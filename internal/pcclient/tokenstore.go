@@ -3,6 +3,7 @@ package pcclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -38,4 +39,22 @@ type tokenStore interface {
 type storedToken struct {
 	value string
 	born  time.Time
+}
+
+// RefreshToken looks whether a refresh token is stored, and returns since when;
+// the zero time where the store does not say. It returns ErrNoRefreshToken or
+// ErrRefreshTokenStore where somebody must act, and another error where the
+// store cannot be asked now. It takes 5 s at most. With FlowAppOnly there is
+// none to look for, and no error.
+func (c *Client) RefreshToken(ctx context.Context) (since time.Time, err error) {
+	if c.tokens.login.refreshToken == nil {
+		return time.Time{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	stored, err := c.tokens.login.refreshToken.store.load(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("partner center: %w", err)
+	}
+	return stored.born, nil
 }

@@ -1,0 +1,208 @@
+package pcclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
+)
+
+// VaultSecret names a secret of an Azure Key Vault. The zero value is none.
+type VaultSecret struct {
+	// URL is the vault's root, such as "https://NAME.vault.azure.net". The host
+	// is a vault of any Azure cloud, or loopback, then also by http.
+	URL string
+	// Name is the secret's.
+	Name string
+}
+
+var secretName = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
+
+// check returns what is wrong with a secret that is not the zero value.
+func (v VaultSecret) check() error {
+	if err := checkRoot(v.URL); err != nil {
+		return fmt.Errorf("URL: %w", err)
+	}
+	u, err := url.Parse(v.URL)
+	if err != nil || strings.Trim(u.Path, "/") != "" {
+		return errors.New("URL: must not have a path")
+	}
+	if _, ok := vaultCloud(u.Hostname()); !ok {
+		return errors.New("URL: is of no Azure Key Vault")
+	}
+	if !secretName.MatchString(v.Name) {
+		return errors.New("name: must be of 1 to 127 letters, digits and hyphens")
+	}
+	return nil
+}
+
+// vaultCloud returns the cloud of a vault: an access token must go nowhere else.
+//
+// Source: https://learn.microsoft.com/en-us/azure/key-vault/general/about-keys-secrets-certificates#dns-suffixes-for-object-identifiers
+// (read 2026-11-21)
+func vaultCloud(host string) (of cloud.Configuration, ok bool) {
+	host = strings.ToLower(host)
+	switch {
+	case strings.HasSuffix(host, ".vault.azure.net"), loopback(host):
+		return cloud.AzurePublic, true
+	case strings.HasSuffix(host, ".vault.usgovcloudapi.net"):
+		return cloud.AzureGovernment, true
+	case strings.HasSuffix(host, ".vault.azure.cn"):
+		return cloud.AzureChina, true
+	}
+	return cloud.Configuration{}, false
+}
+
+// tokenVault keeps the refresh token in a Key Vault: each one is a new version
+// of the secret, born when the vault says.
+type tokenVault struct {
+	client *azsecrets.Client
+	name   string
+}
+
+// newTokenVault makes no call. The credential nil is azidentity's default
+// chain, which reads the environment.
+func newTokenVault(secret VaultSecret, credential azcore.TokenCredential, roundTripper http.RoundTripper) (*tokenVault, error) {
+	u, err := url.Parse(strings.TrimRight(secret.URL, "/"))
+	if err != nil {
+		return nil, errors.New("URL: is no URL")
+	}
+	of, _ := vaultCloud(u.Hostname())
+	transport := &vaultTransport{http.Client{
+		Transport:     roundTripper,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, ""}
+	if credential == nil {
+		credential, err = azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
+			ClientOptions: azcore.ClientOptions{Cloud: of, Transport: &vaultTransport{transport.Client, ""}},
+		})
+		if err != nil {
+			return nil, errors.New("no Azure credential can be made of the environment: see AZURE_TOKEN_CREDENTIALS")
+		}
+	}
+	if u.Scheme == "http" { // which the library refuses to send a token by
+		transport.plain, u.Scheme = u.Host, "https"
+	}
+	client, err := azsecrets.NewClient(u.String(), vaultCredential{credential}, &azsecrets.ClientOptions{
+		ClientOptions: azcore.ClientOptions{
+			Cloud:     of,
+			Transport: transport,
+			Retry:     policy.RetryOptions{MaxRetries: -1}, // we have our own rules
+		},
+		DisableChallengeResourceVerification: loopback(u.Hostname()),
+	})
+	if err != nil {
+		return nil, errors.New("client of the vault cannot be made")
+	}
+	return &tokenVault{client: client, name: secret.Name}, nil
+}
+
+func (v *tokenVault) load(ctx context.Context) (storedToken, error) {
+	got, err := v.client.GetSecret(ctx, v.name, "", nil)
+	if err != nil {
+		return storedToken{}, vaultFault(ctx, err)
+	}
+	var stored storedToken
+	if got.Value != nil {
+		stored.value = strings.TrimSpace(*got.Value)
+	}
+	if got.Attributes != nil && got.Attributes.Created != nil {
+		stored.born = *got.Attributes.Created
+	}
+	switch {
+	case stored.value == "":
+		return storedToken{}, fmt.Errorf("%w: secret of the vault is empty", ErrNoRefreshToken)
+	case len(stored.value) > maxRefreshTokenBytes:
+		return storedToken{}, fmt.Errorf("%w: secret of the vault is too large", ErrRefreshTokenStore)
+	}
+	return stored, nil
+}
+
+func (v *tokenVault) save(ctx context.Context, token string) error {
+	if _, err := v.client.SetSecret(ctx, v.name, azsecrets.SetSecretParameters{Value: &token}, nil); err != nil {
+		return vaultFault(ctx, err)
+	}
+	return nil
+}
+
+// canSave can only tell whether the vault lets us read: it grants writing
+// apart, and there is no way to ask for that.
+func (v *tokenVault) canSave(ctx context.Context) error {
+	if _, err := v.load(ctx); err != nil && !errors.Is(err, ErrNoRefreshToken) {
+		return err
+	}
+	return nil
+}
+
+// vaultFault says what an error of the vault means, free of what it says.
+func vaultFault(ctx context.Context, err error) error {
+	var refused *azcore.ResponseError
+	switch {
+	case errors.Is(err, errVaultCredential):
+		return err
+	case !errors.As(err, &refused):
+		return fmt.Errorf("vault: %w", transportFailure(ctx, OpToken, err).Err)
+	case refused.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%w: the vault has no such secret", ErrNoRefreshToken)
+	case refused.StatusCode == http.StatusTooManyRequests, serverFailed(refused.StatusCode):
+		return fmt.Errorf("vault: status %d", refused.StatusCode)
+	default:
+		return fmt.Errorf("%w: the vault refuses, status %d", ErrRefreshTokenStore, refused.StatusCode)
+	}
+}
+
+var errVaultCredential = errors.New("no Azure credential for the vault")
+
+// vaultCredential drops what a credential's error says: it repeats answers.
+type vaultCredential struct{ azcore.TokenCredential }
+
+// GetToken implements azcore.TokenCredential.
+func (c vaultCredential) GetToken(ctx context.Context, options policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	token, err := c.TokenCredential.GetToken(ctx, options)
+	var failed *azidentity.AuthenticationFailedError
+	switch {
+	case err == nil:
+		return token, nil
+	case errors.As(err, &failed) && failed.RawResponse != nil:
+		return azcore.AccessToken{}, fmt.Errorf("%w: authentication failed, status %d", errVaultCredential, failed.RawResponse.StatusCode)
+	case ctx.Err() != nil:
+		return azcore.AccessToken{}, fmt.Errorf("%w: %w", errVaultCredential, ctx.Err())
+	default:
+		return azcore.AccessToken{}, errVaultCredential
+	}
+}
+
+// vaultTransport carries a vault's requests: it follows no redirect, reads no
+// body without end, and speaks plain HTTP to one host, which is loopback.
+type vaultTransport struct {
+	http.Client
+
+	plain string
+}
+
+// Do implements policy.Transporter.
+func (t *vaultTransport) Do(req *http.Request) (*http.Response, error) {
+	if t.plain != "" && req.URL.Host == t.plain {
+		req = req.Clone(req.Context())
+		req.URL.Scheme = "http"
+	}
+	resp, err := t.Client.Do(req) //nolint:gosec // the operator names the vault, and the library the identity endpoint
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxBodyBytes), resp.Body}
+	return resp, nil
+}
