@@ -84,10 +84,14 @@ func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.
 		TokenEndpoint:     endpoint,
 		Flow:              flow,
 		RefreshTokenFile:  cfg.PartnerCenter.RefreshTokenFile,
-		AttemptTimeout:    cfg.PartnerCenter.AttemptTimeout,
-		BudgetPerMinute:   cfg.PartnerCenter.BudgetPerMinute,
-		Logger:            logger.Named("pcclient"),
-		Registerer:        registerer,
+		RefreshTokenVault: pcclient.VaultSecret{
+			URL:  cfg.PartnerCenter.RefreshTokenVault.URL,
+			Name: cfg.PartnerCenter.RefreshTokenVault.Secret,
+		},
+		AttemptTimeout:  cfg.PartnerCenter.AttemptTimeout,
+		BudgetPerMinute: cfg.PartnerCenter.BudgetPerMinute,
+		Logger:          logger.Named("pcclient"),
+		Registerer:      registerer,
 	}
 }
 

@@ -126,6 +126,7 @@ func connect(cfg *config.PartnerCenter, simulator, refreshTokenFile string) erro
 	cfg.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
 	cfg.ClientCertificate = config.Secret{}
 	cfg.RefreshTokenFile = refreshTokenFile
+	cfg.RefreshTokenVault = config.RefreshTokenVault{}
 	cfg.BudgetPerMinute = devBudget
 	return nil
 }

@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -21,7 +17,6 @@ import (
 
 // The checks of the connection to Partner Center.
 const (
-	checkTokenFile      = "refresh token file"
 	checkToken          = "token"
 	checkMFA            = "mfa"
 	checkAccount        = "account"
@@ -29,21 +24,19 @@ const (
 )
 
 // checkPartnerCenter gets a token and asks Partner Center as serve would, but
-// for the refresh token's file, which stays as it is.
+// for the stored refresh token, which stays as it is.
 func (p patient) checkPartnerCenter(ctx context.Context) []finding {
+	cfg := clientConfig(p.cfg, zap.NewNop(), nil)
+	cfg.ReadOnly = true
+	client, err := pcclient.New(cfg)
 	findings := checkClientCertificate(p.cfg.PartnerCenter, time.Now())
-	if p.cfg.PartnerCenter.Flow == config.FlowAppUser {
-		findings = append(findings, checkRefreshTokenFile(p.cfg.PartnerCenter.RefreshTokenFile, p.flags.config))
-	}
+	findings = append(findings, p.checkRefreshToken(ctx, client, err)...)
 	rest := func(from int, why string) []finding {
 		for _, check := range []string{checkToken, checkMFA, checkAccount, checkQualifications}[from:] {
 			findings = append(findings, skipped(check, why))
 		}
 		return findings
 	}
-	cfg := clientConfig(p.cfg, zap.NewNop(), nil)
-	cfg.ReadOnly = true
-	client, err := pcclient.New(cfg)
 	if err != nil { // a key is missing, which has been said
 		return rest(0, "the configuration is not complete")
 	}
@@ -64,47 +57,6 @@ func (p patient) checkPartnerCenter(ctx context.Context) []finding {
 	}
 	_ = asking.Wait() // a check that fails is a finding
 	return append(findings, asked...)
-}
-
-// checkRefreshTokenFile checks what can be seen of the file without its contents.
-func checkRefreshTokenFile(path, configFile string) finding {
-	const check = checkTokenFile
-	consent := "`eligibilityd login --config " + placeholder(configFile) + "` writes it"
-	if path == "" {
-		return skipped(check, "partner_center.refresh_token_file is not set")
-	}
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return failure(check, consent, "%s does not exist", path)
-	case err != nil:
-		return failure(check, "make it readable for the user of the service", "%v", err)
-	case !info.Mode().IsRegular():
-		return failure(check, "name a file; "+consent, "%s is no regular file", path)
-	case info.Size() == 0:
-		return failure(check, consent, "%s is empty", path)
-	}
-	file, err := os.Open(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return failure(check, "make it readable for the user of the service", "%v", err)
-	}
-	_ = file.Close() // nothing was written
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return warning(check, "chmod 600 "+path, "%s is open to others (mode %#o)", path, mode)
-	}
-	probe, err := os.CreateTemp(filepath.Dir(path), ".doctor-*")
-	if err != nil {
-		return warning(check, "make the directory writable for the user of the service: new refresh tokens are stored there",
-			"%s cannot be replaced by this user", path)
-	}
-	_ = probe.Close() // nothing was written
-	if err := os.Remove(probe.Name()); err != nil {
-		return warning(check, "let the user of the service remove files in the directory", "%v", err)
-	}
-	return ok(check, "%s can be read, and its directory written to", path)
 }
 
 func (p patient) noToken(err error) finding {
@@ -128,6 +80,9 @@ func (p patient) noToken(err error) finding {
 // tokenRemedy says what to do about a token request that failed.
 func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
+	if errors.Is(fail, pcclient.ErrRefreshTokenStore) {
+		return "let the user of the service read the refresh token where it is stored"
+	}
 	switch fail.Reason {
 	case pcclient.ReasonRefreshToken, pcclient.ReasonInvalidGrant:
 		return consent
@@ -143,7 +98,7 @@ func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 	case pcclient.ReasonInvalidRequest:
 		return "check partner_center.tenant_id, client_id and authority (national clouds have their own)"
 	case pcclient.ReasonRefreshTokenStore:
-		return "check the way to the vault, and the managed identity or the AZURE_… variables that this process asks it by"
+		return awayRemedy
 	case pcclient.ReasonRefused:
 		return "check the partner_center section; the sign-in log of the tenant says more"
 	case pcclient.ReasonThrottled:

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	quietRedis()
+	quietLibraries()
 	code := m.Run()
 	http.DefaultClient.CloseIdleConnections()
 	if err := goleak.Find(); code == 0 && err != nil {

@@ -38,7 +38,9 @@ func newLoginCommand() *cobra.Command {
 partner's service user and multi-factor authentication, and consent. The answer
 comes to a page on this machine; the refresh token goes where
 partner_center.refresh_token_file says, to be read by its owner only: run this as
-the user of the service. A service that runs takes it up by itself.
+the user of the service. With refresh_token_vault it goes into that vault, as
+whoever azidentity's default chain finds here: az login will do. A service that
+runs takes it up by itself.
 
 The app registration needs the redirect URI http://localhost (platform "Web"),
 without a port.`,
@@ -93,8 +95,11 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	case result.err != nil:
 		return fmt.Errorf("%w; nothing was stored.\n%s", result.err, result.todo)
 	}
-	fmt.Fprintf(out, "Consent for tenant %s is given; its refresh token is stored in\n  %s\n%s\n",
-		result.tenantID, cfg.PartnerCenter.RefreshTokenFile, result.todo)
+	where := cfg.PartnerCenter.RefreshTokenFile
+	if vault := cfg.PartnerCenter.RefreshTokenVault; !vault.IsZero() {
+		where = vault.URL + "/secrets/" + vault.Secret
+	}
+	fmt.Fprintf(out, "Consent for tenant %s is given; its refresh token is stored in\n  %s\n%s\n", result.tenantID, where, result.todo)
 	return nil
 }
 

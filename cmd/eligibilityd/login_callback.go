@@ -191,5 +191,5 @@ func consentRemedy(err error) string {
 	if fail, ok := errors.AsType[*pcclient.APIError](err); ok {
 		return tokenRemedy(fail, "")
 	}
-	return "Make partner_center.refresh_token_file and its directory writable, and run login again."
+	return "Make partner_center.refresh_token_file and its directory writable, or let your identity set the secret of the vault, and run login again."
 }

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	azlog "github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 )
@@ -21,16 +22,20 @@ const (
 )
 
 func main() {
-	quietRedis()
+	quietLibraries()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, newRootCommand())
 	stop()
 	os.Exit(code)
 }
 
-// quietRedis keeps go-redis from printing to standard error in a form of its
-// own: what goes wrong with Redis is in our log and metrics.
-func quietRedis() { logging.Disable() }
+// quietLibraries keeps go-redis and the Azure libraries from printing to
+// standard error in a form of their own: what goes wrong with Redis or the vault
+// is in our log and metrics, and AZURE_SDK_GO_LOGGING would print requests.
+func quietLibraries() {
+	logging.Disable()
+	azlog.SetListener(nil)
+}
 
 // run executes the command line and returns the exit code. Errors are printed
 // here and nowhere else.

@@ -8,8 +8,10 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
 func newServeCommand() *cobra.Command {
@@ -19,7 +21,7 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the service",
 		Long: `serve runs the service until it is told to stop (SIGINT or SIGTERM). It starts
-while Redis, Partner Center or the login host are away.
+while Redis, Partner Center, the login host or the vault are away.
 
 Every key of the configuration file can be given, or overridden, by an
 environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
@@ -50,9 +52,29 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 		fmt.Fprintln(out, "configuration ok")
 		return service.close()
 	}
+	if err := service.checkRefreshToken(ctx, path); err != nil {
+		return errors.Join(err, service.close())
+	}
 	on, err := listeners(ctx, cfg.Server)
 	if err != nil {
 		return errors.Join(err, service.close())
 	}
 	return service.run(ctx, on)
+}
+
+// checkRefreshToken refuses a vault that refuses us or has no refresh token, as
+// config.Load does for a file. A vault that is away stops no start.
+func (a *app) checkRefreshToken(ctx context.Context, configFile string) error {
+	if a.cfg.PartnerCenter.Flow != config.FlowAppUser || a.cfg.PartnerCenter.RefreshTokenVault.IsZero() {
+		return nil
+	}
+	switch _, err := a.client.RefreshToken(ctx); {
+	case errors.Is(err, pcclient.ErrNoRefreshToken):
+		return fmt.Errorf("%w; `eligibilityd login --config %s` obtains one and stores it there", err, placeholder(configFile))
+	case errors.Is(err, pcclient.ErrRefreshTokenStore):
+		return fmt.Errorf("%w; %s", err, vaultRemedy)
+	case err != nil:
+		a.logger.Error("vault of the refresh token cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))
+	}
+	return nil
 }

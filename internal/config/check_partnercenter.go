@@ -30,6 +30,7 @@ func (l *loader) checkPartnerCenter() {
 	l.checkCertificate(pc)
 	l.checkHosts(pc)
 	l.checkAudience(pc)
+	l.checkVault(pc)
 }
 
 // checkHosts checks the two URLs that requests go to.
@@ -89,15 +90,17 @@ func (l *loader) require(command Command) {
 		l.object("partner_center.client_secret", "is required, or client_secret_file, or client_certificate_file: "+
 			"the value of a secret of the app registration, or a certificate of it with its key; "+doctor, file)
 	}
-	if pc.Flow == FlowAppUser {
+	if pc.Flow == FlowAppUser && pc.RefreshTokenVault.IsZero() {
 		l.requireRefreshToken(command, pc.RefreshTokenFile, file)
 	}
 }
 
+// requireRefreshToken wants a token in the file. What a vault holds only the
+// vault knows, and an outage of it must not stop a start.
 func (l *loader) requireRefreshToken(command Command, tokenFile, configFile string) {
 	const key, login = "partner_center.refresh_token_file", "`eligibilityd login --config %s` obtains a refresh token and writes it there"
 	if tokenFile == "" {
-		l.object(key, "is required for flow app_user: a file that can be written to; "+login, configFile)
+		l.object(key, "is required for flow app_user, or refresh_token_vault: a file that can be written to; "+login, configFile)
 		return
 	}
 	if command == Login {

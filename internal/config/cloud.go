@@ -13,13 +13,14 @@ const (
 func (Cloud) words() []string { return []string{"global", "us_government", "china"} }
 
 // hosts are what the keys of a cloud default to.
-type hosts struct{ baseURL, authority, audience string }
+type hosts struct{ baseURL, authority, audience, vault string }
 
 // hosts returns those of the cloud. The cloud for the US government has the
 // global one's Partner Center and a login host of its own.
 //
-// Source: https://learn.microsoft.com/en-us/partner-center/developer/partner-center-rest-urls
-// (read 2026-11-21)
+// Sources (read 2026-11-21):
+// https://learn.microsoft.com/en-us/partner-center/developer/partner-center-rest-urls,
+// https://learn.microsoft.com/en-us/azure/key-vault/general/about-keys-secrets-certificates#dns-suffixes-for-object-identifiers
 func (c Cloud) hosts() hosts {
 	const (
 		global = "https://api.partnercenter.microsoft.com"
@@ -27,11 +28,11 @@ func (c Cloud) hosts() hosts {
 	)
 	switch c {
 	case CloudUSGovernment:
-		return hosts{global, "https://login.microsoftonline.us", global}
+		return hosts{global, "https://login.microsoftonline.us", global, ".vault.usgovcloudapi.net"}
 	case CloudChina:
-		return hosts{china, "https://login.partner.microsoftonline.cn", china}
+		return hosts{china, "https://login.partner.microsoftonline.cn", china, ".vault.azure.cn"}
 	default:
-		return hosts{global, "https://login.microsoftonline.com", global}
+		return hosts{global, "https://login.microsoftonline.com", global, ".vault.azure.net"}
 	}
 }
 

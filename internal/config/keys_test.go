@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
@@ -29,15 +30,18 @@ var others = map[string]string{
 	"partner_center.flow":           "app_only",
 	"partner_center.token_endpoint": "v1",
 	"partner_center.audience":       "https://audience.example",
-	"cache.redis.key_prefix":        "shop:eligibility",
-	"cache.redis.username":          "gate",
-	"cache.redis.addresses":         "redis.example:6379",
-	"policy.not_ready":              "allow",
-	"policy.when_undecidable":       "block",
-	"log.level":                     "debug",
-	"log.format":                    "console",
-	"partner_center.client_secret":  "a secret",
-	"cache.redis.password":          "a password",
+
+	"partner_center.refresh_token_vault.url":    "https://another.vault.azure.net",
+	"partner_center.refresh_token_vault.secret": "a-secret",
+	"cache.redis.key_prefix":                    "shop:eligibility",
+	"cache.redis.username":                      "gate",
+	"cache.redis.addresses":                     "redis.example:6379",
+	"policy.not_ready":                          "allow",
+	"policy.when_undecidable":                   "block",
+	"log.level":                                 "debug",
+	"log.format":                                "console",
+	"partner_center.client_secret":              "a secret",
+	"cache.redis.password":                      "a password",
 }
 
 // other returns a value for a key that differs from its default.
@@ -109,7 +113,24 @@ func changed(t *testing.T, l leaf, text string) *config.Config {
 	case "cache.redis.username":
 		cfg.Cache.Redis.Password = config.NewSecret("companion")
 	}
+	if other, value := companion(l.key); strings.HasPrefix(other, "partner_center.refresh_token_vault.") {
+		vault := &cfg.PartnerCenter.RefreshTokenVault
+		vault.URL, vault.Secret = cmp.Or(vault.URL, value), cmp.Or(vault.Secret, value)
+	}
 	return cfg
+}
+
+// companion returns another key that a key needs, and a value for it.
+func companion(key string) (other, value string) {
+	switch key {
+	case "cache.redis.username":
+		return "cache.redis.password", "companion"
+	case "partner_center.refresh_token_vault.url":
+		return "partner_center.refresh_token_vault.secret", "companion"
+	case "partner_center.refresh_token_vault.secret":
+		return "partner_center.refresh_token_vault.url", "https://companion.vault.azure.net"
+	}
+	return "", ""
 }
 
 // inFile writes the values as a YAML file, nested as the keys say.
@@ -146,23 +167,23 @@ func TestEveryKeyArrives(t *testing.T) {
 		want := changed(t, l, text)
 		values := map[string]string{l.key: text}
 		environ := []string{l.variable() + "=" + text}
-		if l.key == "cache.redis.username" {
-			values["cache.redis.password"] = "companion"
-			environ = append(environ, "ELIGIBILITY_CACHE__REDIS__PASSWORD=companion")
+		if other, value := companion(l.key); other != "" {
+			values[other] = value
+			environ = append(environ, "ELIGIBILITY_"+strings.ToUpper(strings.ReplaceAll(other, ".", "__"))+"="+value)
 		}
-		if diff := cmp.Diff(config.Default(), want); diff == "" {
+		if diff := gocmp.Diff(config.Default(), want); diff == "" {
 			t.Errorf("%s: the test's value is the default", l.key)
 		}
 		cfg, err := config.Load("", environ, config.Dev)
 		if err != nil {
 			t.Errorf("%s by environment: %v", l.key, err)
-		} else if diff := cmp.Diff(want, cfg); diff != "" {
+		} else if diff := gocmp.Diff(want, cfg); diff != "" {
 			t.Errorf("%s by environment (-want +got):\n%s", l.key, diff)
 		}
 		cfg, err = config.Load(write(t, "config.yaml", inFile(values)), nil, config.Dev)
 		if err != nil {
 			t.Errorf("%s by file: %v\n%s", l.key, err, inFile(values))
-		} else if diff := cmp.Diff(want, cfg); diff != "" {
+		} else if diff := gocmp.Diff(want, cfg); diff != "" {
 			t.Errorf("%s by file (-want +got):\n%s", l.key, diff)
 		}
 	}
@@ -182,7 +203,7 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(config.Default(), cfg); diff != "" {
+	if diff := gocmp.Diff(config.Default(), cfg); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, l := range leaves() {
@@ -211,6 +232,8 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"partner_center.cloud":                       "global",
 		"partner_center.base_url":                    "https://api.partnercenter.microsoft.com",
 		"partner_center.authority":                   "https://login.microsoftonline.com",
+		"partner_center.refresh_token_vault.secret":  "",
+		"partner_center.refresh_token_vault.url":     "",
 		"partner_center.tenant_id":                   "",
 		"partner_center.token_endpoint":              "v2",
 		"partner_center.client_id":                   "",
@@ -255,7 +278,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 	for _, l := range leaves() {
 		got[l.key] = fmt.Sprint(l.in(config.Default()).Interface())
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if !config.Default().PartnerCenter.ClientSecret.IsZero() || !config.Default().Cache.Redis.Password.IsZero() {

@@ -16,7 +16,7 @@ const (
 	Dev Command = iota
 	// Serve needs a complete connection to Partner Center: tenant_id,
 	// client_id, one credential and, for flow app_user, a readable refresh
-	// token.
+	// token or the name of a vault.
 	Serve
 	// Login needs what Serve does, but only the name of the refresh token's
 	// file, which it writes.

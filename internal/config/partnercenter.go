@@ -6,7 +6,8 @@ import "time"
 //
 // serve needs tenant_id, client_id, one credential (client_secret,
 // client_secret_file or client_certificate_file) and, for flow app_user, a
-// refresh token in refresh_token_file. dev needs none of them: it brings its own simulator.
+// refresh token in refresh_token_file or refresh_token_vault. dev needs none of
+// them: it brings its own simulator.
 type PartnerCenter struct {
 	// Cloud is where the partner's tenant lives: global, us_government or
 	// china (21Vianet). It decides the defaults of base_url, authority and
@@ -52,9 +53,11 @@ type PartnerCenter struct {
 	// RefreshTokenFile is the file with the refresh token, read at start and
 	// replaced whenever Microsoft hands out a new one: the process must be
 	// able to write to its directory, and the file must outlive restarts.
-	// `eligibilityd login` creates it. Needed by serve for flow app_user; not
-	// used by app_only; no default.
+	// `eligibilityd login` creates it. It or refresh_token_vault is needed by
+	// serve for flow app_user; not used by app_only; no default.
 	RefreshTokenFile string `yaml:"refresh_token_file"`
+	// RefreshTokenVault is an Azure Key Vault in place of the file.
+	RefreshTokenVault RefreshTokenVault `yaml:"refresh_token_vault"`
 	// Audience is the resource that tokens are asked for: an absolute URI
 	// without "/.default". It goes by the cloud, not by base_url, and so
 	// stays as it is when base_url points at a simulator or a proxy. The

@@ -25,7 +25,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 				"partner_center.tenant_id: is required: the partner's own tenant, a GUID or a domain name; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 				"partner_center.client_id: is required: the application (client) id of the app registration; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 				"partner_center.client_secret: is required, or client_secret_file, or client_certificate_file: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
-				"partner_center.refresh_token_file: is required for flow app_user: a file that can be written to; `eligibilityd login --config config.yaml` obtains a refresh token and writes it there",
+				"partner_center.refresh_token_file: is required for flow app_user, or refresh_token_vault: a file that can be written to; `eligibilityd login --config config.yaml` obtains a refresh token and writes it there",
 			},
 		},
 		"together with other faults": {

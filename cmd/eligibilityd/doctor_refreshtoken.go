@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+)
+
+const (
+	checkTokenFile  = "refresh token file"
+	checkTokenVault = "refresh token vault"
+
+	// refreshTokenNotice is how long before its end a refresh token is worth a
+	// warning: a service that is asked renews it hourly.
+	refreshTokenNotice = 14 * 24 * time.Hour
+)
+
+// checkRefreshToken looks where the refresh token is stored. client is nil for
+// the reason of broken.
+func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client, broken error) []finding {
+	pc := p.cfg.PartnerCenter
+	switch {
+	case pc.Flow != config.FlowAppUser:
+		return nil
+	case pc.RefreshTokenVault.IsZero():
+		return []finding{checkRefreshTokenFile(pc.RefreshTokenFile, p.flags.config)}
+	case client == nil:
+		line, _, _ := strings.Cut(broken.Error(), "\n")
+		return []finding{failure(checkTokenVault, "correct the configuration, or the AZURE_… variables of this process", "%s", line)}
+	}
+	since, err := client.RefreshToken(ctx)
+	switch {
+	case errors.Is(err, pcclient.ErrNoRefreshToken):
+		return []finding{failure(checkTokenVault, "`eligibilityd login --config "+placeholder(p.flags.config)+"` stores one", "%v", err)}
+	case errors.Is(err, pcclient.ErrRefreshTokenStore):
+		return []finding{failure(checkTokenVault, vaultRemedy, "%v", err)}
+	case err != nil:
+		return []finding{failure(checkTokenVault, awayRemedy, "%v", err)}
+	}
+	return []finding{aged(checkTokenVault, pc.RefreshTokenVault.URL+" lets it be read", since, p.flags.config)}
+}
+
+// What to do about a vault.
+const (
+	vaultRemedy = "grant the identity of the service to get and set secrets (role Key Vault Secrets Officer), and check the vault's firewall and that the secret is enabled"
+	awayRemedy  = "check partner_center.refresh_token_vault.url, the way to it, and the managed identity or the AZURE_… variables of this process"
+)
+
+// aged is a finding about a refresh token that can be read.
+func aged(check, detail string, since time.Time, configFile string) finding {
+	if since.IsZero() {
+		return ok(check, "%s", detail)
+	}
+	left := pcclient.RefreshTokenLife - time.Since(since)
+	if left < refreshTokenNotice {
+		return warning(check, "`eligibilityd login --config "+placeholder(configFile)+"`, and find out why no service has renewed it",
+			"%s; it is %d days old and lasts 90", detail, int(time.Since(since)/(24*time.Hour)))
+	}
+	return ok(check, "%s; it lasts %d days more", detail, int(left/(24*time.Hour)))
+}
+
+// checkRefreshTokenFile checks what can be seen of the file without its contents.
+func checkRefreshTokenFile(path, configFile string) finding {
+	const check = checkTokenFile
+	consent := "`eligibilityd login --config " + placeholder(configFile) + "` writes it"
+	if path == "" {
+		return skipped(check, "partner_center.refresh_token_file is not set")
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return failure(check, consent, "%s does not exist", path)
+	case err != nil:
+		return failure(check, "make it readable for the user of the service", "%v", err)
+	case !info.Mode().IsRegular():
+		return failure(check, "name a file; "+consent, "%s is no regular file", path)
+	case info.Size() == 0:
+		return failure(check, consent, "%s is empty", path)
+	}
+	file, err := os.Open(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return failure(check, "make it readable for the user of the service", "%v", err)
+	}
+	_ = file.Close() // nothing was written
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return warning(check, "chmod 600 "+path, "%s is open to others (mode %#o)", path, mode)
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".doctor-*")
+	if err != nil {
+		return warning(check, "make the directory writable for the user of the service: new refresh tokens are stored there",
+			"%s cannot be replaced by this user", path)
+	}
+	_ = probe.Close() // nothing was written
+	if err := os.Remove(probe.Name()); err != nil {
+		return warning(check, "let the user of the service remove files in the directory", "%v", err)
+	}
+	return aged(check, path+" can be read, and its directory written to", info.ModTime(), configFile)
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient/vaulttest"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+// vault starts a vault that holds the simulator's refresh token, and gives this
+// process a managed identity that it takes: azidentity's own chain is at work.
+// It changes the environment, so that such tests run one after the other.
+func vault(t *testing.T, age time.Duration) (v *vaulttest.Vault, variables []string) {
+	t.Helper()
+	v = vaulttest.Start(t, func() time.Time { return time.Now().Add(-age) })
+	v.Put(pcsim.DefaultRefreshToken)
+	t.Setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+	t.Setenv("IDENTITY_ENDPOINT", v.IdentityEndpoint())
+	t.Setenv("IDENTITY_HEADER", vaulttest.IdentityHeader)
+	return v, []string{
+		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE=",
+		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_VAULT__URL=" + v.URL,
+		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_VAULT__SECRET=" + vaulttest.Secret,
+	}
+}
+
+// T-03, with a vault in the file's place: a rotated token is there before the
+// first answer, and neither it nor what the vault was asked with is told.
+func TestServeWithAVault(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, variables := vault(t, 0)
+	_, partnerCenter := simulator(t)
+	p := startServe(t, partnerCenter.URL, append(variables, "ELIGIBILITY_LOG__LEVEL=debug")...)
+	answer, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID})
+	if err != nil || answer.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
+		t.Errorf("%v, %v", answer, err)
+	}
+	if v.Versions() != 2 || v.Value() == pcsim.DefaultRefreshToken {
+		t.Errorf("%d versions", v.Versions())
+	}
+	_, _, metrics := get(t, "http://"+p.Admin+"/metrics")
+	if !strings.Contains(metrics, "\neligibility_partner_center_refresh_token_unstored 0\n") {
+		t.Error("the token counts as unstored")
+	}
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+	for _, secret := range []string{v.Value(), pcsim.DefaultRefreshToken, "canary"} {
+		if strings.Contains(metrics+p.log.String()+p.out.String(), secret) {
+			t.Errorf("%.12s… got out", secret)
+		}
+	}
+}
+
+// The variable that makes the Azure libraries print each request has no effect.
+func TestAzureLibrariesKeepQuiet(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("AZURE_SDK_GO_LOGGING") != "" {
+		return // this is the run below
+	}
+	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestServeWithAVault$", "-test.v") //nolint:gosec // this test itself
+	command.Env = append(os.Environ(), "AZURE_SDK_GO_LOGGING=all")
+	printed, err := command.CombinedOutput()
+	if err != nil || !bytes.Contains(printed, []byte("PASS: TestServeWithAVault")) {
+		t.Fatalf("%v: %s", err, printed)
+	}
+	if bytes.Contains(printed, []byte("/secrets/")) || bytes.Contains(printed, []byte("canary")) {
+		t.Errorf("printed: %s", printed)
+	}
+}
+
+// What somebody must mend stops the start, and the message says how; a vault
+// that is away does not.
+func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, variables := vault(t, 0)
+	_, partnerCenter := simulator(t)
+	for status, want := range map[int]string{
+		http.StatusNotFound:  "`eligibilityd login --config FILE`",
+		http.StatusForbidden: "Key Vault Secrets Officer",
+	} {
+		v.Break(http.MethodGet, status)
+		err := serve(t.Context(), connection(partnerCenter.URL, "", variables...), "", false, new(output), new(output))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+	v.Break(http.MethodGet, http.StatusServiceUnavailable)
+	p := startServe(t, partnerCenter.URL, variables...)
+	status, _, body := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "PARTNER_CENTER_UNAVAILABLE") {
+		t.Errorf("status %d, body %s", status, body)
+	}
+	if !strings.Contains(p.log.String(), "vault of the refresh token cannot be asked yet") {
+		t.Errorf("the log says %s", p.log.String())
+	}
+	v.Mend()
+	eventually(t, "an answer", func() bool {
+		status, _, _ := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
+		return status == http.StatusOK
+	})
+}
+
+// A vault is no reason to go to the network for a look at the configuration.
+func TestCheckConfigLeavesTheVaultAlone(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, variables := vault(t, 0)
+	var out bytes.Buffer
+	if err := serve(t.Context(), connection("http://127.0.0.1:1", "", variables...), "", true, &out, new(output)); err != nil || len(v.Asked()) != 0 {
+		t.Errorf("%v, asked %v", err, v.Asked())
+	}
+}
+
+func TestLoginStoresInTheVault(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, variables := vault(t, 0)
+	_, partnerCenter := simulator(t)
+	run := startLogin(t, partnerCenter.URL, variables...)
+	person{}.signIn(t, run.page)
+	if err := run.end(t); err != nil {
+		t.Fatal(err)
+	}
+	if v.Versions() != 2 || run.stored() != "" {
+		t.Errorf("%d versions, and the file holds %q", v.Versions(), run.stored())
+	}
+	if printed := run.out.String(); !strings.Contains(printed, v.URL+"/secrets/"+vaulttest.Secret) || strings.Contains(printed, v.Value()) {
+		t.Errorf("printed %s", printed)
+	}
+	p := startServe(t, partnerCenter.URL, variables...)
+	if _, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID}); err != nil {
+		t.Error(err)
+	}
+
+	v.Break(http.MethodGet, http.StatusForbidden)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	never := func(context.Context, string) error {
+		t.Error("sent somebody to sign in")
+		return nil
+	}
+	if err := login(ctx, connection(partnerCenter.URL, "", variables...), loginFlags{timeout: patience}, never, new(output)); err == nil {
+		t.Error("a vault that refuses is not noticed")
+	}
+}
+
+func TestDoctorLooksIntoTheVault(t *testing.T) { //nolint:paralleltest // it changes the environment
+	_, partnerCenter := simulator(t)
+	for name, c := range map[string]struct {
+		age     time.Duration
+		prepare func(*vaulttest.Vault)
+		status  verdict
+		token   verdict
+		words   []string
+	}{
+		"good":     {age: 10*24*time.Hour + time.Minute, status: verdictOK, token: verdictOK, words: []string{"lasts 79 days more"}},
+		"old":      {age: 77 * 24 * time.Hour, status: verdictWarning, token: verdictOK, words: []string{"77 days old", "eligibilityd login"}},
+		"missing":  {prepare: func(v *vaulttest.Vault) { v.Break(http.MethodGet, 404) }, status: verdictFailure, token: verdictFailure, words: []string{"eligibilityd login"}},
+		"refusing": {prepare: func(v *vaulttest.Vault) { v.Break(http.MethodGet, 403) }, status: verdictFailure, token: verdictFailure, words: []string{"status 403", "Key Vault Secrets Officer"}},
+		"away":     {prepare: func(v *vaulttest.Vault) { v.Close() }, status: verdictFailure, token: verdictFailure, words: []string{"refresh_token_vault.url"}},
+		"no identity": {
+			prepare: func(*vaulttest.Vault) { t.Setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential") },
+			status:  verdictFailure, token: verdictFailure, words: []string{"no Azure credential", "AZURE_"},
+		},
+		"no such chain": {
+			prepare: func(*vaulttest.Vault) { t.Setenv("AZURE_TOKEN_CREDENTIALS", "none") },
+			status:  verdictFailure, token: verdictSkipped, words: []string{"AZURE_TOKEN_CREDENTIALS"},
+		},
+	} {
+		v, variables := vault(t, c.age)
+		if c.prepare != nil {
+			c.prepare(v)
+		}
+		before := v.Versions()
+		e := consult(t, connection(partnerCenter.URL, "", variables...), doctorFlags{}, nil)
+		e.says(checkTokenVault, c.status, c.words...)
+		e.says(checkToken, c.token)
+		if strings.Contains(e.printed, "canary") || v.Versions() != before {
+			t.Errorf("%s: %d versions, printed %s", name, v.Versions(), e.printed)
+		}
+	}
+}
