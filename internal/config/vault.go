@@ -24,7 +24,7 @@ type RefreshTokenVault struct {
 func (v RefreshTokenVault) IsZero() bool { return v == RefreshTokenVault{} }
 
 var (
-	vaultName  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]$`)
+	vaultName  = regexp.MustCompile(`^[A-Za-z0-9-]{3,24}$`)
 	secretName = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
 )
 
