@@ -23,6 +23,7 @@ func TestMFAIsWhatPartnerCenterSays(t *testing.T) {
 		"true, of nobody":          {says(http.StatusNotFound, `{"code":60003}`, "isMfaCompliant: true"), pcclient.MFAProven},
 		"absent, of nobody":        {says(http.StatusNotFound, `{"code":60003}`), pcclient.MFAUnknown},
 		"enforced":                 {says(http.StatusUnauthorized, `{"code":900421}`), pcclient.MFAMissing},
+		"enforced by a 403":        {says(http.StatusForbidden, `{"code":900421}`), pcclient.MFAMissing},
 		"enforced, saying both":    {says(http.StatusUnauthorized, `{"code":900421}`, "isMfaCompliant: true"), pcclient.MFAMissing},
 		"refused for another sake": {says(http.StatusUnauthorized, `{"code":800001}`), pcclient.MFAUnknown},
 	} {

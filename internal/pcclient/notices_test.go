@@ -37,6 +37,7 @@ func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
 	}
 	const expired, client = "has expired or was revoked", "client secret or certificate"
 	r.told(zapcore.ErrorLevel, expired, 1)
+	r.told(zapcore.ErrorLevel, "", 1) // by the renewal, and not by each question as well
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidClient)
 	r.told(zapcore.ErrorLevel, client, 1)
 	r.clock.advance(30 * time.Second)

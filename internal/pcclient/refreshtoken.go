@@ -33,7 +33,7 @@ type refreshToken struct {
 
 	held     storedToken // what the store held when it was last read or written
 	unstored storedToken // a newer one that could not be stored
-	unread   int         // how often in a row the store could not be asked
+	unread   int         // how often the store could not be asked
 }
 
 func newRefreshToken(store tokenStore, cfg Config, metrics *metrics, notices *notices) *refreshToken {
@@ -83,9 +83,7 @@ func (r *refreshToken) load(ctx context.Context) (storedToken, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	stored, err := r.store.load(ctx)
-	if needsSomebody(err) || err == nil {
-		r.unread = 0
-	} else {
+	if err != nil && !needsSomebody(err) {
 		r.unread++
 	}
 	return stored, err

@@ -136,14 +136,17 @@ func TestRefusedTokenGivesWayToAnother(t *testing.T) {
 	refuse := entra(400, "invalid_grant", 50173)
 	for name, test := range map[string]struct {
 		theirs   string
+		first    answerer
 		then     answerer
 		requests int
-		works    bool
+		fails    pcclient.Reason
 	}{
-		"theirs works":         {"theirs", grants, 2, true},
-		"theirs is refused":    {"theirs", refuse, 2, false},
-		"nobody stored any":    {"", grants, 1, false},
-		"theirs is unreadable": {strings.Repeat("a", 64<<10+1), grants, 1, false},
+		"theirs works":         {"theirs", refuse, grants, 2, ""},
+		"theirs is refused":    {"theirs", refuse, refuse, 2, pcclient.ReasonInvalidGrant},
+		"nobody stored any":    {"", refuse, grants, 1, pcclient.ReasonInvalidGrant},
+		"theirs is unreadable": {strings.Repeat("a", 64<<10+1), refuse, grants, 1, pcclient.ReasonInvalidGrant},
+		"asked too often":      {"theirs", entra(400, "invalid_grant", 50196), grants, 1, pcclient.ReasonInvalidGrant},
+		"another refusal":      {"theirs", entra(401, "invalid_client", 7000215), grants, 1, pcclient.ReasonInvalidClient},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -153,15 +156,15 @@ func TestRefusedTokenGivesWayToAnother(t *testing.T) {
 					if test.theirs != "" {
 						r.write(test.theirs)
 					}
-					refuse(w, req, n)
+					test.first(w, req, n)
 				},
 				test.then,
 			}.play})
-			if test.works {
+			if test.fails == "" {
 				r.ask()
 				r.holds("refresh-2")
 			} else {
-				r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+				r.askInVain(pcclient.ClassCredentials, test.fails)
 			}
 			if got := r.login.count(); got != test.requests {
 				t.Errorf("%d token requests, want %d", got, test.requests)

@@ -197,6 +197,9 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 				errors.Is(err, pcclient.ErrRefreshTokenStore) != errors.Is(test.want, pcclient.ErrRefreshTokenStore) {
 				t.Errorf("RefreshToken: %v, want %v", err, test.want)
 			}
+			if asked := v.vault.Asked(); len(asked) != 2 { // the challenge, and no replay
+				t.Errorf("asked %v", asked)
+			}
 			fail := v.askInVain(test.class, test.reason)
 			if fail.Op != pcclient.OpToken || (fail.RetryAfter > 0) != (test.want == nil) {
 				t.Errorf("got %+v", fail)
@@ -275,8 +278,8 @@ func TestVaultThatTalksForEver(t *testing.T) {
 	t.Parallel()
 	v := startVaulted(t, setup{})
 	v.vault.Put(strings.Repeat("a", 2<<20))
-	if _, err := v.RefreshToken(t.Context()); err == nil {
-		t.Error("two megabytes are taken for a token")
+	if _, err := v.RefreshToken(t.Context()); err == nil || errors.Is(err, pcclient.ErrRefreshTokenStore) {
+		t.Errorf("two megabytes were read to their end: %v", err)
 	}
 }
 
@@ -380,4 +383,44 @@ func TestConfigOfAVault(t *testing.T) {
 			t.Errorf("%s, and a file: %v", name, err)
 		}
 	}
+}
+
+// A token for the vault goes nowhere that an answer points to.
+func TestVaultThatRedirects(t *testing.T) {
+	t.Parallel()
+	v := startVaulted(t, setup{})
+	v.vault.Break(http.MethodGet, http.StatusTemporaryRedirect)
+	if _, err := v.RefreshToken(t.Context()); !errors.Is(err, pcclient.ErrRefreshTokenStore) {
+		t.Errorf("got %v", err)
+	}
+	for _, asked := range v.vault.Asked() {
+		if strings.HasSuffix(asked, "elsewhere") {
+			t.Errorf("asked %s", asked)
+		}
+	}
+}
+
+// A client that is closed while it stores does not lose the token.
+func TestClosedClientStoresWhatItWasGranted(t *testing.T) {
+	t.Parallel()
+	v := startVaulted(t, setup{})
+	closed, left := make(chan struct{}), make(chan bool, 1)
+	v.vault.BeforePut(func(ctx context.Context) {
+		go func() {
+			defer close(closed)
+			v.Close()
+		}()
+		select {
+		case <-ctx.Done():
+			left <- true
+		case <-time.After(100 * time.Millisecond):
+			left <- false
+		}
+	})
+	_ = v.Token(t.Context())
+	if <-left {
+		t.Error("the client left before the vault had answered")
+	}
+	<-closed
+	v.vaultHolds("refresh-1", 2)
 }

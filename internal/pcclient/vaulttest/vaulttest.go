@@ -40,9 +40,10 @@ type Vault struct {
 	now func() time.Time
 
 	mu       sync.Mutex
-	versions []version            // guarded by mu
-	broken   map[string]breakdown // method → how it fails; guarded by mu
-	asked    []string             // guarded by mu
+	versions []version             // guarded by mu
+	broken   map[string]breakdown  // method → how it fails; guarded by mu
+	asked    []string              // guarded by mu
+	before   func(context.Context) // guarded by mu
 }
 
 // version is one version of the secret.
@@ -95,6 +96,14 @@ func (v *Vault) Asked() []string {
 	return slices.Clone(v.asked)
 }
 
+// BeforePut has each write of the secret wait for a function, which gets the
+// request's context.
+func (v *Vault) BeforePut(f func(context.Context)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.before = f
+}
+
 // Break makes every request of a method fail with a status from now on; 0 gives
 // no answer at all.
 func (v *Vault) Break(method string, status int) {
@@ -128,6 +137,7 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.mu.Lock()
 	v.asked = append(v.asked, r.Method+" "+r.URL.Path)
 	failure, broken := v.broken[r.Method]
+	before := v.before
 	v.mu.Unlock()
 	switch {
 	case broken && failure.status == 0:
@@ -136,6 +146,7 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("WWW-Authenticate", `Bearer authorization="https://login.microsoftonline.com/`+tenant+`", resource="`+resource+`"`)
 		refuse(w, http.StatusUnauthorized, "Unauthorized")
 	case broken:
+		w.Header().Set("Location", r.URL.Path+"elsewhere") // of a redirect
 		refuse(w, failure.status, "Broken")
 	case r.Header.Get("Authorization") != "Bearer "+bearer:
 		refuse(w, http.StatusUnauthorized, "Unauthorized")
@@ -144,6 +155,9 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPut && sent.Value == "":
 		refuse(w, http.StatusBadRequest, "BadParameter")
 	case r.Method == http.MethodPut:
+		if before != nil {
+			before(r.Context())
+		}
 		v.Put(sent.Value)
 		v.tell(w)
 	case r.Method == http.MethodGet:
