@@ -17,6 +17,7 @@ func FuzzReadLogin(f *testing.F) {
 	f.Add(400, "", []byte(`{"error":"invalid_grant","error_description":"x","error_codes":[700082,1e400,"x"]}`))
 	f.Add(429, "57", []byte(`{"error":"temporarily_unavailable"}`))
 	f.Add(503, "Wed, 21 Oct 2026 07:28:00 GMT", []byte(``))
+	f.Add(302, "", []byte(``))
 	asked := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, status int, header string, body []byte) {
 		got := answer{status: status, header: http.Header{"Retry-After": {header}}, body: body}
@@ -81,6 +82,10 @@ func checkLoginFailure(t *testing.T, fail *APIError) {
 			t.Fatalf("got %+v", fail)
 		}
 	case ClassUnavailable:
+	case ClassInvalidResponse:
+		if fail.Reason != ReasonUnexpected || fail.Status != http.StatusNotImplemented && fail.Status/100 != 3 {
+			t.Fatalf("got %+v", fail)
+		}
 	default:
 		t.Fatalf("got class %v", fail.Class)
 	}
