@@ -21,6 +21,7 @@ func Compare() cmp.Options {
 func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
 	t.Helper()
 	start := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+	runClocks(t, start, newStore)
 	clock := func() time.Time { return start }
 	usable := start.Add(time.Hour)
 
@@ -60,13 +61,13 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 		store := newStore(t, clock)
 		put(store, accountKey(1), account(start, "Allowed"), usable)
 		put(store, accountKey(1), account(start.Add(1), "NotAllowed"), usable)
-		wantStatus(t, store, "NotAllowed")
+		wantNotAllowed(t, store)
 	})
 	t.Run("older evidence never replaces newer", func(t *testing.T) {
 		store := newStore(t, clock)
 		put(store, accountKey(1), account(start, "NotAllowed"), usable)
 		put(store, accountKey(1), account(start.Add(-1), "Allowed"), usable)
-		wantStatus(t, store, "NotAllowed")
+		wantNotAllowed(t, store)
 	})
 	t.Run("not found replaces a status", func(t *testing.T) {
 		store := newStore(t, clock)
@@ -75,6 +76,29 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence == nil || found.Evidence.Absence != eligibility.AbsenceNotFound {
 			t.Errorf("found %+v", found.Evidence)
 		}
+	})
+}
+
+// runClocks holds a Store to what it must do where clocks differ from its own,
+// which stands at start.
+func runClocks(t *testing.T, start time.Time, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
+	t.Helper()
+	clock := func() time.Time { return start }
+	usable := start.Add(time.Hour)
+	t.Run("evidence from the future is absent and in nobody's way", func(t *testing.T) {
+		store := newStore(t, clock)
+		put(store, accountKey(1), account(start.Add(time.Second+1), "Allowed"), usable)
+		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence != nil || store.Peek(accountKey(1)).Evidence != nil {
+			t.Errorf("found %+v", found)
+		}
+		put(store, accountKey(1), account(start, "NotAllowed"), usable)
+		wantNotAllowed(t, store)
+	})
+	t.Run("a second ahead is no future, as clocks differ", func(t *testing.T) {
+		store := newStore(t, clock)
+		put(store, accountKey(1), account(start.Add(time.Second), "NotAllowed"), usable)
+		put(store, accountKey(1), account(start, "Allowed"), usable)
+		wantNotAllowed(t, store)
 	})
 }
 
@@ -121,8 +145,9 @@ func put(store eligibility.Store, key eligibility.Key, evidence *eligibility.Evi
 	store.Share(context.Background(), key, evidence, usableUntil)
 }
 
-func wantStatus(t *testing.T, store eligibility.Store, want string) {
+func wantNotAllowed(t *testing.T, store eligibility.Store) {
 	t.Helper()
+	const want = "NotAllowed"
 	for place, found := range map[string]eligibility.Found{
 		"Peek": store.Peek(accountKey(1)),
 		"Load": store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0],
