@@ -99,19 +99,37 @@ func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.R
 	return cache.Config{
 		MaxEntries:  cfg.Cache.Local.MaxEntries,
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
-		Redis: cache.RedisConfig{
-			Addresses:    cfg.Cache.Redis.Addresses,
-			Username:     cfg.Cache.Redis.Username,
-			Password:     cfg.Cache.Redis.Password.Reveal(),
-			DB:           cfg.Cache.Redis.DB,
-			KeyPrefix:    cfg.Cache.Redis.KeyPrefix,
-			Namespace:    namespace(cfg.PartnerCenter),
-			ReadTimeout:  cfg.Cache.Redis.ReadTimeout,
-			WriteTimeout: cfg.Cache.Redis.WriteTimeout,
-			PoolSize:     cfg.Cache.Redis.PoolSize,
-		},
-		Logger:     logger.Named("cache"),
-		Registerer: registerer,
+		Redis:       redisConfig(cfg),
+		Logger:      logger.Named("cache"),
+		Registerer:  registerer,
+	}
+}
+
+func redisConfig(cfg *config.Config) cache.RedisConfig {
+	redis := cfg.Cache.Redis
+	mode := cache.RedisStandalone
+	switch redis.Mode {
+	case config.RedisSentinel:
+		mode = cache.RedisSentinel
+	case config.RedisCluster:
+		mode = cache.RedisCluster
+	case config.RedisStandalone:
+	}
+	return cache.RedisConfig{
+		Mode:             mode,
+		Addresses:        redis.Addresses,
+		Username:         redis.Username,
+		Password:         redis.Password.Reveal(),
+		MasterName:       redis.Sentinel.MasterName,
+		SentinelUsername: redis.Sentinel.Username,
+		SentinelPassword: redis.Sentinel.Password.Reveal(),
+		TLS:              redis.TLSConfig(),
+		DB:               redis.DB,
+		KeyPrefix:        redis.KeyPrefix,
+		Namespace:        namespace(cfg.PartnerCenter),
+		ReadTimeout:      redis.ReadTimeout,
+		WriteTimeout:     redis.WriteTimeout,
+		PoolSize:         redis.PoolSize,
 	}
 }
 

@@ -21,6 +21,10 @@ var usedElsewhere = map[string]string{
 	"partner_center.client_secret_file":      "config.Load, which reads it into client_secret",
 	"partner_center.client_certificate_file": "config.Load, which reads it for KeyPair",
 	"cache.redis.password_file":              "config.Load, which reads it into password",
+	"cache.redis.sentinel.password_file":     "config.Load, which reads it into password",
+	"cache.redis.tls.ca_file":                "config.Load, which reads it for TLSConfig",
+	"cache.redis.tls.certificate_file":       "config.Load, which reads it for TLSConfig",
+	"cache.redis.tls.key_file":               "config.Load, which reads it for TLSConfig",
 	"log.level":                              "newLogger",
 	"log.format":                             "newLogger",
 }
@@ -34,9 +38,12 @@ func TestEveryKeyArrives(t *testing.T) {
 		front := serverConfig(cfg, zap.NewNop(), nil)
 		service := serviceConfig(cfg, zap.NewNop())
 		client.Logger, store.Logger, front.Logger, service.Logger = nil, nil, nil, nil
-		return fmt.Sprintf("%+v %+v %+v %+v", client, store, front, service)
+		encrypted, serverName := store.Redis.TLS != nil, ""
+		if encrypted {
+			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
+		}
+		return fmt.Sprintf("%+v %+v %+v %+v %v %s", client, store, front, service, encrypted, serverName)
 	}
-	before := arrived(config.Default())
 	seen := 0
 	eachKey(reflect.ValueOf(config.Default()).Elem(), "", nil, func(key string, index []int) {
 		if usedElsewhere[key] != "" {
@@ -44,6 +51,8 @@ func TestEveryKeyArrives(t *testing.T) {
 			return
 		}
 		cfg := config.Default()
+		cfg.Cache.Redis.TLS.Enabled = key == "cache.redis.tls.server_name"
+		before := arrived(cfg)
 		change(t, key, reflect.ValueOf(cfg).Elem().FieldByIndex(index))
 		if arrived(cfg) == before {
 			t.Errorf("%s goes nowhere", key)
@@ -79,6 +88,10 @@ func change(t *testing.T, key string, v reflect.Value) {
 		*value += time.Second
 	case *int:
 		*value += 7
+	case *bool:
+		*value = !*value
+	case *config.RedisMode:
+		*value = config.RedisSentinel
 	case *[]string:
 		*value = []string{"redis:6379"}
 	case *config.Cloud:

@@ -320,6 +320,10 @@ func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 		{LocalMaxAge: -1},
 		{Redis: cache.RedisConfig{Addresses: []string{"127.0.0.1:1"}, ReadTimeout: -1}},
 		{Redis: cache.RedisConfig{Addresses: []string{"127.0.0.1:1"}, PoolSize: -1}},
+		{Redis: cache.RedisConfig{Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}}},
+		{Redis: cache.RedisConfig{Addresses: []string{"127.0.0.1:1"}, Mode: cache.RedisSentinel}},
+		{Redis: cache.RedisConfig{Addresses: []string{"127.0.0.1:1"}, Mode: cache.RedisCluster, DB: 1}},
+		{Redis: cache.RedisConfig{Addresses: []string{"127.0.0.1:1"}, Mode: 9}},
 	} {
 		if _, err := cache.New(cfg); err == nil {
 			t.Errorf("New(%+v) succeeded", cfg)

@@ -1,20 +1,48 @@
 package cache
 
 import (
+	"crypto/tls"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
+// RedisMode is how the servers of a [RedisConfig] hang together.
+type RedisMode uint8
+
+const (
+	// RedisStandalone is one server, or a proxy that stands for several.
+	RedisStandalone RedisMode = iota
+	// RedisSentinel is a primary with replicas, of which sentinels choose the
+	// primary; the addresses are theirs.
+	RedisSentinel
+	// RedisCluster is primaries that share the keys; the addresses are of some
+	// nodes, which name the others.
+	RedisCluster
+)
+
 // RedisConfig names the shared tier. Its zero value is none.
 type RedisConfig struct {
-	// Addresses are host:port or unix:///path. One is a standalone server,
-	// several are the seeds of a cluster.
+	// Mode says whose Addresses are.
+	Mode RedisMode
+	// Addresses are host:port or, for RedisStandalone, unix:///path.
 	Addresses []string
 	Username  string
 	Password  string
-	// DB is the database number; standalone only.
+	// MasterName is what the sentinels call the primary. This and the next two
+	// are for RedisSentinel only.
+	MasterName string
+	// SentinelUsername and SentinelPassword are for the sentinels, which do not
+	// share the users of their servers.
+	SentinelUsername string
+	SentinelPassword string
+	// TLS is for connections to all servers and sentinels; nil encrypts none.
+	// Without ServerName a certificate must hold the host that is connected to.
+	TLS *tls.Config
+	// DB is the database number; a cluster has 0 only.
 	DB int
 	// KeyPrefix starts every key; empty means "eligibility".
 	KeyPrefix string
@@ -28,46 +56,130 @@ type RedisConfig struct {
 	PoolSize int
 }
 
+const (
+	// dialTimeout is how long a connection may take to come about. It goes on
+	// without the caller who asked for it, who leaves when the budget ends.
+	dialTimeout = time.Second
+	// topologyAge is how old the client's map of a cluster may be. Only a node
+	// that lives tells of a change; after one that died, this is what finds the
+	// new primary. Sentinels announce it, and are asked at each connection.
+	topologyAge = 2 * time.Second
+)
+
+// withDefaults returns the configuration with every default in its place, or
+// all that cannot be kept.
+func (c RedisConfig) withDefaults() (RedisConfig, error) {
+	if c.KeyPrefix == "" {
+		c.KeyPrefix = "eligibility"
+	}
+	if c.ReadTimeout == 0 {
+		c.ReadTimeout = 50 * time.Millisecond
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 100 * time.Millisecond
+	}
+	if c.PoolSize == 0 {
+		c.PoolSize = 20
+	}
+	var faults []error
+	if c.ReadTimeout < 0 || c.WriteTimeout < 0 || c.PoolSize < 0 || c.DB < 0 {
+		faults = append(faults, errors.New("cache: redis timeouts, pool size and database must not be negative"))
+	}
+	switch c.Mode {
+	case RedisStandalone:
+		if len(c.Addresses) != 1 {
+			faults = append(faults, errors.New("cache: a standalone redis has one address"))
+		}
+	case RedisSentinel:
+		if c.MasterName == "" {
+			faults = append(faults, errors.New("cache: sentinels need the name of a primary"))
+		}
+	case RedisCluster:
+		if c.DB != 0 {
+			faults = append(faults, errors.New("cache: a redis cluster has database 0 only"))
+		}
+	default:
+		faults = append(faults, errors.New("cache: unknown redis mode"))
+	}
+	return c, errors.Join(faults...)
+}
+
+// Connect returns a client as the shared tier uses it, for whoever examines
+// the connection. It makes no connection yet, and fails only on a RedisConfig
+// that cannot be kept. The caller closes the client.
+func Connect(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:ireturn // one of two types, by mode
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return newClient(cfg), nil
+}
+
+// newClient takes a configuration withDefaults.
+func newClient(cfg RedisConfig) redis.UniversalClient { //nolint:ireturn // one of two types, by mode
+	options := universalOptions(cfg)
+	switch cfg.Mode {
+	case RedisSentinel:
+		return redis.NewFailoverClient(options.Failover())
+	case RedisCluster:
+		return redis.NewClusterClient(clusterOptions(options))
+	default:
+		return redis.NewClient(options.Simple())
+	}
+}
+
 // universalOptions sets every timeout and retry that go-redis has: its own
 // defaults would multiply the budgets. A failed command is a miss at once;
-// there is nothing to retry for.
+// there is nothing to retry for. Nothing is ever read from a replica, which
+// may lag behind and answer with older evidence.
 func universalOptions(cfg RedisConfig) *redis.UniversalOptions {
 	addresses := make([]string, len(cfg.Addresses))
 	for i, address := range cfg.Addresses {
-		addresses[i] = trimUnix(address)
+		addresses[i] = strings.TrimPrefix(address, "unix://") // go-redis takes the path
 	}
 	// Contexts bound each call; the client's own bounds must not be narrower.
 	longest := max(cfg.ReadTimeout, cfg.WriteTimeout)
 	return &redis.UniversalOptions{
 		Addrs:                 addresses,
+		MasterName:            cfg.MasterName,
 		ClientName:            "eligibilityd",
+		DisableIdentity:       true, // a command more at each connection, and one that users may not be allowed
 		Username:              cfg.Username,
 		Password:              cfg.Password,
+		SentinelUsername:      cfg.SentinelUsername,
+		SentinelPassword:      cfg.SentinelPassword,
+		TLSConfig:             cfg.TLS,
 		DB:                    cfg.DB,
 		MaxRetries:            -1,
-		DialTimeout:           time.Second,
+		DialTimeout:           dialTimeout,
 		DialerRetries:         1,
 		DialerRetryTimeout:    time.Millisecond,
 		ReadTimeout:           longest,
 		WriteTimeout:          longest,
 		ContextTimeoutEnabled: true,
 		PoolSize:              cfg.PoolSize,
+		PipelinePoolSize:      -1, // a pool of its own for pipelines would go beyond PoolSize
 		PoolTimeout:           longest,
 		MinIdleConns:          0, // one would be connected at once, in New
 		ConnMaxIdleTime:       5 * time.Minute,
 		ConnMaxLifetime:       time.Hour,
-		MaxRedirects:          3,
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled,
 		},
 	}
 }
 
-// trimUnix turns unix:///path into the path that go-redis takes for a socket.
-func trimUnix(address string) string {
-	const scheme = "unix://"
-	if len(address) > len(scheme) && address[:len(scheme)] == scheme {
-		return address[len(scheme):]
-	}
-	return address
+// clusterOptions adds what only a cluster has.
+func clusterOptions(universal *redis.UniversalOptions) *redis.ClusterOptions {
+	options := universal.Cluster()
+	// Redirects are followed, and a command is tried on the new primary, as
+	// long as its context allows.
+	options.MaxRedirects = 3
+	options.MinRetryBackoff = 5 * time.Millisecond
+	options.MaxRetryBackoff = 20 * time.Millisecond
+	options.ClusterStateReloadInterval = topologyAge
+	// Routing by policy asks for the table of commands first, for up to five
+	// seconds whatever the caller's context says.
+	options.DisableRoutingPolicies = true
+	return options
 }

@@ -95,14 +95,14 @@ func TestAFaultIsCountedOnceARoundTrip(t *testing.T) {
 // Where Redis is away nothing was read, so nothing was unreadable or missing.
 func TestRedisAwayIsOnlyAFault(t *testing.T) {
 	t.Parallel()
-	for name, addresses := range map[string][]string{
-		"one server": {"127.0.0.1:1"},
-		"a cluster":  {"127.0.0.1:1", "127.0.0.1:2"},
+	for name, redis := range map[string]cache.RedisConfig{
+		"one server": {Addresses: []string{"127.0.0.1:1"}},
+		"sentinels":  {Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}, Mode: cache.RedisSentinel, MasterName: "m"},
+		"a cluster":  {Addresses: []string{"127.0.0.1:1", "127.0.0.1:2"}, Mode: cache.RedisCluster},
 	} {
+		redis.ReadTimeout = 5 * time.Second
 		registry := prometheus.NewRegistry()
-		store := newStore(t, cache.Config{Registerer: registry, Redis: cache.RedisConfig{
-			Addresses: addresses, ReadTimeout: 5 * time.Second,
-		}})
+		store := newStore(t, cache.Config{Registerer: registry, Redis: redis})
 		for range 3 {
 			store.Load(context.Background(), []eligibility.Key{key, {CustomerID: eligibility.CustomerID{9}}})
 		}

@@ -20,7 +20,11 @@ func TestNewMakesNoConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
-	newStore(t, cache.Config{Redis: cache.RedisConfig{Addresses: []string{listener.Addr().String()}}})
+	for _, mode := range []cache.RedisMode{cache.RedisStandalone, cache.RedisSentinel, cache.RedisCluster} {
+		newStore(t, cache.Config{Redis: cache.RedisConfig{
+			Mode: mode, Addresses: []string{listener.Addr().String()}, MasterName: "gate",
+		}})
+	}
 	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}

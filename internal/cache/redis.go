@@ -53,23 +53,12 @@ return 1
 `
 
 func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
-	if cfg.KeyPrefix == "" {
-		cfg.KeyPrefix = "eligibility"
-	}
-	if cfg.ReadTimeout == 0 {
-		cfg.ReadTimeout = 50 * time.Millisecond
-	}
-	if cfg.WriteTimeout == 0 {
-		cfg.WriteTimeout = 100 * time.Millisecond
-	}
-	if cfg.PoolSize == 0 {
-		cfg.PoolSize = 20
-	}
-	if cfg.ReadTimeout < 0 || cfg.WriteTimeout < 0 || cfg.PoolSize < 0 || cfg.DB < 0 {
-		return nil, errors.New("cache: redis timeouts, pool size and database must not be negative")
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
 	}
 	return &sharedTier{
-		client:       redis.NewUniversalClient(universalOptions(cfg)),
+		client:       newClient(cfg),
 		keepNewer:    redis.NewScript(keepNewerScript),
 		keys:         newRedisKeys(cfg.KeyPrefix, cfg.Namespace),
 		readTimeout:  cfg.ReadTimeout,

@@ -15,9 +15,13 @@ type Cache struct {
 // Redis is the shared tier. The service never depends on it: whatever fails
 // here counts as a miss.
 type Redis struct {
-	// Addresses is a list of host:port or unix:///path. One address is a
-	// single server, several are the seeds of one cluster, none turns the
-	// tier off. Optional; [].
+	// Mode says whose addresses are: standalone, of one server or of a proxy
+	// that stands for several; sentinel, of sentinels; cluster, of some nodes
+	// of one cluster. Optional; cluster where there are several addresses,
+	// else standalone. After Load it holds the mode in any case.
+	Mode RedisMode `yaml:"mode"`
+	// Addresses is a list of host:port or, for mode standalone, one
+	// unix:///path. None turns the tier off. Optional; [].
 	Addresses []string `yaml:"addresses"`
 	// Username is the ACL user. It needs a password. Optional; "".
 	Username string `yaml:"username"`
@@ -29,6 +33,10 @@ type Redis struct {
 	// for one newline at its end; read once, at start. Conflicts with
 	// password. Optional; "".
 	PasswordFile string `yaml:"password_file"`
+	// Sentinel is for mode sentinel only.
+	Sentinel Sentinel `yaml:"sentinel"`
+	// TLS is how the connections to servers and sentinels are encrypted.
+	TLS RedisTLS `yaml:"tls"`
 	// DB is the number of the database; a cluster has 0 only. Optional; 0.
 	DB int `yaml:"db"`
 	// KeyPrefix begins every key, so that several installations can share a
@@ -41,8 +49,64 @@ type Redis struct {
 	// than 0. Optional; 100ms.
 	WriteTimeout time.Duration `yaml:"write_timeout"`
 	// PoolSize is the greatest number of connections of this process to each
-	// server; 1 to 10000. Optional; 20.
+	// server, subscriptions aside; 1 to 10000. Optional; 20.
 	PoolSize int `yaml:"pool_size"`
+}
+
+// RedisMode is a value of cache.redis.mode.
+type RedisMode string
+
+// The values of cache.redis.mode.
+const (
+	RedisStandalone RedisMode = "standalone"
+	RedisSentinel   RedisMode = "sentinel"
+	RedisCluster    RedisMode = "cluster"
+)
+
+func (RedisMode) words() []string { return []string{"standalone", "sentinel", "cluster"} }
+
+// Sentinel is how the sentinels are asked which server is the primary.
+type Sentinel struct {
+	// MasterName is what the sentinels call the primary, as in their
+	// `sentinel monitor`. Required for mode sentinel.
+	MasterName string `yaml:"master_name"`
+	// Username is the ACL user of the sentinels, which know none of their
+	// servers' users. It needs a password. Optional; "".
+	Username string `yaml:"username"`
+	// Password is the password of that user or, without one, of the
+	// sentinels. Conflicts with password_file. Optional; none. After Load it
+	// holds the password in either case.
+	Password Secret `yaml:"password"`
+	// PasswordFile is a file that holds it, by the rules of
+	// cache.redis.password_file. Conflicts with password. Optional; "".
+	PasswordFile string `yaml:"password_file"`
+}
+
+// RedisTLS is how connections to Redis are encrypted: TLS 1.2 or newer. All
+// files are PEM and are read once, at start.
+type RedisTLS struct {
+	// Enabled turns TLS on, without which the keys below must be empty.
+	// Optional; false.
+	Enabled bool `yaml:"enabled"`
+	// CAFile holds the certificates of the authorities that vouch for the
+	// servers, in place of the system's. Optional; "".
+	CAFile string `yaml:"ca_file"`
+	// CertificateFile holds the certificate that this process shows, then
+	// those between it and the authority. It needs key_file. Optional; "".
+	CertificateFile string `yaml:"certificate_file"`
+	// KeyFile holds the certificate's key, not encrypted. It needs
+	// certificate_file. Optional; "".
+	KeyFile string `yaml:"key_file"`
+	// ServerName is the name that every server's certificate must hold.
+	// Optional; the host that is connected to, which sentinels and clusters
+	// may announce as a bare IP address.
+	ServerName string `yaml:"server_name"`
+
+	// CA, Certificate and Key are no keys. After Load they hold what the files
+	// do; see Redis.TLSConfig.
+	CA          Secret `yaml:"-"`
+	Certificate Secret `yaml:"-"`
+	Key         Secret `yaml:"-"`
 }
 
 // Local is the tier inside the process.

@@ -1,13 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"path"
-	"regexp"
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
 const (
 	// longest bounds every duration, so that no sum or jitter of them can
@@ -53,50 +46,6 @@ func (l *loader) checkListeners() {
 			}
 			taken[address] = listener.key
 		}
-	}
-}
-
-// hashTagFree is what a key prefix may hold: nothing that Redis Cluster takes
-// for a hash tag and nothing that needs quoting in a shell.
-var hashTagFree = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
-
-func (l *loader) checkRedis() {
-	redis := &l.cfg.Cache.Redis
-	l.checkRedisAddresses(redis.Addresses)
-	if redis.Username != "" && redis.Password.IsZero() && redis.PasswordFile == "" {
-		l.object("cache.redis.username", "has no effect without cache.redis.password or cache.redis.password_file")
-	}
-	if !hashTagFree.MatchString(redis.KeyPrefix) {
-		l.object("cache.redis.key_prefix", "must be 1 to 64 of letters, digits and . _ : -")
-	}
-	switch {
-	case redis.DB < 0:
-		l.object("cache.redis.db", "must be at least 0")
-	case redis.DB > 0 && len(redis.Addresses) > 1:
-		l.object("cache.redis.db", "must be 0 with several cache.redis.addresses: a cluster has no other database")
-	}
-}
-
-// checkRedisAddresses shows no address: a URL with the password in it is what
-// people paste here.
-func (l *loader) checkRedisAddresses(addresses []string) {
-	const key = "cache.redis.addresses"
-	var problems []string
-	for i, address := range addresses {
-		socket, isSocket := strings.CutPrefix(address, "unix://")
-		switch {
-		case isSocket && !path.IsAbs(socket):
-			problems = append(problems, fmt.Sprintf("item %d must be an absolute path after unix://", i+1))
-		case isSocket && len(addresses) > 1:
-			problems = append(problems, fmt.Sprintf("item %d is a socket, which cannot be one of several", i+1))
-		case !isSocket && !isHostPort(address):
-			problems = append(problems, fmt.Sprintf("item %d is neither host:port nor unix:///path", i+1))
-		case slices.Contains(addresses[:i], address):
-			problems = append(problems, fmt.Sprintf("item %d is there already", i+1))
-		}
-	}
-	if len(problems) > 0 {
-		l.object(key, "%s", strings.Join(problems, "; "))
 	}
 }
 

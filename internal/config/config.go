@@ -171,6 +171,7 @@ func Default() *Config {
 		},
 		Cache: Cache{
 			Redis: Redis{
+				Mode:         RedisStandalone,
 				KeyPrefix:    "eligibility",
 				ReadTimeout:  50 * time.Millisecond,
 				WriteTimeout: 100 * time.Millisecond,

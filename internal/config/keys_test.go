@@ -1,7 +1,6 @@
 package config_test
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -11,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
@@ -19,29 +18,62 @@ import (
 // others are values different from the default, where none can be made up
 // from the type.
 var others = map[string]string{
-	"server.grpc.address":           "127.0.0.2:1",
-	"server.http.address":           "[::1]:0",
-	"server.admin.address":          "localhost:65535",
-	"partner_center.cloud":          "us_government",
-	"partner_center.base_url":       "https://pc.example:8443/proxy",
-	"partner_center.authority":      "https://login.example",
-	"partner_center.tenant_id":      "contoso.onmicrosoft.com",
-	"partner_center.client_id":      "00000000-0000-0000-0000-00000000000A",
-	"partner_center.flow":           "app_only",
+	"server.grpc.address":          "127.0.0.2:1",
+	"server.http.address":          "[::1]:0",
+	"server.admin.address":         "localhost:65535",
+	"partner_center.cloud":         "us_government",
+	"partner_center.base_url":      "https://pc.example:8443/proxy",
+	"partner_center.authority":     "https://login.example",
+	"partner_center.tenant_id":     "contoso.onmicrosoft.com",
+	"partner_center.client_id":     "00000000-0000-0000-0000-00000000000A",
+	"partner_center.flow":          "app_only",
+	"partner_center.audience":      "https://audience.example",
+	"cache.redis.key_prefix":       "shop:eligibility",
+	"cache.redis.username":         "gate",
+	"cache.redis.addresses":        "redis.example:6379",
+	"policy.not_ready":             "allow",
+	"policy.when_undecidable":      "block",
+	"log.level":                    "debug",
+	"log.format":                   "console",
+	"partner_center.client_secret": "a secret",
+	"cache.redis.password":         "a password",
+
 	"partner_center.token_endpoint": "v1",
-	"partner_center.audience":       "https://audience.example",
 
 	"partner_center.refresh_token_vault.url":    "https://another.vault.azure.net",
 	"partner_center.refresh_token_vault.secret": "a-secret",
-	"cache.redis.key_prefix":                    "shop:eligibility",
-	"cache.redis.username":                      "gate",
-	"cache.redis.addresses":                     "redis.example:6379",
-	"policy.not_ready":                          "allow",
-	"policy.when_undecidable":                   "block",
-	"log.level":                                 "debug",
-	"log.format":                                "console",
-	"partner_center.client_secret":              "a secret",
-	"cache.redis.password":                      "a password",
+	"cache.redis.mode":                          "cluster",
+	"cache.redis.sentinel.master_name":          "gate",
+	"cache.redis.sentinel.username":             "watcher",
+	"cache.redis.sentinel.password":             "a password",
+	"cache.redis.tls.server_name":               "redis.example",
+}
+
+// companions returns the keys without which a key would be a mistake.
+func companions(t *testing.T, l leaf) map[string]string {
+	t.Helper()
+	with := map[string]string{}
+	switch l.key {
+	case "cache.redis.username":
+		with["cache.redis.password"] = "companion"
+	case "cache.redis.sentinel.username":
+		with["cache.redis.sentinel.password"] = "companion"
+	case "partner_center.refresh_token_vault.url":
+		with["partner_center.refresh_token_vault.secret"] = "companion"
+	case "partner_center.refresh_token_vault.secret":
+		with["partner_center.refresh_token_vault.url"] = "https://companion.vault.azure.net"
+	case "cache.redis.tls.certificate_file":
+		with["cache.redis.tls.key_file"] = write(t, "key.pem", goodPEM(t))
+	case "cache.redis.tls.key_file":
+		with["cache.redis.tls.certificate_file"] = write(t, "certificate.pem", goodPEM(t))
+	}
+	if strings.HasPrefix(l.key, "cache.redis.sentinel.") {
+		with["cache.redis.mode"] = "sentinel"
+	}
+	if strings.HasPrefix(l.key, "cache.redis.tls.") && l.key != "cache.redis.tls.enabled" {
+		with["cache.redis.tls.enabled"] = "true"
+	}
+	return with
 }
 
 // other returns a value for a key that differs from its default.
@@ -50,7 +82,7 @@ func other(t *testing.T, l leaf) string {
 	if text, ok := others[l.key]; ok {
 		return text
 	}
-	if l.key == "partner_center.client_certificate_file" {
+	if l.key == "partner_center.client_certificate_file" || strings.HasPrefix(l.key, "cache.redis.tls.") && strings.HasSuffix(l.key, "_file") {
 		return write(t, "client.pem", goodPEM(t))
 	}
 	if strings.HasSuffix(l.key, "_file") {
@@ -69,11 +101,22 @@ func other(t *testing.T, l leaf) string {
 	}
 }
 
-// changed returns the default configuration as it must be once the key has
-// been set to text.
-func changed(t *testing.T, l leaf, text string) *config.Config {
+// changed returns the default configuration as it must be once the keys have
+// been set.
+func changed(t *testing.T, values map[string]string) *config.Config {
 	t.Helper()
 	cfg := config.Default()
+	for _, l := range leaves() {
+		if text, given := values[l.key]; given {
+			change(t, cfg, l, text)
+		}
+	}
+	return cfg
+}
+
+// change sets a key to text, and what Load makes of it.
+func change(t *testing.T, cfg *config.Config, l leaf, text string) {
+	t.Helper()
 	v := l.in(cfg)
 	switch v.Interface().(type) {
 	case config.Secret:
@@ -97,40 +140,26 @@ func changed(t *testing.T, l leaf, text string) *config.Config {
 	default:
 		v.SetString(text)
 	}
-	switch l.key {
-	case "partner_center.cloud":
+	if l.key == "partner_center.cloud" {
 		cfg.PartnerCenter.Authority = "https://login.microsoftonline.us"
-	case "partner_center.client_certificate_file":
-		content, err := os.ReadFile(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.PartnerCenter.ClientCertificate = config.NewSecret(strings.TrimSuffix(string(content), "\n"))
-	case "partner_center.client_secret_file":
-		cfg.PartnerCenter.ClientSecret = config.NewSecret("from a file")
-	case "cache.redis.password_file":
-		cfg.Cache.Redis.Password = config.NewSecret("from a file")
-	case "cache.redis.username":
-		cfg.Cache.Redis.Password = config.NewSecret("companion")
 	}
-	if other, value := companion(l.key); strings.HasPrefix(other, "partner_center.refresh_token_vault.") {
-		vault := &cfg.PartnerCenter.RefreshTokenVault
-		vault.URL, vault.Secret = cmp.Or(vault.URL, value), cmp.Or(vault.Secret, value)
+	contents, ok := map[string]*config.Secret{
+		"partner_center.client_certificate_file": &cfg.PartnerCenter.ClientCertificate,
+		"partner_center.client_secret_file":      &cfg.PartnerCenter.ClientSecret,
+		"cache.redis.password_file":              &cfg.Cache.Redis.Password,
+		"cache.redis.sentinel.password_file":     &cfg.Cache.Redis.Sentinel.Password,
+		"cache.redis.tls.ca_file":                &cfg.Cache.Redis.TLS.CA,
+		"cache.redis.tls.certificate_file":       &cfg.Cache.Redis.TLS.Certificate,
+		"cache.redis.tls.key_file":               &cfg.Cache.Redis.TLS.Key,
+	}[l.key]
+	if !ok {
+		return
 	}
-	return cfg
-}
-
-// companion returns another key that a key needs, and a value for it.
-func companion(key string) (other, value string) {
-	switch key {
-	case "cache.redis.username":
-		return "cache.redis.password", "companion"
-	case "partner_center.refresh_token_vault.url":
-		return "partner_center.refresh_token_vault.secret", "companion"
-	case "partner_center.refresh_token_vault.secret":
-		return "partner_center.refresh_token_vault.url", "https://companion.vault.azure.net"
+	content, err := os.ReadFile(text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return "", ""
+	*contents = config.NewSecret(strings.TrimSuffix(string(content), "\n"))
 }
 
 // inFile writes the values as a YAML file, nested as the keys say.
@@ -163,27 +192,29 @@ func inFile(values map[string]string) string {
 func TestEveryKeyArrives(t *testing.T) {
 	t.Parallel()
 	for _, l := range leaves() {
-		text := other(t, l)
-		want := changed(t, l, text)
-		values := map[string]string{l.key: text}
-		environ := []string{l.variable() + "=" + text}
-		if other, value := companion(l.key); other != "" {
-			values[other] = value
-			environ = append(environ, "ELIGIBILITY_"+strings.ToUpper(strings.ReplaceAll(other, ".", "__"))+"="+value)
+		values := companions(t, l)
+		without := changed(t, values)
+		values[l.key] = other(t, l)
+		want := changed(t, values)
+		var environ []string
+		for _, l := range leaves() {
+			if text, given := values[l.key]; given {
+				environ = append(environ, l.variable()+"="+text)
+			}
 		}
-		if diff := gocmp.Diff(config.Default(), want); diff == "" {
+		if diff := cmp.Diff(without, want); diff == "" {
 			t.Errorf("%s: the test's value is the default", l.key)
 		}
 		cfg, err := config.Load("", environ, config.Dev)
 		if err != nil {
 			t.Errorf("%s by environment: %v", l.key, err)
-		} else if diff := gocmp.Diff(want, cfg); diff != "" {
+		} else if diff := cmp.Diff(want, cfg); diff != "" {
 			t.Errorf("%s by environment (-want +got):\n%s", l.key, diff)
 		}
 		cfg, err = config.Load(write(t, "config.yaml", inFile(values)), nil, config.Dev)
 		if err != nil {
 			t.Errorf("%s by file: %v\n%s", l.key, err, inFile(values))
-		} else if diff := gocmp.Diff(want, cfg); diff != "" {
+		} else if diff := cmp.Diff(want, cfg); diff != "" {
 			t.Errorf("%s by file (-want +got):\n%s", l.key, diff)
 		}
 	}
@@ -203,12 +234,12 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := gocmp.Diff(config.Default(), cfg); diff != "" {
+	if diff := cmp.Diff(config.Default(), cfg); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, l := range leaves() {
 		switch l.in(config.Default()).Interface().(type) {
-		case time.Duration, int, bool, config.Cloud, config.Flow, config.TokenEndpoint, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
+		case time.Duration, int, bool, config.Cloud, config.Flow, config.RedisMode, config.TokenEndpoint, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
 			_, err := config.Load("", []string{l.variable() + "="}, config.Dev)
 			if err == nil || !strings.HasPrefix(err.Error(), l.variable()+": "+l.key+`: ""`) {
 				t.Errorf("%s: empty was taken, error %v", l.key, err)
@@ -245,10 +276,20 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"partner_center.audience":                    "https://api.partnercenter.microsoft.com",
 		"partner_center.attempt_timeout":             "3s",
 		"partner_center.budget_per_minute":           "400",
+		"cache.redis.mode":                           "standalone",
 		"cache.redis.addresses":                      "[]",
 		"cache.redis.username":                       "",
 		"cache.redis.password":                       "[redacted]",
 		"cache.redis.password_file":                  "",
+		"cache.redis.sentinel.master_name":           "",
+		"cache.redis.sentinel.username":              "",
+		"cache.redis.sentinel.password":              "[redacted]",
+		"cache.redis.sentinel.password_file":         "",
+		"cache.redis.tls.enabled":                    "false",
+		"cache.redis.tls.ca_file":                    "",
+		"cache.redis.tls.certificate_file":           "",
+		"cache.redis.tls.key_file":                   "",
+		"cache.redis.tls.server_name":                "",
 		"cache.redis.db":                             "0",
 		"cache.redis.key_prefix":                     "eligibility",
 		"cache.redis.read_timeout":                   "50ms",
@@ -278,10 +319,11 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 	for _, l := range leaves() {
 		got[l.key] = fmt.Sprint(l.in(config.Default()).Interface())
 	}
-	if diff := gocmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if !config.Default().PartnerCenter.ClientSecret.IsZero() || !config.Default().Cache.Redis.Password.IsZero() {
+	if !config.Default().PartnerCenter.ClientSecret.IsZero() || !config.Default().Cache.Redis.Password.IsZero() ||
+		!config.Default().Cache.Redis.Sentinel.Password.IsZero() {
 		t.Error("a default secret exists")
 	}
 }

@@ -39,6 +39,7 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	l.readEnviron(environ)
 	if readable {
 		l.applyCloud()
+		l.applyRedisMode()
 		l.readSecrets()
 		l.check()
 		if command == Serve || command == Login {

@@ -104,8 +104,8 @@ cache:
 			want: []string{
 				`config.yaml:1: cache.redis.addresses: item 1 is neither host:port nor unix:///path; item 2 is neither host:port nor unix:///path; ` +
 					`item 3 is neither host:port nor unix:///path; item 4 must be an absolute path after unix://; ` +
-					`item 5 is a socket, which cannot be one of several; item 6 is neither host:port nor unix:///path; item 8 is there already`,
-				`config.yaml:1: cache.redis.db: must be 0 with several cache.redis.addresses: a cluster has no other database`,
+					`item 5 is a socket, which only one standalone server may have; item 6 is neither host:port nor unix:///path; item 8 is there already`,
+				`config.yaml:1: cache.redis.db: must be 0: a cluster has no other database`,
 			},
 		},
 		"an empty item in a variable": {

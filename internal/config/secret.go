@@ -61,7 +61,10 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // readSecret returns the secret in a file without one newline at its end, or
 // what is wrong with the file. The problem never shows the path: a secret
 // written where its file's name belongs is an easy mistake.
-func readSecret(path string) (text, problem string) {
+func readSecret(path string) (text, problem string) { return readText(path, maxSecretBytes) }
+
+// readText is readSecret for a file of at most limit bytes.
+func readText(path string, limit int64) (text, problem string) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", "cannot be read: " + reason(err)
@@ -69,7 +72,7 @@ func readSecret(path string) (text, problem string) {
 	if !info.Mode().IsRegular() {
 		return "", "is not a regular file"
 	}
-	data, err := readFile(path, maxSecretBytes)
+	data, err := readFile(path, limit)
 	if err != nil {
 		return "", "cannot be read: " + reason(err)
 	}

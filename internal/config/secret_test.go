@@ -37,7 +37,8 @@ func TestASecretIsNeverPrinted(t *testing.T) {
 	cfg := config.Default()
 	cfg.PartnerCenter.ClientSecret = config.NewSecret(canary)
 	cfg.PartnerCenter.ClientCertificate = config.NewSecret(canary)
-	cfg.Cache.Redis.Password = config.NewSecret(canary)
+	cfg.Cache.Redis.Password, cfg.Cache.Redis.Sentinel.Password = config.NewSecret(canary), config.NewSecret(canary)
+	cfg.Cache.Redis.TLS.Key = config.NewSecret(canary)
 	secret := cfg.PartnerCenter.ClientSecret
 
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%p", "%T", "%10.3s"} {
@@ -145,7 +146,7 @@ func TestNoFaultShowsASecret(t *testing.T) {
 	}
 	for _, l := range leaves() {
 		if v := l.in(config.Default()).Type().String(); v == "time.Duration" || v == "int" || v == "bool" || strings.HasPrefix(l.key, "log.") ||
-			strings.HasPrefix(l.key, "policy.") || l.key == "partner_center.flow" || l.key == "partner_center.cloud" || l.key == "partner_center.token_endpoint" || strings.HasPrefix(l.key, "server.") {
+			strings.HasPrefix(l.key, "policy.") || l.key == "partner_center.flow" || l.key == "partner_center.cloud" || l.key == "partner_center.token_endpoint" || l.key == "cache.redis.mode" || strings.HasPrefix(l.key, "server.") {
 			continue // their values are shown
 		}
 		_, err := config.Load("", []string{l.variable() + "=" + canary}, config.Serve)

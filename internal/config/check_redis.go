@@ -1,0 +1,183 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// maxCABytes bounds a file of authorities: a system's own has a quarter of it.
+const maxCABytes = 1 << 20
+
+// hashTagFree is what a key prefix may hold: nothing that Redis Cluster takes
+// for a hash tag and nothing that needs quoting in a shell.
+var hashTagFree = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
+
+// applyRedisMode gives the mode, if none was given, what the number of
+// addresses says.
+func (l *loader) applyRedisMode() {
+	redis := &l.cfg.Cache.Redis
+	if _, given := l.origins["cache.redis.mode"]; !given && len(redis.Addresses) > 1 {
+		redis.Mode = RedisCluster
+	}
+}
+
+func (l *loader) checkRedis() {
+	redis := &l.cfg.Cache.Redis
+	l.checkRedisMode(redis)
+	l.checkRedisAddresses(redis)
+	l.checkUser("cache.redis.", redis.Username, redis.Password, redis.PasswordFile)
+	l.checkSentinel(redis)
+	l.checkRedisTLS(redis)
+	if !hashTagFree.MatchString(redis.KeyPrefix) {
+		l.object("cache.redis.key_prefix", "must be 1 to 64 of letters, digits and . _ : -")
+	}
+	switch {
+	case redis.DB < 0:
+		l.object("cache.redis.db", "must be at least 0")
+	case redis.DB > 0 && redis.Mode == RedisCluster:
+		l.object("cache.redis.db", "must be 0: a cluster has no other database")
+	}
+}
+
+func (l *loader) checkRedisMode(redis *Redis) {
+	if redis.Mode == RedisStandalone && len(redis.Addresses) > 1 {
+		l.object("cache.redis.mode", "standalone takes one of cache.redis.addresses; write sentinel or cluster for several")
+	}
+}
+
+// checkUser checks a user and its password, whose keys begin with prefix.
+func (l *loader) checkUser(prefix, username string, password Secret, passwordFile string) {
+	if username != "" && password.IsZero() && passwordFile == "" {
+		l.object(prefix+"username", "has no effect without %[1]spassword or %[1]spassword_file", prefix)
+	}
+}
+
+func (l *loader) checkSentinel(redis *Redis) {
+	const prefix = "cache.redis.sentinel."
+	sentinel := redis.Sentinel
+	if redis.Mode == RedisSentinel {
+		if sentinel.MasterName == "" && len(redis.Addresses) > 0 {
+			l.object(prefix+"master_name", "is required for cache.redis.mode: sentinel: what the sentinels call the primary")
+		}
+		l.checkUser(prefix, sentinel.Username, sentinel.Password, sentinel.PasswordFile)
+		return
+	}
+	for _, key := range []struct {
+		name  string
+		given bool
+	}{
+		{"master_name", sentinel.MasterName != ""},
+		{"username", sentinel.Username != ""},
+		{"password", !sentinel.Password.IsZero() && sentinel.PasswordFile == ""},
+		{"password_file", sentinel.PasswordFile != ""},
+	} {
+		if key.given {
+			l.object(prefix+key.name, "has no effect without cache.redis.mode: sentinel")
+		}
+	}
+}
+
+// checkRedisAddresses shows no address: a URL with the password in it is what
+// people paste here.
+func (l *loader) checkRedisAddresses(redis *Redis) {
+	const key = "cache.redis.addresses"
+	var problems []string
+	for i, address := range redis.Addresses {
+		socket, isSocket := strings.CutPrefix(address, "unix://")
+		switch {
+		case isSocket && !path.IsAbs(socket):
+			problems = append(problems, fmt.Sprintf("item %d must be an absolute path after unix://", i+1))
+		case isSocket && redis.Mode != RedisStandalone:
+			problems = append(problems, fmt.Sprintf("item %d is a socket, which only one standalone server may have", i+1))
+		case isSocket && redis.TLS.Enabled:
+			problems = append(problems, fmt.Sprintf("item %d is a socket, which has no TLS: set cache.redis.tls.enabled: false", i+1))
+		case !isSocket && !isHostPort(address):
+			problems = append(problems, fmt.Sprintf("item %d is neither host:port nor unix:///path", i+1))
+		case slices.Contains(redis.Addresses[:i], address):
+			problems = append(problems, fmt.Sprintf("item %d is there already", i+1))
+		}
+	}
+	if len(problems) > 0 {
+		l.object(key, "%s", strings.Join(problems, "; "))
+	}
+}
+
+// checkRedisTLS reads the files and refuses what could encrypt nothing, or
+// show no certificate. Whether they have expired only the servers judge: a
+// shared tier that is away keeps nobody from serving.
+func (l *loader) checkRedisTLS(redis *Redis) {
+	const prefix = "cache.redis.tls."
+	t := &redis.TLS
+	files := []struct {
+		name, file string
+		text       *Secret
+	}{
+		{"ca_file", t.CAFile, &t.CA},
+		{"certificate_file", t.CertificateFile, &t.Certificate},
+		{"key_file", t.KeyFile, &t.Key},
+	}
+	if !t.Enabled {
+		for _, f := range files {
+			l.needsTLS(prefix+f.name, f.file)
+		}
+		l.needsTLS(prefix+"server_name", t.ServerName)
+		return
+	}
+	for _, f := range files {
+		if f.file == "" {
+			continue
+		}
+		text, problem := readText(f.file, maxCABytes)
+		if problem != "" {
+			l.object(prefix+f.name, "%s", problem)
+		}
+		*f.text = NewSecret(text)
+	}
+	if t.CAFile != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(t.CA.Reveal())) {
+		l.object(prefix+"ca_file", "holds no certificate in PEM")
+	}
+	switch {
+	case t.CertificateFile == "" && t.KeyFile == "":
+	case t.KeyFile == "":
+		l.object(prefix+"certificate_file", "has no effect without cache.redis.tls.key_file")
+	case t.CertificateFile == "":
+		l.object(prefix+"key_file", "has no effect without cache.redis.tls.certificate_file")
+	case !l.isRejected(prefix + "certificate_file"):
+		if _, err := tls.X509KeyPair([]byte(t.Certificate.Reveal()), []byte(t.Key.Reveal())); err != nil {
+			l.object(prefix+"key_file", "does not hold, in PEM and not encrypted, the key of the first certificate in cache.redis.tls.certificate_file")
+		}
+	}
+	if t.ServerName != "" && !isHost(t.ServerName) {
+		l.object(prefix+"server_name", "is neither a host name nor an IP address")
+	}
+}
+
+// needsTLS notes a key that was given although TLS is off.
+func (l *loader) needsTLS(key, value string) {
+	if value != "" {
+		l.object(key, "has no effect without cache.redis.tls.enabled: true")
+	}
+}
+
+// TLSConfig returns how to encrypt connections to Redis, and nil if they are
+// not. Each call returns a new one.
+func (r Redis) TLSConfig() *tls.Config {
+	if !r.TLS.Enabled {
+		return nil
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: r.TLS.ServerName}
+	if !r.TLS.CA.IsZero() {
+		cfg.RootCAs = x509.NewCertPool()
+		cfg.RootCAs.AppendCertsFromPEM([]byte(r.TLS.CA.Reveal()))
+	}
+	// Load would have refused a pair that is none.
+	if pair, err := tls.X509KeyPair([]byte(r.TLS.Certificate.Reveal()), []byte(r.TLS.Key.Reveal())); err == nil {
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg
+}
