@@ -1,32 +1,38 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
 // The checks of Redis.
 const (
-	checkRedisReach  = "redis"
-	checkRedisAccess = "redis access"
-	checkRedisMemory = "redis memory"
+	checkRedisReach     = "redis"
+	checkRedisSentinels = "redis sentinels"
+	checkRedisCluster   = "redis cluster"
+	checkRedisAccess    = "redis access"
+	checkRedisMemory    = "redis memory"
 )
 
 // redisLimit is how long one command may take: long enough to tell slow from away.
 const redisLimit = 2 * time.Second
 
 // redisRights is what the cache's user needs, in the words of ACL SETUSER.
-const redisRights = "+ping +client|setname +get +set +unlink +eval +evalsha"
+const redisRights = "+ping +client|setname +get +set +del +unlink +eval +evalsha +script|load +publish +subscribe +unsubscribe " +
+	"+cluster|slots +asking +spublish +ssubscribe +sunsubscribe"
 
 // checkRedis does what the cache does, once, on a key of its own.
 func (p patient) checkRedis(ctx context.Context) []finding {
@@ -34,45 +40,60 @@ func (p patient) checkRedis(ctx context.Context) []finding {
 	if len(cfg.Addresses) == 0 {
 		return []finding{skipped(checkRedisReach, "cache.redis.addresses is empty: each process caches for itself")}
 	}
-	client := redis.NewUniversalClient(redisOptions(cfg))
-	defer func() { _ = client.Close() }() // nothing is left to lose
-	took, err := roundTrip(ctx, client)
+	patience := redisConfig(p.cfg)
+	patience.ReadTimeout, patience.WriteTimeout = redisLimit, redisLimit
+	client, err := cache.Connect(patience)
 	if err != nil {
-		return []finding{redisAway(err)}
+		return []finding{failure(checkRedisReach, "correct cache.redis", "%v", err)}
 	}
-	info, err := client.Info(ctx, "server", "memory").Result()
-	if err != nil { // as some users may not ask
-		info = ""
+	defer func() { _ = client.Close() }() // nothing is left to lose
+	var findings []finding
+	if cfg.Mode == config.RedisSentinel {
+		sentinels := checkSentinels(ctx, cfg)
+		findings = append(findings, sentinels)
+		if sentinels.Status == verdictFailure {
+			return findings
+		}
 	}
-	return []finding{
-		redisReached(cfg, infoValue(info, "redis_version"), took),
-		redisAccess(ctx, client, cfg),
-		redisMemory(infoValue(info, "maxmemory"), infoValue(info, "maxmemory_policy")),
+	servers, err := examineServers(ctx, client)
+	if err != nil {
+		return append(findings, redisAway(err))
 	}
+	findings = append(findings, redisReached(cfg, servers))
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		findings = append(findings, redisCluster(ctx, cluster))
+	}
+	return append(findings, redisAccess(ctx, client, cfg), redisMemories(servers))
 }
 
-func redisOptions(cfg config.Redis) *redis.UniversalOptions {
-	addresses := make([]string, len(cfg.Addresses))
-	for i, address := range cfg.Addresses {
-		addresses[i] = strings.TrimPrefix(address, "unix://")
+// redisServer is what one server that is written to says.
+type redisServer struct {
+	took time.Duration // for a round trip
+	info string        // "" where its user may not ask
+}
+
+// examineServers asks the server or, of a cluster, every primary.
+func examineServers(ctx context.Context, client redis.UniversalClient) ([]redisServer, error) {
+	var mu sync.Mutex
+	var servers []redisServer // guarded by mu
+	examine := func(ctx context.Context, client redis.UniversalClient) error {
+		took, err := roundTrip(ctx, client)
+		if err != nil {
+			return err
+		}
+		info := client.Info(ctx).Val() // some users may not ask
+		mu.Lock()
+		defer mu.Unlock()
+		servers = append(servers, redisServer{took: took, info: info})
+		return nil
 	}
-	return &redis.UniversalOptions{
-		Addrs:                 addresses,
-		ClientName:            "eligibilityd-doctor",
-		Username:              cfg.Username,
-		Password:              cfg.Password.Reveal(),
-		DB:                    cfg.DB,
-		MaxRetries:            -1,
-		DialTimeout:           redisLimit,
-		DialerRetries:         1,
-		ReadTimeout:           redisLimit,
-		WriteTimeout:          redisLimit,
-		ContextTimeoutEnabled: true,
-		PoolSize:              1,
-		MaintNotificationsConfig: &maintnotifications.Config{
-			Mode: maintnotifications.ModeDisabled,
-		},
+	var err error
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		err = cluster.ForEachMaster(ctx, func(ctx context.Context, primary *redis.Client) error { return examine(ctx, primary) })
+	} else {
+		err = examine(ctx, client)
 	}
+	return servers, err
 }
 
 // roundTrip returns the median of a few round trips, the first of which, that
@@ -101,11 +122,16 @@ func redisAway(err error) finding {
 	case hasWord(text, "NOAUTH"), hasWord(text, "WRONGPASS"):
 		return failure(check, "check cache.redis.username and password", "it refuses our credentials")
 	case hasWord(text, "NOPERM"):
-		return failure(check, "allow the user "+redisRights+" on the keys of cache.redis.key_prefix", "its user may not even connect and ping")
+		return failure(check, "allow the user "+redisRights+" on the keys and channels of cache.redis.key_prefix", "its user may not even connect and ping")
+	case strings.Contains(text, "cluster support disabled"):
+		return failure(check, "correct cache.redis.mode", "it is no cluster")
+	case strings.Contains(text, "tls: "), strings.Contains(text, "x509: "):
+		return failure(check, "check cache.redis.tls: the authority, the names in the server's certificate, and whether it wants one of ours",
+			"no TLS comes about: %v; the service goes on without it", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return failure(check, "check cache.redis.addresses and the firewall", "it does not answer within %v; the service goes on without it", redisLimit)
 	default:
-		return failure(check, "start it, or correct cache.redis.addresses; empty turns it off",
+		return failure(check, "start it, or correct cache.redis.addresses and tls.enabled; no address turns it off",
 			"it is away: %v; the service goes on without it", err)
 	}
 }
@@ -113,21 +139,42 @@ func redisAway(err error) finding {
 // hasWord reports whether a reply of Redis begins with an error word.
 func hasWord(text, word string) bool { return strings.HasPrefix(text, word) }
 
-func redisReached(cfg config.Redis, version string, took time.Duration) finding {
-	if version == "" {
-		version = "of unknown version"
+// redisReached judges the slowest server.
+func redisReached(cfg config.Redis, servers []redisServer) finding {
+	slowest := slices.MaxFunc(servers, func(a, b redisServer) int { return cmp.Compare(a.took, b.took) })
+	version := cmp.Or(infoValue(slowest.info, "redis_version"), "of unknown version")
+	answers := version + " answers"
+	if len(servers) > 1 {
+		answers = fmt.Sprintf("%s: %d primaries answer", version, len(servers))
 	}
-	took = took.Round(10 * time.Microsecond)
+	took := slowest.took.Round(10 * time.Microsecond)
 	if took >= cfg.ReadTimeout {
 		return warning(checkRedisReach, "bring it nearer, or raise cache.redis.read_timeout",
-			"%s answers in %v, which cache.redis.read_timeout %v does not wait for", version, took, cfg.ReadTimeout)
+			"%s in %v, which cache.redis.read_timeout %v does not wait for", answers, took, cfg.ReadTimeout)
 	}
-	return ok(checkRedisReach, "%s answers in %v", version, took)
+	return ok(checkRedisReach, "%s in %v", answers, took)
+}
+
+// redisCluster asks one node how the cluster does.
+func redisCluster(ctx context.Context, client *redis.ClusterClient) finding {
+	info, err := client.ClusterInfo(ctx).Result()
+	switch state := infoValue(info, "cluster_state"); {
+	case err != nil:
+		return warning(checkRedisCluster, "allow the user +cluster|info, or look at CLUSTER INFO yourself", "unknown: its user may not ask")
+	case state != "ok":
+		return failure(checkRedisCluster, "see CLUSTER NODES; each slot needs a primary that answers", "cluster_state is %s", state)
+	default:
+		return ok(checkRedisCluster, "cluster_state is ok, of %s nodes", infoValue(info, "cluster_known_nodes"))
+	}
 }
 
 // redisAccess reads, writes by script and removes, as the cache does.
 func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.Redis) finding {
 	key := cfg.KeyPrefix + ":doctor:" + uuid.NewString()
+	publish := client.Publish
+	if cfg.Mode == config.RedisCluster {
+		publish = client.SPublish
+	}
 	script := redis.NewScript(`redis.call('GET', KEYS[1]) redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1`)
 	for _, step := range []struct {
 		name string
@@ -136,21 +183,22 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 		{"GET", func() error { return ignoreNil(client.Get(ctx, key).Err()) }},
 		{"EVALSHA with SET", func() error { return script.Run(ctx, client, []string{key}, "doctor", 10_000).Err() }},
 		{"UNLINK", func() error { return client.Unlink(ctx, key).Err() }},
+		{"PUBLISH", func() error { return publish(ctx, key, "").Err() }},
 	} {
 		err := step.do()
 		switch {
 		case err == nil:
 		case strings.Contains(err.Error(), "NOPERM"), strings.Contains(err.Error(), "can't run this command"):
-			return failure(checkRedisAccess, "allow the user "+redisRights+" ~"+cfg.KeyPrefix+":*", "its user may not %s", step.name)
+			return failure(checkRedisAccess, "allow the user "+redisRights+" ~"+cfg.KeyPrefix+":* &"+cfg.KeyPrefix+":*", "its user may not %s", step.name)
 		case hasWord(err.Error(), "OOM"):
 			return failure(checkRedisAccess, "give it more memory, or set maxmemory-policy volatile-lru", "it is full: %s is refused", step.name)
 		case hasWord(err.Error(), "READONLY"):
-			return failure(checkRedisAccess, "name the primary in cache.redis.addresses", "it is a replica: %s is refused", step.name)
+			return failure(checkRedisAccess, "name the primary in cache.redis.addresses, or set cache.redis.mode: sentinel", "it is a replica: %s is refused", step.name)
 		default:
 			return failure(checkRedisAccess, "see the log of Redis", "%s does not work: %v", step.name, err)
 		}
 	}
-	return ok(checkRedisAccess, "reading, writing and removing below %s: work", cfg.KeyPrefix)
+	return ok(checkRedisAccess, "reading, writing, removing and announcing below %s: work", cfg.KeyPrefix)
 }
 
 func ignoreNil(err error) error {
@@ -158,6 +206,17 @@ func ignoreNil(err error) error {
 		return nil
 	}
 	return err
+}
+
+// redisMemories judges every server, and says what is worst.
+func redisMemories(servers []redisServer) finding {
+	worst := redisMemory(infoValue(servers[0].info, "maxmemory"), infoValue(servers[0].info, "maxmemory_policy"))
+	for _, server := range servers[1:] {
+		if next := redisMemory(infoValue(server.info, "maxmemory"), infoValue(server.info, "maxmemory_policy")); next.Status != verdictOK {
+			worst = next
+		}
+	}
+	return worst
 }
 
 // redisMemory judges what happens when memory runs out. All our keys expire.

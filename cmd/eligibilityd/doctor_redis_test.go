@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +71,7 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 		}
 		return onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__PASSWORD=canary")
 	}
-	needs := []any{"~eligibility:*"}
+	needs := []any{"~eligibility:*", "resetchannels", "&eligibility:*"}
 	for right := range strings.FieldsSeq(redisRights) {
 		needs = append(needs, right)
 	}
@@ -77,13 +79,81 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	e.says(checkRedisAccess, verdictOK)
 	e.says(checkRedisMemory, verdictWarning, "unknown")
 	consult(t, user(append(needs, "-set")...), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "SET", "allow")
+	consult(t, user(append(needs, "resetchannels")...), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "PUBLISH", "&eligibility:*")
 	consult(t, user("~other:*", "+@all"), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "GET", "~eligibility:*")
 	consult(t, user("~*"), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "ping", redisRights)
-	consult(t, append(user("~*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), doctorFlags{}, nil).says(checkRedisAccess, verdictOK)
+	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), doctorFlags{}, nil).says(checkRedisAccess, verdictOK)
 	environ := onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__PASSWORD=wrong")
 	consult(t, environ, doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "credentials")
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	consult(t, user("~*", "+@all"), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "full")
+	consult(t, user("~*", "&*", "+@all"), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "full")
+}
+
+// sentinelled and clustered are healthy connections with what was started.
+func sentinelled(t *testing.T, set *cachetest.Sentinel, more ...string) []string {
+	t.Helper()
+	return onRedis(t, strings.Join(set.Addresses, ","), append([]string{
+		"ELIGIBILITY_CACHE__REDIS__MODE=sentinel", "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=" + set.MasterName,
+		"ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s",
+	}, more...)...)
+}
+
+func overTLS(certificates *cachetest.TLS) []string {
+	const prefix = "ELIGIBILITY_CACHE__REDIS__TLS__"
+	return []string{
+		prefix + "ENABLED=true", prefix + "CA_FILE=" + certificates.CA, prefix + "SERVER_NAME=redis.example",
+		prefix + "CERTIFICATE_FILE=" + certificates.Certificate, prefix + "KEY_FILE=" + certificates.Key,
+	}
+}
+
+func TestDoctorExaminesSentinels(t *testing.T) {
+	t.Parallel()
+	certificates := cachetest.NewTLS(t)
+	set := certificates.StartSentinel(t)
+	e := consult(t, sentinelled(t, set, overTLS(certificates)...), doctorFlags{}, nil)
+	e.says(checkRedisSentinels, verdictOK, "all 3")
+	e.says(checkRedisReach, verdictOK, "7.", "answers")
+	e.says(checkRedisAccess, verdictOK)
+	e.says(checkRedisMemory, verdictWarning)
+	other := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=other")
+	consult(t, slices.DeleteFunc(sentinelled(t, set, other...), func(variable string) bool { return strings.HasSuffix(variable, "="+set.MasterName) }),
+		doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "master_name")
+	consult(t, sentinelled(t, set), doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "none answers", "tls")
+	set.Sentinels[1].Kill()
+	consult(t, sentinelled(t, set, overTLS(certificates)...), doctorFlags{}, nil).says(checkRedisSentinels, verdictWarning, "1 of 3", "item 2")
+}
+
+func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
+	t.Parallel()
+	certificates := cachetest.NewTLS(t)
+	cluster := certificates.StartCluster(t)
+	clustered := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s")
+	e := consult(t, onRedis(t, strings.Join(cluster.Addresses, ","), clustered...), doctorFlags{}, nil)
+	e.says(checkRedisReach, verdictOK, "7.", "3 primaries")
+	e.says(checkRedisCluster, verdictOK, "6 nodes")
+	e.says(checkRedisAccess, verdictOK)
+	e.says(checkRedisMemory, verdictWarning)
+	server := certificates.StartRedis(t)
+	wrong := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__TLS__CA_FILE=", "ELIGIBILITY_CACHE__REDIS__MODE=standalone")
+	wrong = slices.DeleteFunc(wrong, func(variable string) bool { return strings.HasSuffix(variable, certificates.CA) })
+	consult(t, onRedis(t, server.Address, wrong...), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "x509", "cache.redis.tls")
+	consult(t, onRedis(t, server.Address, append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")...), doctorFlags{}, nil).
+		says(checkRedisReach, verdictFailure, "no cluster", "cache.redis.mode")
+}
+
+// The doctor and the manual name the same rights.
+func TestTheManualNamesTheRights(t *testing.T) {
+	t.Parallel()
+	manual, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Join(strings.Fields(string(manual)), " ")
+	for _, rights := range []string{redisRights + " ~eligibility:* &eligibility:*", sentinelRights} {
+		if !strings.Contains(words, "```text "+rights+" ```") {
+			t.Errorf("deploy/README.md lacks %s", rights)
+		}
+	}
 }
