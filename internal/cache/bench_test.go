@@ -1,0 +1,65 @@
+package cache
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// BenchmarkLoad looks both facets of a customer up in Redis, by 64 callers at
+// once.
+func BenchmarkLoad(b *testing.B) {
+	const callers = 64
+	tier, customers := filledTier(b)
+	var next, absent atomic.Int64
+	b.SetParallelism(callers)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			for _, found := range tier.load(context.Background(), customers[int(next.Add(1))%len(customers)]) {
+				if found == nil {
+					absent.Add(1)
+				}
+			}
+		}
+	})
+	if n := absent.Load(); n > 0 {
+		b.Errorf("%d look-ups found nothing", n)
+	}
+}
+
+// filledTier is a tier that holds both facets of each of those customers.
+func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) {
+	b.Helper()
+	local, err := newLocal(1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	metrics, err := newMetrics(nil, local)
+	if err != nil {
+		b.Fatal(err)
+	}
+	tier, err = newSharedTier(RedisConfig{
+		Addresses: []string{cachetest.StartRedis(b).Address}, ReadTimeout: time.Second, WriteTimeout: time.Second,
+	}, zap.NewNop(), metrics, time.Now)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = tier.close() })
+	now := time.Now()
+	samples := cachetest.Samples(now)
+	for i := range 1024 {
+		id := eligibility.CustomerID{byte(i), byte(i >> 8)}
+		keys := []eligibility.Key{{CustomerID: id}, {CustomerID: id, Facet: eligibility.FacetQualifications}}
+		tier.share(context.Background(), keys[0], samples[0], now.Add(time.Hour))
+		tier.share(context.Background(), keys[1], samples[len(samples)-1], now.Add(time.Hour))
+		customers = append(customers, keys)
+	}
+	return tier, customers
+}
