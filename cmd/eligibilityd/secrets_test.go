@@ -20,6 +20,8 @@ import (
 const (
 	canarySecret  = "canary-client-secret"
 	canaryRefresh = "canary-refresh-token"
+	// Redis alone may see this one.
+	canaryRedis = "canary-redis-password"
 )
 
 // tokenTap keeps every token that a simulator hands out.
@@ -62,6 +64,7 @@ func TestSecretsStayInside(t *testing.T) {
 	defer partnerCenter.Close()
 	defer sim.Close()
 	redis := cachetest.StartRedis(t)
+	setRedisUser(t, redis, "+@all", ">"+canaryRedis)
 	refreshFile := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(refreshFile, []byte(canaryRefresh), 0o600); err != nil {
 		t.Fatal(err)
@@ -69,6 +72,8 @@ func TestSecretsStayInside(t *testing.T) {
 	p := startServe(t, partnerCenter.URL,
 		"ELIGIBILITY_LOG__LEVEL=debug",
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES="+redis.Address,
+		"ELIGIBILITY_CACHE__REDIS__USERNAME=gate",
+		"ELIGIBILITY_CACHE__REDIS__PASSWORD="+canaryRedis,
 		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET="+canarySecret,
 		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE="+refreshFile,
 	)
@@ -86,6 +91,8 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 	sim.ExpireTokens() // a 401, a renewal and a replay
 	ask("/v1/customers/" + allowedID + "/eligibility?max_age=0s")
+	setRedisUser(t, redis, "-@all") // which the service notices at its next command
+	ask("/v1/customers/" + allowedID + "/eligibility?max_age=0s")
 	for _, code := range []int{700082, 7000215, 90033} {
 		if err := sim.ScriptTokens(pcsim.Step{EntraError: code}); err != nil {
 			t.Fatal(err)
@@ -95,7 +102,11 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 	_, _, metrics := get(t, "http://"+p.Admin+"/metrics")
 	seen.WriteString(metrics)
-	seen.WriteString(everythingIn(t, redis))
+	inRedis := everythingIn(t, redis)
+	if inRedis == "" {
+		t.Error("nothing is in Redis: its password did not arrive")
+	}
+	seen.WriteString(inRedis)
 	if err := p.stop(); err != nil {
 		t.Error(err)
 	}
@@ -107,11 +118,25 @@ func TestSecretsStayInside(t *testing.T) {
 	if len(tap.tokens) == 0 {
 		t.Fatal("no token was handed out: nothing was tested")
 	}
-	for _, secret := range append(tap.tokens, canarySecret, canaryRefresh) {
+	for _, secret := range append(tap.tokens, canarySecret, canaryRefresh, canaryRedis) {
 		if secret != "" && strings.Contains(seen.String(), secret) {
 			at := strings.Index(seen.String(), secret)
 			t.Errorf("a secret got out: …%s", seen.String()[max(0, at-200):min(seen.Len(), at+len(secret)+50)])
 		}
+	}
+}
+
+// setRedisUser changes the user gate, by the words of ACL SETUSER.
+func setRedisUser(t *testing.T, redis *cachetest.Redis, words ...string) {
+	t.Helper()
+	client := redis.Client()
+	defer func() { _ = client.Close() }()
+	command := []any{"ACL", "SETUSER", "gate", "on", "~*", "&*"}
+	for _, word := range words {
+		command = append(command, word)
+	}
+	if err := client.Do(t.Context(), command...).Err(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -128,6 +128,22 @@ func TestTLSIsHeldTo(t *testing.T) {
 	mustNotUse(t, "no TLS", cfg)
 }
 
+// Handshakes do not listen to the look-up's context.
+func TestStalledRedisCostsTheBudgetOverTLS(t *testing.T) {
+	t.Parallel()
+	certificates := cachetest.NewTLS(t)
+	server := certificates.StartRedis(t)
+	store := newStore(t, cache.Config{Redis: cache.RedisConfig{Addresses: []string{server.Address}, TLS: certificates.Client(t)}})
+	goesOn(t, store, "a stall over TLS", func() (undo func()) {
+		server.Stall()
+		for range 10 {
+			load(store)
+		}
+		server.Resume()
+		return func() {}
+	})
+}
+
 // mustNotUse expects that no store gets through to Redis.
 func mustNotUse(t *testing.T, why string, cfg cache.RedisConfig) {
 	t.Helper()
