@@ -22,6 +22,8 @@ type Config struct {
 	// MaxEntries bounds the local tier, one entry a facet of a customer; 0
 	// means 100,000.
 	MaxEntries int
+	// MaxBytes bounds what its entries take, about; 0 means 128 MiB.
+	MaxBytes int
 	// LocalMaxAge is how long the local tier trusts itself where Redis is
 	// configured, since another replica may know better; 0 means 30 s. Without
 	// Redis it trusts itself for the evidence's own ages.
@@ -40,6 +42,9 @@ type Config struct {
 type Store struct {
 	local   *local
 	redis   *sharedTier // nil without Redis
+	hearing hearing
+	leases  *leases
+	ledger  *ledger
 	maxAge  time.Duration
 	now     func() time.Time
 	metrics *metrics
@@ -62,10 +67,13 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	if cfg.MaxEntries < 0 || cfg.LocalMaxAge < 0 {
-		return nil, errors.New("cache: max entries and local max age must not be negative")
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 128 << 20
 	}
-	local, err := newLocal(cfg.MaxEntries)
+	if cfg.MaxEntries < 0 || cfg.MaxBytes < 0 || cfg.LocalMaxAge < 0 {
+		return nil, errors.New("cache: max entries, max bytes and local max age must not be negative")
+	}
+	local, err := newLocal(cfg.MaxEntries, cfg.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +81,10 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := &Store{local: local, maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics}
+	store := &Store{
+		local: local, leases: newLeases(), ledger: newLedger(cfg.Now),
+		maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics,
+	}
 	if len(cfg.Redis.Addresses) > 0 {
 		if store.redis, err = newSharedTier(cfg.Redis, cfg.Logger, metrics, cfg.Now); err != nil {
 			return nil, err
@@ -102,31 +113,36 @@ func fromFuture(evidence *eligibility.Evidence, now time.Time) bool {
 
 // Peek implements eligibility.Store.
 func (s *Store) Peek(key eligibility.Key) eligibility.Found {
-	found := s.held(key)
-	switch {
-	case found.Evidence == nil:
+	entry, held := s.local.get(key)
+	now := s.now()
+	if !held || fromFuture(entry.evidence, now) {
 		s.metrics.localMiss.Inc()
-	case found.Untrusted:
+		return eligibility.Found{}
+	}
+	found := eligibility.Found{
+		Evidence:  entry.evidence,
+		Tier:      eligibility.TierLocal,
+		Untrusted: s.redis != nil && !s.hearing.trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
+	}
+	if found.Untrusted {
 		s.metrics.localUntrusted.Inc()
-	default:
+	} else {
 		s.metrics.localHit.Inc()
 	}
 	return found
 }
 
-// held is what the local tier says about key.
+// held is what the local tier says about key where Redis says nothing.
 func (s *Store) held(key eligibility.Key) eligibility.Found {
 	entry, held := s.local.get(key)
 	now := s.now()
 	if !held || fromFuture(entry.evidence, now) {
 		return eligibility.Found{}
 	}
-	// A clock that was set back would stretch the trust.
-	unconfirmed := now.Sub(entry.confirmed)
 	return eligibility.Found{
 		Evidence:  entry.evidence,
 		Tier:      eligibility.TierLocal,
-		Untrusted: s.redis != nil && (unconfirmed >= s.maxAge || unconfirmed < -clockTolerance),
+		Untrusted: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
 	}
 }
 
@@ -135,13 +151,14 @@ func (s *Store) held(key eligibility.Key) eligibility.Found {
 func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
 	founds := make([]eligibility.Found, len(keys))
 	shared := make([]*eligibility.Evidence, len(keys))
+	asked := s.now()
 	if s.redis != nil {
 		shared = s.redis.load(ctx, keys)
 	}
 	for i, key := range keys {
 		if shared[i] != nil {
-			kept := s.local.keep(key, shared[i], s.now())
-			if kept.FetchTime.Equal(shared[i].FetchTime) {
+			kept := s.local.keep(key, shared[i], asked, s.now())
+			if kept != nil && kept.FetchTime.Equal(shared[i].FetchTime) {
 				founds[i] = eligibility.Found{Evidence: kept, Tier: eligibility.TierRedis}
 				continue
 			}
@@ -152,14 +169,17 @@ func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.
 }
 
 // Keep implements eligibility.Store.
-func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
-	s.local.keep(key, evidence, s.now())
+func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+	return s.local.keep(key, evidence, evidence.FetchTime, s.now())
 }
 
 // Share implements eligibility.Store. It waits for Redis no longer than the
-// write timeout.
+// write timeout; what Redis does not take is offered again by Run.
 func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
-	if s.redis != nil {
-		s.redis.share(ctx, key, evidence, usableUntil)
+	if s.redis == nil {
+		return
 	}
+	taken := s.redis.share(ctx, key, evidence, usableUntil, s.leases.letGo(key))
+	s.ledger.note(key, evidence, usableUntil, taken)
+	s.leases.wake(announcement{key: key, evidence: evidence})
 }

@@ -202,14 +202,16 @@ func TestLocalTierTrustsItselfOnlyAWhileBesideRedis(t *testing.T) {
 	shared, alone := newStore(t, cfg), newStore(t, cache.Config{Now: now, LocalMaxAge: 30 * time.Second})
 	shared.Share(context.Background(), key, allowed(start), start.Add(time.Hour))
 	for _, store := range []*cache.Store{shared, alone} {
-		store.Keep(key, allowed(start), start.Add(time.Hour))
+		store.Keep(key, allowed(start))
 	}
 
 	passed.Store(int64(30*time.Second - 1))
+	shared.HearNow()
 	if shared.Peek(key).Untrusted {
 		t.Error("untrusted within its max age")
 	}
 	passed.Store(int64(30 * time.Second))
+	shared.HearNow()
 	if found := shared.Peek(key); !found.Untrusted || found.Evidence == nil {
 		t.Errorf("trusted past its max age: %+v", found)
 	}
@@ -240,10 +242,10 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 	store := newStore(t, cfg)
 	evidence := allowed(time.Now().Round(0))
 	usable := time.Now().Add(time.Hour)
-	store.Keep(key, evidence, usable)
+	store.Keep(key, evidence)
 
 	redis.Kill()
-	for range 3 {
+	for range 2 {
 		store.Share(context.Background(), key, evidence, usable)
 		if found := load(store); found.Evidence == nil {
 			t.Fatal("lost the local evidence with Redis away")
@@ -269,8 +271,8 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 	if n := records.Len(); n != 1 {
 		t.Errorf("%d log lines within the interval, want 1", n)
 	}
-	if n := gathered(t, registry, "eligibility_cache_redis_faults_total"); n < 7 {
-		t.Errorf("%v faults counted, want at least 7", n)
+	if n := gathered(t, registry, "eligibility_cache_redis_faults_total"); n < 8 {
+		t.Errorf("%v faults counted, want all 8", n)
 	}
 }
 
@@ -297,7 +299,7 @@ func TestLocalTierIsBoundedAndCountsEvictions(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	store := newStore(t, cache.Config{MaxEntries: 10, Registerer: registry})
 	for i := range 1000 {
-		store.Keep(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, allowed(start), start)
+		store.Keep(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, allowed(start))
 	}
 	// Evictions run beside the writes; wait for them to catch up.
 	deadline := time.After(10 * time.Second)

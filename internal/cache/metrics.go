@@ -11,15 +11,18 @@ import (
 // collects them.
 type metrics struct {
 	localHit, localUntrusted, localMiss prometheus.Counter
-	redisHit, redisMiss                 prometheus.Counter
+	redisHit, redisMiss, redisSkipped   prometheus.Counter
 	redisFaults                         *prometheus.CounterVec
 	unreadable                          prometheus.Counter
+	announced, heard                    prometheus.Counter
+	unreadableAnnouncements             prometheus.Counter
+	takeOvers                           prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error) {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_cache_lookups_total",
-		Help: "Look-ups of evidence by tier and result, whatever the evidence's age; untrusted means that the local tier asked Redis again.",
+		Help: "Look-ups of evidence by tier and result, whatever the evidence's age; untrusted means that the local tier asked Redis again, skipped that Redis was left alone after faults.",
 	}, []string{"tier", "result"})
 	m := &metrics{
 		localHit:       lookups.WithLabelValues("local", "hit"),
@@ -27,24 +30,43 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 		localMiss:      lookups.WithLabelValues("local", "miss"),
 		redisHit:       lookups.WithLabelValues("redis", "hit"),
 		redisMiss:      lookups.WithLabelValues("redis", "miss"),
+		redisSkipped:   lookups.WithLabelValues("redis", "skipped"),
 		redisFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "eligibility_cache_redis_faults_total",
-			Help: "Operations on Redis that failed or timed out, each treated as a miss.",
-		}, []string{"op"}),
+			Help: "Operations on Redis that failed, by kind: timeout, connection, pool (no free connection), refused (an error reply). None fails a check.",
+		}, []string{"op", "kind"}),
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "eligibility_cache_unreadable_values_total",
 			Help: "Values in Redis that could not be read and were deleted.",
 		}),
+		announced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_cache_announcements_sent_total",
+			Help: "Outcomes of fetches that were announced to the other replicas.",
+		}),
+		heard: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_cache_announcements_received_total",
+			Help: "Announcements of newer evidence that reached this replica, its own among them.",
+		}),
+		unreadableAnnouncements: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_cache_unreadable_announcements_total",
+			Help: "Announcements that could not be read and were ignored.",
+		}),
+		takeOvers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_cache_lease_takeovers_total",
+			Help: "Fetches taken over from another replica that died, was slow in the background or lost its lease.",
+		}),
 	}
-	for _, op := range []string{"load", "share"} {
-		m.redisFaults.WithLabelValues(op)
+	for _, op := range []string{"load", "share", "claim", "renew", "yield", "subscribe"} {
+		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
+			m.redisFaults.WithLabelValues(op, kind)
+		}
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	var faults []error
 	for _, collector := range []prometheus.Collector{
-		lookups, m.redisFaults, m.unreadable,
+		lookups, m.redisFaults, m.unreadable, m.announced, m.heard, m.unreadableAnnouncements, m.takeOvers,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier, about.",

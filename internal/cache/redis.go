@@ -15,42 +15,15 @@ import (
 // sharedTier is the tier in Redis.
 type sharedTier struct {
 	client       redis.UniversalClient
-	keepNewer    *redis.Script
+	scripts      scripts
 	keys         redisKeys
 	readTimeout  time.Duration
 	writeTimeout time.Duration
 	now          func() time.Time
 	metrics      *metrics
 	faults       *faultLog
+	rest         rest
 }
-
-// keepNewerScript writes a value unless the one there was fetched at the same
-// time or later. It compares the big-endian time in the headers as two numbers,
-// as Lua's own numbers cannot hold one of 64 bits. What is there counts only
-// where it can be a value of ours and is not from the future.
-//
-// KEYS[1] key, ARGV[1] value, ARGV[2] milliseconds to live, ARGV[3] the last
-// time that is believed, as in a header.
-const keepNewerScript = `
-local function before(a, b)
-  local aHigh, aLow = struct.unpack('>I4I4', a)
-  local bHigh, bLow = struct.unpack('>I4I4', b)
-  return aHigh < bHigh or (aHigh == bHigh and aLow < bLow)
-end
-local old = redis.pcall('GET', KEYS[1])
-local new = ARGV[1]
-if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then
-  return old
-end
-if type(old) == 'string' and #old >= 13 and old:byte(1) == new:byte(1) then
-  local oldTime = old:sub(2, 9)
-  if not before(oldTime, new:sub(2, 9)) and not before(ARGV[3], oldTime) then
-    return 0
-  end
-end
-redis.call('SET', KEYS[1], new, 'PX', ARGV[2])
-return 1
-`
 
 func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
 	cfg, err := cfg.withDefaults()
@@ -59,7 +32,7 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 	}
 	return &sharedTier{
 		client:       newClient(cfg),
-		keepNewer:    redis.NewScript(keepNewerScript),
+		scripts:      newScripts(),
 		keys:         newRedisKeys(cfg.KeyPrefix, cfg.Namespace),
 		readTimeout:  cfg.ReadTimeout,
 		writeTimeout: cfg.WriteTimeout,
@@ -74,6 +47,11 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 // from the future stays, as another replica's clock may be the right one, and
 // is overwritten by the next fetch.
 func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eligibility.Evidence {
+	found := make([]*eligibility.Evidence, len(keys))
+	if r.rest.lasts(r.now()) {
+		r.metrics.redisSkipped.Add(float64(len(keys)))
+		return found
+	}
 	ctx, cancel := context.WithTimeout(caller, r.readTimeout)
 	defer cancel()
 	gets := make([]*redis.StringCmd, len(keys))
@@ -85,7 +63,6 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eli
 		}
 		return nil
 	})
-	found := make([]*eligibility.Evidence, len(keys))
 	var unreadable []eligibility.Key
 	var fault error
 	for i, get := range gets {
@@ -95,7 +72,6 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eli
 		}
 		switch {
 		case errors.Is(err, errValue), redis.HasErrorPrefix(err, "WRONGTYPE"):
-			r.metrics.unreadable.Inc()
 			unreadable = append(unreadable, keys[i])
 		case err != nil && !errors.Is(err, redis.Nil):
 			fault = err
@@ -106,52 +82,75 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eli
 			r.metrics.redisHit.Inc()
 		}
 	}
-	if fault != nil {
-		r.fault(caller, "load", fault)
-	} else if len(unreadable) > 0 {
-		r.unlink(ctx, caller, unreadable)
+	r.settle(caller, "load", fault)
+	if fault == nil && len(unreadable) > 0 {
+		r.unlink(caller, unreadable)
 	}
 	return found
 }
 
 // unlink deletes what cannot be read, so that nothing has to try again.
-func (r *sharedTier) unlink(ctx, caller context.Context, keys []eligibility.Key) {
+func (r *sharedTier) unlink(caller context.Context, keys []eligibility.Key) {
+	r.metrics.unreadable.Add(float64(len(keys)))
+	ctx, cancel := context.WithTimeout(caller, r.readTimeout)
+	defer cancel()
 	_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, key := range keys {
 			pipe.Unlink(ctx, r.keys.of(key))
 		}
 		return nil
 	})
-	if err != nil {
-		r.fault(caller, "load", err)
-	}
+	r.settle(caller, "load", err)
 }
 
-// share writes evidence unless something newer is there.
-func (r *sharedTier) share(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
+// share writes evidence unless something newer is there, ends the lease that
+// was held for it, and announces it. It reports whether Redis has done so.
+func (r *sharedTier) share(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time, holder []byte) bool {
 	now := r.now()
 	left := usableUntil.Sub(now).Milliseconds()
-	if left <= 0 || fromFuture(evidence, now) {
-		return
+	switch {
+	case left <= 0, fromFuture(evidence, now):
+		return true
+	case r.rest.lasts(now):
+		return false
 	}
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
-	believed := appendTime(nil, now.Add(clockTolerance))
-	if err := r.keepNewer.Run(ctx, r.client, []string{r.keys.of(key)}, encode(key, evidence), left, believed).Err(); err != nil {
-		r.fault(caller, "share", err)
+	value := encode(key, evidence)
+	written, err := r.scripts.keepNewer.Run(ctx, r.client, []string{r.keys.of(key), r.keys.lease(key)},
+		value, left, appendTime(nil, now.Add(clockTolerance)), holder).Int()
+	if err == nil && written != 0 {
+		err = r.announce(ctx, encodeAnnouncement(kindEvidence, key, value))
 	}
+	r.settle(caller, "share", err)
+	return err == nil
 }
 
-// fault counts a failure of Redis, unless it was the caller who left: who comes
-// with little time says nothing about Redis.
-func (r *sharedTier) fault(caller context.Context, op string, err error) {
+// announce tells all replicas. On a cluster it goes through the one shard that
+// the channel belongs to, not over the bus to every node.
+func (r *sharedTier) announce(ctx context.Context, message []byte) error {
+	r.metrics.announced.Inc()
+	if _, isCluster := r.client.(*redis.ClusterClient); isCluster {
+		return r.client.SPublish(ctx, r.keys.channel(), message).Err()
+	}
+	return r.client.Publish(ctx, r.keys.channel(), message).Err()
+}
+
+// settle counts how an operation ended, unless it was the caller who left: who
+// comes with little time says nothing about Redis.
+func (r *sharedTier) settle(caller context.Context, op string, err error) {
+	if err == nil {
+		r.rest.worked()
+		return
+	}
 	// A socket's deadline may be noticed before the context's own.
 	deadline, limited := caller.Deadline()
 	if caller.Err() != nil || limited && time.Until(deadline) <= 0 {
 		return
 	}
-	r.metrics.redisFaults.WithLabelValues(op).Inc()
+	r.metrics.redisFaults.WithLabelValues(op, faultKind(err)).Inc()
 	r.faults.warn(op, err)
+	r.rest.failed(r.now())
 }
 
 func (r *sharedTier) close() error {

@@ -63,12 +63,12 @@ func TestLocalTierLivesThroughAClockThatIsSetBack(t *testing.T) {
 	var cfg cache.Config
 	clock.in(&cfg)
 	store := newStore(t, cfg)
-	store.Keep(key, allowed(start), start)
+	store.Keep(key, allowed(start))
 	clock.set(-time.Second)
 	if found := store.Peek(key); found.Evidence == nil {
 		t.Error("evidence within the tolerance is gone")
 	}
-	store.Keep(key, blocked(start.Add(-time.Second)), start)
+	store.Keep(key, blocked(start.Add(-time.Second)))
 	if found := store.Peek(key); fetchTime(found) != "0s" {
 		t.Errorf("within the tolerance, older evidence replaced newer: %s", fetchTime(found))
 	}
@@ -79,11 +79,11 @@ func TestLocalTierLivesThroughAClockThatIsSetBack(t *testing.T) {
 	if found := load(store); found.Evidence != nil {
 		t.Errorf("evidence of %s is believed by Load", fetchTime(found))
 	}
-	store.Keep(key, blocked(start.Add(-time.Hour)), start)
+	store.Keep(key, blocked(start.Add(-time.Hour)))
 	if found := store.Peek(key); fetchTime(found) != "-1h0m0s" {
 		t.Errorf("what was fetched since is not held: %s", fetchTime(found))
 	}
-	store.Keep(key, allowed(start), start)
+	store.Keep(key, allowed(start))
 	if found := store.Peek(key); fetchTime(found) != "-1h0m0s" {
 		t.Errorf("evidence from the future was held: %s", fetchTime(found))
 	}
@@ -96,12 +96,15 @@ func TestLocalTierDoesNotTrustAConfirmationFromTheFuture(t *testing.T) {
 	var clock clock
 	clock.in(&cfg)
 	store := newStore(t, cfg)
-	store.Keep(key, allowed(start.Add(-time.Hour)), start)
+	newStore(t, cfg).Share(context.Background(), key, allowed(start.Add(-time.Minute)), start.Add(time.Hour))
+	load(store)
 	clock.set(-time.Second)
+	store.HearNow()
 	if store.Peek(key).Untrusted {
 		t.Error("untrusted within the tolerance")
 	}
 	clock.set(-time.Second - 1)
+	store.HearNow()
 	if !store.Peek(key).Untrusted {
 		t.Error("trusted though confirmed in the future")
 	}
@@ -115,7 +118,7 @@ func TestLoadAnswersWithTheNewest(t *testing.T) {
 	clock.in(&cfg)
 	store := newStore(t, cfg)
 	newest := blocked(start)
-	store.Keep(key, newest, start)
+	store.Keep(key, newest)
 	if found := load(store); found.Evidence != newest || found.Untrusted || found.Tier != eligibility.TierLocal {
 		t.Errorf("beside an empty Redis: %+v", found)
 	}
@@ -138,13 +141,13 @@ func TestTheSameFetchIsHeldOnce(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, sharing(cachetest.StartRedis(t), "p"))
 	first := allowed(time.Now().Round(0))
-	store.Keep(key, first, first.FetchTime)
+	store.Keep(key, first)
 	store.Share(context.Background(), key, first, first.FetchTime.Add(time.Hour))
 	if found := load(store); found.Evidence != first || found.Tier != eligibility.TierRedis {
 		t.Errorf("Load gave a copy: %+v", found)
 	}
 	copied := *first
-	store.Keep(key, &copied, first.FetchTime)
+	store.Keep(key, &copied)
 	if store.Peek(key).Evidence != first {
 		t.Error("Keep replaced the evidence by a copy")
 	}

@@ -97,7 +97,7 @@ func (s *Service) settle(c *check, v *view) {
 	if f.err != nil {
 		return
 	}
-	s.consider(c, v, Found{Evidence: f.evidence, Tier: TierPartnerCenter}, s.now())
+	s.consider(c, v, Found{Evidence: f.evidence, Tier: f.tier}, s.now())
 	switch {
 	case v.found.Evidence == f.evidence:
 		v.fresh, v.asked = true, true

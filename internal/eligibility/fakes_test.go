@@ -102,13 +102,18 @@ func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 	return founds
 }
 
-func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old := m.held[key]; old == nil || old.FetchTime.Before(evidence.FetchTime) {
 		m.held[key] = evidence
 	}
+	return m.held[key]
 }
+
+func (m *memory) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
+
+func (m *memory) Yield(context.Context, eligibility.Key, error) {}
 
 func (m *memory) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 

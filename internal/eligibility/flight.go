@@ -40,16 +40,18 @@ type slot struct {
 	next    *flight // nil unless somebody needs a later start
 }
 
-// flight is one fetch. Its fields but done are written before done is closed
-// and read after.
+// flight is one fetch, by this replica or by another that it waits for. What it
+// brought is written before done is closed and read after.
 type flight struct {
-	done     chan struct{}
-	urgent   chan struct{} // closed by the first caller who waits for this one customer
-	isUrgent bool          // urgent is closed; guarded by the shard's mutex
-	start    time.Time     // when it started; guarded by the shard's mutex until done
-	evidence *Evidence
-	call     Call
-	err      error
+	done      chan struct{}
+	urgent    chan struct{} // closed by the first caller who waits for this one customer
+	isUrgent  bool          // urgent is closed; guarded by the shard's mutex
+	notBefore time.Time     // its evidence is no older than that; guarded by the shard's mutex
+	created   time.Time
+	evidence  *Evidence
+	tier      Tier // where the evidence is from
+	call      Call
+	err       error
 }
 
 // landed is the flight's done channel; nil, which blocks, where there is none.
@@ -83,8 +85,8 @@ const (
 	interactive lane = true
 )
 
-// fetch returns a flight that starts, or started, no earlier than notBefore,
-// which must not lie in the future; nil if no fetch is under way and enough says
+// fetch returns a flight whose fetch starts, or started, no earlier than
+// notBefore, which must not lie in the future; nil if no fetch is under way and enough says
 // that none is needed, since one has landed while the caller was on its way. The
 // flight outlives ctx, whose values it keeps. A flight in the background becomes
 // urgent with the first interactive caller who joins it.
@@ -108,34 +110,43 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, no
 		if enough() {
 			return nil
 		}
-		under = &slot{running: newFlight()}
-		under.running.start = s.now()
+		under = &slot{running: s.newFlight()}
+		under.running.notBefore = notBefore
 		shard.slots[key] = under
 		s.fly(ctx, key, under.running)
 		return under.running
 	}
-	if !under.running.start.Before(notBefore) {
+	if !under.running.notBefore.Before(notBefore) {
+		s.metrics.joined.Inc()
 		return under.running
 	}
 	if under.next == nil {
-		under.next = newFlight()
+		under.next = s.newFlight()
+	} else {
+		s.metrics.joined.Inc()
+	}
+	if under.next.notBefore.Before(notBefore) {
+		under.next.notBefore = notBefore
 	}
 	return under.next
 }
 
-func newFlight() *flight { return &flight{done: make(chan struct{}), urgent: make(chan struct{})} }
+func (s *Service) newFlight() *flight {
+	return &flight{done: make(chan struct{}), urgent: make(chan struct{}), created: s.now()}
+}
 
 // fly makes the fetch of f in the background, tells its waiters, hands over to
 // the next flight for the key and then shares what was learnt. The caller holds
 // the lock of the key's shard.
 func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 	ctx = context.WithoutCancel(ctx)
+	oldest := f.notBefore
 	flying := s.spawn(func() {
-		usableUntil := s.land(ctx, key, f)
+		fetched, led := s.land(ctx, key, oldest, f)
 		close(f.done)
 		s.handOver(ctx, key, f)
-		if f.err == nil {
-			s.share(ctx, key, f.evidence, usableUntil)
+		if led {
+			s.share(ctx, key, fetched, f.err)
 		}
 	})
 	if !flying {
@@ -148,9 +159,11 @@ func (s *Service) fly(ctx context.Context, key Key, f *flight) {
 // errClosed is why nothing is fetched any more.
 var errClosed = errors.New("service is shutting down")
 
-// land fills f and keeps what it learnt in this process. A panic is an internal
-// error: nobody may wait forever for a flight that crashed.
-func (s *Service) land(ctx context.Context, key Key, f *flight) (usableUntil time.Time) {
+// land fills f: with what another replica fetches no earlier than oldest, or
+// with what this one does, which then leads and has fetched that evidence, nil
+// if it failed. A panic is an internal error: nobody may wait forever for a
+// flight that crashed.
+func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight) (fetched *Evidence, led bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			f.evidence, f.err = nil, s.panicked(r)
@@ -160,22 +173,78 @@ func (s *Service) land(ctx context.Context, key Key, f *flight) (usableUntil tim
 	defer cancel()
 	defer context.AfterFunc(s.open, cancel)()
 
-	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Urgent: f.urgent})
-	f.call = call
-	if err != nil {
-		f.err = err
-		return time.Time{}
+	if s.landElsewhere(ctx, key, oldest, f) {
+		s.metrics.shared.Inc()
+		return nil, false
 	}
-	evidence.Facet = key.Facet
-	evidence.FetchTime = f.start
-	f.evidence = &evidence
-	usableUntil = s.ages.lifetimeOf(key, f.evidence, s.notReadyAllowed).usableUntil
-	s.store.Keep(key, f.evidence, usableUntil)
-	return usableUntil
+	s.metrics.led.Inc()
+	led = true
+	started := s.begin(key, f)
+	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Urgent: f.urgent})
+	f.call, f.tier, f.err = call, TierPartnerCenter, err
+	if err != nil {
+		return nil, led
+	}
+	fetched = &evidence
+	fetched.Facet = key.Facet
+	fetched.FetchTime = started
+	if f.evidence = s.newest(ctx, key, fetched); f.evidence == nil {
+		f.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: call, Err: errSuperseded}
+	}
+	return fetched, led
 }
 
-// share writes evidence to the shared tier, off the callers' path.
-func (s *Service) share(ctx context.Context, key Key, evidence *Evidence, usableUntil time.Time) {
+// landElsewhere waits while another replica fetches, and reports whether that
+// fills f.
+func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, f *flight) bool {
+	for {
+		lead := s.store.Lead(ctx, Claim{Key: key, NotBefore: oldest, Urgent: f.urgent})
+		if lead.Evidence == nil {
+			f.err = lead.Err
+			return lead.Err != nil
+		}
+		// What lies there may have been fetched long ago.
+		life := s.ages.lifetimeOf(key, lead.Evidence, s.notReadyAllowed)
+		if s.now().Before(life.freshUntil) {
+			f.evidence, f.tier = lead.Evidence, TierRedis
+			return true
+		}
+		oldest = lead.Evidence.FetchTime.Add(1)
+	}
+}
+
+// begin lets everybody join who has asked by now, and returns the time that the
+// evidence will bear.
+func (s *Service) begin(key Key, f *flight) time.Time {
+	shard := s.flights.shard(key)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	f.notBefore = s.now()
+	return f.notBefore
+}
+
+// errSuperseded is why evidence that was just fetched is not used: another
+// replica's fetch started later, and what it brought cannot be read here.
+var errSuperseded = errors.New("another replica knows newer evidence, which is out of reach")
+
+// newest keeps fetched in this process. Where another replica has announced a
+// later fetch, it returns what that one brought; nil if it is out of reach.
+func (s *Service) newest(ctx context.Context, key Key, fetched *Evidence) *Evidence {
+	known := s.store.Keep(key, fetched)
+	if known == nil {
+		if known = s.store.Load(ctx, []Key{key})[0].Evidence; known == nil || !known.FetchTime.After(fetched.FetchTime) {
+			return nil
+		}
+	}
+	if known.FetchTime.After(fetched.FetchTime) {
+		return known
+	}
+	return fetched
+}
+
+// share ends this replica's lead, off the callers' path: it writes what was
+// fetched to the shared tier, or says why nothing was.
+func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure error) {
 	defer func() {
 		if r := recover(); r != nil {
 			_ = s.panicked(r)
@@ -183,7 +252,11 @@ func (s *Service) share(ctx context.Context, key Key, evidence *Evidence, usable
 	}()
 	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 	defer cancel()
-	s.store.Share(ctx, key, evidence, usableUntil)
+	if fetched == nil {
+		s.store.Yield(ctx, key, failure)
+		return
+	}
+	s.store.Share(ctx, key, fetched, s.ages.lifetimeOf(key, fetched, s.notReadyAllowed).usableUntil)
 }
 
 // handOver starts the next flight for key, if anybody waits for one, or forgets
@@ -199,7 +272,6 @@ func (s *Service) handOver(ctx context.Context, key Key, landed *flight) {
 		return
 	}
 	under.running, under.next = under.next, nil
-	under.running.start = s.now()
 	s.fly(ctx, key, under.running)
 }
 

@@ -65,8 +65,35 @@ type Store interface {
 	// what it found in this process. The result is in the order of keys; it
 	// holds the newest evidence of either tier.
 	Load(ctx context.Context, keys []Key) []Found
-	// Keep holds evidence in this process until it is no longer usable; no I/O.
-	Keep(key Key, evidence *Evidence, usableUntil time.Time)
-	// Share writes evidence to the shared tier, within ctx.
+	// Lead settles which replica fetches, so that the fleet asks once: it waits,
+	// within ctx, while another does. Whoever leads ends it by Share or Yield.
+	Lead(ctx context.Context, claim Claim) Lead
+	// Keep holds evidence in this process; no I/O. It returns the newest
+	// evidence that is here then; nil where newer is known to be elsewhere.
+	Keep(key Key, evidence *Evidence) *Evidence
+	// Share writes evidence to the shared tier, within ctx, until it is no
+	// longer usable, and tells the other replicas.
 	Share(ctx context.Context, key Key, evidence *Evidence, usableUntil time.Time)
+	// Yield ends a lead without evidence; replicas that wait share the failure.
+	Yield(ctx context.Context, key Key, failure error)
+}
+
+// Claim is what a [Store] is asked before a fetch.
+type Claim struct {
+	Key
+	// NotBefore is when a fetch must have started for its evidence to serve
+	// here as well; zero if any does.
+	NotBefore time.Time
+	// Urgent is as in [Query]. An urgent claim does not wait for long behind
+	// another replica's background work.
+	Urgent <-chan struct{}
+}
+
+// Lead says who fetches. The zero value says that this replica does.
+type Lead struct {
+	// Evidence is what another replica has fetched; nil if none has.
+	Evidence *Evidence
+	// Err is why another replica's fetch, waited for, brought none; an *Error
+	// or nil.
+	Err error
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
@@ -49,6 +50,8 @@ type Config struct {
 	Now func() time.Time
 	// Logger is told of panics; nil means none.
 	Logger *zap.Logger
+	// Registerer takes the metrics; nil means none.
+	Registerer prometheus.Registerer
 }
 
 // Service answers whether customers may buy. It is safe for concurrent use.
@@ -63,6 +66,7 @@ type Service struct {
 	batchConcurrency int
 	clock            func() time.Time
 	logger           *zap.Logger
+	metrics          *metrics
 
 	flights   *flights
 	starting  sync.Mutex      // held to start in the background, and to close
@@ -103,7 +107,7 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	open, closeOpen := context.WithCancel(context.Background())
-	return &Service{
+	s := &Service{
 		source:           source,
 		store:            store,
 		ages:             cfg.Ages,
@@ -116,7 +120,13 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 		flights:          newFlights(),
 		open:             open,
 		closeOpen:        closeOpen,
-	}, nil
+	}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Registerer, s.oldestFlight); err != nil {
+		closeOpen()
+		return nil, err
+	}
+	return s, nil
 }
 
 // Run waits until ctx ends, then ends the fetches under way and waits for

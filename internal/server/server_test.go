@@ -103,11 +103,16 @@ func (s *store) Load(_ context.Context, keys []eligibility.Key) []eligibility.Fo
 	return make([]eligibility.Found, len(keys))
 }
 
-func (s *store) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+func (s *store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held[key] = evidence
+	return evidence
 }
+
+func (s *store) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
+
+func (s *store) Yield(context.Context, eligibility.Key, error) {}
 
 func (s *store) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 
@@ -118,7 +123,7 @@ func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evi
 		panic(err)
 	}
 	evidence.Facet, evidence.FetchTime = facet, at
-	s.Keep(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence, time.Time{})
+	s.Keep(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence)
 }
 
 // setup says what a test's server is made of; the zero value is a silent

@@ -141,7 +141,7 @@ func qualificationsKey(n byte) eligibility.Key {
 }
 
 func put(store eligibility.Store, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
-	store.Keep(key, evidence, usableUntil)
+	store.Keep(key, evidence)
 	store.Share(context.Background(), key, evidence, usableUntil)
 }
 

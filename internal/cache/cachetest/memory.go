@@ -51,16 +51,24 @@ func (m *Memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 	return founds
 }
 
+// Lead implements eligibility.Store: there is one replica.
+func (m *Memory) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
+
 // Keep implements eligibility.Store.
-func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if newest := m.peek(key).Evidence; newest == nil || newest.FetchTime.Before(evidence.FetchTime) {
-		m.held[key] = evidence
+	if newest := m.peek(key).Evidence; newest != nil && !newest.FetchTime.Before(evidence.FetchTime) {
+		return newest
 	}
+	m.held[key] = evidence
+	return evidence
 }
 
 // Share implements eligibility.Store.
-func (m *Memory) Share(_ context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
-	m.Keep(key, evidence, usableUntil)
+func (m *Memory) Share(_ context.Context, key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
+	m.Keep(key, evidence)
 }
+
+// Yield implements eligibility.Store.
+func (m *Memory) Yield(context.Context, eligibility.Key, error) {}
