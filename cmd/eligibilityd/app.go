@@ -51,7 +51,7 @@ func newApp(cfg *config.Config, logger *zap.Logger) (*app, error) {
 		client.Close()
 		return nil, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, logger))
+	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, logger, registry))
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
@@ -98,6 +98,7 @@ func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.
 func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
 	return cache.Config{
 		MaxEntries:  cfg.Cache.Local.MaxEntries,
+		MaxBytes:    cfg.Cache.Local.MaxBytes,
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
 		Redis:       redisConfig(cfg),
 		Logger:      logger.Named("cache"),
@@ -146,7 +147,7 @@ func namespace(cfg config.PartnerCenter) string {
 	return name
 }
 
-func serviceConfig(cfg *config.Config, logger *zap.Logger) eligibility.Config {
+func serviceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
 	age := func(a config.Age) eligibility.Age { return eligibility.Age{Fresh: a.Fresh, Usable: a.Usable} }
 	return eligibility.Config{
 		Ages: eligibility.Ages{
@@ -161,6 +162,7 @@ func serviceConfig(cfg *config.Config, logger *zap.Logger) eligibility.Config {
 		BlockUndecidable:    cfg.Policy.WhenUndecidable == config.UndecidableBlock,
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
 		Logger:              logger.Named("eligibility"),
+		Registerer:          registerer,
 	}
 }
 
@@ -210,6 +212,7 @@ func (a *app) run(ctx context.Context, on server.Listeners) error {
 	defer end()
 	var behind errgroup.Group
 	behind.Go(func() error { return a.service.Run(background) })
+	behind.Go(func() error { return a.store.Run(background) })
 	behind.Go(func() error {
 		a.awaitToken(background)
 		return nil

@@ -36,7 +36,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		client := clientConfig(cfg, zap.NewNop(), nil)
 		store := cacheConfig(cfg, zap.NewNop(), nil)
 		front := serverConfig(cfg, zap.NewNop(), nil)
-		service := serviceConfig(cfg, zap.NewNop())
+		service := serviceConfig(cfg, zap.NewNop(), nil)
 		client.Logger, store.Logger, front.Logger, service.Logger = nil, nil, nil, nil
 		encrypted, serverName := store.Redis.TLS != nil, ""
 		if encrypted {

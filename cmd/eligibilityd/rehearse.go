@@ -65,7 +65,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err != nil {
 		return rehearsed{}, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, zap.NewNop()))
+	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, zap.NewNop(), nil))
 	if err != nil {
 		return rehearsed{}, err
 	}

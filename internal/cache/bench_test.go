@@ -37,7 +37,7 @@ func BenchmarkLoad(b *testing.B) {
 // filledTier is a tier that holds both facets of each of those customers.
 func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) {
 	b.Helper()
-	local, err := newLocal(1)
+	local, err := newLocal(1, 1)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -57,8 +57,8 @@ func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) 
 	for i := range 1024 {
 		id := eligibility.CustomerID{byte(i), byte(i >> 8)}
 		keys := []eligibility.Key{{CustomerID: id}, {CustomerID: id, Facet: eligibility.FacetQualifications}}
-		tier.share(context.Background(), keys[0], samples[0], now.Add(time.Hour))
-		tier.share(context.Background(), keys[1], samples[len(samples)-1], now.Add(time.Hour))
+		tier.share(context.Background(), keys[0], samples[0], now.Add(time.Hour), nil)
+		tier.share(context.Background(), keys[1], samples[len(samples)-1], now.Add(time.Hour), nil)
 		customers = append(customers, keys)
 	}
 	return tier, customers

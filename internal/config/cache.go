@@ -114,6 +114,10 @@ type Local struct {
 	// MaxEntries is how many facets are kept; a customer has two. More than
 	// 0. Optional; 100000.
 	MaxEntries int `yaml:"max_entries"`
+	// MaxBytes bounds what the entries take in memory, about; 1 MiB or more.
+	// Where the entries are larger than max_bytes / max_entries, fewer fit.
+	// Optional; 134217728 (128 MiB).
+	MaxBytes int `yaml:"max_bytes"`
 	// MaxAge is how long an entry is trusted without asking Redis; without
 	// Redis it has no effect. More than 0. Optional; 30s.
 	MaxAge time.Duration `yaml:"max_age"`

@@ -177,7 +177,7 @@ func Default() *Config {
 				WriteTimeout: 100 * time.Millisecond,
 				PoolSize:     20,
 			},
-			Local: Local{MaxEntries: 100_000, MaxAge: 30 * time.Second},
+			Local: Local{MaxEntries: 100_000, MaxBytes: 128 << 20, MaxAge: 30 * time.Second},
 			Ages: Ages{
 				Allowed:                Age{Fresh: 10 * time.Minute, Usable: time.Hour},
 				NoStatus:               Age{Fresh: 2 * time.Minute, Usable: 15 * time.Minute},

@@ -295,6 +295,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"cache.redis.read_timeout":                   "50ms",
 		"cache.redis.write_timeout":                  "100ms",
 		"cache.redis.pool_size":                      "20",
+		"cache.local.max_bytes":                      "134217728",
 		"cache.local.max_entries":                    "100000",
 		"cache.local.max_age":                        "30s",
 		"cache.ages.allowed.fresh":                   "10m0s",

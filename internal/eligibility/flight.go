@@ -252,6 +252,9 @@ func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure
 	}()
 	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 	defer cancel()
+	if s.open.Err() != nil {
+		failure = nil // it concerns nobody else that this replica ends
+	}
 	if fetched == nil {
 		s.store.Yield(ctx, key, failure)
 		return
