@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +24,7 @@ type simulatorFlags struct {
 	address        string
 	controlAddress string
 	scripts        []string
+	certificates   []string
 	cfg            pcsim.Config
 }
 
@@ -32,7 +36,8 @@ func newSimulateCommand() *cobra.Command {
 		Long: `simulate serves Partner Center's token endpoint and the two resources that
 decide whether a customer may buy, seeded with a customer for every documented
 answer. A control API on a listener of its own scripts what each customer gets:
-GET /v1/customers lists what is seeded.`,
+GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent and
+--clock-skew say holds from the start; PUT /v1/settings changes it.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return simulate(cmd.Context(), flags, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -41,7 +46,7 @@ GET /v1/customers lists what is seeded.`,
 	f := cmd.Flags()
 	f.StringVar(&flags.address, "address", "127.0.0.1:9080", "where Partner Center and the login host listen")
 	f.StringVar(&flags.controlAddress, "control-address", "127.0.0.1:9081", "where the control API listens")
-	f.StringArrayVar(&flags.scripts, "script", nil, "YAML file of customers to play beside the seeds; may be given more than once")
+	f.StringArrayVar(&flags.scripts, "script", nil, "YAML `FILE` of customers to play beside the seeds; may be given more than once")
 	f.IntVar(&flags.cfg.RequestsPerMinute, "requests-per-minute", 0, "throttle beyond this many requests a minute; 0 means never")
 	f.BoolVar(&flags.cfg.LimitPerCustomer, "limit-per-customer", false, "count --requests-per-minute for each customer apart")
 	f.DurationVar(&flags.cfg.TokenLifetime, "token-lifetime", pcsim.DefaultTokenLifetime, "how long access tokens last")
@@ -49,6 +54,10 @@ GET /v1/customers lists what is seeded.`,
 	f.StringVar(&flags.cfg.ClientID, "client-id", pcsim.DefaultClientID, "the application that gets tokens")
 	f.StringVar(&flags.cfg.ClientSecret, "client-secret", pcsim.DefaultClientSecret, "that application's secret")
 	f.StringVar(&flags.cfg.RefreshToken, "refresh-token", pcsim.DefaultRefreshToken, "a refresh token that works from the start")
+	f.StringArrayVar(&flags.certificates, "client-certificate", nil, "PEM `FILE` with a certificate whose key does in place of the secret; may be given more than once")
+	f.BoolVar(&flags.cfg.Settings.WithoutMFA, "without-mfa", false, "issue tokens that lack the proof of multi-factor authentication, and refuse them: 401, code 900421")
+	f.IntVar(&flags.cfg.Settings.MFAPassPercent, "mfa-pass-percent", 0, "let so many of a hundred calls pass that --without-mfa would refuse")
+	f.DurationVar(&flags.cfg.Settings.ClockSkew, "clock-skew", 0, "how far Microsoft's clocks are ahead of this one; behind, if negative")
 	return cmd
 }
 
@@ -58,6 +67,13 @@ func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) 
 		return err
 	}
 	flags.cfg.Logger = logger
+	for _, file := range flags.certificates {
+		cert, err := readCertificate(file)
+		if err != nil {
+			return fmt.Errorf("--client-certificate %s: %w", file, err)
+		}
+		flags.cfg.ClientCertificates = append(flags.cfg.ClientCertificates, cert)
+	}
 	simulator, err := newSimulator(flags.cfg, flags.scripts)
 	if err != nil {
 		return err
@@ -73,6 +89,25 @@ func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) 
   client_id:                               %s
 `, on.api.Addr(), on.control.Addr(), flags.cfg.TenantID, flags.cfg.ClientID)
 	return serveSimulator(ctx, simulator, on)
+}
+
+// readCertificate returns the first certificate in a PEM file, which may hold a
+// key as well.
+func readCertificate(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // whoever starts it names the file
+	if err != nil {
+		return nil, errors.Unwrap(err) // without the path
+	}
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return nil, errors.New("holds no certificate in PEM")
+		}
+		if block.Type == "CERTIFICATE" {
+			return x509.ParseCertificate(block.Bytes)
+		}
+		text = rest
+	}
 }
 
 // newSimulator builds a simulator that plays the seeds and the script files.

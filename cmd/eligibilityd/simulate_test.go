@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// startSimulate runs the command line of simulate, and returns the roots of its
+// two listeners.
+func startSimulate(t *testing.T, args ...string) (api, control string) {
+	t.Helper()
+	root, out := newRootCommand(), new(output)
+	root.SetOut(out)
+	root.SetErr(new(output))
+	root.SetArgs(append([]string{"simulate", "--address=127.0.0.1:0", "--control-address=127.0.0.1:0"}, args...))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("simulate ended with: %v", err)
+		}
+	})
+	var at []string
+	out.await(t, "the addresses of the simulator", func(printed string) bool {
+		at = regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindAllString(printed, -1)
+		return len(at) == 2
+	})
+	return at[0], at[1]
+}
+
+func TestSimulateTakesSettings(t *testing.T) {
+	t.Parallel()
+	_, control := startSimulate(t, "--without-mfa", "--mfa-pass-percent=50", "--clock-skew=-10m")
+	_, _, body := get(t, control+"/v1/settings")
+	if diff := cmp.Diff(`{"without_mfa":true,"mfa_pass_percent":50,"clock_skew":"-10m0s"}`+"\n", body); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSimulateTakesCertificates(t *testing.T) {
+	t.Parallel()
+	one, _ := clientCertificate(t, time.Hour)
+	two, _ := clientCertificate(t, time.Hour)
+	api, _ := startSimulate(t, "--client-certificate="+one, "--client-certificate="+two)
+	for _, file := range []string{one, two} {
+		consult(t, connection(api, tokenFile(t), withCertificate(file)...), doctorFlags{}, nil).says(checkToken, verdictOK)
+	}
+}
+
+func TestSimulateRefusesWhatItCannotPlay(t *testing.T) {
+	t.Parallel()
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[string]string{
+		"--mfa-pass-percent=101":         "mfa pass percent 101 is not from 0 to 100",
+		"--client-certificate=" + empty:  "holds no certificate in PEM",
+		"--client-certificate=/no/where": "--client-certificate /no/where: no such file",
+	} {
+		root := newRootCommand()
+		root.SetOut(new(output))
+		root.SetArgs([]string{"simulate", "--address=127.0.0.1:0", "--control-address=127.0.0.1:0", flag})
+		if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
