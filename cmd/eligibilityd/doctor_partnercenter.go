@@ -126,8 +126,8 @@ func (p patient) mfa(ctx context.Context, client *pcclient.Client) finding {
 	case state == pcclient.MFAProven:
 		return ok(checkMFA, "Partner Center takes the token for one with multi-factor authentication")
 	case state == pcclient.MFAMissing:
-		return failure(checkMFA, "require multi-factor authentication of the service user, then `eligibilityd login --config "+placeholder(p.flags.config)+"`",
-			"the token proves no multi-factor authentication; Partner Center refuses it (900421), or will")
+		return failure(checkMFA, p.mfaRemedy(),
+			"the token proves no multi-factor authentication; Partner Center refuses it ("+mfaRefused+"), or will")
 	default:
 		return warning(checkMFA, "ask for a customer that exists: --customer ID", "unknown: Partner Center does not say whether the token proves multi-factor authentication")
 	}
@@ -145,7 +145,7 @@ func (p patient) account(ctx context.Context, client *pcclient.Client) finding {
 	status, _, err := client.ValidationStatus(ctx, p.flags.customer)
 	switch {
 	case err != nil:
-		return unanswered(check, err)
+		return p.unanswered(check, err)
 	case status.None:
 		return ok(check, "the customer has no account status (404, code 600074)")
 	default:
@@ -160,7 +160,7 @@ func (p patient) qualifications(ctx context.Context, client *pcclient.Client) fi
 	}
 	held, _, err := client.Qualifications(ctx, p.flags.customer)
 	if err != nil {
-		return unanswered(check, err)
+		return p.unanswered(check, err)
 	}
 	words := make([]string, len(held))
 	for i, q := range held {
@@ -172,8 +172,16 @@ func (p patient) qualifications(ctx context.Context, client *pcclient.Client) fi
 	return ok(check, "the customer holds %s", strings.Join(words, ", "))
 }
 
+// mfaRefused is the code of a token that lacks multi-factor authentication.
+const mfaRefused = "900421"
+
+// mfaRemedy is what gives a token the proof of multi-factor authentication.
+func (p patient) mfaRemedy() string {
+	return "require multi-factor authentication of the service user, then `eligibilityd login --config " + placeholder(p.flags.config) + "`"
+}
+
 // unanswered is a question that Partner Center did not answer.
-func unanswered(check string, err error) finding {
+func (p patient) unanswered(check string, err error) finding {
 	fail, isAPI := errors.AsType[*pcclient.APIError](err)
 	if !isAPI {
 		return failure(check, "check --customer", "%v", err)
@@ -181,6 +189,9 @@ func unanswered(check string, err error) finding {
 	detail := fail.Error()
 	if _, err := uuid.Parse(fail.CorrelationID); err == nil && fail.Status != 0 {
 		detail += " (MS-CorrelationId " + fail.CorrelationID + ")"
+	}
+	if fail.Code == mfaRefused {
+		return failure(check, p.mfaRemedy(), "%s", detail)
 	}
 	switch fail.Class {
 	case pcclient.ClassNotFound, pcclient.ClassNotServed:

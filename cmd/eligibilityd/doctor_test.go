@@ -204,7 +204,7 @@ func TestDoctorMissesMFA(t *testing.T) {
 	e := consult(t, environ, doctorFlags{customer: allowedID}, nil)
 	e.says(checkToken, verdictOK)
 	e.says(checkMFA, verdictFailure, "900421", "eligibilityd login")
-	e.says(checkAccount, verdictFailure, "900421")
+	e.says(checkAccount, verdictFailure, "900421", "eligibilityd login")
 
 	// While it is not enforced, only the header says so.
 	if err := sim.SetSettings(pcsim.Settings{WithoutMFA: true, MFAPassPercent: 100}); err != nil {
