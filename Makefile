@@ -31,6 +31,11 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 	@scripts/redis-server.sh >/dev/null
 	go test -race -shuffle=on ./...
 
+.PHONY: acceptance
+acceptance: ## Run the slow tests (10 minutes); needs chromium and chromedriver
+	@scripts/redis-server.sh >/dev/null
+	go test -race -tags acceptance -run Acceptance -count 1 -v -timeout 60m ./cmd/...
+
 .PHONY: bench
 bench: ## Run every benchmark
 	go test -run '^$$' -bench . -benchmem ./...
@@ -43,7 +48,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (2m)
 lint: ## Check formatting, code and contract
 	@files=$$(gofmt -l .) && test -z "$$files" || { echo "gofmt these:"; echo "$$files"; exit 1; }
 	go mod tidy -diff
-	go vet ./...
+	go vet -tags acceptance ./...
 	$(LINT) run
 	$(TOOL) buf format --diff --exit-code
 	$(TOOL) buf lint
