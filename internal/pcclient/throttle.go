@@ -56,8 +56,20 @@ func (t *throttle) throttled(asked time.Duration) time.Duration {
 	}
 	if until := now.Add(asked); until.After(t.until) {
 		t.until = until
+		// Nothing is saved up for the end of the pause: a burst would meet
+		// the end of the limit's window, and all of it another 429.
+		t.bucket.ReserveN(until, max(0, int(t.bucket.TokensAt(until))))
 	}
 	return t.until.Sub(now)
+}
+
+// budgetTime is now, or the end of the pause until which the bucket does not
+// fill. t.mu is held.
+func (t *throttle) budgetTime() time.Time {
+	if now := t.now(); now.After(t.until) {
+		return now
+	}
+	return t.until
 }
 
 // answered notes that Partner Center answered without throttling.
@@ -80,7 +92,7 @@ func (t *throttle) paused() time.Duration {
 func (t *throttle) charge(requests int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.bucket.ReserveN(t.now(), requests)
+	t.bucket.ReserveN(t.budgetTime(), requests)
 }
 
 // take takes one request from the budget. An urgent one waits for it if the wait
@@ -112,18 +124,18 @@ func (t *throttle) take(ctx context.Context, urgent <-chan struct{}) (wait time.
 
 func (t *throttle) takeUrgent(ctx context.Context) (wait time.Duration, ok bool) {
 	t.mu.Lock()
-	now := t.now()
-	reservation := t.bucket.ReserveN(now, 1)
-	wait = reservation.DelayFrom(now)
+	at := t.budgetTime()
+	reservation := t.bucket.ReserveN(at, 1)
+	wait = reservation.DelayFrom(t.now())
 	if wait > maxBudgetWait || wait > 0 && !timeFor(ctx, wait) {
-		reservation.CancelAt(now)
+		reservation.CancelAt(at)
 		t.mu.Unlock()
 		return wait, false
 	}
 	t.mu.Unlock()
 	if !sleep(ctx, wait) {
 		t.mu.Lock()
-		reservation.CancelAt(t.now())
+		reservation.CancelAt(t.budgetTime())
 		t.mu.Unlock()
 		return wait, false
 	}
@@ -135,9 +147,9 @@ func (t *throttle) takeUrgent(ctx context.Context) (wait time.Duration, ok bool)
 func (t *throttle) takeSpare() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.now()
-	missing := t.reserve + 1 - t.bucket.TokensAt(now)
-	if missing <= 0 && t.bucket.AllowN(now, 1) {
+	at := t.budgetTime()
+	missing := t.reserve + 1 - t.bucket.TokensAt(at)
+	if missing <= 0 && t.bucket.AllowN(at, 1) {
 		return 0
 	}
 	return max(time.Duration(missing/float64(t.bucket.Limit())*float64(time.Second)), time.Millisecond)

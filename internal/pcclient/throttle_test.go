@@ -60,6 +60,7 @@ func TestPauseOf429(t *testing.T) {
 	}
 }
 
+// R-06: whichever the limit was, everybody pauses.
 func TestPauseHoldsForBothResources(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: inTurn{says(http.StatusTooManyRequests, "", "Retry-After: 57"), says(http.StatusOK, `[]`)}.play})
@@ -79,6 +80,31 @@ func TestPauseHoldsForBothResources(t *testing.T) {
 	if !r.shows(`refusals_total{reason="paused"} 6`) || !r.shows("pause_seconds 27") {
 		t.Errorf("metrics:\n%s", r.scrape())
 	}
+}
+
+// A burst right after the pause would run into the same limit.
+func TestAPauseSavesNothingUp(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{
+		api:    inTurn{says(http.StatusOK, allowed), says(http.StatusTooManyRequests, "", "Retry-After: 57"), says(http.StatusOK, allowed)}.play,
+		config: func(cfg *pcclient.Config) { cfg.BudgetPerMinute = 40 }, // 4 at once, then one in 1.5 s
+	})
+	r.ask()
+	r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled)
+	r.clock.advance(57 * time.Second)
+	for range 3 {
+		if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget); fail.RetryAfter.Round(time.Millisecond) != 1500*time.Millisecond {
+			t.Errorf("come back after %v", fail.RetryAfter)
+		}
+		r.clock.advance(1500 * time.Millisecond)
+		r.ask()
+	}
+	r.clock.advance(6 * time.Second)
+	for range 4 {
+		r.ask()
+	}
+	r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
+	r.counts(1, 9)
 }
 
 func TestPauseIsNeverShortened(t *testing.T) {
@@ -135,6 +161,7 @@ func budget(perMinute int) func(*pcclient.Config) {
 	return func(c *pcclient.Config) { c.BudgetPerMinute = perMinute }
 }
 
+// R-07.
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{config: budget(30)}) // three at once, then one in two seconds
@@ -171,6 +198,7 @@ func TestBudgetOfLessThanTen(t *testing.T) {
 	}
 }
 
+// R-08.
 func TestReplaysSpendTheBudget(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusBadGateway, ""), config: budget(20)})
