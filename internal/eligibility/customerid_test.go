@@ -10,6 +10,7 @@ import (
 
 const canonical = "01234567-89ab-cdef-0123-456789abcdef"
 
+// VS-31, VS-34.
 func TestParseCustomerID(t *testing.T) {
 	t.Parallel()
 	for _, good := range []string{

@@ -16,6 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
+// VS-30, QO-01, H-01, H-03, H-07.
 func TestRequestsAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -107,6 +108,7 @@ func TestRequestIDIsNewAfterAResponseOnly(t *testing.T) {
 	}
 }
 
+// VS-31, VS-34.
 func TestMalformedCustomerIDIsNotSent(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{})

@@ -12,6 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
+//
 // A 429 right after a pause says that waiting was not enough.
 func TestASecond429InARowPausesLonger(t *testing.T) {
 	t.Parallel()

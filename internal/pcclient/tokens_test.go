@@ -121,6 +121,7 @@ func TestEarlyRenewalKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
+// T-09.
 func TestNoEarlyRenewalBeforeItsTime(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{})

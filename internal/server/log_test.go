@@ -12,6 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
+// H-01.
 func TestOneRecordTellsAnRPC(t *testing.T) {
 	t.Parallel()
 	upstream := eligibility.Call{Attempts: 3, Status: 503, CorrelationID: "c1", RequestID: "r1"}
