@@ -46,6 +46,7 @@ func (f tokenFile) load(context.Context) (storedToken, error) {
 // replaced.
 func (f tokenFile) save(_ context.Context, token string) error {
 	path := f.target()
+	removeLeftovers(path)
 	file, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
 	if err != nil {
