@@ -32,9 +32,9 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 	go test -race -shuffle=on ./...
 
 .PHONY: acceptance
-acceptance: ## Run the slow tests (10 minutes); needs chromium and chromedriver
+acceptance: ## Run the slow tests (6 minutes); needs chromium and chromedriver
 	@scripts/redis-server.sh >/dev/null
-	go test -race -tags acceptance -run Acceptance -count 1 -v -timeout 60m ./cmd/...
+	go test -race -tags acceptance -run Acceptance -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 
 .PHONY: bench
 bench: ## Run every benchmark
