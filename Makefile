@@ -32,7 +32,7 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 	go test -race -shuffle=on ./...
 
 .PHONY: acceptance
-acceptance: ## Run the slow tests (6 minutes); needs chromium and chromedriver
+acceptance: ## Run the slow tests (9 minutes); needs chromium and chromedriver
 	@scripts/redis-server.sh >/dev/null
 	go test -race -tags acceptance -run Acceptance -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 

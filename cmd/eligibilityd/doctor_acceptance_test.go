@@ -65,7 +65,6 @@ cache: {redis: {addresses: [%[5]s], read_timeout: 1s}}
 
 // What an operator reads of each thing that goes wrong; the outputs are logged.
 func TestAcceptanceDoctor(t *testing.T) {
-	t.Parallel()
 	binary, redis := build(t), cachetest.StartRedis(t)
 	client := redis.Client()
 	t.Cleanup(func() { _ = client.Close() })
@@ -94,7 +93,6 @@ func TestAcceptanceDoctor(t *testing.T) {
 		{name: "clock off by ten minutes", simulate: []string{"--clock-skew=10m"}, lines: []string{secret, refresh}, redis: redis.Address, exit: 1, want: []string{"10m0s behind"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			api, control := simulateProcess(t, binary, c.simulate...)
 			if c.script != "" {
 				put(t, control+"/v1/token", c.script)

@@ -21,6 +21,9 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
+// Tests that build the program come one after the other and before the rest,
+// which measure how long callers wait.
+
 // seen is one request to the simulator.
 type seen struct {
 	token      bool      // of the login host

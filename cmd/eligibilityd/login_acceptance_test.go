@@ -172,7 +172,6 @@ func startCommand(t *testing.T, binary string, args ...string) *command {
 // partner's own is taken, and serve works with what was stored. Keep the
 // screenshots with -artifacts.
 func TestAcceptanceLogin(t *testing.T) {
-	t.Parallel()
 	binary, window := build(t), startBrowser(t)
 	api, _ := simulateProcess(t, binary)
 	dir := t.TempDir()
