@@ -23,7 +23,7 @@ import (
 func simulateProcess(t *testing.T, binary string, args ...string) (api, control string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, binary, append([]string{"simulate", "--address=127.0.0.1:0", "--control-address=127.0.0.1:0"}, args...)...)
+	cmd := exec.CommandContext(ctx, binary, append([]string{"simulate", "--address=127.0.0.1:0", "--control-address=127.0.0.1:0"}, args...)...) //nolint:gosec // our own program
 	var out output
 	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {
@@ -97,7 +97,7 @@ func TestAcceptanceDoctor(t *testing.T) {
 			if c.script != "" {
 				put(t, control+"/v1/token", c.script)
 			}
-			cmd := exec.CommandContext(t.Context(), binary, "doctor", "--config", configFile(t, api, c.lines, c.redis), "--customer", allowedID)
+			cmd := exec.CommandContext(t.Context(), binary, "doctor", "--config", configFile(t, api, c.lines, c.redis), "--customer", allowedID) //nolint:gosec // our own program
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
 			_ = cmd.Run() // its exit code says it

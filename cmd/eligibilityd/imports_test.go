@@ -49,7 +49,7 @@ type listed struct {
 func goList(t *testing.T, args ...string) []listed {
 	t.Helper()
 	args = append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps"}, args...)
-	out, err := exec.CommandContext(t.Context(), "go", args...).Output()
+	out, err := exec.CommandContext(t.Context(), "go", args...).Output() //nolint:gosec // our own package paths
 	if err != nil {
 		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("go list: %s", failed.Stderr)

@@ -155,7 +155,7 @@ type command struct {
 func startCommand(t *testing.T, binary string, args ...string) *command {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &command{Cmd: exec.CommandContext(ctx, binary, args...)}
+	c := &command{Cmd: exec.CommandContext(ctx, binary, args...)} //nolint:gosec // our own program
 	c.Stdout, c.Stderr = &c.out, &c.out
 	if err := c.Start(); err != nil {
 		cancel()
