@@ -225,6 +225,7 @@ func TestAcceptanceAKilledProcessLeavesAUsableRefreshToken(t *testing.T) {
 	binary, file := build(t), tokenFile(t)
 	environ := connection(on.URL, file, "ELIGIBILITY_SERVER__DRAIN=0s")
 	var newest, older int
+	before := pcsim.DefaultRefreshToken
 	for i := range kills {
 		n := 1 + min(i%4, 1)
 		killed(t, binary, environ, far, n, rand.N(12*time.Millisecond))
@@ -242,6 +243,10 @@ func TestAcceptanceAKilledProcessLeavesAUsableRefreshToken(t *testing.T) {
 		default:
 			t.Fatalf("kill %d: the file holds an old token", i)
 		}
+		if n > 1 && string(content) == before {
+			t.Fatalf("kill %d: of %d tokens that were granted none was stored", i, n)
+		}
+		before = string(content)
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 			t.Fatalf("kill %d: %v, %v", i, info, err)
 		}
