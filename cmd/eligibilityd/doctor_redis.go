@@ -198,7 +198,7 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 			return failure(checkRedisAccess, "see the log of Redis", "%s does not work: %v", step.name, err)
 		}
 	}
-	return ok(checkRedisAccess, "reading, writing, removing and announcing below %s: work", cfg.KeyPrefix)
+	return ok(checkRedisAccess, "keys %s:* can be read, written and removed, and changes announced", cfg.KeyPrefix)
 }
 
 func ignoreNil(err error) error {
