@@ -122,10 +122,12 @@ func (b *browser) find(selector string) string {
 	return ""
 }
 
-func (b *browser) text() string {
-	b.t.Helper()
-	var text string
-	b.call(http.MethodGet, b.find("body")+"/text", nil, &text)
+// text is what the page says; nothing while it is being left.
+func (b *browser) text() (text string) {
+	const script = "return document.body ? document.body.innerText : ''"
+	if b.try(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &text) != nil {
+		return ""
+	}
 	return text
 }
 
