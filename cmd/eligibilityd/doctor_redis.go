@@ -31,7 +31,7 @@ const (
 const redisLimit = 2 * time.Second
 
 // redisRights is what the cache's user needs, in the words of ACL SETUSER.
-const redisRights = "+ping +client|setname +get +set +del +unlink +eval +evalsha +script|load +publish +subscribe +unsubscribe " +
+const redisRights = "+ping +client|setname +get +set +del +unlink +pexpire +eval +evalsha +script|load +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking +spublish +ssubscribe +sunsubscribe"
 
 // checkRedis does what the cache does, once, on a key of its own.

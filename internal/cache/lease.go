@@ -120,21 +120,28 @@ func (s *Store) Lead(ctx context.Context, claim eligibility.Claim) eligibility.L
 	heard, stop := s.leases.await(claim.Key)
 	defer stop()
 	for {
-		lead, settled := c.try(ctx)
-		if settled {
+		if lead, settled := c.try(ctx); settled {
 			return lead
 		}
-		select {
-		case a := <-heard:
-			if lead, settled = c.hear(a); settled {
-				return lead
-			}
-		case <-time.After(claimInterval):
-		case <-ctx.Done():
-			return eligibility.Lead{Err: &eligibility.Error{
-				Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited,
-			}}
+		if lead, settled := c.wait(ctx, heard); settled {
+			return lead
 		}
+	}
+}
+
+// wait ends with an announcement, with ctx, or when it is time to try again.
+func (c *claiming) wait(ctx context.Context, heard <-chan announcement) (lead eligibility.Lead, settled bool) {
+	c.store.metrics.waits.Inc()
+	defer c.store.metrics.waits.Dec()
+	select {
+	case a := <-heard:
+		return c.hear(a)
+	case <-time.After(claimInterval):
+		return eligibility.Lead{}, false
+	case <-ctx.Done():
+		return eligibility.Lead{Err: &eligibility.Error{
+			Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited,
+		}}, true
 	}
 }
 

@@ -17,6 +17,7 @@ type metrics struct {
 	announced, heard                    prometheus.Counter
 	unreadableAnnouncements             prometheus.Counter
 	takeOvers                           prometheus.Counter
+	waits                               prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error) {
@@ -56,6 +57,10 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 			Help: "Fetches taken over from another replica that died, was slow in the background or lost its lease.",
 		}),
 	}
+	m.waits = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "eligibility_cache_lease_waits",
+		Help: "Fetches of other replicas that are being waited for.",
+	})
 	for _, op := range []string{"load", "share", "claim", "renew", "yield", "subscribe"} {
 		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
 			m.redisFaults.WithLabelValues(op, kind)
@@ -66,7 +71,7 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 	}
 	var faults []error
 	for _, collector := range []prometheus.Collector{
-		lookups, m.redisFaults, m.unreadable, m.announced, m.heard, m.unreadableAnnouncements, m.takeOvers,
+		lookups, m.redisFaults, m.unreadable, m.announced, m.heard, m.unreadableAnnouncements, m.takeOvers, m.waits,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier, about.",

@@ -1,0 +1,424 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// await waits for something that another goroutine or process brings about.
+func await(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	for !happened() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+// replica is a store that runs, as one process of a fleet does.
+func replica(t *testing.T, cfg cache.Config) *cache.Store {
+	t.Helper()
+	if cfg.Redis.ReadTimeout == 0 {
+		cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 5*time.Second, 5*time.Second // for a busy machine
+	}
+	store := newStore(t, cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- store.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	await(t, "the subscription", store.Hears)
+	return store
+}
+
+func urgent() <-chan struct{} {
+	closed := make(chan struct{})
+	close(closed)
+	return closed
+}
+
+var (
+	anyEvidence = eligibility.Claim{Key: key, Urgent: urgent()}
+	patient     = eligibility.Claim{Key: key}
+)
+
+// lead asks in the background, as the callers of a flight do.
+func lead(store *cache.Store, claim eligibility.Claim) <-chan eligibility.Lead {
+	answer := make(chan eligibility.Lead, 1)
+	go func() { answer <- store.Lead(context.Background(), claim) }()
+	return answer
+}
+
+func mustLead(t *testing.T, store *cache.Store, claim eligibility.Claim) {
+	t.Helper()
+	if got := store.Lead(context.Background(), claim); got.Evidence != nil || got.Err != nil {
+		t.Fatalf("%+v, want the lead", got)
+	}
+}
+
+// sameTime compares evidence by what it says, wherever it came through.
+func mustBe(t *testing.T, what string, want, got *eligibility.Evidence) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cachetest.Compare()); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	old := allowed(time.Now().Add(-time.Second))
+	one.Keep(key, old)
+	two.Keep(key, old)
+	news := blocked(time.Now())
+	one.Keep(key, news)
+	began := time.Now()
+	one.Share(context.Background(), key, news, began.Add(time.Hour))
+	await(t, "the announcement", func() bool { return two.Peek(key).Evidence.Status == eligibility.AccountStatusNotAllowed })
+	if took := time.Since(began); took > time.Second {
+		t.Logf("the announcement took %v", took)
+	}
+	mustBe(t, "the other replica", news, two.Peek(key).Evidence)
+	if two.Peek(key).Untrusted {
+		t.Error("an announcement is not trusted")
+	}
+}
+
+// A slow fetch, or a look-up that has read and not yet kept, must not bring back
+// what another replica's later fetch has replaced.
+func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	var clock clock
+	cfg := at(redis, start)
+	clock.in(&cfg)
+	one, two := newStore(t, cfg), newStore(t, cfg)
+	ctx := context.Background()
+	old, news := allowed(start.Add(-time.Second)), blocked(start)
+	one.Share(ctx, key, old, start.Add(time.Hour))
+	two.Receive(cache.Announce(key, news))
+	if kept := two.Keep(key, old); kept != nil {
+		t.Errorf("kept %+v", kept)
+	}
+	if found := load(two); found.Evidence != nil {
+		t.Errorf("loaded %+v", found.Evidence)
+	}
+	if found := two.Peek(key); found.Evidence != nil {
+		t.Errorf("holds %+v", found.Evidence)
+	}
+	one.Share(ctx, key, news, start.Add(time.Hour))
+	mustBe(t, "Load", news, load(two).Evidence)
+	mustBe(t, "Keep of older evidence", news, two.Keep(key, old))
+
+	other := eligibility.Key{CustomerID: eligibility.CustomerID{9}}
+	two.Receive(cache.Announce(other, news))
+	clock.set(cache.ToldLife)
+	mustBe(t, "long after the announcement", old, two.Keep(other, old))
+}
+
+func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
+	t.Parallel()
+	store := newStore(t, at(cachetest.StartRedis(t), start))
+	news := blocked(start)
+	for i := range 5000 {
+		store.Receive(cache.Announce(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, news))
+	}
+	for i := range 5000 {
+		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}
+		if kept := store.Keep(key, allowed(start.Add(-1))); kept != nil {
+			t.Fatalf("customer %d: kept what is older than announced", i)
+		}
+	}
+}
+
+// Without its subscription a replica trusts itself for less than a second, as
+// long as Redis can be asked; a new subscription may have missed something.
+func TestTrustEndsWithTheSubscription(t *testing.T) {
+	t.Parallel()
+	var clock clock
+	cfg := at(cachetest.StartRedis(t), start)
+	clock.in(&cfg)
+	store := newStore(t, cfg)
+	store.Keep(key, allowed(start))
+	clock.set(cache.DeafAge - 1)
+	if store.Peek(key).Untrusted {
+		t.Error("untrusted at once")
+	}
+	clock.set(cache.DeafAge)
+	if !store.Peek(key).Untrusted {
+		t.Error("trusted without a subscription")
+	}
+	store.HearNow()
+	if store.Peek(key).Untrusted {
+		t.Error("untrusted although the subscription lives")
+	}
+	store.Reconnect()
+	if !store.Peek(key).Untrusted {
+		t.Error("trusted although something may have been missed")
+	}
+	store.Share(context.Background(), key, allowed(start), start.Add(time.Hour))
+	if found := load(store); found.Untrusted || store.Peek(key).Untrusted {
+		t.Error("untrusted although Redis has confirmed it")
+	}
+}
+
+func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	ctx := context.Background()
+	mustLead(t, one, anyEvidence)
+	waiting := []<-chan eligibility.Lead{lead(two, anyEvidence), lead(two, anyEvidence), lead(two, patient)}
+	await(t, "the wait", func() bool { return cache.Waiting(two) == 3 })
+	evidence := allowed(time.Now())
+	one.Share(ctx, key, evidence, time.Now().Add(time.Hour))
+	for _, answer := range waiting {
+		got := <-answer
+		mustBe(t, "the other replica", evidence, got.Evidence)
+	}
+	mustBe(t, "kept there", evidence, two.Peek(key).Evidence)
+	// Who comes later finds it in Redis; who needs newer evidence leads.
+	mustBe(t, "a third replica", evidence, newStore(t, sharing(redis, "p")).Lead(ctx, anyEvidence).Evidence)
+	newer := anyEvidence
+	newer.NotBefore = evidence.FetchTime.Add(1)
+	mustLead(t, two, newer)
+}
+
+func TestAClaimForNewerEvidenceLeadsAfterAnEarlierFetch(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	mustLead(t, one, anyEvidence)
+	fetched := allowed(time.Now())
+	now := anyEvidence
+	now.NotBefore = fetched.FetchTime.Add(time.Millisecond)
+	answer := lead(two, now)
+	await(t, "the wait", func() bool { return cache.Waiting(two) == 1 })
+	one.Share(context.Background(), key, fetched, time.Now().Add(time.Hour))
+	if got := <-answer; got.Evidence != nil || got.Err != nil {
+		t.Errorf("%+v, want the lead", got)
+	}
+}
+
+func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	deaf := newStore(t, sharing(redis, "p"))
+	for kind, pause := range map[eligibility.Kind]time.Duration{
+		eligibility.KindThrottled: 17 * time.Second, eligibility.KindUnavailable: time.Second,
+		eligibility.KindCredentials: 0, eligibility.KindInvalidResponse: 0,
+	} {
+		mustLead(t, one, anyEvidence)
+		waiting := []<-chan eligibility.Lead{lead(two, anyEvidence), lead(deaf, anyEvidence)}
+		await(t, "the wait", func() bool { return cache.Waiting(two)+cache.Waiting(deaf) == 2 })
+		failure := &eligibility.Error{Kind: kind, RetryAfter: pause, Call: eligibility.Call{Attempts: 1}, Err: errors.New("a secret cause")}
+		one.Yield(context.Background(), key, failure)
+		for _, answer := range waiting {
+			got, ok := (<-answer).Err.(*eligibility.Error) //nolint:errorlint // the port promises this very type
+			if !ok || got.Kind != kind || got.RetryAfter != pause {
+				t.Errorf("%v: %+v", kind, got)
+			}
+		}
+		// It is no evidence: the next claim is for a fetch of its own.
+		mustLead(t, two, anyEvidence)
+		two.Yield(context.Background(), key, nil)
+	}
+}
+
+// What concerns the holder alone ends its lead and nothing else.
+func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	for _, failure := range []error{
+		nil,
+		&eligibility.Error{Kind: eligibility.KindThrottled},
+		&eligibility.Error{Kind: eligibility.KindInternal, Call: eligibility.Call{Attempts: 1}},
+	} {
+		mustLead(t, one, anyEvidence)
+		answer := lead(two, anyEvidence)
+		await(t, "the wait", func() bool { return cache.Waiting(two) == 1 })
+		one.Yield(context.Background(), key, failure)
+		if got := <-answer; got != (eligibility.Lead{}) {
+			t.Errorf("%v: %+v, want the lead", failure, got)
+		}
+		two.Yield(context.Background(), key, nil)
+	}
+}
+
+func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	cfg := sharing(redis, "p")
+	cfg.Registerer = registry
+	dead, two := newStore(t, sharing(redis, "p")), replica(t, cfg)
+	mustLead(t, dead, anyEvidence)
+	began := time.Now()
+	mustLead(t, two, anyEvidence)
+	if took := time.Since(began); took < cache.LeaseLife/2 {
+		t.Errorf("took over after %v, within the lease's life", took)
+	}
+	if n := gathered(t, registry, "eligibility_cache_lease_takeovers_total"); n != 1 {
+		t.Errorf("%v take-overs counted", n)
+	}
+	// It was not dead but slow: it neither overwrites newer evidence nor ends
+	// the lease that is another's by now.
+	late, news := allowed(began.Add(-time.Second)), blocked(time.Now())
+	dead.Share(context.Background(), key, late, began.Add(time.Hour))
+	three := replica(t, sharing(redis, "p"))
+	later := anyEvidence
+	later.NotBefore = began
+	answer := lead(three, later)
+	await(t, "the wait", func() bool { return cache.Waiting(three) == 1 })
+	two.Share(context.Background(), key, news, began.Add(time.Hour))
+	mustBe(t, "the third replica", news, (<-answer).Evidence)
+	dead.Share(context.Background(), key, late, began.Add(time.Hour))
+	mustBe(t, "Redis", news, load(three).Evidence)
+}
+
+// A fetch may take longer than a lease lives.
+func TestAHolderThatLivesKeepsItsLease(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	mustLead(t, one, anyEvidence)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.LeaseLife)
+	defer cancel()
+	got := two.Lead(ctx, anyEvidence)
+	if failure, ok := errors.AsType[*eligibility.Error](got.Err); !ok || failure.Kind != eligibility.KindUnavailable {
+		t.Errorf("%+v, want to have waited in vain", got)
+	}
+}
+
+// An interactive check never queues behind another replica's batch for long.
+func TestAnUrgentClaimTakesTheLeadFromTheBackground(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	mustLead(t, one, patient)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.BackgroundPatience)
+	defer cancel()
+	if got := two.Lead(ctx, patient); got.Err == nil {
+		t.Errorf("%+v: background work took the lead from background work", got)
+	}
+	mustLead(t, two, anyEvidence)
+}
+
+func TestEachProcessFetchesAloneWithoutRedis(t *testing.T) {
+	t.Parallel()
+	redis := cachetest.StartRedis(t)
+	cfg := sharing(redis, "p")
+	cfg.Redis.ReadTimeout = 50 * time.Millisecond
+	store := newStore(t, cfg)
+	redis.Stall()
+	mustLead(t, store, anyEvidence)
+	redis.Kill()
+	mustLead(t, store, anyEvidence)
+	mustLead(t, newStore(t, cache.Config{}), anyEvidence)
+}
+
+// What Redis did not take, or may have lost, it gets when it is back.
+func TestWhatWasFetchedWithoutRedisIsSharedWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	one := replica(t, sharing(server, "p"))
+	shared, unshared := key, eligibility.Key{CustomerID: eligibility.CustomerID{2}}
+	one.Share(context.Background(), shared, allowed(time.Now()), time.Now().Add(time.Hour))
+	server.Kill()
+	one.Share(context.Background(), unshared, blocked(time.Now()), time.Now().Add(time.Hour))
+	server.Start() // empty
+	two := newStore(t, sharing(server, "p"))
+	await(t, "sharing again", func() bool {
+		founds := two.Load(context.Background(), []eligibility.Key{shared, unshared})
+		return founds[0].Evidence != nil && founds[1].Evidence != nil
+	})
+}
+
+// While Redis hangs, not every caller waits to find that out.
+func TestRedisIsLeftAloneAfterFaultsInARow(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	cfg := sharing(server, "p")
+	cfg.Redis.ReadTimeout, cfg.Registerer = 20*time.Millisecond, registry
+	var clock clock
+	clock.in(&cfg)
+	store := newStore(t, cfg)
+	load(store)
+	server.Stall()
+	for range 100 {
+		load(store)
+	}
+	if n := gathered(t, registry, faultsTotal); n != 5 {
+		t.Errorf("%v faults, want 5 and a pause", n)
+	}
+	server.Resume()
+	clock.set(time.Second)
+	store.Share(context.Background(), key, allowed(start), start.Add(time.Hour))
+	if found := load(store); found.Tier != eligibility.TierRedis {
+		t.Errorf("after the pause: %+v", found)
+	}
+}
+
+func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	cfg := sharing(server, "p")
+	cfg.Registerer = registry
+	store := replica(t, cfg)
+	held := allowed(time.Now())
+	store.Keep(key, held)
+	good := cache.Announce(key, blocked(time.Now()))
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	channel := client.PubSubChannels(context.Background(), "*").Val()
+	if len(channel) != 1 {
+		t.Fatalf("channels %v", channel)
+	}
+	spoilt := [][]byte{nil, {1}, good[:18], good[:len(good)-1], append(slices.Clone(good), 0), cache.Announce(key, blocked(time.Now().Add(time.Hour)))}
+	for i := range len(good) {
+		damaged := slices.Clone(good)
+		damaged[i] ^= 0x80
+		spoilt = append(spoilt, damaged)
+	}
+	for _, payload := range spoilt {
+		publish(t, client, channel[0], payload)
+	}
+	await(t, "the last one", func() bool {
+		return gathered(t, registry, "eligibility_cache_unreadable_announcements_total") >= float64(len(spoilt)-1)
+	})
+	if store.Peek(key).Evidence != held {
+		t.Error("a spoilt announcement was believed")
+	}
+}
+
+func publish(t *testing.T, client *redis.Client, channel string, payload []byte) {
+	t.Helper()
+	if err := client.Publish(context.Background(), channel, payload).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
