@@ -18,17 +18,19 @@ const module = "github.com/eligibilityd/eligibilityd/"
 var mayImport = map[string][]string{
 	"cmd/eligibilityd": {
 		"internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
-		"internal/server", "internal/pcsim", "gen/eligibility/v1",
+		"internal/server", "internal/tracing", "internal/pcsim", "gen/eligibility/v1",
 	},
-	"internal/config":             {},
-	"internal/eligibility":        {},
-	"internal/pcclient":           {"internal/eligibility"}, // source.go only
-	"internal/pcclient/vaulttest": {},                       // for tests only
-	"internal/cache":              {"internal/eligibility"},
-	"internal/cache/cachetest":    {"internal/eligibility"}, // for tests only
-	"internal/server":             {"internal/eligibility", "gen/eligibility/v1"},
-	"internal/pcsim":              {},
-	"gen/eligibility/v1":          {},
+	"internal/config":              {},
+	"internal/eligibility":         {},
+	"internal/pcclient":            {"internal/eligibility"}, // source.go only
+	"internal/pcclient/vaulttest":  {},                       // for tests only
+	"internal/cache":               {"internal/eligibility"},
+	"internal/cache/cachetest":     {"internal/eligibility"}, // for tests only
+	"internal/server":              {"internal/eligibility", "gen/eligibility/v1"},
+	"internal/tracing":             {},
+	"internal/tracing/tracingtest": {}, // for tests only
+	"internal/pcsim":               {},
+	"gen/eligibility/v1":           {},
 }
 
 // onlyFrom holds the exceptions within a package: package → import → the one

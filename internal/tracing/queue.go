@@ -1,0 +1,56 @@
+package tracing
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.uber.org/zap"
+)
+
+// queue takes ended spans. The SDK's own batching starts a goroutine in its
+// constructor and prints failures to standard error.
+type queue struct {
+	spans chan sdktrace.ReadOnlySpan
+	lost  *atomic.Int64 // spans that are in no line of the log yet
+}
+
+var _ sdktrace.SpanProcessor = queue{}
+
+// OnStart does nothing.
+func (queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+
+// OnEnd queues a span where there is room.
+func (q queue) OnEnd(span sdktrace.ReadOnlySpan) {
+	select {
+	case q.spans <- span:
+	default:
+		q.lost.Add(1)
+	}
+}
+
+// ForceFlush does nothing: Run sends.
+func (queue) ForceFlush(context.Context) error { return nil }
+
+// Shutdown does nothing: Run sends.
+func (queue) Shutdown(context.Context) error { return nil }
+
+// losses warns of lost spans at most once an interval. It belongs to Run.
+type losses struct {
+	logger *zap.Logger
+	now    func() time.Time
+	unsaid *atomic.Int64
+	last   time.Time // of the last line
+}
+
+// report is told what became of a batch; err is nil where it was sent.
+func (l *losses) report(err error) {
+	now := l.now()
+	if l.unsaid.Load() == 0 || now.Sub(l.last) < lossInterval {
+		return
+	}
+	l.last = now
+	l.logger.Warn("spans were lost; the service goes on without them",
+		zap.Int64("spans", l.unsaid.Swap(0)), zap.Duration("next_report_in", lossInterval), zap.Error(err))
+}

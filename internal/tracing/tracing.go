@@ -1,0 +1,160 @@
+// Package tracing sends the spans of the service to an OpenTelemetry collector.
+//
+// What is traced is decided where requests enter, in internal/server; whatever
+// starts a span with a [Pipeline]'s tracer has been chosen already.
+package tracing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+)
+
+const (
+	// queueSize bounds the spans that wait to be sent, batchSize those that are
+	// sent at once, and sendEvery how long one of them waits.
+	queueSize = 2048
+	batchSize = 512
+	sendEvery = 5 * time.Second
+	// sendTimeout bounds the sending of one batch, replays included.
+	sendTimeout = 10 * time.Second
+	// flushTimeout bounds what Run does after its end was asked for.
+	flushTimeout = 2 * time.Second
+	// lossInterval is how often lost spans are worth a line in the log.
+	lossInterval = 10 * time.Second
+)
+
+// Config tells a [Pipeline] where spans go. Its zero value names no collector
+// and is refused: who wants no tracing builds no Pipeline.
+type Config struct {
+	// Endpoint is the collector's OTLP/gRPC endpoint: a URL with http, for a
+	// connection in clear text, or https, and without a path. Required.
+	Endpoint string
+	// Headers are sent with every batch, such as an authorization.
+	Headers map[string]string
+	// Version is what the spans say of the service's version.
+	Version string
+	// Now is the clock of Logger's interval; nil means time.Now.
+	Now func() time.Time
+	// Logger is told, at most every ten seconds, that spans were lost; nil means none.
+	Logger *zap.Logger
+}
+
+// Pipeline collects ended spans and sends them in batches. What does not fit
+// into its queue, or cannot be sent, is lost: nobody waits for a collector.
+type Pipeline struct {
+	provider *sdktrace.TracerProvider
+	queue    queue
+	exporter *otlptrace.Exporter
+	losses   losses
+}
+
+// New builds a Pipeline. It makes no connection and starts nothing; what ends
+// before Run waits for it. It fails without an endpoint.
+func New(cfg Config) (*Pipeline, error) {
+	if cfg.Endpoint == "" {
+		return nil, errors.New("tracing: endpoint is required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	described, err := resource.New(context.Background(),
+		resource.WithTelemetrySDK(),
+		resource.WithHost(),
+		resource.WithAttributes(attribute.String("service.name", "eligibilityd"), attribute.String("service.version", cfg.Version)),
+		resource.WithFromEnv(), // last, as it is the operator's word
+	)
+	if err != nil {
+		return nil, fmt.Errorf("tracing: describe this process: %w", err)
+	}
+	waiting := queue{spans: make(chan sdktrace.ReadOnlySpan, queueSize), lost: new(atomic.Int64)}
+	return &Pipeline{
+		provider: sdktrace.NewTracerProvider(
+			sdktrace.WithResource(described),
+			sdktrace.WithSampler(sdktrace.AlwaysSample()),
+			sdktrace.WithSpanProcessor(waiting)),
+		queue: waiting,
+		exporter: otlptrace.NewUnstarted(otlptracegrpc.NewClient(
+			otlptracegrpc.WithEndpointURL(cfg.Endpoint),
+			otlptracegrpc.WithHeaders(cfg.Headers),
+			otlptracegrpc.WithTimeout(sendTimeout),
+		)),
+		losses: losses{logger: cfg.Logger, now: cfg.Now, unsaid: waiting.lost},
+	}, nil
+}
+
+// Tracer starts spans that the Pipeline sends, every one of them. It is safe
+// for concurrent use.
+func (p *Pipeline) Tracer() trace.Tracer {
+	return p.provider.Tracer("github.com/eligibilityd/eligibilityd")
+}
+
+// Run sends spans until ctx ends; then it sends what has ended by then, for at
+// most two seconds, and closes the connection. Call it once. It fails only if
+// the endpoint cannot be read.
+func (p *Pipeline) Run(ctx context.Context) error {
+	if err := p.exporter.Start(ctx); err != nil {
+		return fmt.Errorf("tracing: start the exporter: %w", err)
+	}
+	tick := time.NewTicker(sendEvery)
+	defer tick.Stop()
+	batch := make([]sdktrace.ReadOnlySpan, 0, batchSize)
+	for ctx.Err() == nil {
+		select {
+		case span := <-p.queue.spans:
+			if batch = append(batch, span); len(batch) == batchSize {
+				batch = p.send(ctx, batch)
+			}
+		case <-tick.C:
+			batch = p.send(ctx, batch)
+		case <-ctx.Done():
+		}
+	}
+	p.flush(context.WithoutCancel(ctx), batch)
+	return nil
+}
+
+// send sends a batch and returns an empty one; the same where ctx ended over it.
+func (p *Pipeline) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
+	bounded, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	err := p.exporter.ExportSpans(bounded, batch)
+	if ctx.Err() != nil {
+		return batch
+	}
+	if err != nil {
+		p.queue.lost.Add(int64(len(batch)))
+	}
+	p.losses.report(err)
+	clear(batch)
+	return batch[:0]
+}
+
+// flush sends what is left and closes the connection, all within flushTimeout.
+func (p *Pipeline) flush(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	for len(p.queue.spans) > 0 {
+		batch = append(batch, <-p.queue.spans)
+	}
+	if len(batch) > 0 {
+		if err := p.exporter.ExportSpans(ctx, batch); err != nil {
+			p.queue.lost.Add(int64(len(batch)))
+			p.losses.report(err)
+		}
+	}
+	_ = p.exporter.Shutdown(ctx) // nothing is under way any more
+}

@@ -1,0 +1,152 @@
+// Package tracingtest is an OpenTelemetry collector for tests: it serves
+// OTLP/gRPC on a real socket and keeps what it is sent.
+package tracingtest
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// patience is how long Await waits for what should come at once.
+const patience = 30 * time.Second
+
+// Collector takes spans. It is safe for concurrent use and ends with the test.
+type Collector struct {
+	// URL is the endpoint, in clear text on the loopback interface.
+	URL string
+
+	collectorv1.UnimplementedTraceServiceServer
+
+	tb       testing.TB
+	mu       sync.Mutex
+	requests []*collectorv1.ExportTraceServiceRequest // guarded by mu
+	metadata metadata.MD                              // of the last request; guarded by mu
+	mood     mood                                     // guarded by mu
+	attempts int                                      // requests that came, kept or not; guarded by mu
+}
+
+// Start starts a collector.
+func Start(tb testing.TB) *Collector {
+	tb.Helper()
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := &Collector{URL: "http://" + listener.Addr().String(), tb: tb}
+	server := grpc.NewServer()
+	collectorv1.RegisterTraceServiceServer(server, c)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	tb.Cleanup(func() {
+		server.Stop()
+		serving.Wait()
+	})
+	return c
+}
+
+// Export implements the service of OTLP.
+func (c *Collector) Export(ctx context.Context, req *collectorv1.ExportTraceServiceRequest) (*collectorv1.ExportTraceServiceResponse, error) {
+	switch c.attempt() {
+	case stalling:
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case refusing:
+		return nil, status.Error(codes.InvalidArgument, "refused")
+	case taking:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requests = append(c.requests, req)
+	c.metadata, _ = metadata.FromIncomingContext(ctx)
+	return &collectorv1.ExportTraceServiceResponse{}, nil
+}
+
+func (c *Collector) attempt() mood {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attempts++
+	return c.mood
+}
+
+// mood is what a collector does with what it is sent.
+type mood int
+
+const (
+	taking mood = iota
+	stalling
+	refusing
+)
+
+// Stall lets every request from now on wait until its sender gives up.
+func (c *Collector) Stall() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mood = stalling
+}
+
+// Refuse answers every request from now on with an error that does not pass.
+func (c *Collector) Refuse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mood = refusing
+}
+
+// Attempts is how many requests came.
+func (c *Collector) Attempts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attempts
+}
+
+// Metadata is that of the last request kept.
+func (c *Collector) Metadata() metadata.MD {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.metadata
+}
+
+// Requests are those that came, as they came.
+func (c *Collector) Requests() []*collectorv1.ExportTraceServiceRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.requests)
+}
+
+// Spans are those that came, in no order.
+func (c *Collector) Spans() []*tracev1.Span {
+	var spans []*tracev1.Span
+	for _, request := range c.Requests() {
+		for _, resource := range request.GetResourceSpans() {
+			for _, scope := range resource.GetScopeSpans() {
+				spans = append(spans, scope.GetSpans()...)
+			}
+		}
+	}
+	return spans
+}
+
+// Await waits until holds is true.
+func (c *Collector) Await(what string, holds func() bool) {
+	c.tb.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			c.tb.Fatalf("waited %v in vain for: %s", patience, what)
+		}
+	}
+}
