@@ -153,7 +153,9 @@ func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.
 	shared := make([]*eligibility.Evidence, len(keys))
 	asked := s.now()
 	if s.redis != nil {
-		shared = s.redis.load(ctx, keys)
+		loading, span := startSpan(ctx, "load", len(keys))
+		shared = s.redis.load(loading, keys)
+		endLoad(span, shared)
 	}
 	for i, key := range keys {
 		if shared[i] != nil {
@@ -179,6 +181,8 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	if s.redis == nil {
 		return
 	}
+	ctx, span := startSpan(ctx, "share", 1)
+	defer span.End()
 	taken := s.redis.share(ctx, key, evidence, usableUntil, s.leases.letGo(key))
 	s.ledger.note(key, evidence, usableUntil, taken)
 	s.leases.wake(announcement{key: key, evidence: evidence})

@@ -26,7 +26,7 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []Request) []Result {
 	now := s.now()
 	checks := make([]check, len(reqs))
 	for i := range reqs {
-		checks[i] = s.peek(&reqs[i], now)
+		checks[i] = s.peek(ctx, &reqs[i], now)
 	}
 	s.loadAll(ctx, checks, now)
 

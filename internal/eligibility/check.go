@@ -56,7 +56,7 @@ func (c *check) missing(keys []Key) []Key {
 }
 
 // peek starts a check with what this process holds.
-func (s *Service) peek(req *Request, now time.Time) check {
+func (s *Service) peek(ctx context.Context, req *Request, now time.Time) check {
 	c := check{
 		req:            req,
 		notBefore:      req.MinEvidenceTime,
@@ -69,7 +69,7 @@ func (s *Service) peek(req *Request, now time.Time) check {
 	for _, v := range c.views() {
 		s.consider(&c, v, s.store.Peek(v.key), now)
 		if v.fresh {
-			s.refreshAhead(v, now)
+			s.refreshAhead(ctx, v, now)
 		}
 	}
 	if req.Segment == SegmentCommercial && !c.qualifications.fresh && c.notBefore.IsZero() {
@@ -121,7 +121,7 @@ func (s *Service) expire(c *check, now time.Time) {
 
 // refreshAhead renews evidence in the background in the last fifth of its fresh
 // age, once, so that the callers after its end need not wait.
-func (s *Service) refreshAhead(v *view, now time.Time) {
+func (s *Service) refreshAhead(ctx context.Context, v *view, now time.Time) {
 	evidence := v.found.Evidence
 	fresh := v.life.freshUntil.Sub(evidence.FetchTime)
 	if now.Sub(evidence.FetchTime) < fresh-fresh/5 || atomic.LoadUint32(&evidence.refreshAhead) != 0 {
@@ -136,9 +136,11 @@ func (s *Service) refreshAhead(v *view, now time.Time) {
 		held := s.store.Peek(key).Evidence
 		return held != nil && held.FetchTime.After(evidence.FetchTime)
 	}
+	renewing, span := startRenewal(ctx, key)
 	refreshing := s.spawn(func() {
 		defer s.refreshes.Add(-1)
-		if f := s.fetch(context.Background(), key, evidence.FetchTime.Add(1), background, renewed); f != nil {
+		defer span.End()
+		if f := s.fetch(renewing, key, evidence.FetchTime.Add(1), background, renewed); f != nil {
 			<-f.done
 		}
 	})

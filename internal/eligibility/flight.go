@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // flightShards spreads the keys so that callers for different customers rarely
@@ -43,6 +45,10 @@ type slot struct {
 // flight is one fetch, by this replica or by another that it waits for. What it
 // brought is written before done is closed and read after.
 type flight struct {
+	ctx    context.Context   //nolint:containedctx // its own life: the values of who asked for it first, without an end
+	span   trace.Span        // its own, below that of who asked for it first
+	asking trace.SpanContext // of who asked for it first
+
 	done      chan struct{}
 	urgent    chan struct{} // closed by the first caller who waits for this one customer
 	isUrgent  bool          // urgent is closed; guarded by the shard's mutex
@@ -99,6 +105,9 @@ func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in la
 		f.isUrgent = true
 		close(f.urgent)
 	}
+	if f != nil {
+		f.joined(ctx)
+	}
 	return f
 }
 
@@ -110,10 +119,10 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, no
 		if enough() {
 			return nil
 		}
-		under = &slot{running: s.newFlight()}
+		under = &slot{running: s.newFlight(ctx, key)}
 		under.running.notBefore = notBefore
 		shard.slots[key] = under
-		s.fly(ctx, key, under.running)
+		s.fly(key, under.running)
 		return under.running
 	}
 	if !under.running.notBefore.Before(notBefore) {
@@ -121,7 +130,7 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, no
 		return under.running
 	}
 	if under.next == nil {
-		under.next = s.newFlight()
+		under.next = s.newFlight(ctx, key)
 	} else {
 		s.metrics.joined.Inc()
 	}
@@ -131,26 +140,33 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, no
 	return under.next
 }
 
-func (s *Service) newFlight() *flight {
-	return &flight{done: make(chan struct{}), urgent: make(chan struct{}), created: s.now()}
+// newFlight returns a flight that the caller of ctx asks for.
+func (s *Service) newFlight(ctx context.Context, key Key) *flight {
+	f := &flight{
+		done: make(chan struct{}), urgent: make(chan struct{}), created: s.now(),
+		asking: trace.SpanContextFromContext(ctx),
+	}
+	f.ctx, f.span = startFetch(context.WithoutCancel(ctx), key)
+	return f
 }
 
 // fly makes the fetch of f in the background, tells its waiters, hands over to
 // the next flight for the key and then shares what was learnt. The caller holds
 // the lock of the key's shard.
-func (s *Service) fly(ctx context.Context, key Key, f *flight) {
-	ctx = context.WithoutCancel(ctx)
+func (s *Service) fly(key Key, f *flight) {
 	oldest := f.notBefore
 	flying := s.spawn(func() {
-		fetched, led := s.land(ctx, key, oldest, f)
+		fetched, led := s.land(f.ctx, key, oldest, f)
+		f.endSpan()
 		close(f.done)
-		s.handOver(ctx, key, f)
+		s.handOver(key, f)
 		if led {
-			s.share(ctx, key, fetched, f.err)
+			s.share(f.ctx, key, fetched, f.err)
 		}
 	})
 	if !flying {
 		f.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Err: errClosed}
+		f.endSpan()
 		close(f.done)
 		delete(s.flights.shard(key).slots, key)
 	}
@@ -264,7 +280,7 @@ func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure
 
 // handOver starts the next flight for key, if anybody waits for one, or forgets
 // the key; the outcome of the one that landed decides whether the key rests.
-func (s *Service) handOver(ctx context.Context, key Key, landed *flight) {
+func (s *Service) handOver(key Key, landed *flight) {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -275,7 +291,7 @@ func (s *Service) handOver(ctx context.Context, key Key, landed *flight) {
 		return
 	}
 	under.running, under.next = under.next, nil
-	s.fly(ctx, key, under.running)
+	s.fly(key, under.running)
 }
 
 // rest notes the outcome of a fetch of qualifications. The shard's lock is held.

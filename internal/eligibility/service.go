@@ -162,7 +162,7 @@ func (s *Service) now() time.Time { return s.clock().Round(0) }
 // wait for goes on and fills the cache.
 func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 	now := s.now()
-	c := s.peek(&req, now)
+	c := s.peek(ctx, &req, now)
 	if !c.settled() {
 		keys := c.missing(make([]Key, 0, 2))
 		for i, found := range s.store.Load(ctx, keys) {

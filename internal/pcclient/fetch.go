@@ -47,6 +47,7 @@ func (c *Client) do(ctx context.Context, op Op, customerID, resource string, rea
 	}
 	fail := f.guarded(ctx)
 	c.metrics.fetch(op, fail)
+	f.traceEnd(ctx, fail)
 	if fail == nil {
 		return f.call, nil
 	}
@@ -167,6 +168,7 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 	}
 	fail := f.judge(ctx, got, err)
 	f.metrics.request(f.op, fail, time.Since(start))
+	f.traceRequest(ctx, fail)
 	return fail
 }
 

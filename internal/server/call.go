@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -17,6 +18,7 @@ type call struct {
 	via       string
 	requestID string
 	trace     traceparent
+	span      trace.Span // nil where the RPC is not traced
 
 	deadline time.Time     // the caller's; zero where it set none
 	left     time.Duration // until deadline, on arrival

@@ -40,7 +40,9 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 	}
 	c := callOf(ctx)
 	c.customerID = question.CustomerID.String()
+	ctx, span := c.child(ctx, "check")
 	answer, err := h.service.Check(ctx, question)
+	span.End()
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +77,10 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		places = append(places, i)
 	}
 	if len(questions) > 0 {
-		for i, result := range h.service.CheckBatch(ctx, questions) {
+		ctx, span := c.child(ctx, "check batch")
+		answered := h.service.CheckBatch(ctx, questions)
+		span.End()
+		for i, result := range answered {
 			if result.Err != nil {
 				results[places[i]] = h.refuse(c, c.blame(ctx, result.Err))
 				continue

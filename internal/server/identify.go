@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )
@@ -13,6 +14,7 @@ import (
 const (
 	headerRequestID   = "x-request-id"
 	headerTraceparent = "traceparent"
+	headerTracestate  = "tracestate" // taken only
 )
 
 // maxRequestIDBytes is the longest request ID taken from a caller.
@@ -26,6 +28,14 @@ func (s *Server) identify(ctx context.Context, req any, info *grpc.UnaryServerIn
 		via:       viaOf(ctx),
 		requestID: requestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID))),
 		trace:     parseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent))),
+	}
+	if c.via == viaREST {
+		c.span = restOf(ctx).span
+	} else if s.tracer.takes(c.trace) {
+		state := strings.Join(metadata.ValueFromIncomingContext(ctx, headerTracestate), ",")
+		ctx, c.span, c.trace = s.tracer.start(ctx, info.FullMethod[1:], c.trace, state,
+			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", info.FullMethod[1:]))
+		defer c.span.End()
 	}
 	header := metadata.Pairs(headerRequestID, c.requestID)
 	if c.trace != "" {
@@ -48,50 +58,6 @@ func requestIDOr(id string) string {
 		}
 	}
 	return id
-}
-
-// traceparent is a valid W3C trace context header, or empty.
-//
-// Source: https://www.w3.org/TR/trace-context/#traceparent-header
-type traceparent string
-
-// parseTraceparent returns header if it is a valid traceparent: version, trace
-// ID, parent ID and flags in lower-case hexadecimal. A version after 00 may
-// carry more behind a further dash.
-func parseTraceparent(header string) traceparent {
-	const length = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	if len(header) < length || len(header) > 256 ||
-		header[2] != '-' || header[35] != '-' || header[52] != '-' ||
-		!isHex(header[:2]) || !isHex(header[3:35]) || !isHex(header[36:52]) || !isHex(header[53:length]) {
-		return ""
-	}
-	if version := header[:2]; version == "ff" || version == "00" && len(header) > length {
-		return ""
-	}
-	if len(header) > length && header[length] != '-' {
-		return ""
-	}
-	if strings.Trim(header[3:35], "0") == "" || strings.Trim(header[36:52], "0") == "" {
-		return ""
-	}
-	return traceparent(header)
-}
-
-// traceID is the trace that the caller's request belongs to; empty where none.
-func (t traceparent) traceID() string {
-	if t == "" {
-		return ""
-	}
-	return string(t[3:35])
-}
-
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }
 
 func first(values []string) string {

@@ -68,6 +68,7 @@ func (s *Server) observe(ctx context.Context, req any, _ *grpc.UnaryServerInfo, 
 	took := time.Since(start)
 	s.metrics.handled(c, st.Code(), took)
 	s.log(c, st.Code(), failure, took)
+	c.endSpan(st.Code(), failure)
 	if err != nil {
 		return nil, st.Err()
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -19,15 +20,16 @@ import (
 type rest struct {
 	gateway *runtime.ServeMux
 	docs    *docs
+	tracer  tracer
 	now     func() time.Time
 }
 
-func newREST(ctx context.Context, conn grpc.ClientConnInterface, now func() time.Time) (*rest, error) {
+func newREST(ctx context.Context, conn grpc.ClientConnInterface, tracer tracer, now func() time.Time) (*rest, error) {
 	documents, err := newDocs()
 	if err != nil {
 		return nil, err
 	}
-	r := &rest{docs: documents, now: now}
+	r := &rest{docs: documents, tracer: tracer, now: now}
 	r.gateway = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
 		runtime.WithMiddlewares(r.prepare),
@@ -57,8 +59,8 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	// The gateway would complain of some on stderr, and take a form for a GET.
 	header.Del("Content-Type")
 	w.Header().Set(headerRequestID, header.Get(headerRequestID))
-	if trace := parseTraceparent(header.Get(headerTraceparent)); trace != "" {
-		w.Header().Set(headerTraceparent, string(trace))
+	if parent := parseTraceparent(header.Get(headerTraceparent)); parent != "" {
+		w.Header().Set(headerTraceparent, string(parent))
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.docs.serve(w, req) {
@@ -105,6 +107,8 @@ type restRequest struct {
 	// items of a batch, by place.
 	violations []eligibility.Violation
 	items      map[int][]eligibility.Violation
+	// span is the request's; nil where it is not traced.
+	span trace.Span
 }
 
 func (r *restRequest) violate(field, description string) {

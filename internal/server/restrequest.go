@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -30,6 +31,8 @@ func (r *rest) prepare(next runtime.HandlerFunc) runtime.HandlerFunc {
 			writeHTTPError(w, http.StatusUnsupportedMediaType)
 			return
 		}
+		ctx, w, end := r.trace(ctx, w, req, said)
+		defer end()
 		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
 			req.Header.Del("Grpc-Timeout")
 			left, ok := parseTimeout(timeout)
@@ -48,6 +51,29 @@ func (r *rest) prepare(next runtime.HandlerFunc) runtime.HandlerFunc {
 			prepareCheck(req, said, maxAge)
 		}
 		next(w, req.WithContext(ctx), path)
+	}
+}
+
+// trace starts the span of a request that is to be traced. end ends it, and
+// needs the writer returned to know the status.
+func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
+	parent := parseTraceparent(req.Header.Get(headerTraceparent))
+	if !r.tracer.takes(parent) {
+		return ctx, w, func() {}
+	}
+	route := "/v1/customers/{customer_id}/eligibility"
+	if req.Method == http.MethodPost {
+		route = "/v1/customers:batchCheckEligibility"
+	}
+	state := strings.Join(req.Header.Values(headerTracestate), ",")
+	ctx, said.span, parent = r.tracer.start(ctx, req.Method+" "+route, parent, state,
+		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))
+	req.Header.Set(headerTraceparent, string(parent))
+	w.Header().Set(headerTraceparent, string(parent))
+	noted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	return ctx, noted, func() {
+		said.span.SetAttributes(attribute.Int("http.response.status_code", noted.status))
+		said.span.End()
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -59,6 +60,12 @@ type Config struct {
 	// they are cut off; 0 means 10 s.
 	ShutdownTimeout time.Duration
 
+	// Tracer starts the spans of requests that are traced; nil traces none.
+	Tracer trace.Tracer
+	// SampleRatio is the share, 0 to 1, of requests that are traced where the
+	// caller's traceparent does not decide; 0 means none.
+	SampleRatio float64
+
 	// Version and Commit are what the build info metric says.
 	Version, Commit string
 }
@@ -82,6 +89,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxConcurrent < 0 {
 		faults = append(faults, errors.New("max concurrent is negative"))
+	}
+	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) {
+		faults = append(faults, errors.New("sample ratio is not from 0 to 1"))
 	}
 	if (c.Registerer == nil) != (c.Gatherer == nil) {
 		faults = append(faults, errors.New("registerer and gatherer go together"))
@@ -131,6 +141,7 @@ type Server struct {
 	cfg     Config
 	logger  *zap.Logger
 	metrics *metrics
+	tracer  tracer
 
 	grpc   *grpc.Server
 	health *health.Server
@@ -155,6 +166,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: withDefaults(cfg)}
 	s.logger = s.cfg.Logger
+	s.tracer = newTracer(s.cfg.Tracer, s.cfg.SampleRatio)
 	var err error
 	s.metrics, err = newMetrics(s.cfg.Registerer, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
 	if err != nil {
@@ -165,7 +177,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	answers := &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
 	s.grpc = s.newGRPC(answers)
 	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, answers, chain(s.interceptors()))
-	api, err := newREST(s.stopping, s.conn, s.cfg.Now)
+	api, err := newREST(s.stopping, s.conn, s.tracer, s.cfg.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}

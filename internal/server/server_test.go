@@ -137,6 +137,7 @@ type setup struct {
 // running is a server on real sockets.
 type running struct {
 	server   *Server
+	service  *eligibility.Service
 	store    *store
 	logs     *observer.ObservedLogs
 	logged   chan zapcore.Entry // each entry, once it is in logs
@@ -167,6 +168,7 @@ func start(t testing.TB, with setup) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	run.service = service
 	core, logs := observer.New(zapcore.DebugLevel)
 	run.logs, run.registry = logs, prometheus.NewRegistry()
 	run.logged = make(chan zapcore.Entry, 1000)

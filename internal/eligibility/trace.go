@@ -1,0 +1,62 @@
+package eligibility
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// traceScope names this package as the maker of its spans.
+const traceScope = "github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+// A span in a context brings its own way out of the process with it, so nothing
+// here is told whether there is tracing. Where the caller is not traced, there
+// is no span.
+
+// startFetch starts the span of a fetch below the span of who asked for it
+// first. It may end after that one.
+func startFetch(ctx context.Context, key Key) (context.Context, trace.Span) {
+	asking := trace.SpanFromContext(ctx)
+	if !asking.SpanContext().IsSampled() {
+		return ctx, noop.Span{}
+	}
+	return asking.TracerProvider().Tracer(traceScope).Start(ctx, "fetch "+key.Facet.String(), //nolint:spancheck // the flight ends it
+		trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("eligibility.customer_id", key.CustomerID.String())))
+}
+
+// startRenewal starts the span of a renewal, which nobody waits for: a trace of
+// its own, linked to the check that saw that it was due.
+func startRenewal(ctx context.Context, key Key) (context.Context, trace.Span) {
+	noticing := trace.SpanFromContext(ctx)
+	if !noticing.SpanContext().IsSampled() {
+		return context.Background(), noop.Span{}
+	}
+	return noticing.TracerProvider().Tracer(traceScope).Start(context.WithoutCancel(ctx), "renew "+key.Facet.String(), //nolint:spancheck // the caller ends it
+		trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: noticing.SpanContext()}))
+}
+
+// joined links the span of a caller who waits for the flight to the flight's,
+// unless that stands below it anyway.
+func (f *flight) joined(ctx context.Context) {
+	waiting, flying := trace.SpanFromContext(ctx), f.span.SpanContext()
+	if flying.IsValid() && !waiting.SpanContext().Equal(f.asking) {
+		waiting.AddLink(trace.Link{SpanContext: flying})
+	}
+}
+
+// endSpan ends the flight's span. f.err has been set.
+func (f *flight) endSpan() {
+	if f.err != nil {
+		kind := KindInternal
+		if known, ok := errors.AsType[*Error](f.err); ok {
+			kind = known.Kind
+		}
+		f.span.SetStatus(codes.Error, kind.String())
+	}
+	f.span.End()
+}

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"net/http"
+
+	"go.opentelemetry.io/otel/attribute"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/codes"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// tracer decides which requests are traced and starts their spans. Those that
+// are not cost a comparison. The zero value traces none.
+type tracer struct {
+	spans trace.Tracer // nil traces none
+	below uint64       // a random number of 53 bits below it traces a request that nobody decided on
+}
+
+func newTracer(spans trace.Tracer, ratio float64) tracer {
+	return tracer{spans: spans, below: uint64(math.Ceil(ratio * (1 << 53)))}
+}
+
+// takes reports whether a request with that traceparent is traced: as its
+// caller decided and, where no caller did, at random.
+func (t *tracer) takes(parent traceparent) bool {
+	switch {
+	case t.spans == nil:
+		return false
+	case parent != "":
+		return parent.sampled()
+	default:
+		return rand.Uint64()>>11 < t.below //nolint:gosec // nobody gains by guessing it
+	}
+}
+
+// start starts the span of a request that takes has chosen, and returns its
+// traceparent: the caller's where there is one.
+func (t *tracer) start(ctx context.Context, name string, parent traceparent, state string, attributes ...attribute.KeyValue) (context.Context, trace.Span, traceparent) {
+	if parent != "" {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, parent.spanContext(state))
+	}
+	ctx, span := t.spans.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...))
+	if parent == "" {
+		own := span.SpanContext()
+		parent = traceparent("00-" + own.TraceID().String() + "-" + own.SpanID().String() + "-" + own.TraceFlags().String())
+	}
+	return ctx, span, parent
+}
+
+// child starts a span below that of the RPC, if it has one.
+func (c *call) child(ctx context.Context, name string) (context.Context, trace.Span) {
+	if c.span == nil {
+		return ctx, noop.Span{}
+	}
+	return c.span.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/server").Start(ctx, name) //nolint:spancheck // the caller ends it
+}
+
+// endSpan says on the RPC's span what the log says of the RPC.
+func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
+	if c.span == nil {
+		return
+	}
+	c.span.SetAttributes(
+		attribute.String("rpc.response.status_code", codeName(code)),
+		attribute.String("eligibility.request_id", c.requestID))
+	if c.customerID != "" {
+		c.span.SetAttributes(attribute.String("eligibility.customer_id", c.customerID))
+	}
+	switch {
+	case failure != nil:
+		// What the caller did wrong is no error of the service.
+		if f := faultOf(failure.Kind); f.level > zapcore.InfoLevel {
+			c.span.SetStatus(otelcodes.Error, f.reason)
+		}
+	case c.answer != nil:
+		c.span.SetAttributes(
+			attribute.String("eligibility.decision", decision(c.answer.Decision).String()),
+			attribute.String("eligibility.source", evidenceSource(c.answer.Tier).String()),
+			attribute.Bool("eligibility.stale", c.answer.Stale))
+	case c.tally != nil:
+		c.span.SetAttributes(
+			attribute.Int("eligibility.allowed", c.tally.allowed),
+			attribute.Int("eligibility.blocked", c.tally.blocked),
+			attribute.Int("eligibility.failed", c.tally.failed))
+	}
+}
+
+// statusWriter remembers the status of a response for its span.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader notes the status and sends it.
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets net/http find what the writer below can do.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
