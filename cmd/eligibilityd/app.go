@@ -17,6 +17,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/server"
+	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
 
 // readyWithin is when the service reports itself ready although no token has
@@ -31,6 +32,7 @@ type app struct {
 	store   *cache.Store
 	service *eligibility.Service
 	server  *server.Server
+	traces  *tracing.Pipeline // nil without tracing
 }
 
 // newApp builds the service. It makes no connection and opens no socket.
@@ -56,12 +58,29 @@ func newApp(cfg *config.Config, logger *zap.Logger) (*app, error) {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	front, err := server.New(service, serverConfig(cfg, logger, registry))
+	traces, err := newTraces(cfg, logger)
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	return &app{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front}, nil
+	frontConfig := serverConfig(cfg, logger, registry)
+	if traces != nil {
+		frontConfig.Tracer = traces.Tracer()
+	}
+	front, err := server.New(service, frontConfig)
+	if err != nil {
+		client.Close()
+		return nil, errors.Join(err, store.Close())
+	}
+	return &app{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front, traces: traces}, nil
+}
+
+// newTraces returns nil where the configuration names no collector.
+func newTraces(cfg *config.Config, logger *zap.Logger) (*tracing.Pipeline, error) {
+	if cfg.Tracing.Endpoint == "" {
+		return nil, nil //nolint:nilnil // no tracing is not a failure
+	}
+	return tracing.New(tracingConfig(cfg, logger))
 }
 
 func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
@@ -175,8 +194,19 @@ func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.R
 		DefaultTimeout:  cfg.Server.DefaultTimeout,
 		DrainPause:      cfg.Server.Drain,
 		ShutdownTimeout: cfg.Server.ShutdownTimeout,
+		SampleRatio:     cfg.Tracing.SampleRatio,
 		Version:         v,
 		Commit:          c,
+	}
+}
+
+func tracingConfig(cfg *config.Config, logger *zap.Logger) tracing.Config {
+	v, _ := buildVersion()
+	return tracing.Config{
+		Endpoint: cfg.Tracing.Endpoint,
+		Headers:  cfg.Tracing.HeaderValues(),
+		Version:  v,
+		Logger:   logger.Named("tracing"),
 	}
 }
 
@@ -206,11 +236,17 @@ func closeListeners(opened server.Listeners) {
 }
 
 // run serves until ctx ends and shuts down in order: the listeners and what is
-// in progress on them, then the fetches in the background, then Redis.
+// in progress on them, then the fetches in the background, then Redis, and last
+// the sending of what was traced meanwhile.
 func (a *app) run(ctx context.Context, on server.Listeners) error {
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var behind errgroup.Group
+	sending, endSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer endSending()
+	var behind, last errgroup.Group
+	if a.traces != nil {
+		last.Go(func() error { return a.traces.Run(sending) })
+	}
 	behind.Go(func() error { return a.service.Run(background) })
 	behind.Go(func() error { return a.store.Run(background) })
 	behind.Go(func() error {
@@ -222,6 +258,8 @@ func (a *app) run(ctx context.Context, on server.Listeners) error {
 	err := a.server.Serve(ctx, on)
 	end()
 	err = errors.Join(err, behind.Wait(), a.close())
+	endSending()
+	err = errors.Join(err, last.Wait())
 	a.logger.Info("stopped")
 	_ = a.logger.Sync() // standard error cannot be synced everywhere
 	return err

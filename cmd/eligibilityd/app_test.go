@@ -11,7 +11,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// usedElsewhere are the keys that do not pass through the four configurations
+// usedElsewhere are the keys that do not pass through the five configurations
 // below: key → who reads it.
 var usedElsewhere = map[string]string{
 	"server.grpc.address":                    "listeners",
@@ -26,6 +26,8 @@ var usedElsewhere = map[string]string{
 	"cache.redis.tls.certificate_file":       "config.Load, which reads it for TLSConfig",
 	"cache.redis.tls.key_file":               "config.Load, which reads it for TLSConfig",
 	"log.level":                              "newLogger",
+	"tracing.insecure":                       "config.Load, which refuses endpoints by it",
+	"tracing.headers_file":                   "config.Load, which reads it into headers",
 	"log.format":                             "newLogger",
 }
 
@@ -37,12 +39,13 @@ func TestEveryKeyArrives(t *testing.T) {
 		store := cacheConfig(cfg, zap.NewNop(), nil)
 		front := serverConfig(cfg, zap.NewNop(), nil)
 		service := serviceConfig(cfg, zap.NewNop(), nil)
-		client.Logger, store.Logger, front.Logger, service.Logger = nil, nil, nil, nil
+		traces := tracingConfig(cfg, zap.NewNop())
+		client.Logger, store.Logger, front.Logger, service.Logger, traces.Logger = nil, nil, nil, nil, nil
 		encrypted, serverName := store.Redis.TLS != nil, ""
 		if encrypted {
 			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
 		}
-		return fmt.Sprintf("%+v %+v %+v %+v %v %s", client, store, front, service, encrypted, serverName)
+		return fmt.Sprintf("%+v %+v %+v %+v %+v %v %s", client, store, front, service, traces, encrypted, serverName)
 	}
 	seen := 0
 	eachKey(reflect.ValueOf(config.Default()).Elem(), "", nil, func(key string, index []int) {
@@ -83,7 +86,7 @@ func change(t *testing.T, key string, v reflect.Value) {
 	t.Helper()
 	switch value := v.Addr().Interface().(type) {
 	case *config.Secret:
-		*value = config.NewSecret("another")
+		*value = config.NewSecret("an=other")
 	case *time.Duration:
 		*value += time.Second
 	case *int:
@@ -92,6 +95,8 @@ func change(t *testing.T, key string, v reflect.Value) {
 		*value = !*value
 	case *config.RedisMode:
 		*value = config.RedisSentinel
+	case *float64:
+		*value /= 2
 	case *[]string:
 		*value = []string{"redis:6379"}
 	case *config.Cloud:

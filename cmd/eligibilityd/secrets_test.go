@@ -12,14 +12,18 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/prototext"
+
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/tracing/tracingtest"
 )
 
-// Secrets that the login host alone may see.
+// Secrets that the login host alone may see, or the collector.
 const (
 	canarySecret  = "canary-client-secret"
 	canaryRefresh = "canary-refresh-token"
+	canaryHeader  = "canary-header" // the collector's
 	// Redis alone may see this one.
 	canaryRedis = "canary-redis-password"
 )
@@ -52,7 +56,7 @@ func (tap *tokenTap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer.Body.Bytes())
 }
 
-// Secrets and tokens reach no log, answer, metric or cache, whatever fails.
+// Secrets and tokens reach no log, answer, metric, span or cache, whatever fails.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
 	sim, err := pcsim.New(pcsim.Config{ClientSecret: canarySecret, RefreshToken: canaryRefresh})
@@ -69,7 +73,11 @@ func TestSecretsStayInside(t *testing.T) {
 	if err := os.WriteFile(refreshFile, []byte(canaryRefresh), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	collector := tracingtest.Start(t)
 	p := startServe(t, partnerCenter.URL,
+		"ELIGIBILITY_TRACING__ENDPOINT="+collector.URL,
+		"ELIGIBILITY_TRACING__SAMPLE_RATIO=1",
+		"ELIGIBILITY_TRACING__HEADERS=authorization="+canaryHeader,
 		"ELIGIBILITY_LOG__LEVEL=debug",
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES="+redis.Address,
 		"ELIGIBILITY_CACHE__REDIS__USERNAME=gate",
@@ -112,13 +120,19 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 	seen.WriteString(p.log.String())
 	seen.WriteString(p.out.String())
+	if len(collector.Spans()) == 0 {
+		t.Error("no span was sent: spans were not looked at")
+	}
+	for _, request := range collector.Requests() {
+		seen.WriteString(prototext.Format(request))
+	}
 
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	if len(tap.tokens) == 0 {
 		t.Fatal("no token was handed out: nothing was tested")
 	}
-	for _, secret := range append(tap.tokens, canarySecret, canaryRefresh, canaryRedis) {
+	for _, secret := range append(tap.tokens, canarySecret, canaryRefresh, canaryRedis, canaryHeader) {
 		if secret != "" && strings.Contains(seen.String(), secret) {
 			at := strings.Index(seen.String(), secret)
 			t.Errorf("a secret got out: …%s", seen.String()[max(0, at-200):min(seen.Len(), at+len(secret)+50)])

@@ -22,6 +22,7 @@ func (l *loader) check() {
 	l.checkDurations()
 	l.checkAges()
 	l.checkCounts()
+	l.checkTracing()
 }
 
 func (l *loader) checkListeners() {

@@ -32,6 +32,8 @@ type Config struct {
 	Policy Policy `yaml:"policy"`
 	// Log is what is written to standard error.
 	Log Log `yaml:"log"`
+	// Tracing is where spans go.
+	Tracing Tracing `yaml:"tracing"`
 }
 
 // Server is the three listeners and the limits of their calls.
@@ -192,6 +194,7 @@ func Default() *Config {
 			WhenUndecidable:     UndecidableError,
 			QualificationsGrace: 250 * time.Millisecond,
 		},
-		Log: Log{Level: LogInfo, Format: LogJSON},
+		Log:     Log{Level: LogInfo, Format: LogJSON},
+		Tracing: Tracing{SampleRatio: 0.01},
 	}
 }

@@ -201,6 +201,8 @@ func kindOf(v reflect.Value) string {
 		return "a duration"
 	case int:
 		return "a whole number"
+	case float64:
+		return "a number"
 	case bool:
 		return "true or false"
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,8 @@ var others = map[string]string{
 	"log.format":                   "console",
 	"partner_center.client_secret": "a secret",
 	"cache.redis.password":         "a password",
+	"tracing.endpoint":             "https://collector.example:4317",
+	"tracing.headers":              "authorization=Bearer%20x",
 
 	"partner_center.token_endpoint": "v1",
 
@@ -85,6 +88,9 @@ func other(t *testing.T, l leaf) string {
 	if l.key == "partner_center.client_certificate_file" || strings.HasPrefix(l.key, "cache.redis.tls.") && strings.HasSuffix(l.key, "_file") {
 		return write(t, "client.pem", goodPEM(t))
 	}
+	if l.key == "tracing.headers_file" {
+		return write(t, "headers", "from=a%20file\n")
+	}
 	if strings.HasSuffix(l.key, "_file") {
 		return write(t, "secret", "from a file\n")
 	}
@@ -93,6 +99,8 @@ func other(t *testing.T, l leaf) string {
 		return (v / 2).String()
 	case int:
 		return fmt.Sprint(v + 1)
+	case float64:
+		return fmt.Sprint(v / 2)
 	case bool:
 		return fmt.Sprint(!v)
 	default:
@@ -133,6 +141,12 @@ func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 			t.Fatal(err)
 		}
 		v.SetInt(int64(n))
+	case float64:
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.SetFloat(x)
 	case bool:
 		v.SetBool(text == "true")
 	case []string:
@@ -151,6 +165,7 @@ func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 		"cache.redis.tls.ca_file":                &cfg.Cache.Redis.TLS.CA,
 		"cache.redis.tls.certificate_file":       &cfg.Cache.Redis.TLS.Certificate,
 		"cache.redis.tls.key_file":               &cfg.Cache.Redis.TLS.Key,
+		"tracing.headers_file":                   &cfg.Tracing.Headers,
 	}[l.key]
 	if !ok {
 		return
@@ -239,7 +254,7 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	}
 	for _, l := range leaves() {
 		switch l.in(config.Default()).Interface().(type) {
-		case time.Duration, int, bool, config.Cloud, config.Flow, config.RedisMode, config.TokenEndpoint, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
+		case time.Duration, int, float64, bool, config.Cloud, config.Flow, config.RedisMode, config.TokenEndpoint, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
 			_, err := config.Load("", []string{l.variable() + "="}, config.Dev)
 			if err == nil || !strings.HasPrefix(err.Error(), l.variable()+": "+l.key+`: ""`) {
 				t.Errorf("%s: empty was taken, error %v", l.key, err)
@@ -315,6 +330,11 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"policy.qualifications_grace":                "250ms",
 		"log.level":                                  "info",
 		"log.format":                                 "json",
+		"tracing.endpoint":                           "",
+		"tracing.insecure":                           "false",
+		"tracing.sample_ratio":                       "0.01",
+		"tracing.headers":                            "[redacted]",
+		"tracing.headers_file":                       "",
 	}
 	got := map[string]string{}
 	for _, l := range leaves() {

@@ -51,6 +51,30 @@ func TestFaultsOfValues(t *testing.T) {
 			text: "server: {insecure: true, grpc: {address: ':80'}, admin: {address: '0.0.0.0:80'}}\n",
 			want: []string{`config.yaml:1: server.admin.address: is the same address as server.grpc.address`},
 		},
+		"tracing": {
+			text: "tracing: {endpoint: 'http://collector.example:4317', sample_ratio: 1.1, headers: 'authorization: Bearer s3cret'}\n",
+			want: []string{
+				`config.yaml:1: tracing.endpoint: must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost); or set tracing.insecure: true where the way there is protected`,
+				`config.yaml:1: tracing.sample_ratio: 1.1 must be from 0 to 1`,
+				`config.yaml:1: tracing.headers: must be name=value pairs separated by commas, values percent-encoded`,
+			},
+		},
+		"an insecure collector with a path, and half a head": {
+			text: "tracing: {endpoint: 'http://collector.example:4318/v1/traces', insecure: true, sample_ratio: .nan, headers: 'a=b,grpc-timeout=1S'}\n",
+			want: []string{
+				`config.yaml:1: tracing.sample_ratio: ".nan" is not a number; write e.g. 0.01`,
+				`config.yaml:1: tracing.endpoint: must not have a path: OTLP goes over gRPC, usually to port 4317`,
+				`config.yaml:1: tracing.headers: must be name=value pairs separated by commas, values percent-encoded`,
+			},
+		},
+		"a ratio that is no number": {
+			text:    "",
+			environ: []string{"ELIGIBILITY_TRACING__SAMPLE_RATIO=NaN", "ELIGIBILITY_TRACING__ENDPOINT=collector:4317"},
+			want: []string{
+				`ELIGIBILITY_TRACING__ENDPOINT: tracing.endpoint: must be an absolute URL, such as https://host.example`,
+				`ELIGIBILITY_TRACING__SAMPLE_RATIO: tracing.sample_ratio: NaN must be from 0 to 1`,
+			},
+		},
 		"durations out of range": {
 			text: `
 server: {default_timeout: 99ms, drain: -1s, shutdown_timeout: 0s}

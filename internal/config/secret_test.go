@@ -145,7 +145,7 @@ func TestNoFaultShowsASecret(t *testing.T) {
 		}
 	}
 	for _, l := range leaves() {
-		if v := l.in(config.Default()).Type().String(); v == "time.Duration" || v == "int" || v == "bool" || strings.HasPrefix(l.key, "log.") ||
+		if v := l.in(config.Default()).Type().String(); v == "time.Duration" || v == "int" || v == "float64" || v == "bool" || strings.HasPrefix(l.key, "log.") ||
 			strings.HasPrefix(l.key, "policy.") || l.key == "partner_center.flow" || l.key == "partner_center.cloud" || l.key == "partner_center.token_endpoint" || l.key == "cache.redis.mode" || strings.HasPrefix(l.key, "server.") {
 			continue // their values are shown
 		}

@@ -31,6 +31,12 @@ func set(f field, text string) (problem string) {
 			return fmt.Sprintf("%s is not a whole number; write e.g. %d", show(text), *target)
 		}
 		*target = n
+	case *float64:
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Sprintf("%s is not a number; write e.g. %v", show(text), *target)
+		}
+		*target = x
 	case *bool:
 		if text != "true" && text != "false" {
 			return show(text) + " is neither true nor false"

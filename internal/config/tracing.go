@@ -1,0 +1,102 @@
+package config
+
+import (
+	"net/url"
+	"strings"
+)
+
+// Tracing is where the spans of OpenTelemetry go, and how many there are.
+type Tracing struct {
+	// Endpoint is the collector's, for OTLP over gRPC: an absolute URL without
+	// user, path, query or fragment, such as http://127.0.0.1:4317; http is
+	// accepted for loopback hosts only, unless insecure. Optional; empty, which
+	// turns tracing off.
+	Endpoint string `yaml:"endpoint"`
+	// Insecure permits http to any host. Set it only where the way to the
+	// collector is protected otherwise. Optional; false.
+	Insecure bool `yaml:"insecure"`
+	// SampleRatio is the share, 0 to 1, of requests that are traced where the
+	// caller has not decided; where it has, by a traceparent, its decision
+	// holds. Optional; 0.01.
+	SampleRatio float64 `yaml:"sample_ratio"`
+	// Headers are sent to the collector with every batch of spans, in the form
+	// of OTEL_EXPORTER_OTLP_HEADERS: name=value pairs separated by commas,
+	// values percent-encoded. Conflicts with headers_file. Optional; none.
+	Headers Secret `yaml:"headers"`
+	// HeadersFile is a file that holds the headers and nothing else, but for
+	// one newline at its end; read once, at start. Conflicts with headers.
+	HeadersFile string `yaml:"headers_file"`
+}
+
+// HeaderValues returns Headers by name, as Load has checked them; nil for none.
+func (t Tracing) HeaderValues() map[string]string {
+	values, _ := parseHeaders(t.Headers.Reveal())
+	return values
+}
+
+// parseHeaders reads name=value pairs; ok is false if a pair is none, or could
+// not be sent.
+func parseHeaders(text string) (values map[string]string, ok bool) {
+	if strings.TrimSpace(text) == "" {
+		return nil, true
+	}
+	values = make(map[string]string)
+	for pair := range strings.SplitSeq(text, ",") {
+		name, value, found := strings.Cut(strings.TrimSpace(pair), "=")
+		name = strings.ToLower(strings.TrimSpace(name))
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if !found || err != nil || !isHeaderName(name) || !isHeaderValue(value) {
+			return nil, false
+		}
+		values[name] = value
+	}
+	return values, true
+}
+
+// isHeaderName reports whether gRPC sends a header of that name, in lower case,
+// as it is: not one of its own, and not one that it would encode.
+func isHeaderName(name string) bool {
+	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == "" &&
+		!strings.HasPrefix(name, "grpc-") && !strings.HasSuffix(name, "-bin")
+}
+
+func isHeaderValue(value string) bool {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return value != ""
+}
+
+// checkTracing shows neither endpoint nor headers: both may hold credentials.
+func (l *loader) checkTracing() {
+	t := &l.cfg.Tracing
+	if t.Endpoint != "" {
+		l.checkTracingEndpoint(t)
+	}
+	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // also what is no number
+		l.object("tracing.sample_ratio", "%v must be from 0 to 1", t.SampleRatio)
+	}
+	if _, ok := parseHeaders(t.Headers.Reveal()); !ok {
+		l.object("tracing.headers", "must be name=value pairs separated by commas, values percent-encoded")
+	}
+}
+
+func (l *loader) checkTracingEndpoint(t *Tracing) {
+	checked := t.Endpoint
+	if rest, plain := strings.CutPrefix(checked, "http://"); plain && t.Insecure {
+		checked = "https://" + rest // which may go anywhere
+	}
+	endpoint, problem := splitURL(checked, "http", "https")
+	switch {
+	case problem != "" && strings.HasPrefix(t.Endpoint, "http://") && !t.Insecure:
+		l.object("tracing.endpoint", "%s; or set tracing.insecure: true where the way there is protected", problem)
+	case problem != "":
+		l.object("tracing.endpoint", "%s", problem)
+	case endpoint.Path != "":
+		l.object("tracing.endpoint", "must not have a path: OTLP goes over gRPC, usually to port 4317")
+	default:
+		t.Endpoint = strings.TrimRight(t.Endpoint, "/")
+	}
+}
