@@ -55,6 +55,7 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	if err := service.checkRefreshToken(ctx, path); err != nil {
 		return errors.Join(err, service.close())
 	}
+	tuneMemory(cgroupLimits(), logger)
 	on, err := listeners(ctx, cfg.Server)
 	if err != nil {
 		return errors.Join(err, service.close())

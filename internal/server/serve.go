@@ -39,6 +39,7 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	if listeners.GRPC == nil || listeners.HTTP == nil || listeners.Admin == nil {
 		return errors.New("serve: all three listeners are required")
 	}
+	s.grpc = s.newGRPC()
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		// It says that it is stopped where the end came before its beginning.

@@ -130,6 +130,12 @@ const (
 	// maxStreams bounds the RPCs in progress of one gRPC connection; a client
 	// that wants more waits in its own queue.
 	maxStreams = 1024
+	// streamWorkers answer RPCs on stacks that have grown already; more at once
+	// get a goroutine each.
+	streamWorkers = 64
+	// writeBufferBytes is what a gRPC connection collects before it writes. It
+	// has the buffer only while it writes.
+	writeBufferBytes = 128 << 10
 	// maxHeaderBytes bounds the header of one request.
 	maxHeaderBytes = 16 << 10
 	// greetTimeout is how long a new connection may take to say what it wants.
@@ -143,11 +149,12 @@ type Server struct {
 	metrics *metrics
 	tracer  tracer
 
-	grpc   *grpc.Server
-	health *health.Server
-	conn   *inProcessConn
-	http   *http.Server
-	admin  *http.Server
+	answers *handler
+	grpc    *grpc.Server // since Serve
+	health  *health.Server
+	conn    *inProcessConn
+	http    *http.Server
+	admin   *http.Server
 
 	state    atomic.Int32 // stateStarting and its like
 	inFlight atomic.Int64
@@ -174,9 +181,10 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 
-	answers := &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
-	s.grpc = s.newGRPC(answers)
-	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, answers, chain(s.interceptors()))
+	s.health = health.NewServer()
+	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
+	s.answers = &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
+	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, s.answers, chain(s.interceptors()))
 	api, err := newREST(s.stopping, s.conn, s.tracer, s.cfg.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
@@ -187,8 +195,9 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// newGRPC builds the gRPC server with health and reflection beside the API.
-func (s *Server) newGRPC(answers eligibilityv1.EligibilityServiceServer) *grpc.Server {
+// newGRPC builds the gRPC server with health and reflection beside the API. It
+// starts the stream workers, so it is for Serve alone.
+func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.interceptors()...),
 		grpc.ChainStreamInterceptor(s.recoverStream),
@@ -196,15 +205,16 @@ func (s *Server) newGRPC(answers eligibilityv1.EligibilityServiceServer) *grpc.S
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(greetTimeout),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.WriteBufferSize(writeBufferBytes),
+		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true), // nothing below may close before they end
 		// Ask a silent client after a minute whether it is still there, and
 		// let clients ask as often as they usually do.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
-	eligibilityv1.RegisterEligibilityServiceServer(server, answers)
-	s.health = health.NewServer()
-	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
+	eligibilityv1.RegisterEligibilityServiceServer(server, s.answers)
 	healthv1.RegisterHealthServer(server, s.health)
 	reflection.Register(server)
 	return server
