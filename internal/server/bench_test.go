@@ -48,13 +48,12 @@ func BenchmarkTracing(b *testing.B) {
 		// goes the way of gRPC, but for its socket.
 		run := startWarm(b, cfg)
 		answers := &handler{service: run.service, metrics: run.server.metrics, now: time.Now}
-		intercept := chain(run.server.interceptors())
 		info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
 		b.Run(name, func(b *testing.B) {
 			req := ask(customerA)
 			b.ReportAllocs()
 			for b.Loop() {
-				_, err := intercept(b.Context(), req, info, func(ctx context.Context, _ any) (any, error) {
+				_, err := run.server.intercept(b.Context(), req, info, func(ctx context.Context, _ any) (any, error) {
 					return answers.CheckEligibility(ctx, req)
 				})
 				if err != nil {

@@ -11,24 +11,27 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// call is what is known about one RPC while it is being answered. The
-// interceptors and the handler of that RPC share it, one after the other.
+// call is what is known about one RPC while it is being answered, and the
+// context that it is answered in. Interceptor and handler share it, one after
+// the other.
 type call struct {
-	rpc       string // the method's bare name
-	via       string
+	lazyContext
+
+	series    *rpcMetrics // the method's, by the way that the RPC came
 	requestID string
 	trace     traceparent
 	span      trace.Span // nil where the RPC is not traced
 
-	deadline time.Time     // the caller's; zero where it set none
-	left     time.Duration // until deadline, on arrival
-	hurried  bool          // less than minLeft on arrival
+	callers time.Time     // the deadline that the caller set; zero where it set none
+	left    time.Duration // until then, on arrival
+	hurried bool          // less than minLeft on arrival
 
-	// customerID is the one asked about; empty for a batch, and for a name
+	// customerID is the one asked about; not known for a batch, and for a name
 	// that is no GUID.
-	customerID string
-	answer     *eligibility.Answer
-	tally      *tally // a batch's
+	customerID      eligibility.CustomerID
+	knowsCustomerID bool
+	answer          eligibility.Answer
+	tally           *tally // a batch's
 }
 
 // tally counts what became of the items of a batch.
@@ -47,13 +50,21 @@ func (t *tally) fail(err *eligibility.Error) {
 
 type callKey struct{}
 
-// callOf returns the call that identify put into ctx, or an empty one, so that
+// Value returns the call itself under its key.
+func (c *call) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.lazyContext.Value(key)
+}
+
+// callOf returns the call that ctx is, or stands below, or an empty one, so that
 // a handler called without interceptors works.
 func callOf(ctx context.Context) *call {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		return c
 	}
-	return new(call)
+	return &call{lazyContext: lazyContext{Context: ctx}}
 }
 
 // blame returns err as the caller sees it. A service that ran out of the time
@@ -69,7 +80,7 @@ func (c *call) blame(ctx context.Context, err error) *eligibility.Error {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		kind = eligibility.KindCanceled
-	case c.hurried, !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+	case c.hurried, !c.callers.IsZero() && !time.Now().Before(c.callers):
 		kind = eligibility.KindDeadlineExceeded
 	}
 	if kind == known.Kind {

@@ -39,16 +39,16 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 		return nil, err
 	}
 	c := callOf(ctx)
-	c.customerID = question.CustomerID.String()
+	c.customerID, c.knowsCustomerID = question.CustomerID, true
 	ctx, span := c.child(ctx, "check")
 	answer, err := h.service.Check(ctx, question)
 	span.End()
 	if err != nil {
 		return nil, err
 	}
-	c.answer = &answer
-	h.metrics.decided(&answer)
-	return response(c.customerID, &answer), nil
+	c.answer = answer
+	h.metrics.decided(&c.answer)
+	return response(question.CustomerID.String(), &c.answer), nil
 }
 
 // BatchCheckEligibility answers up to maxBatch questions, each on its own. It

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/google/uuid"
@@ -20,44 +22,59 @@ const (
 // maxRequestIDBytes is the longest request ID taken from a caller.
 const maxRequestIDBytes = 128
 
-// identify gives the RPC its record, its request ID and its trace, and returns
-// both to the caller in the header.
-func (s *Server) identify(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	c := &call{
-		rpc:       info.FullMethod[strings.LastIndexByte(info.FullMethod, '/')+1:],
-		via:       viaOf(ctx),
-		requestID: requestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID))),
-		trace:     parseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent))),
+// identify begins the record of an RPC: its request ID and its trace, which the
+// caller gets back, and its span where it is traced. What REST says of them has
+// been read, and is answered, by HTTP.
+func (s *Server) identify(ctx context.Context, method string) *call {
+	c := &call{lazyContext: lazyContext{Context: ctx}}
+	stream := grpc.ServerTransportStreamFromContext(ctx)
+	if _, ok := stream.(*inProcessStream); ok {
+		said := restOf(ctx)
+		c.series = s.metrics.rpcs[method].rest
+		c.requestID, c.trace, c.span = said.requestID, said.trace, said.span
+		return c
 	}
-	if c.via == viaREST {
-		c.span = restOf(ctx).span
-	} else if s.tracer.takes(c.trace) {
+	c.series = s.metrics.rpcs[method].grpc
+	c.requestID = requestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
+	c.trace = parseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent)))
+	if s.tracer.takes(c.trace) {
 		state := strings.Join(metadata.ValueFromIncomingContext(ctx, headerTracestate), ",")
-		ctx, c.span, c.trace = s.tracer.start(ctx, info.FullMethod[1:], c.trace, state,
-			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", info.FullMethod[1:]))
-		defer c.span.End()
+		c.Context, c.span, c.trace = s.tracer.start(ctx, method[1:], c.trace, state,
+			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
 	}
-	header := metadata.Pairs(headerRequestID, c.requestID)
-	if c.trace != "" {
-		header.Set(headerTraceparent, string(c.trace))
+	if stream != nil {
+		header := metadata.MD{headerRequestID: {c.requestID}}
+		if c.trace != "" {
+			header[headerTraceparent] = []string{string(c.trace)}
+		}
+		_ = stream.SetHeader(header) // it fails only where the header was sent already
 	}
-	// It fails only where the header was sent already or there is no stream.
-	_ = grpc.SetHeader(ctx, header)
-	return handler(context.WithValue(ctx, callKey{}, c), req)
+	return c
 }
 
 // requestIDOr returns id if it is fit for logs and headers, 1 to 128 visible
 // ASCII characters, and a new one otherwise.
 func requestIDOr(id string) string {
 	if id == "" || len(id) > maxRequestIDBytes {
-		return uuid.NewString()
+		return newRequestID()
 	}
 	for i := range len(id) {
 		if id[i] <= ' ' || id[i] > '~' {
-			return uuid.NewString()
+			return newRequestID()
 		}
 	}
 	return id
+}
+
+// newRequestID returns a random UUID. It has to be unique and not a secret, so
+// it comes from the fast generator, which the system's has seeded.
+func newRequestID() string {
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64()) //nolint:gosec // see above
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64()) //nolint:gosec // see above
+	id[6] = id[6]&0x0f | 0x40                            // version 4
+	id[8] = id[8]&0x3f | 0x80                            // of RFC 9562
+	return id.String()
 }
 
 func first(values []string) string {

@@ -18,14 +18,6 @@ const (
 	viaREST = "rest"
 )
 
-// viaOf says which way the RPC of ctx came.
-func viaOf(ctx context.Context) string {
-	if _, ok := grpc.ServerTransportStreamFromContext(ctx).(*inProcessStream); ok {
-		return viaREST
-	}
-	return viaGRPC
-}
-
 // inProcessConn is the connection of the REST gateway to the service: it calls
 // the handlers of a service description in this process, through the very
 // interceptors that the gRPC server runs, without a socket. It is safe for

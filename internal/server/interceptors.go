@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,38 +25,20 @@ const (
 	overloadedRetry = time.Second
 )
 
-// interceptors returns the one chain, outermost first, that every RPC runs
-// through, whichever way it came. From observe inwards errors are the domain's;
-// observe turns them into what the caller is told.
+// intercept is what every RPC runs through, whichever way it came: record, log,
+// metrics and span around recovery, limit and deadline. Inside, errors are the
+// domain's; here they become what the caller is told.
 //
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
-func (s *Server) interceptors() []grpc.UnaryServerInterceptor {
-	return []grpc.UnaryServerInterceptor{
-		ours(s.identify),
-		ours(s.observe),
-		s.recoverPanic,
-		ours(s.limit),
-		ours(s.bound),
+func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if !strings.HasPrefix(info.FullMethod, "/"+eligibilityv1.EligibilityService_ServiceDesc.ServiceName+"/") {
+		return s.recovered(ctx, req, info.FullMethod, handler)
 	}
-}
-
-// ours applies an interceptor to the RPCs of this API only.
-func ours(interceptor grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		if !strings.HasPrefix(info.FullMethod, "/"+eligibilityv1.EligibilityService_ServiceDesc.ServiceName+"/") {
-			return handler(ctx, req)
-		}
-		return interceptor(ctx, req, info, handler)
-	}
-}
-
-// observe logs and counts the RPC, and tells the caller of its error in the
-// API's words.
-func (s *Server) observe(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	start := time.Now()
-	resp, err := handler(ctx, req)
-	c := callOf(ctx)
+	c := s.identify(ctx, info.FullMethod)
+	defer c.end()
+	resp, err := s.admit(c, req, info.FullMethod, handler)
 	var failure *eligibility.Error
 	var st *status.Status // nil is OK
 	if err != nil {
@@ -66,7 +47,7 @@ func (s *Server) observe(ctx context.Context, req any, _ *grpc.UnaryServerInfo, 
 		s.metrics.failed(failure)
 	}
 	took := time.Since(start)
-	s.metrics.handled(c, st.Code(), took)
+	c.series.handled(st.Code(), took)
 	s.log(c, st.Code(), failure, took)
 	c.endSpan(st.Code(), failure)
 	if err != nil {
@@ -75,18 +56,47 @@ func (s *Server) observe(ctx context.Context, req any, _ *grpc.UnaryServerInfo, 
 	return resp, nil
 }
 
-// recoverPanic turns a panic into a bare INTERNAL. The panic's text is logged
-// here with its stack and goes nowhere else.
-func (s *Server) recoverPanic(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+// admit turns the RPC away while as many as Config.MaxConcurrent are in
+// progress, and hands it on otherwise.
+func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
+	defer s.inFlight.Add(-1)
+	if s.inFlight.Add(1) > int64(s.cfg.MaxConcurrent) {
+		s.metrics.overloaded.Inc()
+		return nil, &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry}
+	}
+	s.bound(c)
+	resp, err := s.recovered(c, req, method, handler)
+	if err != nil {
+		return nil, c.blame(c, err)
+	}
+	return resp, nil
+}
+
+// bound gives the handler the caller's time less the reserve that the answer
+// needs, Config.DefaultTimeout where the caller set no deadline, and never more
+// than Config.MaxTimeout. It never refuses up front: a warm answer takes no time.
+func (s *Server) bound(c *call) {
+	now := time.Now()
+	left := s.cfg.DefaultTimeout
+	if deadline, ok := c.Context.Deadline(); ok {
+		left = deadline.Sub(now)
+		c.callers, c.left, c.hurried = deadline, left, left < minLeft
+	}
+	c.deadline = now.Add(min(left, s.cfg.MaxTimeout) - s.cfg.Reserve)
+}
+
+// recovered calls the handler and turns a panic into a bare INTERNAL. The
+// panic's text is logged here with its stack and goes nowhere else.
+func (s *Server) recovered(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			resp, err = nil, s.panicked(r, info.FullMethod)
+			resp, err = nil, s.panicked(r, method)
 		}
 	}()
 	return handler(ctx, req)
 }
 
-// recoverStream is recoverPanic for the streams of health and reflection. It
+// recoverStream is recovered for the streams of health and reflection. It
 // also ends them when the server stops, for a watcher never ends by itself.
 func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -110,8 +120,8 @@ type endingStream struct {
 func (e *endingStream) Context() context.Context { return e.ctx }
 
 // panicked logs a panic and returns what the caller is told of it. The result
-// is an error of the domain that also says its gRPC status, for RPCs without
-// observe.
+// is an error of the domain that also says its gRPC status, for RPCs that are not
+// the API's.
 func (s *Server) panicked(recovered any, method string) error {
 	s.metrics.panics.Inc()
 	s.logger.Error("rpc panicked",
@@ -126,46 +136,3 @@ type panicError struct{ domain eligibility.Error }
 func (e *panicError) Error() string              { return e.domain.Error() }
 func (e *panicError) Unwrap() error              { return &e.domain }
 func (e *panicError) GRPCStatus() *status.Status { return statusOf(&e.domain) }
-
-// limit turns RPCs away while as many as Config.MaxConcurrent are in progress.
-func (s *Server) limit(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	defer s.inFlight.Add(-1)
-	if s.inFlight.Add(1) > int64(s.cfg.MaxConcurrent) {
-		s.metrics.overloaded.Inc()
-		return nil, &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry}
-	}
-	return handler(ctx, req)
-}
-
-// bound gives the handler the caller's time less the reserve that the answer
-// needs, Config.DefaultTimeout where the caller set no deadline, and never more
-// than Config.MaxTimeout. It never refuses up front: a warm answer takes no time.
-func (s *Server) bound(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	c := callOf(ctx)
-	left := s.cfg.DefaultTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		left = time.Until(deadline)
-		c.deadline, c.left, c.hurried = deadline, left, left < minLeft
-	}
-	bounded, cancel := context.WithTimeout(ctx, min(left, s.cfg.MaxTimeout)-s.cfg.Reserve)
-	defer cancel()
-	resp, err := handler(bounded, req)
-	if err != nil {
-		return nil, c.blame(bounded, err)
-	}
-	return resp, nil
-}
-
-// chain makes one interceptor of many, the first outermost.
-func chain(interceptors []grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		call := handler
-		for _, interceptor := range slices.Backward(interceptors) {
-			next := call
-			call = func(ctx context.Context, req any) (any, error) {
-				return interceptor(ctx, req, info, next)
-			}
-		}
-		return call(ctx, req)
-	}
-}

@@ -27,24 +27,24 @@ func (s *Server) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	fields := make([]zap.Field, 0, 16)
 	fields = append(fields,
 		zap.String("request_id", c.requestID),
-		zap.String("rpc", c.rpc),
-		zap.String("via", c.via),
+		zap.String("rpc", c.series.rpc),
+		zap.String("via", c.series.via),
 		zap.String("code", codeName(code)),
 		zap.Float64("duration_ms", milliseconds(took)))
 	if c.trace != "" {
 		fields = append(fields, zap.String("trace_id", c.trace.traceID()))
 	}
-	if !c.deadline.IsZero() {
+	if !c.callers.IsZero() {
 		fields = append(fields, zap.Float64("deadline_ms", milliseconds(c.left)))
 	}
-	if c.customerID != "" {
-		fields = append(fields, zap.String("customer_id", c.customerID))
+	if c.knowsCustomerID {
+		fields = append(fields, zap.Stringer("customer_id", c.customerID))
 	}
 	switch {
 	case failure != nil:
 		fields = appendFailure(fields, failure)
-	case c.answer != nil:
-		fields = appendAnswer(fields, c.answer)
+	case c.answer.Decision != eligibility.DecisionNone:
+		fields = appendAnswer(fields, &c.answer)
 	case c.tally != nil:
 		fields = appendTally(fields, c.tally)
 	}

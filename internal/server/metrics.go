@@ -16,20 +16,26 @@ import (
 
 // metrics holds the server's metrics, each label value looked up once, at start.
 type metrics struct {
-	rpcs       map[rpcKey]rpcMetrics
-	allowed    map[eligibility.ReasonCode]prometheus.Counter
-	blocked    map[eligibility.ReasonCode]prometheus.Counter
+	rpcs       map[string]methodMetrics // by full method
+	allowed    reasonCounters
+	blocked    reasonCounters
 	errors     map[string]prometheus.Counter // reason → answers that failed
 	overloaded prometheus.Counter
 	panics     prometheus.Counter
 }
 
-type rpcKey struct{ rpc, via string }
+// methodMetrics are those of one method, by the way that an RPC came.
+type methodMetrics struct{ grpc, rest *rpcMetrics }
 
 type rpcMetrics struct {
-	handled  [codes.Unauthenticated + 1]prometheus.Counter // by code
+	rpc, via string // for the log, too
+
+	codes    [codes.Unauthenticated + 1]prometheus.Counter // by code
 	duration prometheus.Observer
 }
+
+// reasonCounters are by reason; nil where a reason cannot stand.
+type reasonCounters [eligibility.ReasonUndecidable + 1]prometheus.Counter
 
 // internalReason stands in metrics for errors without a reason of their own.
 const internalReason = "INTERNAL"
@@ -86,22 +92,26 @@ func newMetrics(registerer prometheus.Registerer, version, commit string, inFlig
 	}, errors.Join(faults...)
 }
 
-func rpcSeries(handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[rpcKey]rpcMetrics {
-	series := make(map[rpcKey]rpcMetrics)
-	for _, method := range eligibilityv1.EligibilityService_ServiceDesc.Methods {
-		for _, via := range []string{viaGRPC, viaREST} {
-			m := rpcMetrics{duration: duration.WithLabelValues(method.MethodName, via)}
-			for c := range m.handled {
-				m.handled[c] = handled.WithLabelValues(method.MethodName, via, codeName(codes.Code(c)))
-			}
-			series[rpcKey{method.MethodName, via}] = m
+func rpcSeries(handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
+	series := make(map[string]methodMetrics)
+	of := func(rpc, via string) *rpcMetrics {
+		m := &rpcMetrics{rpc: rpc, via: via, duration: duration.WithLabelValues(rpc, via)}
+		for c := range m.codes {
+			m.codes[c] = handled.WithLabelValues(rpc, via, codeName(codes.Code(c)))
+		}
+		return m
+	}
+	service := eligibilityv1.EligibilityService_ServiceDesc
+	for _, method := range service.Methods {
+		series["/"+service.ServiceName+"/"+method.MethodName] = methodMetrics{
+			grpc: of(method.MethodName, viaGRPC), rest: of(method.MethodName, viaREST),
 		}
 	}
 	return series
 }
 
-func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.ReasonCode) map[eligibility.ReasonCode]prometheus.Counter {
-	series := make(map[eligibility.ReasonCode]prometheus.Counter)
+func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.ReasonCode) reasonCounters {
+	var series reasonCounters
 	for _, reason := range reasons {
 		series[reason] = decisions.WithLabelValues(reason.String())
 	}
@@ -137,13 +147,11 @@ func blockingReasons() []eligibility.ReasonCode {
 }
 
 // handled counts an RPC.
-func (m *metrics) handled(c *call, grpcCode codes.Code, took time.Duration) {
-	series, ok := m.rpcs[rpcKey{c.rpc, c.via}]
-	if !ok || int(grpcCode) >= len(series.handled) {
-		return
+func (m *rpcMetrics) handled(grpcCode codes.Code, took time.Duration) {
+	if int(grpcCode) < len(m.codes) { // there are no others
+		m.codes[grpcCode].Inc()
 	}
-	series.handled[grpcCode].Inc()
-	series.duration.Observe(took.Seconds())
+	m.duration.Observe(took.Seconds())
 }
 
 // decided counts an answer.
@@ -152,11 +160,11 @@ func (m *metrics) decided(answer *eligibility.Answer) {
 		if answer.Decision == eligibility.DecisionBlocked && !reason.Blocks {
 			continue
 		}
-		series := m.allowed
+		series := &m.allowed
 		if answer.Decision == eligibility.DecisionBlocked {
-			series = m.blocked
+			series = &m.blocked
 		}
-		if counter, ok := series[reason.Code]; ok {
+		if counter := series[reason.Code]; counter != nil {
 			counter.Inc()
 		}
 		return

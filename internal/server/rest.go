@@ -33,7 +33,7 @@ func newREST(ctx context.Context, conn grpc.ClientConnInterface, tracer tracer, 
 	r.gateway = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
 		runtime.WithMiddlewares(r.prepare),
-		runtime.WithIncomingHeaderMatcher(incomingHeader),
+		runtime.WithIncomingHeaderMatcher(noHeader),
 		runtime.WithOutgoingHeaderMatcher(noHeader),
 		runtime.WithOutgoingTrailerMatcher(noHeader),
 		runtime.WithForwardResponseOption(r.annotate),
@@ -48,19 +48,23 @@ func newREST(ctx context.Context, conn grpc.ClientConnInterface, tracer tracer, 
 // request ID.
 func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	header := given.Header.Clone()
-	said := &restRequest{contentType: header.Get("Content-Type"), ifNoneMatch: header.Values("If-None-Match")}
+	said := &restRequest{
+		contentType: header.Get("Content-Type"),
+		ifNoneMatch: header.Values("If-None-Match"),
+		requestID:   requestIDOr(header.Get(headerRequestID)),
+		trace:       parseTraceparent(header.Get(headerTraceparent)),
+	}
 	// A shallow copy with a header of its own: net/http keeps the request that
 	// it was given, for HEAD among others.
 	req := given.WithContext(context.WithValue(given.Context(), restKey{}, said))
 	req.Header = header
 
-	header.Set(headerRequestID, requestIDOr(header.Get(headerRequestID)))
 	header.Del("Te") // no answer has trailers
 	// The gateway would complain of some on stderr, and take a form for a GET.
 	header.Del("Content-Type")
-	w.Header().Set(headerRequestID, header.Get(headerRequestID))
-	if parent := parseTraceparent(header.Get(headerTraceparent)); parent != "" {
-		w.Header().Set(headerTraceparent, string(parent))
+	w.Header().Set(headerRequestID, said.requestID)
+	if said.trace != "" {
+		w.Header().Set(headerTraceparent, string(said.trace))
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.docs.serve(w, req) {
@@ -72,20 +76,9 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	r.gateway.ServeHTTP(w, req)
 }
 
-// incomingHeader lets the headers through that the interceptors read; the
-// gateway always adds Authorization.
-func incomingHeader(key string) (string, bool) {
-	switch key {
-	case "X-Request-Id":
-		return headerRequestID, true
-	case "Traceparent":
-		return headerTraceparent, true
-	default:
-		return "", false
-	}
-}
-
-// noHeader keeps metadata out of the response: what belongs there was set already.
+// noHeader keeps headers and metadata apart: what the interceptor needs of the
+// request is in its restRequest, and what belongs in the response was set
+// already. The gateway always lets Authorization through.
 func noHeader(string) (string, bool) { return "", false }
 
 // newMarshaler writes proto JSON with every plain field, so that a reader sees
@@ -107,8 +100,11 @@ type restRequest struct {
 	// items of a batch, by place.
 	violations []eligibility.Violation
 	items      map[int][]eligibility.Violation
-	// span is the request's; nil where it is not traced.
-	span trace.Span
+	// requestID, trace and span are the request's; span is nil where it is not
+	// traced.
+	requestID string
+	trace     traceparent
+	span      trace.Span
 }
 
 func (r *restRequest) violate(field, description string) {

@@ -57,8 +57,7 @@ func (r *rest) prepare(next runtime.HandlerFunc) runtime.HandlerFunc {
 // trace starts the span of a request that is to be traced. end ends it, and
 // needs the writer returned to know the status.
 func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
-	parent := parseTraceparent(req.Header.Get(headerTraceparent))
-	if !r.tracer.takes(parent) {
+	if !r.tracer.takes(said.trace) {
 		return ctx, w, func() {}
 	}
 	route := "/v1/customers/{customer_id}/eligibility"
@@ -66,10 +65,9 @@ func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Reque
 		route = "/v1/customers:batchCheckEligibility"
 	}
 	state := strings.Join(req.Header.Values(headerTracestate), ",")
-	ctx, said.span, parent = r.tracer.start(ctx, req.Method+" "+route, parent, state,
+	ctx, said.span, said.trace = r.tracer.start(ctx, req.Method+" "+route, said.trace, state,
 		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))
-	req.Header.Set(headerTraceparent, string(parent))
-	w.Header().Set(headerTraceparent, string(parent))
+	w.Header().Set(headerTraceparent, string(said.trace))
 	noted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	return ctx, noted, func() {
 		said.span.SetAttributes(attribute.Int("http.response.status_code", noted.status))

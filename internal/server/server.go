@@ -2,8 +2,8 @@
 // operators over HTTP.
 //
 // REST is grpc-gateway on a connection that calls the gRPC handlers in this
-// process, so that one chain of interceptors serves both: identity, log and
-// metrics, recovery, limit, deadline. Only errors.go knows which error is which
+// process, so that one interceptor serves both: identity, log and metrics,
+// recovery, limit, deadline. Only errors.go knows which error is which
 // gRPC code.
 package server
 
@@ -184,7 +184,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	s.health = health.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	s.answers = &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
-	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, s.answers, chain(s.interceptors()))
+	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, s.answers, s.intercept)
 	api, err := newREST(s.stopping, s.conn, s.tracer, s.cfg.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
@@ -199,7 +199,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 // starts the stream workers, so it is for Serve alone.
 func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
-		grpc.ChainUnaryInterceptor(s.interceptors()...),
+		grpc.UnaryInterceptor(s.intercept),
 		grpc.ChainStreamInterceptor(s.recoverStream),
 		grpc.MaxRecvMsgSize(maxBodyBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),

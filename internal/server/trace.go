@@ -62,16 +62,19 @@ func (c *call) child(ctx context.Context, name string) (context.Context, trace.S
 	return c.span.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/server").Start(ctx, name) //nolint:spancheck // the caller ends it
 }
 
-// endSpan says on the RPC's span what the log says of the RPC.
+// endSpan says on the RPC's span what the log says of the RPC, and ends it.
 func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 	if c.span == nil {
 		return
 	}
+	if c.series.via == viaGRPC { // REST's goes on until the body is written
+		defer c.span.End()
+	}
 	c.span.SetAttributes(
 		attribute.String("rpc.response.status_code", codeName(code)),
 		attribute.String("eligibility.request_id", c.requestID))
-	if c.customerID != "" {
-		c.span.SetAttributes(attribute.String("eligibility.customer_id", c.customerID))
+	if c.knowsCustomerID {
+		c.span.SetAttributes(attribute.String("eligibility.customer_id", c.customerID.String()))
 	}
 	switch {
 	case failure != nil:
@@ -79,7 +82,7 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 		if f := faultOf(failure.Kind); f.level > zapcore.InfoLevel {
 			c.span.SetStatus(otelcodes.Error, f.reason)
 		}
-	case c.answer != nil:
+	case c.answer.Decision != eligibility.DecisionNone:
 		c.span.SetAttributes(
 			attribute.String("eligibility.decision", decision(c.answer.Decision).String()),
 			attribute.String("eligibility.source", evidenceSource(c.answer.Tier).String()),
