@@ -194,6 +194,7 @@ func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.R
 		DefaultTimeout:  cfg.Server.DefaultTimeout,
 		DrainPause:      cfg.Server.Drain,
 		ShutdownTimeout: cfg.Server.ShutdownTimeout,
+		PlainRecords:    cfg.Log.PlainPerSecond,
 		SampleRatio:     cfg.Tracing.SampleRatio,
 		Version:         v,
 		Commit:          c,

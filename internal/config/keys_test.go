@@ -330,6 +330,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"policy.qualifications_grace":                "250ms",
 		"log.level":                                  "info",
 		"log.format":                                 "json",
+		"log.plain_per_second":                       "100",
 		"tracing.endpoint":                           "",
 		"tracing.insecure":                           "false",
 		"tracing.sample_ratio":                       "0.01",

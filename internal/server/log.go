@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -10,8 +11,46 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// log writes the one record of an RPC. It never holds a body, a name or a
-// credential; the customer's tenant ID is there once it was understood.
+// quota admits so many a second. It is safe for concurrent use; at the turn of a
+// second it may admit a few more.
+type quota struct {
+	limit   int64
+	second  atomic.Int64 // Unix time that taken belongs to
+	taken   atomic.Int64
+	leftOut atomic.Int64 // since the last one admitted
+}
+
+// take reports whether one more is admitted, and if so how many were not since
+// the one before.
+func (q *quota) take(now time.Time) (leftOut int64, ok bool) {
+	if second := now.Unix(); q.second.Load() != second && q.second.Swap(second) != second {
+		q.taken.Store(0)
+	}
+	if q.taken.Add(1) > q.limit {
+		q.leftOut.Add(1)
+		return 0, false
+	}
+	return q.leftOut.Swap(0), true
+}
+
+// isPlain reports whether an RPC went as nearly all do, so that its record may
+// be left out: everybody it asked about may buy, by evidence that was at hand
+// and fresh. Whoever traces it finds it in the log.
+func (c *call) isPlain(failure *eligibility.Error) bool {
+	switch {
+	case failure != nil || c.span != nil:
+		return false
+	case c.tally != nil:
+		return c.tally.failed == 0 && c.tally.blocked == 0
+	default:
+		return c.answer.Decision == eligibility.DecisionAllowed && !c.answer.Stale &&
+			c.answer.Cause == nil && c.answer.Tier != eligibility.TierPartnerCenter
+	}
+}
+
+// log writes the one record of an RPC, unless it is plain and there were enough
+// of those. It never holds a body, a name or a credential; the customer's tenant
+// ID is there once it was understood.
 func (s *Server) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
 	level := zapcore.InfoLevel
 	switch {
@@ -19,6 +58,16 @@ func (s *Server) log(c *call, code codes.Code, failure *eligibility.Error, took 
 		level = faultOf(failure.Kind).level
 	case c.tally != nil && c.tally.failed > 0:
 		level = c.tally.level
+	}
+	if !s.logger.Core().Enabled(level) {
+		return
+	}
+	var leftOut int64
+	if c.isPlain(failure) {
+		var ok bool
+		if leftOut, ok = s.plain.take(time.Now()); !ok {
+			return
+		}
 	}
 	entry := s.logger.Check(level, "rpc handled")
 	if entry == nil {
@@ -31,6 +80,9 @@ func (s *Server) log(c *call, code codes.Code, failure *eligibility.Error, took 
 		zap.String("via", c.series.via),
 		zap.String("code", codeName(code)),
 		zap.Float64("duration_ms", milliseconds(took)))
+	if leftOut > 0 {
+		fields = append(fields, zap.Int64("left_out", leftOut))
+	}
 	if c.trace != "" {
 		fields = append(fields, zap.String("trace_id", c.trace.traceID()))
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,70 @@ func TestARecordNeverRepeatsWhatTheCallerSent(t *testing.T) {
 			if text, ok := value.(string); ok && strings.Contains(key+text, "canary") {
 				t.Errorf("logged: %s: %s", key, text)
 			}
+		}
+	}
+}
+
+// Plain successes are written so many a second; whatever else happens is
+// written each time, and what was left out is counted.
+func TestOnlyPlainSuccessesAreLeftOut(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: silent(), server: Config{PlainRecords: 2}})
+	at := time.Now().Add(-time.Second)
+	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, at)
+	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+	run.store.put(customerB, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed}, at)
+	run.store.put(customerB, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+	const n = 50
+	second := time.Now().Unix()
+	for range n {
+		run.get(t, customerA, "")
+		run.get(t, customerB, "")
+		run.get(t, "no-guid", "")
+		run.get(t, customerA, "?segment=EDUCATION") // blocked: no qualification
+		run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"`+customerB+`"}]}`)
+	}
+	written := make(map[string]int)
+	var leftOut int64
+	for _, record := range run.logs.FilterMessage("rpc handled").All() {
+		fields := record.ContextMap()
+		plain := fields["decision"] == "DECISION_ALLOWED"
+		written[fmt.Sprint(fields["rpc"], " ", fields["code"], " ", plain)]++
+		if count, ok := fields["left_out"].(int64); ok {
+			leftOut += count
+		}
+	}
+	seconds := int(time.Now().Unix()-second) + 1
+	if got := written["CheckEligibility OK true"]; got < 2 || got > 2*seconds {
+		t.Errorf("%d plain successes written in %d seconds, want 2 a second", got, seconds)
+	}
+	for what, want := range map[string]int{
+		"CheckEligibility OK false": 2 * n, "CheckEligibility INVALID_ARGUMENT false": n, "BatchCheckEligibility OK false": n,
+	} {
+		if written[what] != want {
+			t.Errorf("%s: %d written, want %d", what, written[what], want)
+		}
+	}
+	if waiting := run.server.plain.leftOut.Load(); leftOut+waiting != int64(n-written["CheckEligibility OK true"]) {
+		t.Errorf("%d said to be left out and %d to be said, of %d written", leftOut, waiting, written["CheckEligibility OK true"])
+	}
+}
+
+func TestAQuotaIsForEachSecond(t *testing.T) {
+	t.Parallel()
+	q := quota{limit: 3}
+	at := time.Unix(1000, 0)
+	for second, want := range []int64{0, 7, 7} {
+		var admitted int
+		var leftOut int64
+		for i := range 10 {
+			if left, ok := q.take(at.Add(time.Duration(second)*time.Second + time.Duration(i)*time.Millisecond)); ok {
+				admitted++
+				leftOut += left
+			}
+		}
+		if admitted != 3 || leftOut != want {
+			t.Errorf("second %d: %d admitted, %d left out before; want 3 and %d", second, admitted, leftOut, want)
 		}
 	}
 }

@@ -60,6 +60,10 @@ type Config struct {
 	// they are cut off; 0 means 10 s.
 	ShutdownTimeout time.Duration
 
+	// PlainRecords is how many records a second are written of RPCs that went as
+	// nearly all do: allowed, by evidence that was at hand and fresh. All others
+	// have theirs. 0 means 100.
+	PlainRecords int
 	// Tracer starts the spans of requests that are traced; nil traces none.
 	Tracer trace.Tracer
 	// SampleRatio is the share, 0 to 1, of requests that are traced where the
@@ -90,6 +94,9 @@ func (c Config) Validate() error {
 	if c.MaxConcurrent < 0 {
 		faults = append(faults, errors.New("max concurrent is negative"))
 	}
+	if c.PlainRecords < 0 {
+		faults = append(faults, errors.New("plain records is negative"))
+	}
 	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) {
 		faults = append(faults, errors.New("sample ratio is not from 0 to 1"))
 	}
@@ -110,6 +117,9 @@ func withDefaults(c Config) Config {
 	set(&c.MaxTimeout, 30*time.Second)
 	set(&c.Reserve, 20*time.Millisecond)
 	set(&c.ShutdownTimeout, 10*time.Second)
+	if c.PlainRecords == 0 {
+		c.PlainRecords = 100
+	}
 	if c.MaxConcurrent == 0 {
 		c.MaxConcurrent = 4096
 	}
@@ -148,6 +158,7 @@ type Server struct {
 	logger  *zap.Logger
 	metrics *metrics
 	tracer  tracer
+	plain   quota
 
 	answers *handler
 	grpc    *grpc.Server // since Serve
@@ -173,6 +184,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: withDefaults(cfg)}
 	s.logger = s.cfg.Logger
+	s.plain.limit = int64(s.cfg.PlainRecords)
 	s.tracer = newTracer(s.cfg.Tracer, s.cfg.SampleRatio)
 	var err error
 	s.metrics, err = newMetrics(s.cfg.Registerer, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
