@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
@@ -22,7 +24,13 @@ import (
 // each transport on the loopback interface, client included.
 func BenchmarkCheckLocalHit(b *testing.B) {
 	run := startWarm(b, Config{})
-	b.Run("handler", func(b *testing.B) { benchCheck(b, eligibilityv1.NewEligibilityServiceClient(run.server.conn)) })
+	b.Run("handler", func(b *testing.B) {
+		check := run.asked(eligibility.SegmentCommercial)
+		b.ReportAllocs()
+		for b.Loop() {
+			check(b)
+		}
+	})
 	b.Run("grpc", func(b *testing.B) { benchCheck(b, run.client) })
 	b.Run("rest", func(b *testing.B) {
 		b.ReportAllocs()
@@ -44,21 +52,11 @@ func BenchmarkTracing(b *testing.B) {
 		"1%":   {Tracer: spans, SampleRatio: 0.01},
 		"100%": {Tracer: spans, SampleRatio: 1},
 	} {
-		// The gateway is left out and has no say over what is traced: so this
-		// goes the way of gRPC, but for its socket.
-		run := startWarm(b, cfg)
-		answers := &handler{service: run.service, metrics: run.server.metrics, now: time.Now}
-		info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+		check := startWarm(b, cfg).asked(eligibility.SegmentCommercial)
 		b.Run(name, func(b *testing.B) {
-			req := ask(customerA)
 			b.ReportAllocs()
 			for b.Loop() {
-				_, err := run.server.intercept(b.Context(), req, info, func(ctx context.Context, _ any) (any, error) {
-					return answers.CheckEligibility(ctx, req)
-				})
-				if err != nil {
-					b.Fatal(err)
-				}
+				check(b)
 			}
 		})
 	}
@@ -73,8 +71,32 @@ func startWarm(tb testing.TB, cfg Config) *running {
 	run := start(tb, setup{source: approved(), server: cfg})
 	now := time.Now().Add(-time.Second)
 	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, now)
-	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, now)
+	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{
+		Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved}},
+	}, now)
 	return run
+}
+
+// asked returns a function that asks about customerA as the gRPC server does
+// between reading the request and writing the response, without a transport.
+func (r *running) asked(segment eligibility.Segment) func(testing.TB) {
+	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+	req := ask(customerA)
+	if segment == eligibility.SegmentEducation {
+		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
+	}
+	encode := codec{encoding.GetCodecV2(protocodec.Name)}
+	handle := func(ctx context.Context, _ any) (any, error) { return r.server.answers.CheckEligibility(ctx, req) }
+	ctx := context.Background()
+	return func(tb testing.TB) {
+		resp, err := r.server.intercept(ctx, req, info, handle)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := encode.Marshal(resp); err != nil {
+			tb.Fatal(err)
+		}
+	}
 }
 
 func benchCheck(b *testing.B, client eligibilityv1.EligibilityServiceClient) {

@@ -17,7 +17,8 @@ import (
 type call struct {
 	lazyContext
 
-	series    *rpcMetrics // the method's, by the way that the RPC came
+	rest      *restRequest // what HTTP said beside the message; empty for gRPC
+	series    *rpcMetrics  // the method's, by the way that the RPC came
 	requestID string
 	trace     traceparent
 	span      trace.Span // nil where the RPC is not traced
@@ -31,7 +32,8 @@ type call struct {
 	customerID      eligibility.CustomerID
 	knowsCustomerID bool
 	answer          eligibility.Answer
-	tally           *tally // a batch's
+	rendered        *rendered // answer in the forms that callers get; nil where it is not remembered
+	tally           *tally    // a batch's
 }
 
 // tally counts what became of the items of a batch.
@@ -64,7 +66,7 @@ func callOf(ctx context.Context) *call {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		return c
 	}
-	return &call{lazyContext: lazyContext{Context: ctx}}
+	return &call{lazyContext: lazyContext{Context: ctx}, rest: new(restRequest)}
 }
 
 // blame returns err as the caller sees it. A service that ran out of the time

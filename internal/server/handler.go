@@ -28,17 +28,18 @@ type handler struct {
 	service *eligibility.Service
 	metrics *metrics
 	now     func() time.Time
+	memo    memo
 }
 
 var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 
 // CheckEligibility answers one question.
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
-	question, violations := h.question(req, "")
-	if err := invalid(append(restOf(ctx).violations, violations...)); err != nil {
+	c := callOf(ctx)
+	question, violations := h.question(req, aloneInRequest)
+	if err := invalid(append(c.rest.violations, violations...)); err != nil {
 		return nil, err
 	}
-	c := callOf(ctx)
 	c.customerID, c.knowsCustomerID = question.CustomerID, true
 	ctx, span := c.child(ctx, "check")
 	answer, err := h.service.Check(ctx, question)
@@ -48,28 +49,30 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 	}
 	c.answer = answer
 	h.metrics.decided(&c.answer)
+	if c.rendered = h.memo.of(question.CustomerID, &c.answer); c.rendered != nil {
+		return c.rendered.message, nil
+	}
 	return response(question.CustomerID.String(), &c.answer), nil
 }
 
 // BatchCheckEligibility answers up to maxBatch questions, each on its own. It
 // fails as a whole only if the batch itself is malformed.
 func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
-	rest := restOf(ctx)
-	violations := rest.violations
+	c := callOf(ctx)
+	violations := c.rest.violations
 	if n := len(req.GetRequests()); len(violations) == 0 && (n == 0 || n > maxBatch) {
 		violations = []eligibility.Violation{{Field: "requests", Description: fmt.Sprintf("must hold 1 to %d questions", maxBatch)}}
 	}
 	if err := invalid(violations); err != nil {
 		return nil, err
 	}
-	c := callOf(ctx)
 	c.tally = new(tally)
 	results := make([]*eligibilityv1.BatchCheckEligibilityResult, len(req.GetRequests()))
 	questions := make([]eligibility.Request, 0, len(results))
 	places := make([]int, 0, len(results)) // place in questions → place in results
 	for i, item := range req.GetRequests() {
-		question, faults := h.question(item, fmt.Sprintf("requests[%d].", i))
-		if err := invalid(append(rest.items[i], faults...)); err != nil {
+		question, faults := h.question(item, i)
+		if err := invalid(append(c.rest.items[i], faults...)); err != nil {
 			results[i] = h.refuse(c, domainError(err))
 			continue
 		}
@@ -99,8 +102,14 @@ func (h *handler) accept(c *call, id eligibility.CustomerID, answer *eligibility
 		c.tally.blocked++
 	}
 	h.metrics.decided(answer)
+	var message *eligibilityv1.CheckEligibilityResponse
+	if known := h.memo.of(id, answer); known != nil {
+		message = known.message
+	} else {
+		message = response(id.String(), answer)
+	}
 	return &eligibilityv1.BatchCheckEligibilityResult{
-		Result: &eligibilityv1.BatchCheckEligibilityResult_Response{Response: response(id.String(), answer)},
+		Result: &eligibilityv1.BatchCheckEligibilityResult_Response{Response: message},
 	}
 }
 
@@ -113,13 +122,19 @@ func (h *handler) refuse(c *call, err *eligibility.Error) *eligibilityv1.BatchCh
 	}
 }
 
-// question reads a request. The violations name every field that is wrong,
-// each with prefix in front.
-func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, prefix string) (eligibility.Request, []eligibility.Violation) {
+// aloneInRequest is the place of a question that is in no batch.
+const aloneInRequest = -1
+
+// question reads a request. The violations name every field that is wrong, with
+// the place in the batch in front.
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, place int) (eligibility.Request, []eligibility.Violation) {
 	var question eligibility.Request
 	var violations []eligibility.Violation
 	violate := func(field, description string) {
-		violations = append(violations, eligibility.Violation{Field: prefix + field, Description: description})
+		if place != aloneInRequest {
+			field = fmt.Sprintf("requests[%d].%s", place, field)
+		}
+		violations = append(violations, eligibility.Violation{Field: field, Description: description})
 	}
 
 	id, err := eligibility.ParseCustomerID(req.GetCustomerId())

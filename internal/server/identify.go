@@ -28,12 +28,14 @@ const maxRequestIDBytes = 128
 func (s *Server) identify(ctx context.Context, method string) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
-	if _, ok := stream.(*inProcessStream); ok {
-		said := restOf(ctx)
-		c.series = s.metrics.rpcs[method].rest
-		c.requestID, c.trace, c.span = said.requestID, said.trace, said.span
-		return c
+	if stream == nil {
+		if said, ok := ctx.Value(restKey{}).(*restRequest); ok {
+			c.rest, c.series = said, s.metrics.rpcs[method].rest
+			c.requestID, c.trace, c.span = said.requestID, said.trace, said.span
+			return c
+		}
 	}
+	c.rest = &s.noREST
 	c.series = s.metrics.rpcs[method].grpc
 	c.requestID = requestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
 	c.trace = parseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent)))

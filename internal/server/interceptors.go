@@ -17,6 +17,12 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
+// The ways by which an RPC can come, as logs and metrics name them.
+const (
+	viaGRPC = "grpc"
+	viaREST = "rest"
+)
+
 const (
 	// minLeft is the time that a caller has to leave. Whoever left less and
 	// gets no answer is told that its own deadline was the reason.
@@ -27,7 +33,8 @@ const (
 
 // intercept is what every RPC runs through, whichever way it came: record, log,
 // metrics and span around recovery, limit and deadline. Inside, errors are the
-// domain's; here they become what the caller is told.
+// domain's; here they become what the caller is told. The answer to one question
+// may be a *rendered in place of its message.
 //
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
@@ -50,10 +57,14 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	c.series.handled(st.Code(), took)
 	s.log(c, st.Code(), failure, took)
 	c.endSpan(st.Code(), failure)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, st.Err()
+	case c.rendered != nil:
+		return c.rendered, nil
+	default:
+		return resp, nil
 	}
-	return resp, nil
 }
 
 // admit turns the RPC away while as many as Config.MaxConcurrent are in

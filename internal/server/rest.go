@@ -8,65 +8,67 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// rest is the REST side of the API: grpc-gateway over the in-process
-// connection, with everything that HTTP adds around it.
+// rest is the REST side of the API: grpc-gateway finds the method, and the rest
+// is ours, down to the call of the handler through the interceptor.
 type rest struct {
-	gateway *runtime.ServeMux
-	docs    *docs
-	tracer  tracer
-	now     func() time.Time
+	gateway   *runtime.ServeMux
+	docs      *docs
+	answers   eligibilityv1.EligibilityServiceServer
+	intercept grpc.UnaryServerInterceptor
+	tracer    tracer
+	now       func() time.Time
+
+	// Values of headers that are the same in each answer.
+	noSniff, json, noStore []string
 }
 
-func newREST(ctx context.Context, conn grpc.ClientConnInterface, tracer tracer, now func() time.Time) (*rest, error) {
+func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer, intercept grpc.UnaryServerInterceptor, tracer tracer, now func() time.Time) (*rest, error) {
 	documents, err := newDocs()
 	if err != nil {
 		return nil, err
 	}
-	r := &rest{docs: documents, tracer: tracer, now: now}
+	r := &rest{
+		docs: documents, answers: answers, intercept: intercept, tracer: tracer, now: now,
+		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
+	}
 	r.gateway = runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
-		runtime.WithMiddlewares(r.prepare),
-		runtime.WithIncomingHeaderMatcher(noHeader),
-		runtime.WithOutgoingHeaderMatcher(noHeader),
-		runtime.WithOutgoingTrailerMatcher(noHeader),
-		runtime.WithForwardResponseOption(r.annotate),
+		runtime.WithMiddlewares(r.serve),
 		runtime.WithErrorHandler(writeError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 	)
-	client := eligibilityv1.NewEligibilityServiceClient(conn)
-	return r, eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, r.gateway, client)
+	// No client: the generated handlers read a request too loosely, and serve
+	// never gets to them.
+	return r, eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, r.gateway, nil)
 }
 
 // ServeHTTP answers one HTTP request. Whatever the answer, it carries the
 // request ID.
 func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
-	header := given.Header.Clone()
 	said := &restRequest{
-		contentType: header.Get("Content-Type"),
-		ifNoneMatch: header.Values("If-None-Match"),
-		requestID:   requestIDOr(header.Get(headerRequestID)),
-		trace:       parseTraceparent(header.Get(headerTraceparent)),
+		contentType: given.Header.Get("Content-Type"),
+		ifNoneMatch: given.Header["If-None-Match"],
+		requestID:   requestIDOr(given.Header.Get("X-Request-Id")),
+		trace:       parseTraceparent(given.Header.Get("Traceparent")),
 	}
-	// A shallow copy with a header of its own: net/http keeps the request that
-	// it was given, for HEAD among others.
+	// A shallow copy: net/http keeps the request that it was given, for HEAD
+	// among others.
 	req := given.WithContext(context.WithValue(given.Context(), restKey{}, said))
-	req.Header = header
-
-	header.Del("Te") // no answer has trailers
-	// The gateway would complain of some on stderr, and take a form for a GET.
-	header.Del("Content-Type")
-	w.Header().Set(headerRequestID, said.requestID)
-	if said.trace != "" {
-		w.Header().Set(headerTraceparent, string(said.trace))
+	if said.contentType != "" {
+		req.Header = given.Header.Clone()
+		req.Header.Del("Content-Type") // the gateway would take a form for a GET
 	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	header := w.Header()
+	header["X-Request-Id"] = []string{said.requestID}
+	if said.trace != "" {
+		header["Traceparent"] = []string{string(said.trace)}
+	}
+	header["X-Content-Type-Options"] = r.noSniff
 	if r.docs.serve(w, req) {
 		return
 	}
@@ -76,22 +78,8 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	r.gateway.ServeHTTP(w, req)
 }
 
-// noHeader keeps headers and metadata apart: what the interceptor needs of the
-// request is in its restRequest, and what belongs in the response was set
-// already. The gateway always lets Authorization through.
-func noHeader(string) (string, bool) { return "", false }
-
-// newMarshaler writes proto JSON with every plain field, so that a reader sees
-// decision, stale: false and empty lists, and without members that have no
-// value, so that there are no nulls. Bodies are read by batchBody.
-func newMarshaler() runtime.Marshaler {
-	return &bodyMarshaler{JSONPb: runtime.JSONPb{
-		MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true},
-	}}
-}
-
-// restRequest is what the HTTP request said beside the message that the gateway
-// makes of it. It travels in the context; the zero value says nothing.
+// restRequest is what the HTTP request said beside the message that is made of
+// it. It travels in the context; the zero value says nothing.
 type restRequest struct {
 	contentType string
 	// ifNoneMatch are the values of the header of that name.
@@ -112,12 +100,3 @@ func (r *restRequest) violate(field, description string) {
 }
 
 type restKey struct{}
-
-// restOf returns what the HTTP request of ctx said, or a zero value for an RPC
-// that came over gRPC.
-func restOf(ctx context.Context) *restRequest {
-	if r, ok := ctx.Value(restKey{}).(*restRequest); ok {
-		return r
-	}
-	return new(restRequest)
-}

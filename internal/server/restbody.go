@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -34,11 +33,11 @@ func isJSON(contentType string) bool {
 	return err == nil && (media == "application/json" || media == "application/x-www-form-urlencoded")
 }
 
-// prepareBatch reads the body in the gateway's place. What is wrong with the
-// body as a whole spoils the call, what is wrong with one item that item.
-func prepareBatch(w http.ResponseWriter, req *http.Request, said *restRequest, maxAge *durationpb.Duration) {
+// readBatchRequest reads the questions of a batch. What is wrong with the body
+// as a whole spoils the call, what is wrong with one item that item.
+func readBatchRequest(w http.ResponseWriter, req *http.Request, said *restRequest, maxAge *durationpb.Duration) *eligibilityv1.BatchCheckEligibilityRequest {
 	readQuery(req.URL.RawQuery, said)
-	batch := &batchBody{}
+	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
 	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -47,12 +46,12 @@ func prepareBatch(w http.ResponseWriter, req *http.Request, said *restRequest, m
 	case err != nil:
 		said.violate("body", "could not be read to its end")
 	default:
-		batch.questions = readBatch(data, said)
+		batch.Requests = readBatch(data, said)
 	}
-	for _, question := range batch.questions {
+	for _, question := range batch.GetRequests() {
 		narrow(question, maxAge)
 	}
-	req.Body = batch
+	return batch
 }
 
 // readBatch reads the body of a batch.
@@ -211,39 +210,4 @@ func readObject(data []byte) ([]member, error) {
 		members = append(members, next)
 	}
 	return members, nil
-}
-
-// batchBody is a body that was read already; the gateway takes the message from
-// it in place of decoding.
-type batchBody struct {
-	questions []*eligibilityv1.CheckEligibilityRequest
-}
-
-// Read returns io.EOF: nothing is left.
-func (*batchBody) Read([]byte) (int, error) { return 0, io.EOF }
-
-// Close does nothing.
-func (*batchBody) Close() error { return nil }
-
-// Decode puts the questions into message.
-func (b *batchBody) Decode(message any) error {
-	batch, ok := message.(*eligibilityv1.BatchCheckEligibilityRequest)
-	if !ok {
-		return fmt.Errorf("decode batch: unexpected %T", message)
-	}
-	batch.Requests = b.questions
-	return nil
-}
-
-// bodyMarshaler writes JSON, and reads the bodies that prepareBatch has read.
-type bodyMarshaler struct {
-	runtime.JSONPb
-}
-
-// NewDecoder returns the decoder that r is, where it is one.
-func (m *bodyMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
-	if batch, ok := r.(*batchBody); ok {
-		return batch
-	}
-	return m.JSONPb.NewDecoder(r)
 }

@@ -14,27 +14,31 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel/attribute"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// prepare reads what the gateway does not, or reads too loosely: query
-// parameters, headers and body. Faults travel to the handler in the context, so
-// that it reports them together with its own and the interceptors see a refused
-// request like any other.
-func (r *rest) prepare(next runtime.HandlerFunc) runtime.HandlerFunc {
+// serve answers the two methods of the API in the place of the gateway's own
+// handlers, which read loosely: a query parameter that they do not know is
+// dropped. Faults of the request travel to the handler with it, so that they are
+// reported together with its own and a refused request is logged and counted
+// like any other.
+func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
 		ctx := req.Context()
-		said := restOf(ctx)
+		said, _ := ctx.Value(restKey{}).(*restRequest)
 		if req.Method == http.MethodPost && !isJSON(said.contentType) {
 			writeHTTPError(w, http.StatusUnsupportedMediaType)
 			return
 		}
-		ctx, w, end := r.trace(ctx, w, req, said)
-		defer end()
+		if r.tracer.takes(said.trace) {
+			traced, noted, end := r.trace(ctx, w, req, said)
+			defer end()
+			ctx, w = traced, noted
+		}
 		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
-			req.Header.Del("Grpc-Timeout")
 			left, ok := parseTimeout(timeout)
 			if !ok {
 				said.violate("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
@@ -44,22 +48,57 @@ func (r *rest) prepare(next runtime.HandlerFunc) runtime.HandlerFunc {
 				defer cancel()
 			}
 		}
-		maxAge := cacheControlAge(req.Header.Values("Cache-Control"), said)
+		maxAge := cacheControlAge(req.Header["Cache-Control"], said)
 		if req.Method == http.MethodPost {
-			prepareBatch(w, req, said, maxAge)
-		} else {
-			prepareCheck(req, said, maxAge)
+			r.batch(ctx, w, readBatchRequest(w, req, said, maxAge))
+			return
 		}
-		next(w, req.WithContext(ctx), path)
+		question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
+		narrow(question, maxAge)
+		question.CustomerId = path[fieldCustomerID]
+		r.check(ctx, w, said, question)
 	}
 }
 
-// trace starts the span of a request that is to be traced. end ends it, and
-// needs the writer returned to know the status.
-func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
-	if !r.tracer.takes(said.trace) {
-		return ctx, w, func() {}
+// check asks one question and writes the answer.
+func (r *rest) check(ctx context.Context, w http.ResponseWriter, said *restRequest, question *eligibilityv1.CheckEligibilityRequest) {
+	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+	resp, err := r.intercept(ctx, question, &info, func(ctx context.Context, _ any) (any, error) {
+		return r.answers.CheckEligibility(ctx, question)
+	})
+	if err != nil {
+		writeError(ctx, nil, nil, w, nil, err)
+		return
 	}
+	switch resp := resp.(type) {
+	case *rendered:
+		r.write(w, said, &resp.rest)
+	case *eligibilityv1.CheckEligibilityResponse:
+		answer := newRESTAnswer(resp)
+		r.write(w, said, &answer)
+	}
+}
+
+// batch asks many questions and writes their results.
+func (r *rest) batch(ctx context.Context, w http.ResponseWriter, questions *eligibilityv1.BatchCheckEligibilityRequest) {
+	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
+	var resp *eligibilityv1.BatchCheckEligibilityResponse
+	_, err := r.intercept(ctx, questions, &info, func(ctx context.Context, _ any) (_ any, err error) {
+		resp, err = r.answers.BatchCheckEligibility(ctx, questions)
+		return resp, err
+	})
+	if err != nil {
+		writeError(ctx, nil, nil, w, nil, err)
+		return
+	}
+	header := w.Header()
+	header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
+	_, _ = w.Write(appendBatchJSON(nil, resp)) // a caller who left is no concern
+}
+
+// trace starts the span of a request that is traced. end ends it, and needs the
+// writer returned to know the status.
+func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
 	route := "/v1/customers/{customer_id}/eligibility"
 	if req.Method == http.MethodPost {
 		route = "/v1/customers:batchCheckEligibility"
@@ -75,30 +114,14 @@ func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Reque
 	}
 }
 
-// prepareCheck leaves the gateway a query that it cannot misread.
-func prepareCheck(req *http.Request, said *restRequest, maxAge *durationpb.Duration) {
-	question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
-	narrow(question, maxAge)
-	query := make(url.Values)
-	if question.GetSegment() != eligibilityv1.Segment_SEGMENT_UNSPECIFIED {
-		query.Set(fieldSegment, question.GetSegment().String())
-	}
-	if question.GetMaxAge() != nil {
-		query.Set(fieldMaxAge, question.GetMaxAge().AsDuration().String())
-	}
-	if question.GetMinEvidenceTime() != nil {
-		query.Set(fieldMinEvidenceTime, question.GetMinEvidenceTime().AsTime().Format(time.RFC3339Nano))
-	}
-	address := *req.URL
-	address.RawQuery = query.Encode()
-	req.URL, req.Body = &address, http.NoBody
-}
-
 // readQuery reads the query into a question. Only the fields named may stand in
 // it, by their proto or JSON names, each once: a mistyped name must not change
 // what is asked.
 func readQuery(raw string, said *restRequest, allowed ...string) *eligibilityv1.CheckEligibilityRequest {
 	question := new(eligibilityv1.CheckEligibilityRequest)
+	if raw == "" {
+		return question
+	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		said.violate("query", "must be well formed")
@@ -144,6 +167,9 @@ func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.
 // no-cache, N seconds for max-age=N, the least of several; nil where it says
 // neither. Other directives are not ours.
 func cacheControlAge(values []string, said *restRequest) *durationpb.Duration {
+	if len(values) == 0 {
+		return nil
+	}
 	var least *durationpb.Duration
 	for directive := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"hash/fnv"
 	"net/http"
 	"strconv"
@@ -14,32 +13,46 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// annotate adds the headers of an answer, and makes it a 304 where the caller
-// holds it already.
-func (r *rest) annotate(ctx context.Context, w http.ResponseWriter, message proto.Message) error {
-	answer, ok := message.(*eligibilityv1.CheckEligibilityResponse)
-	if !ok {
-		w.Header().Set("Cache-Control", "no-store")
-		return nil
+// restAnswer is an answer as REST gives it: the body, and the headers that do
+// not change with time.
+type restAnswer struct {
+	body              []byte
+	tag, cacheControl []string
+	evidenceTime      time.Time // zero where no evidence was used
+}
+
+func newRESTAnswer(message *eligibilityv1.CheckEligibilityResponse) restAnswer {
+	answer := restAnswer{
+		body:         appendAnswerJSON(make([]byte, 0, 1024), message),
+		tag:          []string{entityTag(message)},
+		cacheControl: []string{cacheControl(message)},
 	}
+	if at := message.GetEvidenceTime(); at != nil {
+		answer.evidenceTime = at.AsTime()
+	}
+	return answer
+}
+
+// write writes an answer; a 304 where the caller holds it already.
+func (r *rest) write(w http.ResponseWriter, said *restRequest, answer *restAnswer) {
 	header := w.Header()
-	header.Set("Cache-Control", cacheControl(answer))
-	if at := answer.GetEvidenceTime(); at != nil {
-		age := max(r.now().Sub(at.AsTime()), 0)
-		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
+	header["Content-Type"] = r.json
+	header["Cache-Control"] = answer.cacheControl
+	if !answer.evidenceTime.IsZero() {
+		age := max(r.now().Sub(answer.evidenceTime), 0)
+		header["Age"] = []string{strconv.FormatInt(int64(age/time.Second), 10)}
 	}
-	tag := entityTag(answer)
-	header.Set("Etag", tag)
-	if matches(restOf(ctx).ifNoneMatch, tag) {
-		w.WriteHeader(http.StatusNotModified) // net/http then takes no body
+	header["Etag"] = answer.tag
+	if len(said.ifNoneMatch) > 0 && matches(said.ifNoneMatch, answer.tag[0]) {
+		w.WriteHeader(http.StatusNotModified)
+		return
 	}
-	return nil
+	_, _ = w.Write(answer.body) // a caller who left is no concern
 }
 
 // cacheControl lets the caller keep the answer for the whole fresh age of its
@@ -55,10 +68,13 @@ func cacheControl(answer *eligibilityv1.CheckEligibilityResponse) string {
 // entityTag names the decision and its evidence: two answers that differ only
 // in where they came from and when to ask again are the same.
 func entityTag(answer *eligibilityv1.CheckEligibilityResponse) string {
-	hash := fnv.New64a()
+	said := make([]byte, 0, 512)
 	// A length before each text keeps apart what would read the same in a row.
-	text := func(s string) { _, _ = fmt.Fprintf(hash, "%d:%s;", len(s), s) }
-	number := func(n int64) { _, _ = fmt.Fprintf(hash, "%d;", n) }
+	text := func(s string) {
+		said = append(strconv.AppendInt(said, int64(len(s)), 10), ':')
+		said = append(append(said, s...), ';')
+	}
+	number := func(n int64) { said = append(strconv.AppendInt(said, n, 10), ';') }
 	moment := func(t *timestamppb.Timestamp) {
 		number(t.GetSeconds())
 		number(int64(t.GetNanos()))
@@ -82,6 +98,8 @@ func entityTag(answer *eligibilityv1.CheckEligibilityResponse) string {
 	text(strconv.FormatBool(answer.GetQualificationsKnown()))
 	text(strconv.FormatBool(answer.GetStale()))
 	moment(answer.GetEvidenceTime())
+	hash := fnv.New64a()
+	_, _ = hash.Write(said)
 	return `W/"` + strconv.FormatUint(hash.Sum64(), 36) + `"`
 }
 
@@ -98,8 +116,8 @@ func matches(ifNoneMatch []string, tag string) bool {
 
 // writeError answers an RPC that failed.
 func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
-	// The gateway's own complaints never get here while prepare reads all that
-	// it would read; if one does, its text stays inside.
+	// The text of the gateway's own complaint, of a path that it cannot unescape,
+	// stays inside.
 	st, ok := status.FromError(err)
 	if !ok || st.Code() == codes.InvalidArgument && len(st.Details()) == 0 {
 		writeHTTPError(w, http.StatusBadRequest)

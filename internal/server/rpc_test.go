@@ -142,7 +142,7 @@ func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
 	} {
 		req := ask(customerA)
 		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
-		if _, violations := h.question(req, ""); (len(violations) > 0) != refused {
+		if _, violations := h.question(req, aloneInRequest); (len(violations) > 0) != refused {
 			t.Errorf("%v ahead: %v", ahead, violations)
 		}
 	}

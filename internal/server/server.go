@@ -1,10 +1,10 @@
 // Package server offers the service over gRPC and REST, and its state to
 // operators over HTTP.
 //
-// REST is grpc-gateway on a connection that calls the gRPC handlers in this
-// process, so that one interceptor serves both: identity, log and metrics,
-// recovery, limit, deadline. Only errors.go knows which error is which
-// gRPC code.
+// REST calls the handlers of gRPC in this process, through the interceptor that
+// gRPC runs too: identity, log and metrics, recovery, limit, deadline.
+// grpc-gateway knows its paths and methods. Only errors.go knows which error is
+// which gRPC code.
 package server
 
 import (
@@ -19,6 +19,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -161,9 +163,9 @@ type Server struct {
 	plain   quota
 
 	answers *handler
+	noREST  restRequest  // what an RPC over gRPC has of one; never changed
 	grpc    *grpc.Server // since Serve
 	health  *health.Server
-	conn    *inProcessConn
 	http    *http.Server
 	admin   *http.Server
 
@@ -196,8 +198,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	s.health = health.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	s.answers = &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
-	s.conn = newInProcessConn(&eligibilityv1.EligibilityService_ServiceDesc, s.answers, s.intercept)
-	api, err := newREST(s.stopping, s.conn, s.tracer, s.cfg.Now)
+	api, err := newREST(s.stopping, s.answers, s.intercept, s.tracer, s.cfg.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
@@ -212,6 +213,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(s.intercept),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)}),
 		grpc.ChainStreamInterceptor(s.recoverStream),
 		grpc.MaxRecvMsgSize(maxBodyBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),

@@ -1,0 +1,90 @@
+package server
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync/atomic"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// rendered is an answer in every form in which callers get it. It is shared by
+// those who get the same, and never changed.
+type rendered struct {
+	customerID eligibility.CustomerID
+	answer     eligibility.Answer // that it was made of
+
+	message *eligibilityv1.CheckEligibilityResponse
+	wire    mem.Buffer // message, for gRPC
+	rest    restAnswer // message, for REST
+}
+
+// is reports whether it says what answer does: evidence behind a pointer never
+// changes, and all else that an answer in the API's words is made of is compared.
+func (r *rendered) is(id eligibility.CustomerID, answer *eligibility.Answer) bool {
+	was := &r.answer
+	return r.customerID == id &&
+		was.Account == answer.Account && was.Qualifications == answer.Qualifications &&
+		was.Decision == answer.Decision && was.Tier == answer.Tier && was.Stale == answer.Stale &&
+		was.EvidenceTime.Equal(answer.EvidenceTime) && was.ExpireTime.Equal(answer.ExpireTime) &&
+		was.RecheckTime.Equal(answer.RecheckTime) &&
+		slices.Equal(was.Reasons, answer.Reasons)
+}
+
+// memoSlots is how many answers a memo holds at most, about 1.5 KB each.
+const memoSlots = 1 << 13
+
+// memo remembers answers from this process's own evidence, each in the one slot
+// that its customer has. It is safe for concurrent use; its zero value is empty.
+type memo [memoSlots]atomic.Pointer[rendered]
+
+// of returns the answer in the API's forms; nil for one that is not worth
+// remembering, or cannot be said.
+func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *rendered {
+	if answer.Tier != eligibility.TierLocal || answer.Stale {
+		return nil
+	}
+	slot := &m[slotOf(id, len(answer.Reasons))]
+	if known := slot.Load(); known != nil && known.is(id, answer) {
+		return known
+	}
+	message := response(id.String(), answer)
+	wire, err := proto.Marshal(message)
+	if err != nil { // a text with invalid UTF-8, which evidence never has
+		return nil
+	}
+	made := &rendered{
+		customerID: id, answer: *answer, message: message,
+		wire: mem.SliceBuffer(wire), rest: newRESTAnswer(message),
+	}
+	// What only a log is told would keep an error alive.
+	made.answer.Cause = nil
+	slot.Store(made)
+	return made
+}
+
+// slotOf spreads customers evenly, and the segments of one that differ in what
+// they ask for.
+func slotOf(id eligibility.CustomerID, reasons int) uint64 {
+	const odd = 0x9e3779b97f4a7c15
+	x := binary.NativeEndian.Uint64(id[:8])*odd ^ binary.NativeEndian.Uint64(id[8:]) + uint64(reasons) //nolint:gosec // one or two
+	x *= odd
+	return x >> 32 % memoSlots
+}
+
+// codec is protobuf's, but for answers that are encoded already.
+type codec struct{ encoding.CodecV2 }
+
+// Marshal returns the encoded form of a message.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if r, ok := v.(*rendered); ok {
+		return mem.BufferSlice{r.wire}, nil
+	}
+	return c.CodecV2.Marshal(v)
+}
