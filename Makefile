@@ -30,6 +30,7 @@ build: ## Build bin/eligibilityd
 test: ## Run every test, racing and shuffled; sees to a redis-server first
 	@scripts/redis-server.sh >/dev/null
 	go test -race -shuffle=on ./...
+	go test -run '^TestAllocations' ./internal/...
 
 .PHONY: acceptance
 acceptance: ## Run the slow tests (9 minutes); needs chromium and chromedriver

@@ -17,7 +17,7 @@ func startSpan(ctx context.Context, op string, keys int) (context.Context, trace
 	if !caller.SpanContext().IsSampled() {
 		return ctx, noop.Span{}
 	}
-	return caller.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/cache").Start(ctx, "redis "+op,
+	return caller.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/cache").Start(ctx, "redis "+op, //nolint:spancheck // the caller ends it
 		trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(
 			attribute.String("db.system.name", "redis"),

@@ -8,7 +8,7 @@ import (
 
 // check is what is known while one question is being answered.
 type check struct {
-	req *Request
+	req Request
 	// notBefore is when evidence must have been fetched to answer without
 	// asking Partner Center: the caller's max_age, counted from its arrival,
 	// and min_evidence_time.
@@ -58,7 +58,7 @@ func (c *check) missing(keys []Key) []Key {
 // peek starts a check with what this process holds.
 func (s *Service) peek(ctx context.Context, req *Request, now time.Time) check {
 	c := check{
-		req:            req,
+		req:            *req,
 		notBefore:      req.MinEvidenceTime,
 		account:        view{key: Key{CustomerID: req.CustomerID, Facet: FacetAccount}},
 		qualifications: view{key: Key{CustomerID: req.CustomerID, Facet: FacetQualifications}},

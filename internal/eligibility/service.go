@@ -164,12 +164,18 @@ func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 	now := s.now()
 	c := s.peek(ctx, &req, now)
 	if !c.settled() {
-		keys := c.missing(make([]Key, 0, 2))
-		for i, found := range s.store.Load(ctx, keys) {
-			s.consider(&c, c.view(keys[i].Facet), found, now)
-		}
-		s.ask(ctx, &c, interactive)
-		now = s.now()
+		return s.checkElsewhere(ctx, c, now)
 	}
 	return s.decide(&c, now)
+}
+
+// checkElsewhere goes on with a check that what this process holds does not
+// settle. It takes a copy to the heap, so that a settled one stays off it.
+func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (Answer, error) {
+	keys := c.missing(make([]Key, 0, 2))
+	for i, found := range s.store.Load(ctx, keys) {
+		s.consider(&c, c.view(keys[i].Facet), found, now)
+	}
+	s.ask(ctx, &c, interactive)
+	return s.decide(&c, s.now())
 }

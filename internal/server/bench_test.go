@@ -89,6 +89,7 @@ func (r *running) asked(segment eligibility.Segment) func(testing.TB) {
 	handle := func(ctx context.Context, _ any) (any, error) { return r.server.answers.CheckEligibility(ctx, req) }
 	ctx := context.Background()
 	return func(tb testing.TB) {
+		tb.Helper()
 		resp, err := r.server.intercept(ctx, req, info, handle)
 		if err != nil {
 			tb.Fatal(err)

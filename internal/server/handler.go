@@ -102,12 +102,13 @@ func (h *handler) accept(c *call, id eligibility.CustomerID, answer *eligibility
 		c.tally.blocked++
 	}
 	h.metrics.decided(answer)
-	var message *eligibilityv1.CheckEligibilityResponse
 	if known := h.memo.of(id, answer); known != nil {
-		message = known.message
-	} else {
-		message = response(id.String(), answer)
+		return known.result
 	}
+	return resultOf(response(id.String(), answer))
+}
+
+func resultOf(message *eligibilityv1.CheckEligibilityResponse) *eligibilityv1.BatchCheckEligibilityResult {
 	return &eligibilityv1.BatchCheckEligibilityResult{
 		Result: &eligibilityv1.BatchCheckEligibilityResult_Response{Response: message},
 	}

@@ -25,18 +25,17 @@ const maxRequestIDBytes = 128
 // identify begins the record of an RPC: its request ID and its trace, which the
 // caller gets back, and its span where it is traced. What REST says of them has
 // been read, and is answered, by HTTP.
-func (s *Server) identify(ctx context.Context, method string) *call {
+func (s *Server) identify(ctx context.Context, method string, series methodMetrics) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
 	if stream == nil {
 		if said, ok := ctx.Value(restKey{}).(*restRequest); ok {
-			c.rest, c.series = said, s.metrics.rpcs[method].rest
+			c.rest, c.series = said, series.rest
 			c.requestID, c.trace, c.span = said.requestID, said.trace, said.span
 			return c
 		}
 	}
-	c.rest = &s.noREST
-	c.series = s.metrics.rpcs[method].grpc
+	c.rest, c.series = &s.noREST, series.grpc
 	c.requestID = requestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
 	c.trace = parseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent)))
 	if s.tracer.takes(c.trace) {
@@ -45,13 +44,36 @@ func (s *Server) identify(ctx context.Context, method string) *call {
 			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
 	}
 	if stream != nil {
-		header := metadata.MD{headerRequestID: {c.requestID}}
-		if c.trace != "" {
-			header[headerTraceparent] = []string{string(c.trace)}
-		}
-		_ = stream.SetHeader(header) // it fails only where the header was sent already
+		s.tell(stream, c)
 	}
 	return c
+}
+
+// callerHeader is the header that an RPC over gRPC is answered with. The
+// transport copies it, so it is used again.
+type callerHeader struct {
+	metadata  metadata.MD
+	requestID []string // in metadata, as is
+	trace     []string // where there is a trace
+}
+
+func newCallerHeader() any {
+	h := &callerHeader{metadata: make(metadata.MD, 2), requestID: make([]string, 1), trace: make([]string, 1)}
+	h.metadata[headerRequestID] = h.requestID
+	return h
+}
+
+// tell returns request ID and trace to the caller.
+func (s *Server) tell(stream grpc.ServerTransportStream, c *call) {
+	h, _ := s.headers.Get().(*callerHeader)
+	h.requestID[0] = c.requestID
+	if c.trace != "" {
+		h.trace[0] = string(c.trace)
+		h.metadata[headerTraceparent] = h.trace
+	}
+	_ = stream.SetHeader(h.metadata) // it fails only where the header was sent already
+	delete(h.metadata, headerTraceparent)
+	s.headers.Put(h)
 }
 
 // requestIDOr returns id if it is fit for logs and headers, 1 to 128 visible

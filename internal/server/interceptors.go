@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,8 +12,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
-
-	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // The ways by which an RPC can come, as logs and metrics name them.
@@ -39,11 +36,12 @@ const (
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
 func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if !strings.HasPrefix(info.FullMethod, "/"+eligibilityv1.EligibilityService_ServiceDesc.ServiceName+"/") {
+	series, ours := s.metrics.rpcs[info.FullMethod]
+	if !ours {
 		return s.recovered(ctx, req, info.FullMethod, handler)
 	}
 	start := time.Now()
-	c := s.identify(ctx, info.FullMethod)
+	c := s.identify(ctx, info.FullMethod, series)
 	defer c.end()
 	resp, err := s.admit(c, req, info.FullMethod, handler)
 	var failure *eligibility.Error

@@ -2,7 +2,6 @@ package server
 
 import (
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -75,14 +74,13 @@ func appendItemError(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []by
 	b = strconv.AppendInt(append(b, `{"code":`...), int64(m.GetCode()), 10)
 	b = appendString(append(b, `,"reason":`...), m.GetReason())
 	b = appendString(append(b, `,"message":`...), m.GetMessage())
-	if m.GetRetryAfter() != nil {
-		delay := m.GetRetryAfter().AsDuration()
+	if delay := m.GetRetryAfter(); delay != nil {
+		seconds, nanos := delay.GetSeconds(), int(delay.GetNanos())
 		b = append(b, `,"retryAfter":"`...)
-		if delay < 0 {
-			b, delay = append(b, '-'), -delay
+		if seconds < 0 || nanos < 0 {
+			b, seconds, nanos = append(b, '-'), -seconds, -nanos
 		}
-		b = strconv.AppendInt(b, int64(delay/time.Second), 10)
-		b = append(appendNanos(b, int(delay%time.Second)), `s"`...)
+		b = append(appendNanos(strconv.AppendInt(b, seconds, 10), nanos), `s"`...)
 	}
 	return append(b, '}')
 }

@@ -12,13 +12,13 @@ import (
 // below it, which an answer from memory never does. It is safe for concurrent
 // use, but for deadline, which is set before it is handed on.
 type lazyContext struct {
-	context.Context // its parent
+	context.Context //nolint:containedctx // its parent
 
 	deadline time.Time // zero where only the parent may have one
 
-	mu    sync.Mutex // held to resolve and to end
-	real  atomic.Pointer[cancelable]
-	ended atomic.Bool
+	mu     sync.Mutex // held to resolve and to end
+	waited atomic.Pointer[cancelable]
+	ended  atomic.Bool
 }
 
 // cancelable is what a lazyContext becomes once somebody waits for it.
@@ -41,8 +41,8 @@ func (c *lazyContext) Done() <-chan struct{} { return c.resolve().Done() }
 
 // Err returns why it has ended, or nil.
 func (c *lazyContext) Err() error {
-	if real := c.real.Load(); real != nil {
-		return real.Err()
+	if waited := c.waited.Load(); waited != nil {
+		return waited.Err()
 	}
 	switch err := c.Context.Err(); {
 	case err != nil:
@@ -59,32 +59,32 @@ func (c *lazyContext) Err() error {
 // Value returns the parent's value, and lets the context package find what
 // Done has made.
 func (c *lazyContext) Value(key any) any {
-	if real := c.real.Load(); real != nil {
-		return real.Value(key)
+	if waited := c.waited.Load(); waited != nil {
+		return waited.Value(key)
 	}
 	return c.Context.Value(key)
 }
 
 func (c *lazyContext) resolve() *cancelable {
-	if real := c.real.Load(); real != nil {
-		return real
+	if waited := c.waited.Load(); waited != nil {
+		return waited
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if real := c.real.Load(); real != nil {
-		return real
+	if waited := c.waited.Load(); waited != nil {
+		return waited
 	}
-	real := new(cancelable)
+	waited := new(cancelable)
 	if c.deadline.IsZero() {
-		real.Context, real.cancel = context.WithCancel(c.Context)
+		waited.Context, waited.cancel = context.WithCancel(c.Context)
 	} else {
-		real.Context, real.cancel = context.WithDeadline(c.Context, c.deadline)
+		waited.Context, waited.cancel = context.WithDeadline(c.Context, c.deadline)
 	}
 	if c.ended.Load() {
-		real.cancel()
+		waited.cancel()
 	}
-	c.real.Store(real)
-	return real
+	c.waited.Store(waited)
+	return waited
 }
 
 // end ends it, unless it has ended.
@@ -92,7 +92,7 @@ func (c *lazyContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended.Store(true)
-	if real := c.real.Load(); real != nil {
-		real.cancel()
+	if waited := c.waited.Load(); waited != nil {
+		waited.cancel()
 	}
 }

@@ -21,8 +21,9 @@ type rendered struct {
 	answer     eligibility.Answer // that it was made of
 
 	message *eligibilityv1.CheckEligibilityResponse
-	wire    mem.Buffer // message, for gRPC
-	rest    restAnswer // message, for REST
+	result  *eligibilityv1.BatchCheckEligibilityResult // message, in a batch
+	wire    mem.Buffer                                 // message, for gRPC
+	rest    restAnswer                                 // message, for REST
 }
 
 // is reports whether it says what answer does: evidence behind a pointer never
@@ -60,7 +61,7 @@ func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *render
 		return nil
 	}
 	made := &rendered{
-		customerID: id, answer: *answer, message: message,
+		customerID: id, answer: *answer, message: message, result: resultOf(message),
 		wire: mem.SliceBuffer(wire), rest: newRESTAnswer(message),
 	}
 	// What only a log is told would keep an error alive.

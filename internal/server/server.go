@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -145,7 +146,7 @@ const (
 	// streamWorkers answer RPCs on stacks that have grown already; more at once
 	// get a goroutine each.
 	streamWorkers = 64
-	// writeBufferBytes is what a gRPC connection collects before it writes. It
+	// writeBufferBytes is what a gRPC connection collects before it writes; it
 	// has the buffer only while it writes.
 	writeBufferBytes = 128 << 10
 	// maxHeaderBytes bounds the header of one request.
@@ -164,6 +165,7 @@ type Server struct {
 
 	answers *handler
 	noREST  restRequest  // what an RPC over gRPC has of one; never changed
+	headers sync.Pool    // of *callerHeader
 	grpc    *grpc.Server // since Serve
 	health  *health.Server
 	http    *http.Server
@@ -184,7 +186,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
-	s := &Server{cfg: withDefaults(cfg)}
+	s := &Server{cfg: withDefaults(cfg), headers: sync.Pool{New: newCallerHeader}}
 	s.logger = s.cfg.Logger
 	s.plain.limit = int64(s.cfg.PlainRecords)
 	s.tracer = newTracer(s.cfg.Tracer, s.cfg.SampleRatio)
@@ -221,7 +223,6 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.ConnectionTimeout(greetTimeout),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WriteBufferSize(writeBufferBytes),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true), // nothing below may close before they end
 		// Ask a silent client after a minute whether it is still there, and
 		// let clients ask as often as they usually do.

@@ -1,0 +1,116 @@
+//go:build !race
+
+package server
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// The race detector allocates, so these are built without it; make test runs
+// them apart.
+
+// TestAllocationsOfALocalHit holds what one question costs that the local tier
+// answers, transports apart: the call, its request ID and the answer's reasons.
+// Tracing that takes nothing adds nothing.
+func TestAllocationsOfALocalHit(t *testing.T) {
+	spans, _ := recorded()
+	for name, cfg := range map[string]Config{"tracing off": {PlainRecords: 1}, "nothing traced": {PlainRecords: 1, Tracer: spans}} {
+		run := startWarm(t, cfg)
+		for segment, most := range map[eligibilityv1.Segment]float64{
+			eligibilityv1.Segment_SEGMENT_COMMERCIAL: 3,
+			eligibilityv1.Segment_SEGMENT_EDUCATION:  4, // its second reason
+		} {
+			ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
+			info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+			req := &eligibilityv1.CheckEligibilityRequest{CustomerId: customerA, Segment: segment}
+			handle := func(ctx context.Context, _ any) (any, error) { return run.server.answers.CheckEligibility(ctx, req) }
+			got := testing.AllocsPerRun(1000, func() {
+				if _, err := run.server.intercept(ctx, req, info, handle); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if got > most {
+				t.Errorf("%s, %v: %v allocations, want at most %v", name, segment, got, most)
+			}
+		}
+	}
+}
+
+// TestAllocationsOfALocalHitOverREST holds the same from request to response
+// writer, the gateway's routing included.
+func TestAllocationsOfALocalHitOverREST(t *testing.T) {
+	run := startWarm(t, Config{PlainRecords: 1})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.rest+"/v1/customers/"+customerA+"/eligibility", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &discardWriter{header: make(http.Header)}
+	got := testing.AllocsPerRun(1000, func() {
+		clear(w.header)
+		run.server.http.Handler.ServeHTTP(w, req)
+		if w.written == 0 {
+			t.Fatal("no answer")
+		}
+	})
+	if got > 20 {
+		t.Errorf("%v allocations, want at most 20", got)
+	}
+}
+
+// TestAllocationsOfABatch holds what each question of a batch adds.
+func TestAllocationsOfABatch(t *testing.T) {
+	run := startWarm(t, Config{PlainRecords: 1})
+	req := new(eligibilityv1.BatchCheckEligibilityRequest)
+	const n = 100
+	for range n {
+		req.Requests = append(req.Requests, ask(customerA))
+	}
+	got := testing.AllocsPerRun(100, func() {
+		if _, err := run.server.answers.BatchCheckEligibility(context.Background(), req); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got > n+20 {
+		t.Errorf("%v allocations for %d questions, want one each, their reasons", got, n)
+	}
+}
+
+func TestAllocationsOfEncoders(t *testing.T) {
+	answer := response(customerA, &eligibility.Answer{Decision: eligibility.DecisionAllowed, Reasons: []eligibility.Reason{{Code: eligibility.ReasonAccountAllowed}}})
+	buffer := make([]byte, 0, 4096)
+	if got := testing.AllocsPerRun(1000, func() { _ = appendAnswerJSON(buffer, answer) }); got != 0 {
+		t.Errorf("JSON: %v allocations", got)
+	}
+}
+
+// discardStream is a transport that takes no header.
+type discardStream struct{}
+
+func (discardStream) Method() string               { return "" }
+func (discardStream) SetHeader(metadata.MD) error  { return nil }
+func (discardStream) SendHeader(metadata.MD) error { return nil }
+func (discardStream) SetTrailer(metadata.MD) error { return nil }
+
+// discardWriter is a response that counts what it is sent.
+type discardWriter struct {
+	header  http.Header
+	written int
+}
+
+func (w *discardWriter) Header() http.Header { return w.header }
+
+func (w *discardWriter) Write(b []byte) (int, error) {
+	w.written += len(b)
+	return len(b), nil
+}
+
+func (w *discardWriter) WriteHeader(int) {}
