@@ -26,13 +26,14 @@ type rendered struct {
 	rest    restAnswer                                 // message, for REST
 }
 
-// is reports whether it says what answer does: evidence behind a pointer never
-// changes, and all else that an answer in the API's words is made of is compared.
+// is reports whether it says what answer does, which is fresh and of this process
+// as well: evidence behind a pointer never changes, and all else that an answer
+// in the API's words is made of is compared.
 func (r *rendered) is(id eligibility.CustomerID, answer *eligibility.Answer) bool {
 	was := &r.answer
 	return r.customerID == id &&
 		was.Account == answer.Account && was.Qualifications == answer.Qualifications &&
-		was.Decision == answer.Decision && was.Tier == answer.Tier && was.Stale == answer.Stale &&
+		was.Decision == answer.Decision &&
 		was.EvidenceTime.Equal(answer.EvidenceTime) && was.ExpireTime.Equal(answer.ExpireTime) &&
 		was.RecheckTime.Equal(answer.RecheckTime) &&
 		slices.Equal(was.Reasons, answer.Reasons)

@@ -40,18 +40,34 @@ func TestAMemoNeverAnswersForAnother(t *testing.T) {
 			ids[2] = eligibility.CustomerID{3, byte(n >> 8), byte(n)}
 		}
 		m := new(memo)
-		for range rapid.IntRange(1, 40).Draw(t, "questions") {
-			id := rapid.SampledFrom(ids).Draw(t, "customer")
-			answer := &eligibility.Answer{
-				Decision:       rapid.SampledFrom([]eligibility.Decision{eligibility.DecisionAllowed, eligibility.DecisionBlocked}).Draw(t, "decision"),
-				Reasons:        reasons.Draw(t, "reasons"),
-				Account:        rapid.SampledFrom(accounts).Draw(t, "account"),
-				Qualifications: rapid.SampledFrom(held).Draw(t, "qualifications"),
-				EvidenceTime:   moment.Draw(t, "evidence time"),
-				ExpireTime:     moment.Draw(t, "expire time"),
-				RecheckTime:    moment.Draw(t, "recheck time"),
-				Tier:           rapid.SampledFrom([]eligibility.Tier{eligibility.TierLocal, eligibility.TierRedis}).Draw(t, "tier"),
-				Stale:          rapid.Bool().Draw(t, "stale"),
+		id, answer := ids[0], &eligibility.Answer{
+			Decision: eligibility.DecisionAllowed, Reasons: []eligibility.Reason{{Code: eligibility.ReasonAccountAllowed}},
+			Account: accounts[0], Qualifications: held[0], EvidenceTime: base, ExpireTime: base, Tier: eligibility.TierLocal,
+		}
+		// Each question differs from the one before in one thing.
+		for range rapid.IntRange(1, 60).Draw(t, "questions") {
+			next := *answer
+			switch answer = &next; rapid.IntRange(0, 9).Draw(t, "what changes") {
+			case 0:
+				id = rapid.SampledFrom(ids).Draw(t, "customer")
+			case 1:
+				answer.Decision = rapid.SampledFrom([]eligibility.Decision{eligibility.DecisionAllowed, eligibility.DecisionBlocked}).Draw(t, "decision")
+			case 2:
+				answer.Reasons = reasons.Draw(t, "reasons")
+			case 3:
+				answer.Account = rapid.SampledFrom(accounts).Draw(t, "account")
+			case 4:
+				answer.Qualifications = rapid.SampledFrom(held).Draw(t, "qualifications")
+			case 5:
+				answer.EvidenceTime = moment.Draw(t, "evidence time")
+			case 6:
+				answer.ExpireTime = moment.Draw(t, "expire time")
+			case 7:
+				answer.RecheckTime = moment.Draw(t, "recheck time")
+			case 8:
+				answer.Tier = rapid.SampledFrom([]eligibility.Tier{eligibility.TierLocal, eligibility.TierRedis}).Draw(t, "tier")
+			case 9:
+				answer.Stale = rapid.Bool().Draw(t, "stale")
 			}
 			got := m.of(id, answer)
 			if plain := answer.Tier == eligibility.TierLocal && !answer.Stale; (got != nil) != plain {
