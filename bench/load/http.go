@@ -1,0 +1,110 @@
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// HTTP sends HTTP/1.1 requests over kept connections, one request at a time on
+// each.
+type HTTP struct {
+	address string
+
+	mu   sync.Mutex
+	idle []*httpConn
+}
+
+type httpConn struct {
+	net.Conn
+
+	reader *bufio.Reader
+}
+
+var _ Caller = (*HTTP)(nil)
+
+// NewHTTP returns a caller that keeps connections alive, without TLS. A request
+// is what goes over the wire; [HTTPRequest] writes one. It connects on use, as
+// often as requests are under way.
+func NewHTTP(address string) *HTTP { return &HTTP{address: address} }
+
+// HTTPRequest returns an HTTP/1.1 request as it goes over the wire.
+func HTTPRequest(method, path string, body []byte) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\nAccept: application/json\r\n", method, path)
+	if len(body) > 0 {
+		fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	b.WriteString("\r\n")
+	b.Write(body)
+	return b.Bytes()
+}
+
+// Call implements Caller.
+func (c *HTTP) Call(ctx context.Context, request []byte) error {
+	conn, err := c.take(ctx)
+	if err != nil {
+		return err
+	}
+	if err := conn.exchange(request); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = append(c.idle, conn)
+	return nil
+}
+
+// take returns an idle connection, or a new one.
+func (c *HTTP) take(ctx context.Context) (*httpConn, error) {
+	c.mu.Lock()
+	if last := len(c.idle) - 1; last >= 0 {
+		conn := c.idle[last]
+		c.idle = c.idle[:last]
+		c.mu.Unlock()
+		return conn, nil
+	}
+	c.mu.Unlock()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.address)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	return &httpConn{conn, bufio.NewReaderSize(conn, 16<<10)}, nil
+}
+
+func (c *httpConn) exchange(request []byte) error {
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end below
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("load: status %s", resp.Status)
+	}
+	return nil
+}
+
+// Close implements Caller. It closes idle connections: call it when no request
+// is under way.
+func (c *HTTP) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var faults []error
+	for _, conn := range c.idle {
+		faults = append(faults, conn.Close())
+	}
+	c.idle = nil
+	return errors.Join(faults...)
+}
