@@ -11,6 +11,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 # How long each fuzz target runs.
 FUZZTIME ?= 2m
+# How often each Go benchmark runs; benchstat wants six or more.
+BENCHCOUNT ?= 6
 
 .PHONY: help
 help: ## List the targets
@@ -38,8 +40,18 @@ acceptance: ## Run the slow tests (9 minutes); needs chromium and chromedriver
 	go test -race -tags acceptance -run Acceptance -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 
 .PHONY: bench
-bench: ## Run every benchmark
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## Run every Go benchmark BENCHCOUNT (6) times into bench.txt
+	go test -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./... | tee bench.txt
+
+.PHONY: benchstat
+benchstat: ## Sum up bench.txt, or compare it with OLD, another such file
+	$(TOOL) benchstat $(if $(OLD),$(OLD)) bench.txt
+
+.PHONY: bench-compare
+bench-compare: build ## Measure service and floors in turn; SCENARIOS=grpc,rest and BENCHFLAGS narrow it
+	@scripts/redis-server.sh >/dev/null
+	go build -trimpath -o bin/bench ./bench
+	bin/bench compare $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(BENCHFLAGS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (2m)

@@ -1,0 +1,88 @@
+// Package floor holds the servers that the service is compared with: the least
+// that each transport can cost, and the usual way to offer REST beside gRPC.
+// Each has its library's defaults and nothing else.
+package floor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// echo answers every check with one stored message. grpc-go reads the request
+// and encodes the answer each time, as for any service.
+type echo struct {
+	eligibilityv1.UnimplementedEligibilityServiceServer
+
+	answer *eligibilityv1.CheckEligibilityResponse
+}
+
+// CheckEligibility returns the stored answer.
+func (e *echo) CheckEligibility(context.Context, *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
+	return e.answer, nil
+}
+
+// ServeGRPC serves a bare grpc-go server that answers every check with answer,
+// until ctx ends.
+func ServeGRPC(ctx context.Context, listener net.Listener, answer *eligibilityv1.CheckEligibilityResponse) error {
+	server := grpc.NewServer()
+	eligibilityv1.RegisterEligibilityServiceServer(server, &echo{answer: answer})
+	defer context.AfterFunc(ctx, server.Stop)()
+	if err := server.Serve(listener); err != nil {
+		return fmt.Errorf("grpc floor: %w", err)
+	}
+	return nil
+}
+
+// ServeHTTP serves a bare net/http server that answers every request with body,
+// until ctx ends.
+func ServeHTTP(ctx context.Context, listener net.Listener, body []byte) error {
+	return serve(ctx, listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		header := w.Header()
+		header.Set("Content-Type", "application/json")
+		header.Set("Content-Length", strconv.Itoa(len(body)))
+		_, _ = w.Write(body) // a caller who left is no concern
+	}))
+}
+
+// ServeGateway serves grpc-gateway in front of a bare grpc-go server in the
+// same process, to which it connects over the loopback interface, until ctx
+// ends. It writes proto JSON as the gateway does by default.
+func ServeGateway(ctx context.Context, listener net.Listener, answer *eligibilityv1.CheckEligibilityResponse) error {
+	backend, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { failed <- ServeGRPC(ctx, backend, answer) }()
+
+	mux := runtime.NewServeMux()
+	if err := eligibilityv1.RegisterEligibilityServiceHandlerFromEndpoint(ctx, mux, backend.Addr().String(),
+		[]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}); err != nil {
+		cancel()
+		return errors.Join(fmt.Errorf("gateway: %w", err), <-failed)
+	}
+	err = serve(ctx, listener, mux)
+	cancel()
+	return errors.Join(err, <-failed)
+}
+
+func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler} //nolint:gosec // the defaults are what is measured; it serves loopback
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("http floor: %w", err)
+	}
+	return nil
+}

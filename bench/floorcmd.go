@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/eligibilityd/eligibilityd/bench/floor"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+func newFloorCommand() *cobra.Command {
+	var address, answer string
+	cmd := &cobra.Command{
+		Use:       "floor {grpc|http|gateway}",
+		Short:     "Serve one of the floors, as compare does",
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"grpc", "http", "gateway"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return serveFloor(cmd.Context(), args[0], address, answer)
+		},
+	}
+	cmd.Flags().StringVar(&address, "address", "127.0.0.1:9190", "where to listen")
+	cmd.Flags().StringVar(&answer, "answer", "", "file with the answer: an encoded message, for http the body")
+	_ = cmd.MarkFlagRequired("answer") // the flag is there
+	return cmd
+}
+
+func serveFloor(ctx context.Context, kind, address, file string) error {
+	stored, err := os.ReadFile(file) //nolint:gosec // named by who runs it
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	if kind == "http" {
+		return floor.ServeHTTP(ctx, listener, stored)
+	}
+	answer := new(eligibilityv1.CheckEligibilityResponse)
+	if err := proto.Unmarshal(stored, answer); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if kind == "grpc" {
+		return floor.ServeGRPC(ctx, listener, answer)
+	}
+	return floor.ServeGateway(ctx, listener, answer)
+}

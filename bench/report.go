@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
+	"github.com/eligibilityd/eligibilityd/bench/rig"
+)
+
+// report is everything that compare has found.
+type report struct {
+	Began       time.Time    `json:"began"`
+	Conditions  conditions   `json:"conditions"`
+	LoadAverage string       `json:"load_average_at_end"`
+	Targets     []*measured  `json:"targets"`
+	Conclusions []conclusion `json:"conclusions"`
+	Dev         []conclusion `json:"dev,omitempty"`
+}
+
+// conditions are what the figures hold for.
+type conditions struct {
+	Service     string `json:"service"`
+	Go          string `json:"go"`
+	CPUs        int    `json:"cpus"`
+	Callers     int    `json:"callers"`
+	Connections int    `json:"grpc_connections"`
+	Rounds      int    `json:"rounds"`
+	Duration    string `json:"duration"`
+	Customers   int    `json:"customers"`
+	LoadAverage string `json:"load_average_at_start"`
+}
+
+// conclusion is a figure beside its budget: of one round, the median, the least
+// and the most.
+type conclusion struct {
+	Name   string  `json:"name"`
+	Unit   string  `json:"unit,omitempty"`
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	Budget float64 `json:"budget,omitempty"`
+}
+
+func conditionsOf(ctx context.Context, opts compareOptions) conditions {
+	version, err := exec.CommandContext(ctx, opts.service, "version").Output() //nolint:gosec // what is measured
+	if err != nil {
+		version = []byte(err.Error())
+	}
+	line, _, _ := bytes.Cut(version, []byte("\n"))
+	return conditions{
+		Service: string(line), Go: runtime.Version(), CPUs: runtime.NumCPU(),
+		Callers: opts.callers, Connections: opts.connections, Rounds: opts.rounds, Duration: opts.duration.String(),
+		Customers: opts.customers, LoadAverage: loadAverage(),
+	}
+}
+
+// loadAverage is the machine's, of the last minute; empty where it has none.
+func loadAverage() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	average, _, _ := strings.Cut(string(text), " ")
+	return average
+}
+
+// devStarts is how often `eligibilityd dev` is started.
+const devStarts = 5
+
+// dev measures the start of the service, its memory without load, and its size.
+func (r *report) dev(ctx context.Context, service string) error {
+	var answered, idle []float64
+	for range devStarts {
+		dev, err := rig.StartDev(ctx, service)
+		if err != nil {
+			return err
+		}
+		answered = append(answered, float64(dev.FirstAnswer.Microseconds())/1000)
+		idle = append(idle, float64(dev.IdleBytes)/(1<<20))
+	}
+	binary, err := os.Stat(service)
+	if err != nil {
+		return err
+	}
+	r.Dev = []conclusion{
+		spread("dev: start to first answer", "ms", answered, 150),
+		spread("dev: resident set, idle", "MiB", idle, 40),
+		spread("binary", "MB", []float64{float64(binary.Size()) / 1e6}, 40),
+	}
+	return nil
+}
+
+// conclude sets the targets against each other, round by round.
+func (r *report) conclude(wanted []comparison) {
+	r.LoadAverage = loadAverage()
+	for _, c := range wanted {
+		of, to := r.rounds(c.of), r.rounds(c.to)
+		values := make([]float64, min(len(of), len(to)))
+		if len(values) == 0 {
+			continue
+		}
+		sign := " / "
+		if c.unit == unitMicroseconds {
+			sign = " − "
+		}
+		for i := range values {
+			values[i] = of[i].CPUPerMillion() / to[i].CPUPerMillion()
+			if c.unit == unitMicroseconds { // CPU seconds for a million are microseconds for one
+				values[i] = of[i].CPUPerMillion() - to[i].CPUPerMillion()
+			}
+		}
+		r.Conclusions = append(r.Conclusions, spread(c.of+sign+c.to, string(c.unit), values, c.budget))
+	}
+}
+
+// rounds returns what the target of that name gave.
+func (r *report) rounds(name string) []load.Result {
+	for _, m := range r.Targets {
+		if m.Name == name {
+			return m.Rounds
+		}
+	}
+	return nil
+}
+
+func spread(name, unit string, values []float64, budget float64) conclusion {
+	return conclusion{Name: name, Unit: unit, Median: median(values), Min: slices.Min(values), Max: slices.Max(values), Budget: budget}
+}
+
+// median is the middle value, or the mean of both; values is not empty.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// collect returns one figure of each result.
+func collect(results []load.Result, figure func(load.Result) float64) []float64 {
+	values := make([]float64, len(results))
+	for i, result := range results {
+		values[i] = figure(result)
+	}
+	return values
+}
+
+func (r *report) print(w io.Writer) {
+	c := r.Conditions
+	fmt.Fprintf(w, "%s, built with its own Go; driver and floors %s; %d CPUs shared by driver and servers\n", c.Service, c.Go, c.CPUs)
+	fmt.Fprintf(w, "%d callers on %d gRPC connections, %d customers, %d rounds of %s; load average %s before, %s after\n\n",
+		c.Callers, c.Connections, c.Customers, c.Rounds, c.Duration, c.LoadAverage, r.LoadAverage)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "closed loop\tCPU-s per 1M\tmin\tmax\trequests/s\tp50 ms\tp99 ms\tRSS MiB\tRedis reads\t")
+	for _, m := range r.Targets {
+		cpu := collect(m.Rounds, load.Result.CPUPerMillion)
+		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.0f\t%s\t%s\t%.0f\t%s\t\n", m.Name, median(cpu), slices.Min(cpu), slices.Max(cpu),
+			median(collect(m.Rounds, load.Result.PerSecond)),
+			milliseconds(m.Rounds, p50), milliseconds(m.Rounds, p99),
+			median(collect(m.Rounds, func(r load.Result) float64 { return float64(r.RSSBytes) / (1 << 20) })), perRequest(m.PerCall))
+	}
+	_ = table.Flush() // to the standard output
+	fmt.Fprintln(w)
+	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	if slices.ContainsFunc(r.Targets, func(m *measured) bool { return len(m.Open) > 0 }) {
+		fmt.Fprintln(table, "open loop at half of that\trequests/s\tp50 ms\tp99 ms\tp99.9 ms\tmax ms\tCPU-s per 1M\t")
+		for _, m := range r.Targets {
+			fmt.Fprintf(table, "%s\t%.0f\t%s\t%s\t%s\t%s\t%.1f\t\n", m.Name, m.OpenAt,
+				milliseconds(m.Open, p50), milliseconds(m.Open, p99), milliseconds(m.Open, p999), milliseconds(m.Open, slowest),
+				median(collect(m.Open, load.Result.CPUPerMillion)))
+		}
+		_ = table.Flush()
+		fmt.Fprintln(w)
+	}
+	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "against its budget\tmedian\tmin\tmax\tbudget\t\t")
+	for _, c := range slices.Concat(r.Conclusions, r.Dev) {
+		fmt.Fprintf(table, "%s\t%.2f\t%.2f\t%.2f\t%s\t\n", c.Name, c.Median, c.Min, c.Max, c.verdict())
+	}
+	_ = table.Flush()
+}
+
+func (c conclusion) verdict() string {
+	switch {
+	case c.Budget == 0:
+		return "– " + c.Unit + "\t"
+	case c.Median <= c.Budget:
+		return fmt.Sprintf("%g %s\tok", c.Budget, c.Unit)
+	default:
+		return fmt.Sprintf("%g %s\tOVER", c.Budget, c.Unit)
+	}
+}
+
+func p50(l load.Latency) time.Duration     { return l.P50 }
+func p99(l load.Latency) time.Duration     { return l.P99 }
+func p999(l load.Latency) time.Duration    { return l.P999 }
+func slowest(l load.Latency) time.Duration { return l.Max }
+
+// milliseconds is the median of a quantile over the rounds.
+func milliseconds(results []load.Result, quantile func(load.Latency) time.Duration) string {
+	return fmt.Sprintf("%.2f", median(collect(results, func(r load.Result) float64 { return quantile(r.Latency).Seconds() * 1000 })))
+}
+
+func perRequest(reads float64) string {
+	if reads == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", reads)
+}
+
+func fileName(name string) string { return strings.NewReplacer(", ", "-", " ", "-").Replace(name) }

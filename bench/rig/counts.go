@@ -1,0 +1,66 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Counts are what a service and its redis-server have counted so far.
+type Counts struct {
+	// LocalHits of LocalLookups were answered by the local tier.
+	LocalHits, LocalLookups float64
+	// RedisReads is how often redis-server found something to read on a
+	// connection: about one for each round trip.
+	RedisReads float64
+}
+
+// Minus returns what was counted since an earlier time.
+func (c Counts) Minus(earlier Counts) Counts {
+	return Counts{c.LocalHits - earlier.LocalHits, c.LocalLookups - earlier.LocalLookups, c.RedisReads - earlier.RedisReads}
+}
+
+// Counts reads what s and redis-server have counted.
+func (r *Rig) Counts(ctx context.Context, s Server) (Counts, error) {
+	text, err := get(ctx, "http://"+s.Admin+"/metrics")
+	if err != nil {
+		return Counts{}, fmt.Errorf("counts: %w", err)
+	}
+	var counts Counts
+	for line := range bytes.Lines(text) {
+		rest, ours := bytes.CutPrefix(line, []byte(`eligibility_cache_lookups_total{`))
+		labels, value, _ := strings.Cut(string(rest), "} ")
+		if !ours || !strings.Contains(labels, `tier="local"`) {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil {
+			return Counts{}, fmt.Errorf("counts: %w", err)
+		}
+		counts.LocalLookups += n
+		if strings.Contains(labels, `result="hit"`) {
+			counts.LocalHits += n
+		}
+	}
+	counts.RedisReads, err = r.redisReads(ctx)
+	return counts, err
+}
+
+func (r *Rig) redisReads(ctx context.Context) (float64, error) {
+	client := redis.NewClient(&redis.Options{Addr: r.Redis})
+	defer func() { _ = client.Close() }() // it has nothing to lose
+	info, err := client.Info(ctx, "stats").Result()
+	if err != nil {
+		return 0, fmt.Errorf("counts of redis-server: %w", err)
+	}
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, "total_reads_processed:"); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, nil // older than version 6.2
+}

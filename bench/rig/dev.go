@@ -1,0 +1,51 @@
+package rig
+
+import (
+	"context"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
+)
+
+// seededCustomer is one of those that `eligibilityd dev` always plays.
+const seededCustomer = "a0000000-0000-4000-8000-000000000001"
+
+// settleTime is how long after its first answer a service counts as idle.
+const settleTime = time.Second
+
+// Dev is what `eligibilityd dev` took to come up.
+type Dev struct {
+	// FirstAnswer is from the start of the process to its first answer over
+	// REST.
+	FirstAnswer time.Duration
+	// IdleBytes is what the process held in memory a second later.
+	IdleBytes int64
+}
+
+// StartDev starts `eligibilityd dev`, asks until it answers, and ends it.
+func StartDev(ctx context.Context, service string) (Dev, error) {
+	var address [3]string
+	for i := range address {
+		var err error
+		if address[i], err = freeAddress(ctx); err != nil {
+			return Dev{}, err
+		}
+	}
+	began := time.Now()
+	p, err := start("eligibilityd dev", service, []string{
+		"ELIGIBILITY_SERVER__GRPC__ADDRESS=" + address[0],
+		"ELIGIBILITY_SERVER__HTTP__ADDRESS=" + address[1],
+		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=" + address[2],
+	}, "dev", "--control-address", "127.0.0.1:0")
+	if err != nil {
+		return Dev{}, err
+	}
+	defer p.stop()
+	if err := p.await(ctx, time.Millisecond, answers("http://"+address[1]+"/v1/customers/"+seededCustomer+"/eligibility")); err != nil {
+		return Dev{}, err
+	}
+	dev := Dev{FirstAnswer: time.Since(began)}
+	time.Sleep(settleTime)
+	dev.IdleBytes, err = load.RSS(p.pid())
+	return dev, err
+}

@@ -1,0 +1,145 @@
+// Package rig runs what is measured: the service as operators run it, with a
+// simulated Partner Center and a real redis-server, and the floors beside it.
+// Each server is a process of its own, so that what it spends can be told from
+// what the driver spends.
+package rig
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Config says what to run.
+type Config struct {
+	// Service is the path of eligibilityd, Self of the program that serves the
+	// floors: "floor KIND --address A --answer FILE".
+	Service, Self string
+	// Customers is how many customers the simulator plays.
+	Customers int
+}
+
+// Server is a running server.
+type Server struct {
+	// PID is its process.
+	PID int
+	// GRPC, HTTP and Admin are where it listens; empty where it does not.
+	GRPC, HTTP, Admin string
+}
+
+// Rig is everything that runs. It is built by [New] and ended by [Rig.Close].
+type Rig struct {
+	// Local answers from its local tier, Shared from Redis alone: its local
+	// tier never trusts itself.
+	Local, Shared Server
+	// FloorGRPC and FloorHTTP are the least that a transport costs; Gateway
+	// connects to its own port.
+	FloorGRPC, FloorHTTP, Gateway Server
+	// Redis is where redis-server listens.
+	Redis string
+
+	cfg       Config
+	dir       string
+	simulator string
+	processes []*process
+}
+
+// New starts everything and warms the service: it returns when each customer
+// has been answered for from the tiers. Close ends what was started.
+func New(ctx context.Context, cfg Config) (_ *Rig, err error) {
+	dir, err := os.MkdirTemp("", "eligibilityd-bench")
+	if err != nil {
+		return nil, fmt.Errorf("rig: %w", err)
+	}
+	r := &Rig{cfg: cfg, dir: dir}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	for _, step := range []func(context.Context) error{r.startRedis, r.startSimulator, r.startServices, r.startFloors} {
+		if err := step(ctx); err != nil {
+			return nil, fmt.Errorf("rig: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// Close ends every process, the last started first, and removes their files.
+func (r *Rig) Close() {
+	for _, p := range slices.Backward(r.processes) {
+		p.stop()
+	}
+	_ = os.RemoveAll(r.dir) // in the directory for temporary files
+}
+
+// run starts a process that ends with the rig.
+func (r *Rig) run(name, path string, args ...string) (*process, error) {
+	p, err := start(name, path, nil, args...)
+	if err == nil {
+		r.processes = append(r.processes, p)
+	}
+	return p, err
+}
+
+func (r *Rig) file(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *Rig) write(name string, content []byte) (path string, err error) {
+	return r.file(name), os.WriteFile(r.file(name), content, 0o600)
+}
+
+func (r *Rig) startRedis(ctx context.Context) error {
+	address, port, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := r.run("redis-server", "redis-server",
+		"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", r.dir)
+	if err != nil {
+		return err
+	}
+	r.Redis = address
+	return p.await(ctx, pollEvery, accepts(address))
+}
+
+func (r *Rig) startFloors(ctx context.Context) error {
+	message, body, err := r.answer(ctx)
+	if err != nil {
+		return err
+	}
+	encoded, err := r.write("answer.pb", message)
+	if err != nil {
+		return err
+	}
+	json, err := r.write("answer.json", body)
+	if err != nil {
+		return err
+	}
+	for _, floor := range []struct {
+		kind, answer string
+		server       *Server
+	}{
+		{"grpc", encoded, &r.FloorGRPC},
+		{"http", json, &r.FloorHTTP},
+		{"gateway", encoded, &r.Gateway},
+	} {
+		address, err := freeAddress(ctx)
+		if err != nil {
+			return err
+		}
+		p, err := r.run("floor "+floor.kind, r.cfg.Self, "floor", floor.kind, "--address", address, "--answer", floor.answer)
+		if err != nil {
+			return err
+		}
+		if err := p.await(ctx, pollEvery, accepts(address)); err != nil {
+			return err
+		}
+		*floor.server = Server{PID: p.pid(), HTTP: address}
+		if floor.kind == "grpc" {
+			*floor.server = Server{PID: p.pid(), GRPC: address}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package rig
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"net"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// pollEvery is how often a starting process is asked whether it is ready.
+const pollEvery = 5 * time.Millisecond
+
+// The simulator's credentials, given to it and to the service alike.
+const (
+	tenantID     = "bbbbbbbb-0000-4000-8000-000000000001"
+	clientID     = "bbbbbbbb-0000-4000-8000-000000000002"
+	clientSecret = "a-secret-of-the-benchmark"
+	refreshToken = "a-refresh-token-of-the-benchmark"
+)
+
+// serviceConfig is the configuration file of the service under test.
+//
+//go:embed service.yaml.tmpl
+var serviceConfig string
+
+// settings fill in serviceConfig.
+type settings struct {
+	GRPC, HTTP, Admin      string
+	Simulator, Redis       string
+	TenantID, ClientID     string
+	ClientSecret           string
+	RefreshTokenFile       string
+	LocalMaxAge, KeyPrefix string
+}
+
+// CustomerID returns the id of the i-th customer of the simulator.
+func CustomerID(i int) string { return fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i) }
+
+// startSimulator starts `eligibilityd simulate` with customers who may buy and
+// hold one qualification.
+func (r *Rig) startSimulator(ctx context.Context) error {
+	var script strings.Builder
+	script.WriteString("customers:\n")
+	for i := range r.cfg.Customers {
+		fmt.Fprintf(&script, "  %s: {account: [{status: Allowed}], "+
+			"qualifications: [{items: [{qualification: Education, vettingStatus: Approved, vettingCreatedDate: \"2026-01-02T03:04:05Z\"}]}]}\n", CustomerID(i))
+	}
+	path, err := r.write("customers.yaml", []byte(script.String()))
+	if err != nil {
+		return err
+	}
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := r.run("simulator", r.cfg.Service, "simulate", "--address", address, "--control-address", "127.0.0.1:0",
+		"--script", path, "--tenant-id", tenantID, "--client-id", clientID,
+		"--client-secret", clientSecret, "--refresh-token", refreshToken)
+	if err != nil {
+		return err
+	}
+	r.simulator = address
+	return p.await(ctx, pollEvery, accepts(address))
+}
+
+// startServices starts the service twice: one trusts its local tier for longer
+// than the benchmark runs, the other not at all.
+func (r *Rig) startServices(ctx context.Context) error {
+	var err error
+	if r.Local, err = r.startService(ctx, "local", "24h"); err != nil {
+		return err
+	}
+	r.Shared, err = r.startService(ctx, "shared", "1ns")
+	return err
+}
+
+func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Server, error) {
+	var s Server
+	for _, address := range []*string{&s.GRPC, &s.HTTP, &s.Admin} {
+		var err error
+		if *address, err = freeAddress(ctx); err != nil {
+			return Server{}, err
+		}
+	}
+	token, err := r.write(name+"-refresh-token", []byte(refreshToken))
+	if err != nil {
+		return Server{}, err
+	}
+	var text strings.Builder
+	if err := template.Must(template.New("").Parse(serviceConfig)).Execute(&text, settings{
+		GRPC: s.GRPC, HTTP: s.HTTP, Admin: s.Admin,
+		Simulator: r.simulator, Redis: r.Redis,
+		TenantID: tenantID, ClientID: clientID, ClientSecret: clientSecret,
+		RefreshTokenFile: token, LocalMaxAge: localMaxAge, KeyPrefix: name,
+	}); err != nil {
+		return Server{}, err
+	}
+	path, err := r.write(name+".yaml", []byte(text.String()))
+	if err != nil {
+		return Server{}, err
+	}
+	p, err := r.run("service "+name, r.cfg.Service, "serve", "--config", path)
+	if err != nil {
+		return Server{}, err
+	}
+	s.PID = p.pid()
+	if err := p.await(ctx, pollEvery, answers("http://"+s.Admin+"/readyz")); err != nil {
+		return Server{}, err
+	}
+	if err := warm(ctx, s, r.cfg.Customers); err != nil {
+		return Server{}, fmt.Errorf("%w\n%s", err, p.output.String())
+	}
+	return s, nil
+}
+
+// freePort is freeAddress with the port apart.
+func freePort(ctx context.Context) (address, port string, err error) {
+	if address, err = freeAddress(ctx); err != nil {
+		return "", "", err
+	}
+	_, port, err = net.SplitHostPort(address)
+	return address, port, err
+}

@@ -1,0 +1,87 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// warmLimit is how long the tiers may take to fill.
+const warmLimit = 30 * time.Second
+
+// warmBatch is how many customers are asked about in one call.
+const warmBatch = 100
+
+// warm asks a service about every customer twice, and makes sure that the
+// second time each is answered for without Partner Center.
+func warm(ctx context.Context, s Server, customers int) error {
+	ctx, cancel := context.WithTimeout(ctx, warmLimit)
+	defer cancel()
+	return withClient(s.GRPC, func(client eligibilityv1.EligibilityServiceClient) error {
+		for pass := range 2 {
+			for first := 0; first < customers; first += warmBatch {
+				resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
+				if err != nil {
+					return fmt.Errorf("warm: %w", err)
+				}
+				for i, result := range resp.GetResults() {
+					answer := result.GetResponse()
+					if answer == nil || !answer.GetQualificationsKnown() || pass > 0 && answer.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
+						return fmt.Errorf("warm: customer %d is not held: %v", first+i, result)
+					}
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// Batch returns a batch about so many customers from the first on.
+func Batch(first, count int) *eligibilityv1.BatchCheckEligibilityRequest {
+	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
+	for i := range count {
+		batch.Requests = append(batch.Requests, Check(first+i))
+	}
+	return batch
+}
+
+// Check returns the question about the i-th customer.
+func Check(i int) *eligibilityv1.CheckEligibilityRequest {
+	return &eligibilityv1.CheckEligibilityRequest{CustomerId: CustomerID(i)}
+}
+
+// answer returns what the service answers about a customer, encoded and as
+// REST says it: what the floors are to answer.
+func (r *Rig) answer(ctx context.Context) (message, body []byte, err error) {
+	err = withClient(r.Local.GRPC, func(client eligibilityv1.EligibilityServiceClient) error {
+		resp, err := client.CheckEligibility(ctx, Check(0))
+		if err != nil {
+			return fmt.Errorf("answer for the floors: %w", err)
+		}
+		message, err = proto.Marshal(resp)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err = get(ctx, "http://"+r.Local.HTTP+Path(0))
+	return message, body, err
+}
+
+// Path returns the REST path of the question about the i-th customer.
+func Path(i int) string { return "/v1/customers/" + CustomerID(i) + "/eligibility" }
+
+func withClient(address string, use func(eligibilityv1.EligibilityServiceClient) error) error {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	return errors.Join(use(eligibilityv1.NewEligibilityServiceClient(conn)), conn.Close())
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
+	"github.com/eligibilityd/eligibilityd/bench/rig"
+)
+
+// measured is a target with what its rounds gave.
+type measured struct {
+	target `json:"-"`
+
+	Name    string        `json:"name"`
+	Rounds  []load.Result `json:"rounds"`
+	OpenAt  float64       `json:"open_rate,omitempty"`
+	Open    []load.Result `json:"open,omitempty"`
+	PerCall float64       `json:"redis_reads_per_request,omitempty"`
+}
+
+// rounds runs every target once a round, all in turn and every other round
+// backwards, so that no target has the machine's better moments for itself.
+type rounds struct {
+	opts compareOptions
+	rig  *rig.Rig
+	out  io.Writer // is told of the progress
+}
+
+// closed fills in the Rounds of each target, all of them at full load.
+func (r *rounds) closed(ctx context.Context, targets []*measured) error {
+	return r.each(targets, "closed", func(m *measured, caller load.Caller) error {
+		cfg := r.config(m)
+		cfg.Callers = cmp.Or(m.Callers, r.opts.callers)
+		result, err := r.run(ctx, m, caller, cfg)
+		m.Rounds = append(m.Rounds, result)
+		return err
+	})
+}
+
+// open fills in the open loop of each target, at half of the most that it gave
+// in a closed one.
+func (r *rounds) open(ctx context.Context, targets []*measured) error {
+	return r.each(targets, "open", func(m *measured, caller load.Caller) error {
+		cfg := r.config(m)
+		m.OpenAt = median(collect(m.Rounds, load.Result.PerSecond)) / 2
+		cfg.Rate = m.OpenAt
+		result, err := r.run(ctx, m, caller, cfg)
+		m.Open = append(m.Open, result)
+		return err
+	})
+}
+
+func (r *rounds) config(m *measured) load.Config {
+	return load.Config{Requests: m.requests(), Warmup: r.opts.warmup, Duration: r.opts.duration, Processes: m.Processes}
+}
+
+func (r *rounds) each(targets []*measured, name string, one func(*measured, load.Caller) error) error {
+	callers := make(map[*measured]load.Caller, len(targets)) // kept, as callers of a service keep theirs
+	defer func() {
+		for _, caller := range callers {
+			_ = caller.Close() // measured already
+		}
+	}()
+	for _, m := range targets {
+		caller, err := m.dial(r.opts.connections)
+		if err != nil {
+			return err
+		}
+		callers[m] = caller
+	}
+	for round := range r.opts.rounds {
+		order := slices.Clone(targets)
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, m := range order {
+			fmt.Fprintf(r.out, "%s loop, round %d of %d: %s\n", name, round+1, r.opts.rounds, m.target.Name)
+			if err := one(m, callers[m]); err != nil {
+				return fmt.Errorf("%s: %w", m.target.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// run measures one target once. For the service, it makes sure that the tier
+// answered that is to be measured.
+func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg load.Config) (load.Result, error) {
+	if m.service == nil {
+		result, err := load.Run(ctx, caller, cfg)
+		return result, errors.Join(err, failed(result))
+	}
+	before, err := r.rig.Counts(ctx, *m.service)
+	if err != nil {
+		return load.Result{}, err
+	}
+	result, err := load.Run(ctx, caller, cfg)
+	if err := errors.Join(err, failed(result)); err != nil {
+		return result, err
+	}
+	after, err := r.rig.Counts(ctx, *m.service)
+	if err != nil {
+		return result, err
+	}
+	counted := after.Minus(before)
+	if share := counted.LocalHits / counted.LocalLookups; m.local != (share > .99) || !m.local && share > .01 {
+		return result, fmt.Errorf("the local tier answered %.1f %% of the look-ups", 100*share)
+	}
+	if !m.local {
+		// The warm-up has asked as well, for its part of the time.
+		sent := float64(result.Requests) * (1 + cfg.Warmup.Seconds()/cfg.Duration.Seconds())
+		m.PerCall = counted.RedisReads / sent
+	}
+	return result, nil
+}
+
+// tolerated is the share of requests that may fail before a run counts for
+// nothing.
+const tolerated = .001
+
+func failed(result load.Result) error {
+	if all := result.Requests + result.Failures; all == 0 || float64(result.Failures) > tolerated*float64(all) {
+		return fmt.Errorf("%d of %d requests failed, the first with: %s", result.Failures, all, result.Cause)
+	}
+	return nil
+}
+
+// profiles loads each target of the service once more and keeps its profiles.
+func (r *rounds) profiles(ctx context.Context, targets []*measured, dir string) error {
+	for _, m := range targets {
+		if m.service == nil {
+			continue
+		}
+		caller, err := m.dial(r.opts.connections)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(r.out, "profile: %s\n", m.target.Name)
+		cfg := r.config(m)
+		cfg.Callers = cmp.Or(m.Callers, r.opts.callers)
+		cfg.Duration += 2 * time.Second // the profile has to begin and end within it
+		profiled := make(chan error, 1)
+		go func() {
+			profiled <- rig.Profile(ctx, *m.service, max(1, int(r.opts.duration.Seconds())), dir, fileName(m.target.Name))
+		}()
+		_, err = load.Run(ctx, caller, cfg)
+		if err := errors.Join(err, <-profiled, caller.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/eligibilityd/eligibilityd/bench/rig"
+)
+
+// The servers that are measured, by the names that tables give them.
+const (
+	nameFloorGRPC  = "bare grpc-go"
+	nameGRPC       = "grpc"
+	nameGRPCRedis  = "grpc, redis" //nolint:gosec // no credential
+	nameBatch      = "batch of 100"
+	nameBatchRedis = "batch of 100, redis"
+	nameFloorHTTP  = "bare net/http"
+	nameREST       = "rest"
+	nameRESTRedis  = "rest, redis"
+	nameGateway    = "self-dialling gateway"
+)
+
+const (
+	batchSize    = 100
+	batchCallers = 8 // a batch is a hundred checks under way
+)
+
+// The scenarios beside the comparisons: the open loop of those selected, and
+// the start of the service.
+const (
+	scenarioOpen = "open"
+	scenarioDev  = "dev"
+)
+
+// unit says how a comparison is made.
+type unit string
+
+const (
+	unitRatio        unit = "×"  // one divided by the other
+	unitMicroseconds unit = "µs" // of CPU, one less the other
+)
+
+// comparison sets what two servers spend on a request against each other.
+type comparison struct {
+	// scenario is the name that a user selects it by.
+	scenario string
+	of, to   string
+	unit     unit
+	// budget is the most that is allowed; 0 means that none is set.
+	budget float64
+}
+
+// comparisons are the budgets of the service; docs/performance.md explains them.
+func comparisons() []comparison {
+	return []comparison{
+		{"grpc", nameGRPC, nameFloorGRPC, unitRatio, 1.0},
+		{"redis", nameGRPCRedis, nameFloorGRPC, unitMicroseconds, 15},
+		{"batch", nameBatch, nameGRPC, unitRatio, 6},
+		{"batch-redis", nameBatchRedis, nameGRPC, unitRatio, 0},
+		{"rest", nameREST, nameFloorHTTP, unitRatio, 1.6},
+		{"rest-redis", nameRESTRedis, nameFloorHTTP, unitMicroseconds, 15},
+		{"gateway", nameREST, nameGateway, unitRatio, 0.3},
+	}
+}
+
+// scenarioNames are what a user may select.
+func scenarioNames() []string {
+	var names []string
+	for _, c := range comparisons() {
+		names = append(names, c.scenario)
+	}
+	return append(names, scenarioOpen, scenarioDev)
+}
+
+// selected returns the comparisons of the scenarios.
+func selected(scenarios []string) []comparison {
+	return slices.DeleteFunc(comparisons(), func(c comparison) bool { return !slices.Contains(scenarios, c.scenario) })
+}
+
+// targetsOf returns the targets that the comparisons need, those of a transport
+// beside each other.
+func targetsOf(r *rig.Rig, customers int, wanted []comparison) ([]target, error) {
+	checks, err := checkMessages(customers)
+	if err != nil {
+		return nil, err
+	}
+	batches, err := batchMessages(customers, batchSize)
+	if err != nil {
+		return nil, err
+	}
+	paths := checkPaths(customers)
+	all := []target{
+		{Name: nameFloorGRPC, Address: r.FloorGRPC.GRPC, Method: methodCheck, Requests: checks, Processes: []int{r.FloorGRPC.PID}},
+		{Name: nameGRPC, Address: r.Local.GRPC, Method: methodCheck, Requests: checks, service: &r.Local, local: true},
+		{Name: nameGRPCRedis, Address: r.Shared.GRPC, Method: methodCheck, Requests: checks, service: &r.Shared},
+		{Name: nameBatch, Address: r.Local.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Local, local: true},
+		{Name: nameBatchRedis, Address: r.Shared.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Shared},
+		{Name: nameFloorHTTP, Address: r.FloorHTTP.HTTP, Paths: paths, Processes: []int{r.FloorHTTP.PID}},
+		{Name: nameREST, Address: r.Local.HTTP, Paths: paths, service: &r.Local, local: true},
+		{Name: nameRESTRedis, Address: r.Shared.HTTP, Paths: paths, service: &r.Shared},
+		{Name: nameGateway, Address: r.Gateway.HTTP, Paths: paths, Processes: []int{r.Gateway.PID}},
+	}
+	var needed []target
+	for _, t := range all {
+		if !slices.ContainsFunc(wanted, func(c comparison) bool { return t.Name == c.of || t.Name == c.to }) {
+			continue
+		}
+		if t.service != nil {
+			t.Processes = []int{t.service.PID}
+		}
+		needed = append(needed, t)
+	}
+	return needed, nil
+}
