@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func newCompareCommand() *cobra.Command {
 					return fmt.Errorf("--scenarios: %q is none of %s", name, strings.Join(scenarioNames(), ", "))
 				}
 			}
-			return compare(cmd.Context(), opts)
+			return compare(cmd.Context(), opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -59,8 +60,8 @@ func newCompareCommand() *cobra.Command {
 	return cmd
 }
 
-// compare measures, and prints what it found to standard output.
-func compare(ctx context.Context, opts compareOptions) error {
+// compare measures, and prints what it found to out.
+func compare(ctx context.Context, opts compareOptions, out, progress io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -94,7 +95,7 @@ func compare(ctx context.Context, opts compareOptions) error {
 	for _, t := range targets {
 		r.Targets = append(r.Targets, &measured{target: t, Name: t.Name})
 	}
-	turns := &rounds{opts: opts, rig: running, out: os.Stderr}
+	turns := &rounds{opts: opts, rig: running, out: progress}
 	if err := turns.closed(ctx, r.Targets); err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func compare(ctx context.Context, opts compareOptions) error {
 		}
 	}
 	r.conclude(wanted)
-	r.print(os.Stdout)
+	r.print(out)
 	if opts.json == "" {
 		return nil
 	}

@@ -52,7 +52,8 @@ func (c *HTTP) Call(ctx context.Context, request []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := conn.exchange(request); err != nil {
+	last, err := conn.exchange(request)
+	if err != nil || last {
 		return errors.Join(err, conn.Close())
 	}
 	c.mu.Lock()
@@ -78,22 +79,24 @@ func (c *HTTP) take(ctx context.Context) (*httpConn, error) {
 	return &httpConn{conn, bufio.NewReaderSize(conn, 16<<10)}, nil
 }
 
-func (c *httpConn) exchange(request []byte) error {
+// exchange sends a request and reads its answer. The last answer of a
+// connection is the one with which the server announces its end.
+func (c *httpConn) exchange(request []byte) (last bool, err error) {
 	if _, err := c.Write(request); err != nil {
-		return err
+		return true, err
 	}
 	resp, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read to its end below
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return err
+		return true, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("load: status %s", resp.Status)
+		return true, fmt.Errorf("load: status %s", resp.Status)
 	}
-	return nil
+	return resp.Close, nil
 }
 
 // Close implements Caller. It closes idle connections: call it when no request

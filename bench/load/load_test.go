@@ -136,13 +136,17 @@ func (callerFunc) Close() error                                     { return nil
 func TestHTTPKeepsConnectionsAndTellsFailures(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.URL.Path != "/ok" {
+		switch req.URL.Path {
+		case "/ok":
+		case "/last":
+			w.Header().Set("Connection", "close")
+		default:
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}))
 	defer server.Close()
 	caller := load.NewHTTP(strings.TrimPrefix(server.URL, "http://"))
-	good := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("GET", "/ok", nil)}, Callers: 2, Duration: 50 * time.Millisecond})
+	good := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("GET", "/ok", nil), load.HTTPRequest("GET", "/last", nil)}, Callers: 2, Duration: 50 * time.Millisecond})
 	bad := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("POST", "/no", []byte("{}"))}, Callers: 2, Duration: 50 * time.Millisecond})
 	if err := caller.Close(); err != nil {
 		t.Error(err)

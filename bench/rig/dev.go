@@ -11,14 +11,14 @@ import (
 const seededCustomer = "a0000000-0000-4000-8000-000000000001"
 
 // settleTime is how long after its first answer a service counts as idle.
-const settleTime = time.Second
+const settleTime = 500 * time.Millisecond
 
 // Dev is what `eligibilityd dev` took to come up.
 type Dev struct {
 	// FirstAnswer is from the start of the process to its first answer over
 	// REST.
 	FirstAnswer time.Duration
-	// IdleBytes is what the process held in memory a second later.
+	// IdleBytes is what the process held in memory half a second later.
 	IdleBytes int64
 }
 

@@ -19,28 +19,45 @@ const warmLimit = 30 * time.Second
 // warmBatch is how many customers are asked about in one call.
 const warmBatch = 100
 
-// warm asks a service about every customer twice, and makes sure that the
-// second time each is answered for without Partner Center.
+// warm asks a service about every customer until each is answered for without
+// Partner Center. What was fetched reaches Redis after its answer has left, so
+// the second time may be too early.
 func warm(ctx context.Context, s Server, customers int) error {
 	ctx, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
 	return withClient(s.GRPC, func(client eligibilityv1.EligibilityServiceClient) error {
-		for pass := range 2 {
-			for first := 0; first < customers; first += warmBatch {
-				resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
-				if err != nil {
-					return fmt.Errorf("warm: %w", err)
-				}
-				for i, result := range resp.GetResults() {
-					answer := result.GetResponse()
-					if answer == nil || !answer.GetQualificationsKnown() || pass > 0 && answer.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
-						return fmt.Errorf("warm: customer %d is not held: %v", first+i, result)
-					}
-				}
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for {
+			missing, err := ask(ctx, client, customers)
+			if err != nil || missing == nil {
+				return err
+			}
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				return fmt.Errorf("warm: %w; last not held: %v", ctx.Err(), missing)
 			}
 		}
-		return nil
 	})
+}
+
+// ask asks about every customer and returns the last result that the tiers do
+// not hold, nil if they hold all.
+func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, customers int) (missing *eligibilityv1.BatchCheckEligibilityResult, err error) {
+	for first := 0; first < customers; first += warmBatch {
+		resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
+		if err != nil {
+			return nil, fmt.Errorf("warm: %w", err)
+		}
+		for _, result := range resp.GetResults() {
+			answer := result.GetResponse()
+			if !answer.GetQualificationsKnown() || answer.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
+				missing = result
+			}
+		}
+	}
+	return missing, nil
 }
 
 // Batch returns a batch about so many customers from the first on.

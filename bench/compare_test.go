@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestMain lets the test binary serve floors, as the program does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "floor" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// What is measured here means nothing; that everything starts, answers from
+// the tier that is meant and ends up in the report does.
+func TestCompareMeasuresEveryScenario(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	service := filepath.Join(dir, "eligibilityd")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", service, "../cmd/eligibilityd").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var out, progress bytes.Buffer
+	cmd := newRootCommand()
+	cmd.SetOut(&out)
+	cmd.SetErr(&progress)
+	file := filepath.Join(dir, "report.json")
+	cmd.SetArgs([]string{
+		"compare", "--service", service, "--json", file,
+		"--rounds", "2", "--duration", "50ms", "--warmup", "20ms", "--callers", "4", "--customers", "200",
+	})
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got report
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Conclusions) != len(comparisons()) || len(got.Dev) != 3 {
+		t.Errorf("%d conclusions and %d of dev", len(got.Conclusions), len(got.Dev))
+	}
+	for _, m := range got.Targets {
+		if len(m.Rounds) != 2 || len(m.Open) != 2 || m.Rounds[0].Requests == 0 || m.Open[1].Requests == 0 {
+			t.Errorf("%s: %+v", m.Name, m)
+		}
+	}
+	for _, c := range slices.Concat(got.Conclusions, got.Dev) {
+		if !strings.Contains(out.String(), c.Name) {
+			t.Errorf("%q is not printed", c.Name)
+		}
+	}
+}
+
+func TestConclusionsGoRoundByRound(t *testing.T) {
+	t.Parallel()
+	got := spread("a / b", "×", []float64{1.2, 0.8, 1.0, 1.4}, 1.1)
+	if got.Median != 1.1 || got.Min != 0.8 || got.Max != 1.4 || !strings.HasSuffix(got.verdict(), "ok") {
+		t.Errorf("%+v: %s", got, got.verdict())
+	}
+	if got := spread("", "×", []float64{1.2}, 1.1).verdict(); !strings.HasSuffix(got, "OVER") {
+		t.Error(got)
+	}
+}
+
+func TestUnknownScenariosAreRefused(t *testing.T) {
+	t.Parallel()
+	cmd := newRootCommand()
+	cmd.SetArgs([]string{"compare", "--scenarios", "grpc,rset"})
+	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "rset") {
+		t.Error(err)
+	}
+}
