@@ -26,7 +26,7 @@ func TestCompareMeasuresEveryScenario(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	service := filepath.Join(dir, "eligibilityd")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", service, "../cmd/eligibilityd").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", service, "../cmd/eligibilityd").CombinedOutput(); err != nil { //nolint:gosec // our own paths
 		t.Fatalf("%v\n%s", err, out)
 	}
 	var out, progress bytes.Buffer

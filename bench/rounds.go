@@ -93,15 +93,14 @@ func (r *rounds) each(targets []*measured, name string, one func(*measured, load
 // answered that is to be measured.
 func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg load.Config) (load.Result, error) {
 	if m.service == nil {
-		result, err := load.Run(ctx, caller, cfg)
-		return result, errors.Join(err, failed(result))
+		return checked(load.Run(ctx, caller, cfg))
 	}
 	before, err := r.rig.Counts(ctx, *m.service)
 	if err != nil {
 		return load.Result{}, err
 	}
-	result, err := load.Run(ctx, caller, cfg)
-	if err := errors.Join(err, failed(result)); err != nil {
+	result, err := checked(load.Run(ctx, caller, cfg))
+	if err != nil {
 		return result, err
 	}
 	after, err := r.rig.Counts(ctx, *m.service)
@@ -124,11 +123,13 @@ func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg l
 // nothing.
 const tolerated = .001
 
-func failed(result load.Result) error {
-	if all := result.Requests + result.Failures; all == 0 || float64(result.Failures) > tolerated*float64(all) {
-		return fmt.Errorf("%d of %d requests failed, the first with: %s", result.Failures, all, result.Cause)
+// checked makes an error of a run in which too many requests failed.
+func checked(result load.Result, err error) (load.Result, error) {
+	all := result.Requests + result.Failures
+	if err == nil && (all == 0 || float64(result.Failures) > tolerated*float64(all)) {
+		err = fmt.Errorf("%d of %d requests failed, the first with: %s", result.Failures, all, result.Cause)
 	}
-	return nil
+	return result, err
 }
 
 // profiles loads each target of the service once more and keeps its profiles.

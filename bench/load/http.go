@@ -12,10 +12,15 @@ import (
 	"sync"
 )
 
+// maxConnections bounds those to one server. A request beyond it waits for one,
+// which counts as its latency.
+const maxConnections = 512
+
 // HTTP sends HTTP/1.1 requests over kept connections, one request at a time on
 // each.
 type HTTP struct {
 	address string
+	slots   chan struct{} // one for each connection in use
 
 	mu   sync.Mutex
 	idle []*httpConn
@@ -31,8 +36,10 @@ var _ Caller = (*HTTP)(nil)
 
 // NewHTTP returns a caller that keeps connections alive, without TLS. A request
 // is what goes over the wire; [HTTPRequest] writes one. It connects on use, as
-// often as requests are under way.
-func NewHTTP(address string) *HTTP { return &HTTP{address: address} }
+// often as requests are under way, but no more than 512 times.
+func NewHTTP(address string) *HTTP {
+	return &HTTP{address: address, slots: make(chan struct{}, maxConnections)}
+}
 
 // HTTPRequest returns an HTTP/1.1 request as it goes over the wire.
 func HTTPRequest(method, path string, body []byte) []byte {
@@ -48,6 +55,8 @@ func HTTPRequest(method, path string, body []byte) []byte {
 
 // Call implements Caller.
 func (c *HTTP) Call(ctx context.Context, request []byte) error {
+	c.slots <- struct{}{}
+	defer func() { <-c.slots }()
 	conn, err := c.take(ctx)
 	if err != nil {
 		return err
