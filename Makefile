@@ -41,7 +41,7 @@ acceptance: ## Run the slow tests (9 minutes); needs chromium and chromedriver
 
 .PHONY: bench
 bench: ## Run every Go benchmark BENCHCOUNT (6) times into bench.txt
-	go test -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./... | tee bench.txt
+	set -o pipefail; go test -run '^$$' -bench . -benchmem -count $(BENCHCOUNT) ./... | tee bench.txt
 
 .PHONY: benchstat
 benchstat: ## Sum up bench.txt, or compare it with OLD, another such file
