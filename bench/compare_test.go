@@ -36,7 +36,7 @@ func TestCompareMeasuresEveryScenario(t *testing.T) {
 	file := filepath.Join(dir, "report.json")
 	cmd.SetArgs([]string{
 		"compare", "--service", service, "--json", file,
-		"--rounds", "2", "--duration", "50ms", "--warmup", "20ms", "--callers", "4", "--customers", "200",
+		"--rounds", "2", "--duration", "50ms", "--warmup", "100ms", "--callers", "4", "--customers", "200",
 	})
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())

@@ -24,24 +24,21 @@ type Dev struct {
 
 // StartDev starts `eligibilityd dev`, asks until it answers, and ends it.
 func StartDev(ctx context.Context, service string) (Dev, error) {
-	var address [3]string
-	for i := range address {
-		var err error
-		if address[i], err = freeAddress(ctx); err != nil {
-			return Dev{}, err
-		}
+	var address Server
+	if err := freeAddresses(ctx, &address.GRPC, &address.HTTP, &address.Admin); err != nil {
+		return Dev{}, err
 	}
 	began := time.Now()
 	p, err := start("eligibilityd dev", service, []string{
-		"ELIGIBILITY_SERVER__GRPC__ADDRESS=" + address[0],
-		"ELIGIBILITY_SERVER__HTTP__ADDRESS=" + address[1],
-		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=" + address[2],
+		"ELIGIBILITY_SERVER__GRPC__ADDRESS=" + address.GRPC,
+		"ELIGIBILITY_SERVER__HTTP__ADDRESS=" + address.HTTP,
+		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=" + address.Admin,
 	}, "dev", "--control-address", "127.0.0.1:0")
 	if err != nil {
 		return Dev{}, err
 	}
 	defer p.stop()
-	if err := p.await(ctx, time.Millisecond, answers("http://"+address[1]+"/v1/customers/"+seededCustomer+"/eligibility")); err != nil {
+	if err := p.await(ctx, time.Millisecond, answers("http://"+address.HTTP+"/v1/customers/"+seededCustomer+"/eligibility")); err != nil {
 		return Dev{}, err
 	}
 	dev := Dev{FirstAnswer: time.Since(began)}

@@ -113,13 +113,19 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	return body, nil
 }
 
-// freeAddress returns a loopback address that nothing listened at just now.
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("free address: %w", err)
+// freeAddresses sets each to another loopback address that nothing listened at
+// just now.
+func freeAddresses(ctx context.Context, addresses ...*string) (err error) {
+	for _, address := range addresses {
+		listener, listenErr := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if listenErr != nil {
+			return fmt.Errorf("free address: %w", listenErr)
+		}
+		// Open until all are known, or the next might be the same.
+		defer func() { err = errors.Join(err, listener.Close()) }() //nolint:gocritic,revive // three at most
+		*address = listener.Addr().String()
 	}
-	return listener.Addr().String(), listener.Close()
+	return nil
 }
 
 // tail keeps the end of what is written to it.

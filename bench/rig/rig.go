@@ -7,6 +7,7 @@ package rig
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -91,7 +92,10 @@ func (r *Rig) write(name string, content []byte) (path string, err error) {
 }
 
 func (r *Rig) startRedis(ctx context.Context) error {
-	address, port, err := freePort(ctx)
+	if err := freeAddresses(ctx, &r.Redis); err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(r.Redis)
 	if err != nil {
 		return err
 	}
@@ -100,8 +104,7 @@ func (r *Rig) startRedis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.Redis = address
-	return p.await(ctx, pollEvery, accepts(address))
+	return p.await(ctx, pollEvery, accepts(r.Redis))
 }
 
 func (r *Rig) startFloors(ctx context.Context) error {
@@ -125,8 +128,8 @@ func (r *Rig) startFloors(ctx context.Context) error {
 		{"http", json, &r.FloorHTTP},
 		{"gateway", encoded, &r.Gateway},
 	} {
-		address, err := freeAddress(ctx)
-		if err != nil {
+		var address string
+		if err := freeAddresses(ctx, &address); err != nil {
 			return err
 		}
 		p, err := r.run("floor "+floor.kind, r.cfg.Self, "floor", floor.kind, "--address", address, "--answer", floor.answer)

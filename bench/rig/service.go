@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"net"
 	"strings"
 	"text/template"
 	"time"
@@ -52,18 +51,16 @@ func (r *Rig) startSimulator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	address, err := freeAddress(ctx)
-	if err != nil {
+	if err := freeAddresses(ctx, &r.simulator); err != nil {
 		return err
 	}
-	p, err := r.run("simulator", r.cfg.Service, "simulate", "--address", address, "--control-address", "127.0.0.1:0",
+	p, err := r.run("simulator", r.cfg.Service, "simulate", "--address", r.simulator, "--control-address", "127.0.0.1:0",
 		"--script", path, "--tenant-id", tenantID, "--client-id", clientID,
 		"--client-secret", clientSecret, "--refresh-token", refreshToken)
 	if err != nil {
 		return err
 	}
-	r.simulator = address
-	return p.await(ctx, pollEvery, accepts(address))
+	return p.await(ctx, pollEvery, accepts(r.simulator))
 }
 
 // startServices starts the service twice: one trusts its local tier for longer
@@ -79,11 +76,8 @@ func (r *Rig) startServices(ctx context.Context) error {
 
 func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Server, error) {
 	var s Server
-	for _, address := range []*string{&s.GRPC, &s.HTTP, &s.Admin} {
-		var err error
-		if *address, err = freeAddress(ctx); err != nil {
-			return Server{}, err
-		}
+	if err := freeAddresses(ctx, &s.GRPC, &s.HTTP, &s.Admin); err != nil {
+		return Server{}, err
 	}
 	token, err := r.write(name+"-refresh-token", []byte(refreshToken))
 	if err != nil {
@@ -114,13 +108,4 @@ func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Serve
 		return Server{}, fmt.Errorf("%w\n%s", err, p.output.String())
 	}
 	return s, nil
-}
-
-// freePort is freeAddress with the port apart.
-func freePort(ctx context.Context) (address, port string, err error) {
-	if address, err = freeAddress(ctx); err != nil {
-		return "", "", err
-	}
-	_, port, err = net.SplitHostPort(address)
-	return address, port, err
 }
