@@ -65,12 +65,21 @@ func decodeAnnouncement(b []byte) (announcement, error) {
 	return a, err
 }
 
-// failureKinds are the failures that replicas tell one another, by their byte.
-var failureKinds = map[byte]eligibility.Kind{
-	'u': eligibility.KindUnavailable,
-	't': eligibility.KindThrottled,
-	'c': eligibility.KindCredentials,
-	'i': eligibility.KindInvalidResponse,
+// failureKind returns the failure that a byte stands for among replicas;
+// KindInternal for any other.
+func failureKind(b byte) eligibility.Kind {
+	switch b {
+	case 'u':
+		return eligibility.KindUnavailable
+	case 't':
+		return eligibility.KindThrottled
+	case 'c':
+		return eligibility.KindCredentials
+	case 'i':
+		return eligibility.KindInvalidResponse
+	default:
+		return eligibility.KindInternal
+	}
 }
 
 // encodeFailure returns how a failure is told: its kind (1 byte) and Retry-After
@@ -80,8 +89,8 @@ func encodeFailure(failure error) []byte {
 	if !ok || known.Call.Attempts == 0 {
 		return nil
 	}
-	for b, kind := range failureKinds {
-		if kind == known.Kind {
+	for _, b := range []byte("utci") {
+		if failureKind(b) == known.Kind {
 			return binary.BigEndian.AppendUint64([]byte{b}, uint64(known.RetryAfter)) //nolint:gosec // never negative
 		}
 	}
@@ -92,11 +101,11 @@ func encodeFailure(failure error) []byte {
 var errElsewhere = errors.New("another replica's fetch, waited for, failed")
 
 func decodeFailure(b []byte) (failure, err error) {
-	if len(b) != 9 || failureKinds[b[0]] == 0 {
+	if len(b) != 9 || failureKind(b[0]) == eligibility.KindInternal {
 		return nil, fmt.Errorf("%w: failure", errAnnouncement)
 	}
 	pause := time.Duration(binary.BigEndian.Uint64(b[1:])) //nolint:gosec // bounded below
-	return &eligibility.Error{Kind: failureKinds[b[0]], RetryAfter: min(max(pause, 0), maxRetryAfter), Err: errElsewhere}, nil
+	return &eligibility.Error{Kind: failureKind(b[0]), RetryAfter: min(max(pause, 0), maxRetryAfter), Err: errElsewhere}, nil
 }
 
 // maxRetryAfter is the longest pause that is believed of another replica: the

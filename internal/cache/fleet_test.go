@@ -86,8 +86,8 @@ func mustBe(t *testing.T, what string, want, got *eligibility.Evidence) {
 
 func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	old := allowed(time.Now().Add(-time.Second))
 	one.Keep(key, old)
 	two.Keep(key, old)
@@ -109,9 +109,9 @@ func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
 // what another replica's later fetch has replaced.
 func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
+	server := cachetest.StartRedis(t)
 	var clock clock
-	cfg := at(redis, start)
+	cfg := at(server, start)
 	clock.in(&cfg)
 	one, two := newStore(t, cfg), newStore(t, cfg)
 	ctx := context.Background()
@@ -185,8 +185,8 @@ func TestTrustEndsWithTheSubscription(t *testing.T) {
 
 func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	ctx := context.Background()
 	mustLead(t, one, anyEvidence)
 	waiting := []<-chan eligibility.Lead{lead(two, anyEvidence), lead(two, anyEvidence), lead(two, patient)}
@@ -199,7 +199,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	}
 	mustBe(t, "kept there", evidence, two.Peek(key).Evidence)
 	// Who comes later finds it in Redis; who needs newer evidence leads.
-	mustBe(t, "a third replica", evidence, newStore(t, sharing(redis, "p")).Lead(ctx, anyEvidence).Evidence)
+	mustBe(t, "a third replica", evidence, newStore(t, sharing(server, "p")).Lead(ctx, anyEvidence).Evidence)
 	newer := anyEvidence
 	newer.NotBefore = evidence.FetchTime.Add(1)
 	mustLead(t, two, newer)
@@ -207,8 +207,8 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 
 func TestAClaimForNewerEvidenceLeadsAfterAnEarlierFetch(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	mustLead(t, one, anyEvidence)
 	fetched := allowed(time.Now())
 	now := anyEvidence
@@ -223,9 +223,9 @@ func TestAClaimForNewerEvidenceLeadsAfterAnEarlierFetch(t *testing.T) {
 
 func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
-	deaf := newStore(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
+	deaf := newStore(t, sharing(server, "p"))
 	for kind, pause := range map[eligibility.Kind]time.Duration{
 		eligibility.KindThrottled: 17 * time.Second, eligibility.KindUnavailable: time.Second,
 		eligibility.KindCredentials: 0, eligibility.KindInvalidResponse: 0,
@@ -250,8 +250,8 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 // What concerns the holder alone ends its lead and nothing else.
 func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	for _, failure := range []error{
 		nil,
 		&eligibility.Error{Kind: eligibility.KindThrottled},
@@ -270,11 +270,11 @@ func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
 
 func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
+	server := cachetest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	cfg := sharing(redis, "p")
+	cfg := sharing(server, "p")
 	cfg.Registerer = registry
-	dead, two := newStore(t, sharing(redis, "p")), replica(t, cfg)
+	dead, two := newStore(t, sharing(server, "p")), replica(t, cfg)
 	mustLead(t, dead, anyEvidence)
 	began := time.Now()
 	mustLead(t, two, anyEvidence)
@@ -288,7 +288,7 @@ func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
 	// the lease that is another's by now.
 	late, news := allowed(began.Add(-time.Second)), blocked(time.Now())
 	dead.Share(context.Background(), key, late, began.Add(time.Hour))
-	three := replica(t, sharing(redis, "p"))
+	three := replica(t, sharing(server, "p"))
 	later := anyEvidence
 	later.NotBefore = began
 	answer := lead(three, later)
@@ -302,8 +302,8 @@ func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
 // A fetch may take longer than a lease lives.
 func TestAHolderThatLivesKeepsItsLease(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	mustLead(t, one, anyEvidence)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.LeaseLife)
 	defer cancel()
@@ -316,8 +316,8 @@ func TestAHolderThatLivesKeepsItsLease(t *testing.T) {
 // An interactive check never queues behind another replica's batch for long.
 func TestAnUrgentClaimTakesTheLeadFromTheBackground(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	one, two := replica(t, sharing(redis, "p")), replica(t, sharing(redis, "p"))
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	mustLead(t, one, patient)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.BackgroundPatience)
 	defer cancel()
@@ -329,13 +329,13 @@ func TestAnUrgentClaimTakesTheLeadFromTheBackground(t *testing.T) {
 
 func TestEachProcessFetchesAloneWithoutRedis(t *testing.T) {
 	t.Parallel()
-	redis := cachetest.StartRedis(t)
-	cfg := sharing(redis, "p")
+	server := cachetest.StartRedis(t)
+	cfg := sharing(server, "p")
 	cfg.Redis.ReadTimeout = 50 * time.Millisecond
 	store := newStore(t, cfg)
-	redis.Stall()
+	server.Stall()
 	mustLead(t, store, anyEvidence)
-	redis.Kill()
+	server.Kill()
 	mustLead(t, store, anyEvidence)
 	mustLead(t, newStore(t, cache.Config{}), anyEvidence)
 }
@@ -400,7 +400,7 @@ func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
 		t.Fatalf("channels %v", channel)
 	}
 	spoilt := [][]byte{nil, {1}, good[:18], good[:len(good)-1], append(slices.Clone(good), 0), cache.Announce(key, blocked(time.Now().Add(time.Hour)))}
-	for i := range len(good) {
+	for i := range good {
 		damaged := slices.Clone(good)
 		damaged[i] ^= 0x80
 		spoilt = append(spoilt, damaged)

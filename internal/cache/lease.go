@@ -1,9 +1,11 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -70,11 +72,7 @@ func (l *leases) letGo(key eligibility.Key) []byte {
 func (l *leases) list() map[eligibility.Key]token {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held := make(map[eligibility.Key]token, len(l.held))
-	for key, holder := range l.held {
-		held[key] = holder
-	}
-	return held
+	return maps.Clone(l.held)
 }
 
 // await returns a channel for the next announcement about key, and how to stop
@@ -108,6 +106,16 @@ func (l *leases) wake(a announcement) {
 		default:
 		}
 	}
+}
+
+// claiming is one claim until it is settled.
+type claiming struct {
+	store *Store
+	eligibility.Claim
+	token   token
+	awaited []byte    // the token of the holder that is waited for
+	began   time.Time // on the monotonic clock
+	asked   time.Time // when Redis was last asked
 }
 
 // Lead implements eligibility.Store. Where Redis is away it answers at once
@@ -147,16 +155,6 @@ func (c *claiming) wait(ctx context.Context, heard <-chan announcement) (lead el
 
 var errWaited = errors.New("another replica's fetch, waited for, took too long")
 
-// claiming is one claim until it is settled.
-type claiming struct {
-	store *Store
-	eligibility.Claim
-	token   token
-	awaited []byte    // the token of the holder that is waited for
-	began   time.Time // on the monotonic clock
-	asked   time.Time // when Redis was last asked
-}
-
 // try asks Redis once.
 func (c *claiming) try(ctx context.Context) (lead eligibility.Lead, settled bool) {
 	c.asked = c.store.now()
@@ -184,7 +182,7 @@ func (c *claiming) hear(a announcement) (lead eligibility.Lead, settled bool) {
 	switch {
 	case a.evidence != nil && !a.evidence.FetchTime.Before(c.NotBefore):
 		return c.take(a.evidence)
-	case a.failure != nil && string(a.holder[:]) == string(c.awaited):
+	case a.failure != nil && bytes.Equal(a.holder[:], c.awaited):
 		return eligibility.Lead{Err: a.failure}, true
 	case a.evidence != nil:
 		// It was too early for this claim; who fetches next is no successor.

@@ -10,6 +10,7 @@ import (
 // metrics counts what the tiers do. Its counters exist whether or not somebody
 // collects them.
 type metrics struct {
+	lookups                             *prometheus.CounterVec
 	localHit, localUntrusted, localMiss prometheus.Counter
 	redisHit, redisMiss, redisSkipped   prometheus.Counter
 	redisFaults                         *prometheus.CounterVec
@@ -21,57 +22,13 @@ type metrics struct {
 }
 
 func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error) {
-	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "eligibility_cache_lookups_total",
-		Help: "Look-ups of evidence by tier and result, whatever the evidence's age; untrusted means that the local tier asked Redis again, skipped that Redis was left alone after faults.",
-	}, []string{"tier", "result"})
-	m := &metrics{
-		localHit:       lookups.WithLabelValues("local", "hit"),
-		localUntrusted: lookups.WithLabelValues("local", "untrusted"),
-		localMiss:      lookups.WithLabelValues("local", "miss"),
-		redisHit:       lookups.WithLabelValues("redis", "hit"),
-		redisMiss:      lookups.WithLabelValues("redis", "miss"),
-		redisSkipped:   lookups.WithLabelValues("redis", "skipped"),
-		redisFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "eligibility_cache_redis_faults_total",
-			Help: "Operations on Redis that failed, by kind: timeout, connection, pool (no free connection), refused (an error reply). None fails a check.",
-		}, []string{"op", "kind"}),
-		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "eligibility_cache_unreadable_values_total",
-			Help: "Values in Redis that could not be read and were deleted.",
-		}),
-		announced: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "eligibility_cache_announcements_sent_total",
-			Help: "Outcomes of fetches that were announced to the other replicas.",
-		}),
-		heard: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "eligibility_cache_announcements_received_total",
-			Help: "Announcements of newer evidence that reached this replica, its own among them.",
-		}),
-		unreadableAnnouncements: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "eligibility_cache_unreadable_announcements_total",
-			Help: "Announcements that could not be read and were ignored.",
-		}),
-		takeOvers: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "eligibility_cache_lease_takeovers_total",
-			Help: "Fetches taken over from another replica that died, was slow in the background or lost its lease.",
-		}),
-	}
-	m.waits = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "eligibility_cache_lease_waits",
-		Help: "Fetches of other replicas that are being waited for.",
-	})
-	for _, op := range []string{"load", "share", "claim", "renew", "yield", "subscribe"} {
-		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
-			m.redisFaults.WithLabelValues(op, kind)
-		}
-	}
+	m := newCounters()
 	if registerer == nil {
 		return m, nil
 	}
 	var faults []error
 	for _, collector := range []prometheus.Collector{
-		lookups, m.redisFaults, m.unreadable, m.announced, m.heard, m.unreadableAnnouncements, m.takeOvers, m.waits,
+		m.lookups, m.redisFaults, m.unreadable, m.announced, m.heard, m.unreadableAnnouncements, m.takeOvers, m.waits,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier, about.",
@@ -87,4 +44,44 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 		return nil, fmt.Errorf("cache: register metrics: %w", err)
 	}
 	return m, nil
+}
+
+func newCounters() *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "eligibility_cache_" + name, Help: help})
+	}
+	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_cache_lookups_total",
+		Help: "Look-ups of evidence by tier and result, whatever the evidence's age; untrusted means that the local tier asked Redis again, skipped that Redis was left alone after faults.",
+	}, []string{"tier", "result"})
+	m := &metrics{
+		lookups:        lookups,
+		localHit:       lookups.WithLabelValues("local", "hit"),
+		localUntrusted: lookups.WithLabelValues("local", "untrusted"),
+		localMiss:      lookups.WithLabelValues("local", "miss"),
+		redisHit:       lookups.WithLabelValues("redis", "hit"),
+		redisMiss:      lookups.WithLabelValues("redis", "miss"),
+		redisSkipped:   lookups.WithLabelValues("redis", "skipped"),
+		redisFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "eligibility_cache_redis_faults_total",
+			Help: "Operations on Redis that failed, by kind: timeout, connection, pool (no free connection), refused (an error reply). None fails a check.",
+		}, []string{"op", "kind"}),
+		unreadable: counter("unreadable_values_total", "Values in Redis that could not be read and were deleted."),
+		announced:  counter("announcements_sent_total", "Outcomes of fetches that were announced to the other replicas."),
+		heard:      counter("announcements_received_total", "Announcements of evidence that reached this replica, its own among them."),
+		unreadableAnnouncements: counter("unreadable_announcements_total",
+			"Announcements that could not be read and were ignored."),
+		takeOvers: counter("lease_takeovers_total",
+			"Fetches taken over from another replica that died, was slow in the background or lost its lease."),
+		waits: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "eligibility_cache_lease_waits",
+			Help: "Fetches of other replicas that are being waited for.",
+		}),
+	}
+	for _, op := range []string{"load", "share", "claim", "renew", "yield", "subscribe"} {
+		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
+			m.redisFaults.WithLabelValues(op, kind)
+		}
+	}
+	return m
 }
