@@ -56,6 +56,7 @@ func (s *Service) decide(c *check, now time.Time) (Answer, error) {
 		answer.Decision = DecisionAllowed
 	}
 	answer.RecheckTime = c.recheckTime(&answer, now)
+	s.metrics.answered(c, &answer)
 	return answer, nil
 }
 

@@ -8,10 +8,30 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts how fetches are shared. Its counters exist whether or not
+// metrics counts how fetches are shared and what answers rest on. Its counters exist whether or not
 // somebody collects them.
 type metrics struct {
 	led, joined, shared prometheus.Counter
+	fresh, stale        [TierPartnerCenter + 1]prometheus.Counter // by the slowest tier used
+	staleBy             [KindCanceled + 1]prometheus.Counter      // by why asking failed
+}
+
+// answered counts a decision that rests on evidence.
+func (m *metrics) answered(c *check, answer *Answer) {
+	if answer.Tier == TierNone {
+		return
+	}
+	if !answer.Stale {
+		m.fresh[answer.Tier].Inc()
+		return
+	}
+	m.stale[answer.Tier].Inc()
+	for _, v := range c.views() {
+		if failure, ok := errors.AsType[*Error](v.err); ok && !v.fresh && v.found.Evidence != nil {
+			m.staleBy[failure.Kind].Inc()
+			return
+		}
+	}
 }
 
 func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (*metrics, error) {
@@ -19,16 +39,31 @@ func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (
 		Name: "eligibility_flights_total",
 		Help: "Fetches by role: led (this replica asked Partner Center), joined (a caller shared one under way here), shared (another replica's answered).",
 	}, []string{"role"})
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_answers_total",
+		Help: "Decisions by the slowest tier of the evidence they rest on (local, redis, partner_center), and whether all of it was fresh.",
+	}, []string{"source", "freshness"})
+	staleAnswers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_stale_answers_total",
+		Help: "Decisions on stale evidence by why Partner Center could not be asked.",
+	}, []string{"cause"})
 	m := &metrics{
 		led:    flights.WithLabelValues("led"),
 		joined: flights.WithLabelValues("joined"),
 		shared: flights.WithLabelValues("shared"),
 	}
+	for tier, name := range map[Tier]string{TierLocal: "local", TierRedis: "redis", TierPartnerCenter: "partner_center"} {
+		m.fresh[tier] = answers.WithLabelValues(name, "fresh")
+		m.stale[tier] = answers.WithLabelValues(name, "stale")
+	}
+	for _, kind := range Kinds() {
+		m.staleBy[kind] = staleAnswers.WithLabelValues(kind.String())
+	}
 	if registerer == nil {
 		return m, nil
 	}
 	err := errors.Join(
-		registerer.Register(flights),
+		registerer.Register(flights), registerer.Register(answers), registerer.Register(staleAnswers),
 		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_oldest_flight_seconds",
 			Help: "Age of the oldest fetch under way; 0 without one. No fetch lives longer than ten seconds, and a second one may wait for it: beyond 25 something is stuck.",
