@@ -22,7 +22,13 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
+// asProgram is the variable that makes the test binary the program itself.
+const asProgram = "TEST_AS_ELIGIBILITYD"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	quietLibraries()
 	code := m.Run()
 	http.DefaultClient.CloseIdleConnections()
@@ -143,6 +149,15 @@ func startDev(t *testing.T, more ...string) *process {
 // startServe runs serve against a simulator at simulator.
 func startServe(t *testing.T, simulator string, more ...string) *process {
 	t.Helper()
+	environ := toServe(t, simulator, more...)
+	return start(t, func(ctx context.Context, out, log io.Writer) error {
+		return serve(ctx, environ, "", false, out, log)
+	})
+}
+
+// toServe are the variables with which serve uses that simulator.
+func toServe(t *testing.T, simulator string, more ...string) []string {
+	t.Helper()
 	token := filepath.Join(t.TempDir(), "refresh-token")
 	if err := os.WriteFile(token, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
 		t.Fatal(err)
@@ -160,9 +175,7 @@ func startServe(t *testing.T, simulator string, more ...string) *process {
 	} {
 		environ = withDefault(environ, name, value)
 	}
-	return start(t, func(ctx context.Context, out, log io.Writer) error {
-		return serve(ctx, environ, "", false, out, log)
-	})
+	return environ
 }
 
 // ask sends one question over gRPC.

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+// slowID is a customer about whom Partner Center takes its time.
+const slowID = "b0000000-0000-4000-8000-000000000001"
+
+// slowSimulator is a simulator that answers about slowID after latency.
+func slowSimulator(t *testing.T, latency time.Duration) (sim *pcsim.Server, url string) {
+	t.Helper()
+	sim, on := simulator(t)
+	if err := sim.SetCustomer(pcsim.Customer{
+		ID:             slowID,
+		Account:        []pcsim.Step{{Status: "Allowed", Latency: latency}},
+		Qualifications: []pcsim.Step{{Items: []pcsim.Qualification{}, Latency: latency}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return sim, on.URL
+}
+
+// onFleet are the variables that put replicas on one Redis.
+func onFleet(redis *cachetest.Redis) []string {
+	return []string{
+		"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + redis.Address,
+		"ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=5s", // a loaded test machine is slow
+		"ELIGIBILITY_CACHE__REDIS__WRITE_TIMEOUT=5s",
+	}
+}
+
+// askAll lets callers ask every replica about slowID at once, and counts the
+// answers that allow.
+func askAll(t *testing.T, fleet []*process, callers int) (allowed int64) {
+	t.Helper()
+	var count atomic.Int64
+	var asking sync.WaitGroup
+	for _, replica := range fleet {
+		conn, err := grpc.NewClient(replica.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		client := eligibilityv1.NewEligibilityServiceClient(conn)
+		for range callers {
+			asking.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				resp, err := client.CheckEligibility(ctx, &eligibilityv1.CheckEligibilityRequest{
+					CustomerId: slowID, Segment: eligibilityv1.Segment_SEGMENT_EDUCATION,
+				})
+				if err != nil {
+					t.Errorf("no answer: %v", err)
+				} else if resp.GetAccountStatus() == eligibilityv1.AccountStatus_ACCOUNT_STATUS_ALLOWED && resp.GetQualificationsKnown() {
+					count.Add(1)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	return count.Load()
+}
+
+func TestTheFleetAsksOnceAboutAColdCustomer(t *testing.T) {
+	t.Parallel()
+	sim, partnerCenter := slowSimulator(t, 500*time.Millisecond)
+	redis := cachetest.StartRedis(t)
+	fleet := make([]*process, 20)
+	var starting sync.WaitGroup
+	for i := range fleet {
+		starting.Go(func() { fleet[i] = startServe(t, partnerCenter, onFleet(redis)...) })
+	}
+	starting.Wait()
+	if n := askAll(t, fleet, 50); n != 1000 {
+		t.Errorf("%d of 1000 callers were told what Partner Center said", n)
+	}
+	if stats := sim.Stats(); stats.Account != 1 || stats.Qualifications != 1 {
+		t.Errorf("%d account and %d qualifications calls, want one of each", stats.Account, stats.Qualifications)
+	}
+}
+
+// The replica that asks for the fleet is killed while Partner Center thinks.
+func TestTheFleetAsksOnceMoreWhenTheHolderIsKilled(t *testing.T) {
+	t.Parallel()
+	sim, partnerCenter := slowSimulator(t, 2*time.Second)
+	redis := cachetest.StartRedis(t)
+	holder, kill := startProgram(t, toServe(t, partnerCenter, onFleet(redis)...), "serve")
+	fleet := []*process{startServe(t, partnerCenter, onFleet(redis)...), startServe(t, partnerCenter, onFleet(redis)...)}
+	go func() {
+		conn, err := grpc.NewClient(holder.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = eligibilityv1.NewEligibilityServiceClient(conn).CheckEligibility(t.Context(),
+			&eligibilityv1.CheckEligibilityRequest{CustomerId: slowID, Segment: eligibilityv1.Segment_SEGMENT_EDUCATION})
+	}()
+	eventually(t, "the holder's calls", func() bool { return sim.Stats().Account == 1 && sim.Stats().Qualifications == 1 })
+	answered := make(chan int64)
+	go func() { answered <- askAll(t, fleet, 50) }()
+	kill()
+	if n := <-answered; n != 100 {
+		t.Errorf("%d of 100 callers were told what Partner Center said", n)
+	}
+	if stats := sim.Stats(); stats.Account != 2 || stats.Qualifications != 2 {
+		t.Errorf("%d account and %d qualifications calls, want two of each", stats.Account, stats.Qualifications)
+	}
+}
+
+// startProgram runs the program as a process of its own, which kill ends with
+// SIGKILL.
+func startProgram(t *testing.T, environ []string, args ...string) (p *process, kill func()) {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // the test's own binary
+	cmd.Env = append(os.Environ(), append(environ, asProgram+"=1")...)
+	kill = sync.OnceFunc(func() { _ = cmd.Process.Kill() })
+	p = start(t, func(ctx context.Context, _, log io.Writer) error {
+		cmd.Stderr = log
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		defer context.AfterFunc(ctx, kill)()
+		if _, exited := errors.AsType[*exec.ExitError](cmd.Wait()); !exited {
+			return errors.New("the program ended by itself")
+		}
+		return nil
+	})
+	return p, kill
+}
