@@ -4,6 +4,7 @@ import (
 	"context"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
@@ -52,3 +53,6 @@ func Waiting(s *Store) int {
 	_ = s.metrics.waits.Write(&m) // a gauge writes
 	return int(m.GetGauge().GetValue())
 }
+
+// AddHook lets a test come between the store and Redis.
+func (s *Store) AddHook(hook redis.Hook) { s.redis.client.AddHook(hook) }

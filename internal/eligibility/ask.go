@@ -57,6 +57,30 @@ func (s *Service) ask(ctx context.Context, c *check, in lane) {
 			s.leave(ctx, c)
 		}
 	}
+	s.lookAgain(ctx, c)
+}
+
+// lookAgain takes what other replicas have announced while the check waited,
+// and lets go of what they have replaced by something that is out of reach.
+func (s *Service) lookAgain(ctx context.Context, c *check) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookAgainTimeout)
+	defer cancel()
+	for _, v := range c.views() {
+		before := v.found.Evidence
+		if before == nil {
+			s.consider(c, v, s.store.Peek(v.key), s.now())
+		} else if newest := s.newest(ctx, v.key, before); newest == nil {
+			v.found, v.fresh, v.err = Found{}, false, &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errSuperseded}
+		} else if newest != before {
+			s.consider(c, v, Found{Evidence: newest, Tier: TierRedis}, s.now())
+		}
+		if v.found.Evidence != before {
+			v.asked = false
+		}
+		if v.fresh {
+			v.err = nil
+		}
+	}
 }
 
 // waitUntil waits for a moment that the caller's clock already shows, and

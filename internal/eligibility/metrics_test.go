@@ -36,7 +36,7 @@ func exported(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 func TestMetricsSayWhatAnswersRestOn(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	bubble(t, eligibility.Config{Registerer: registry}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
-		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())
+		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		for range 2 {
 			go func() { _, _ = service.Check(t.Context(), commercial) }()
 		}

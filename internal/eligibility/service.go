@@ -16,6 +16,9 @@ const (
 	fetchTimeout = 10 * time.Second
 	// shareTimeout ends a write to the shared tier, off the callers' path.
 	shareTimeout = 100 * time.Millisecond
+	// lookAgainTimeout ends a last look-up before an answer, for which no
+	// caller's time is left but what is kept back to answer.
+	lookAgainTimeout = 10 * time.Millisecond
 	// maxRefreshes bounds the background refreshes under way at once.
 	maxRefreshes = 16
 	// leftEarlyRetry is when a caller who ran out of time may ask again: the

@@ -1,0 +1,474 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+var (
+	modelSteps = flag.Int("model.steps", 20_000, "steps of the model test")
+	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model test; 0 draws one")
+)
+
+// The model test lets two replicas, real services on real stores and one real
+// Redis, live through days of fetches, failures, faults of Redis and clock
+// steps in a bubble in which time passes at once, and holds every answer to
+// what the model knows:
+//
+//   - evidence bears the time at which its fetch started, in whatever tier
+//   - nothing answers past its usable age
+//   - a second after any replica has learnt newer evidence, none answers with
+//     older; while Redis is down, no later than the local tier's own age
+//
+// Two things of Redis do not follow the bubble's clock and are played by the
+// test: announcements, which a hook takes from PUBLISH and delivers, late or
+// never, and the end of a lease that nobody renews.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	seed := *modelSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	server := cachetest.StartRedis(t)
+	synctest.Test(t, func(t *testing.T) {
+		m := newModel(t, server, seed)
+		defer m.stop()
+		for m.step = 1; m.step <= *modelSteps && !t.Failed(); m.step++ {
+			m.act()
+			m.sleep(150 * time.Millisecond)
+		}
+		t.Logf("seed %d: %d steps in %v of the model's time, %d answers, %d of them stale, %d errors, %d fetches, %d faults",
+			seed, m.step-1, time.Since(m.began).Round(time.Minute), m.answers, m.stale, m.failures, len(m.fetches), m.faults)
+	})
+}
+
+const (
+	modelCustomers = 4
+	modelMaxAge    = 10 * time.Second
+	// told is how long replicas take to hear of newer evidence when all is well.
+	told = time.Second
+	// healing is what reconnecting and sharing again take after a fault.
+	healing = 1500 * time.Millisecond
+)
+
+// fault is what Redis suffers from; one at a time.
+type fault int
+
+const (
+	none   fault = iota
+	down         // no replica reaches Redis
+	parted       // one replica does not
+	deaf         // one replica's subscription is lost
+)
+
+type model struct {
+	t     *testing.T
+	began time.Time
+	end   context.CancelFunc
+	loops sync.WaitGroup
+	raw   *redis.Client
+	step  int
+
+	mu       sync.Mutex // guards what is below
+	random   *rand.Rand
+	replicas []*modelReplica
+	fault    fault
+	victim   int
+	faulty   time.Time // when the last fault ended
+	flushed  time.Time // when Redis last lost everything
+	leases   map[string]time.Time
+	fetches  []fetched
+
+	faults, answers, stale, failures int
+}
+
+// fetched is what the model knows about one fetch.
+type fetched struct {
+	key     eligibility.Key
+	stamp   time.Time // by the clock of the replica that fetched, when it started
+	learnt  time.Time // by the bubble's clock, when it brought evidence; zero if none
+	usable  time.Duration
+	outcome string
+}
+
+type modelReplica struct {
+	m       *model
+	number  int
+	skew    time.Duration // guarded by model.mu
+	store   *cache.Store
+	service *eligibility.Service
+}
+
+func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
+	t.Helper()
+	ctx, end := context.WithCancel(context.Background())
+	m := &model{
+		t: t, began: time.Now(), end: end, raw: server.Client(),
+		random: rand.New(rand.NewPCG(seed, 1)), //nolint:gosec // a seed that can be repeated
+		leases: make(map[string]time.Time),
+	}
+	for number := range 2 {
+		r := &modelReplica{m: m, number: number}
+		cfg := sharing(server, "model")
+		cfg.LocalMaxAge, cfg.Now = modelMaxAge, r.now
+		cfg.MaxEntries = 2 // too few, so that what is announced is often not held
+		r.store = newStore(t, cfg)
+		r.store.AddHook(r)
+		service, err := eligibility.New(r, r.store, eligibility.Config{Ages: modelAges(), Now: r.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.service = service
+		m.replicas = append(m.replicas, r)
+		m.loops.Go(func() { _ = service.Run(ctx) })
+		m.loops.Go(func() { r.live(ctx) })
+	}
+	m.loops.Go(func() { m.expireLeases(ctx) })
+	return m
+}
+
+// modelAges are short, so that a lot happens.
+func modelAges() eligibility.Ages {
+	age := func(fresh, usable time.Duration) eligibility.Age { return eligibility.Age{Fresh: fresh, Usable: usable} }
+	return eligibility.Ages{
+		Allowed: age(4*time.Second, time.Minute), NoStatus: age(2*time.Second, 30*time.Second), Pending: age(time.Second, 5*time.Minute),
+		NotAllowed: age(4*time.Second, 5*time.Minute), Qualifications: age(6*time.Second, 2*time.Minute), QualificationsInReview: age(2*time.Second, 2*time.Minute),
+	}
+}
+
+func (m *model) stop() {
+	time.Sleep(time.Minute) // lets every caller and flight end
+	m.end()
+	m.loops.Wait()
+	_ = m.raw.Close()
+}
+
+func (m *model) chance(one int) bool { return m.draw(one) == 0 }
+
+func (m *model) draw(below int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.random.IntN(below)
+}
+
+func (m *model) sleep(most time.Duration) { time.Sleep(time.Duration(m.draw(int(most)))) }
+
+func (r *modelReplica) now() time.Time {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	return time.Now().Add(r.skew)
+}
+
+// live does what Run does, but for the sockets.
+func (r *modelReplica) live(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+		if r.hears() {
+			r.store.HearNow()
+		}
+		r.store.RenewLeases(ctx)
+		r.store.ShareAgain(ctx)
+	}
+}
+
+// hears reports whether announcements reach the replica.
+func (r *modelReplica) hears() bool { return !r.suffers(down, parted, deaf) }
+
+func (r *modelReplica) suffers(faults ...fault) bool {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	for _, f := range faults {
+		if r.m.fault == f && (f == down || r.m.victim == r.number) {
+			return true
+		}
+	}
+	return false
+}
+
+// act takes one step.
+func (m *model) act() {
+	switch n := m.draw(100); {
+	case n < 94:
+		m.loops.Go(m.check)
+	case n < 96:
+		m.stepClock()
+	case n < 97 && m.chance(4):
+		m.loseEverything()
+	case n < 99:
+		m.changeFault()
+	default:
+		m.sleep(3 * time.Minute) // long enough for ages to end
+	}
+}
+
+func (m *model) stepClock() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.replicas[m.random.IntN(2)].skew = time.Duration(m.random.IntN(800)-400) * time.Millisecond
+}
+
+func (m *model) changeFault() {
+	m.mu.Lock()
+	if m.fault != none {
+		m.fault, m.faulty = none, time.Now()
+		replicas := m.replicas
+		m.mu.Unlock()
+		for _, r := range replicas {
+			r.store.Reconnect()
+		}
+		return
+	}
+	m.fault, m.victim = []fault{down, parted, deaf}[m.random.IntN(3)], m.random.IntN(2)
+	m.faults++
+	m.mu.Unlock()
+}
+
+// loseEverything is a restart of Redis.
+func (m *model) loseEverything() {
+	m.mu.Lock()
+	well := m.fault == none
+	m.mu.Unlock()
+	if !well {
+		return
+	}
+	if err := m.raw.FlushAll(context.Background()).Err(); err != nil {
+		m.t.Errorf("flush: %v", err)
+	}
+	m.mu.Lock()
+	m.flushed = time.Now()
+	m.mu.Unlock()
+	for _, r := range m.replicas {
+		r.store.Reconnect()
+	}
+}
+
+// check asks one question and holds the answer to the promises.
+func (m *model) check() {
+	r := m.replicas[m.draw(2)]
+	req := eligibility.Request{CustomerID: eligibility.CustomerID{byte(m.draw(modelCustomers) + 1)}, Segment: eligibility.SegmentEducation}
+	if m.chance(10) {
+		req.MaxAgeSet = true
+		req.MaxAge = time.Duration(m.draw(3)) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(100+m.draw(4000))*time.Millisecond)
+	defer cancel()
+	asked := time.Now()
+	answer, err := r.service.Check(ctx, req)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.failures++
+		return
+	}
+	m.answers++
+	if answer.Stale {
+		m.stale++
+	}
+	for _, evidence := range []*eligibility.Evidence{answer.Account, answer.Qualifications} {
+		if evidence != nil {
+			m.judge(r, evidence, asked, answer.Stale)
+		}
+	}
+}
+
+// judge is called with the lock held.
+func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked time.Time, stale bool) {
+	var number int
+	if _, err := fmt.Sscan(evidence.CorrelationID, &number); err != nil || number >= len(m.fetches) {
+		m.t.Errorf("step %d: evidence of no fetch: %+v", m.step, evidence)
+		return
+	}
+	now, from := time.Now(), &m.fetches[number]
+	if !evidence.FetchTime.Equal(from.stamp) {
+		m.t.Errorf("step %d: fetch %d started at %v, its evidence says %v", m.step, number, from.stamp, evidence.FetchTime)
+	}
+	if age := now.Add(r.skew).Sub(from.stamp); age >= from.usable {
+		m.t.Errorf("step %d: evidence of %v answers, usable for %v", m.step, age, from.usable)
+	}
+	for i := len(m.fetches) - 1; i >= 0; i-- {
+		newer := &m.fetches[i]
+		if newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
+			newer.learnt.IsZero() || !newer.stamp.After(from.stamp) {
+			continue
+		}
+		if late := m.late(newer.learnt, asked, now, stale); late > 0 {
+			m.t.Errorf("step %d: replica %d answers (stale: %t) with fetch %d, %v too late: fetch %d was learnt at %v, it is %v, the last fault ended at %v, Redis was emptied at %v",
+				m.step, r.number, stale, number, late, i, newer.learnt.Sub(m.began), now.Sub(m.began), m.faulty.Sub(m.began), m.flushed.Sub(m.began))
+		}
+		if len(m.fetches)-i > 200 {
+			return // it was long ago that anything else was learnt
+		}
+	}
+}
+
+// late is for how long nothing older than what was learnt then may have been
+// answered with. The lock is held.
+func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
+	latest := func(times ...time.Time) (t time.Time) {
+		for _, other := range times {
+			if other.After(t) {
+				t = other
+			}
+		}
+		return t
+	}
+	switch {
+	case m.fault == none && now.Sub(m.flushed) > 5*time.Minute:
+		return now.Sub(latest(learnt, m.faulty.Add(healing)).Add(told))
+	case stale:
+		return 0 // nobody could be asked
+	case m.fault == none || m.fault == down:
+		return asked.Sub(latest(learnt, m.flushed, m.faulty.Add(healing)).Add(modelMaxAge + told))
+	default:
+		return 0
+	}
+}
+
+// Fetch implements eligibility.Source.
+func (r *modelReplica) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	m := r.m
+	stamp := r.now().Round(0)
+	m.mu.Lock()
+	number := len(m.fetches)
+	m.fetches = append(m.fetches, fetched{key: query.Key, stamp: stamp})
+	m.mu.Unlock()
+	latency := time.Duration(m.draw(1500)) * time.Millisecond
+	if m.chance(8) {
+		latency = time.Duration(m.draw(9)) * time.Second
+	}
+	call := eligibility.Call{Attempts: 1}
+	select {
+	case <-time.After(latency):
+	case <-ctx.Done():
+		return eligibility.Evidence{}, call, &eligibility.Error{Kind: eligibility.KindUnavailable, Call: call, Err: ctx.Err()}
+	}
+	if m.chance(6) {
+		return eligibility.Evidence{}, call, &eligibility.Error{Kind: eligibility.KindThrottled, RetryAfter: time.Second, Call: call, Err: errors.New("429")}
+	}
+	evidence, usable := m.outcome(query.Facet)
+	evidence.CorrelationID = fmt.Sprint(number)
+	m.mu.Lock()
+	m.fetches[number].learnt, m.fetches[number].usable = time.Now(), usable
+	m.mu.Unlock()
+	return evidence, call, nil
+}
+
+func (m *model) outcome(facet eligibility.Facet) (evidence eligibility.Evidence, usable time.Duration) {
+	ages := modelAges()
+	if facet == eligibility.FacetQualifications {
+		return eligibility.Evidence{}, ages.Qualifications.Usable
+	}
+	switch m.draw(3) {
+	case 0:
+		return eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, ages.Allowed.Usable
+	case 1:
+		return eligibility.Evidence{Status: eligibility.AccountStatusUnderReview, StatusText: "UnderReview"}, ages.Pending.Usable
+	default:
+		return eligibility.Evidence{Status: eligibility.AccountStatusNone}, ages.NoStatus.Usable
+	}
+}
+
+var errPlayed = errors.New("redis is away, says the model")
+
+// DialHook, ProcessHook and ProcessPipelineHook implement redis.Hook.
+func (r *modelReplica) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook plays faults, and the announcements.
+func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if r.suffers(down, parted) {
+			cmd.SetErr(errPlayed)
+			return errPlayed
+		}
+		args := cmd.Args()
+		if cmd.Name() == "publish" {
+			r.m.deliver(args[2].([]byte))
+			return nil
+		}
+		for _, arg := range args {
+			if name, ok := arg.(string); ok && strings.HasSuffix(name, ":lease") {
+				r.m.touch(name)
+			}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// ProcessPipelineHook plays faults, and look-ups whose answers travel for long.
+func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if r.suffers(down, parted) {
+			for _, cmd := range cmds {
+				cmd.SetErr(errPlayed)
+			}
+			return errPlayed
+		}
+		err := next(ctx, cmds)
+		r.m.sleep(40 * time.Millisecond)
+		return err
+	}
+}
+
+// deliver brings an announcement to every replica that hears when it comes.
+func (m *model) deliver(payload []byte) {
+	for _, r := range m.replicas {
+		delay := time.Duration(m.draw(200)) * time.Millisecond
+		if !r.hears() {
+			continue
+		}
+		m.loops.Go(func() {
+			time.Sleep(delay)
+			if r.hears() {
+				r.store.Receive(payload)
+			}
+		})
+	}
+}
+
+// touch notes that a lease was taken or renewed.
+func (m *model) touch(lease string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leases[lease] = time.Now()
+}
+
+// expireLeases ends what nobody has renewed.
+func (m *model) expireLeases(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+		m.mu.Lock()
+		var ended []string
+		for lease, touched := range m.leases {
+			if time.Since(touched) >= cache.LeaseLife {
+				ended = append(ended, lease)
+				delete(m.leases, lease)
+			}
+		}
+		m.mu.Unlock()
+		if len(ended) > 0 {
+			m.raw.Del(context.Background(), ended...)
+		}
+	}
+}
