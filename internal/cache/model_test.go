@@ -143,7 +143,9 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 
 // modelAges are short, so that a lot happens.
 func modelAges() eligibility.Ages {
-	age := func(fresh, usable time.Duration) eligibility.Age { return eligibility.Age{Fresh: fresh, Usable: usable} }
+	age := func(fresh, usable time.Duration) eligibility.Age {
+		return eligibility.Age{Fresh: fresh, Usable: usable}
+	}
 	return eligibility.Ages{
 		Allowed: age(4*time.Second, time.Minute), NoStatus: age(2*time.Second, 30*time.Second), Pending: age(time.Second, 5*time.Minute),
 		NotAllowed: age(4*time.Second, 5*time.Minute), Qualifications: age(6*time.Second, 2*time.Minute), QualificationsInReview: age(2*time.Second, 2*time.Minute),
