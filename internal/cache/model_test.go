@@ -311,6 +311,9 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 			newer.learnt.IsZero() || !newer.stamp.After(from.stamp) {
 			continue
 		}
+		if now.Add(r.skew).Sub(newer.stamp) >= newer.usable*9/10-time.Second {
+			continue // past its usable age it is as if it never was
+		}
 		if late := m.late(newer.learnt, asked, now, stale); late > 0 {
 			m.t.Errorf("step %d: replica %d answers (stale: %t) with fetch %d, %v too late: fetch %d was learnt at %v, it is %v, the last fault ended at %v, Redis was emptied at %v",
 				m.step, r.number, stale, number, late, i, newer.learnt.Sub(m.began), now.Sub(m.began), m.faulty.Sub(m.began), m.flushed.Sub(m.began))
@@ -410,8 +413,21 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 				r.m.touch(name)
 			}
 		}
-		return next(ctx, cmd)
+		err := next(ctx, cmd)
+		r.m.notice(err)
+		return err
 	}
+}
+
+// notice takes what a busy machine does to Redis for a fault that just ended.
+func (m *model) notice(err error) {
+	var answered redis.Error
+	if err == nil || errors.As(err, &answered) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.faulty = time.Now()
 }
 
 // ProcessPipelineHook plays faults, and look-ups whose answers travel for long.
@@ -424,6 +440,7 @@ func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 			return errPlayed
 		}
 		err := next(ctx, cmds)
+		r.m.notice(err)
 		r.m.sleep(40 * time.Millisecond)
 		return err
 	}
