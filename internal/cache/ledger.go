@@ -30,6 +30,7 @@ type ledgerEntry struct {
 	usableUntil time.Time
 	written     time.Time // when it came into the ledger
 	open        bool      // Redis does not have it, as far as is known
+	reopened    int       // how often Redis may have lost it since
 }
 
 func newLedger(now func() time.Time) *ledger {
@@ -67,6 +68,7 @@ func (l *ledger) reopen() {
 	defer l.mu.Unlock()
 	for key, entry := range l.entries {
 		entry.open = true
+		entry.reopened++
 		l.entries[key] = entry
 	}
 }
@@ -98,11 +100,12 @@ func (l *ledger) due() map[eligibility.Key]ledgerEntry {
 	return due
 }
 
-// close notes that Redis has taken entry, unless a newer one stands there by now.
+// close notes that Redis has taken entry, unless a newer one stands there by
+// now or Redis may have lost it meanwhile.
 func (l *ledger) close(key eligibility.Key, entry ledgerEntry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now, held := l.entries[key]; held && now.evidence == entry.evidence {
+	if now, held := l.entries[key]; held && now.evidence == entry.evidence && now.reopened == entry.reopened {
 		now.open = false
 		l.entries[key] = now
 	}
