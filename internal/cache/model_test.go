@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	modelSteps = flag.Int("model.steps", 20_000, "steps of the model test")
+	modelSteps = flag.Int("model.steps", 4_000, "steps of the model test")
 	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model test; 0 draws one")
 )
 
@@ -46,13 +46,15 @@ func TestModel(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	synctest.Test(t, func(t *testing.T) {
 		m := newModel(t, server, seed)
-		defer m.stop()
-		for m.step = 1; m.step <= *modelSteps && !t.Failed(); m.step++ {
+		t.Cleanup(m.stop)
+		for !t.Failed() && m.next() {
 			m.act()
 			m.sleep(150 * time.Millisecond)
 		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		t.Logf("seed %d: %d steps in %v of the model's time, %d answers, %d of them stale, %d errors, %d fetches, %d faults",
-			seed, m.step-1, time.Since(m.began).Round(time.Minute), m.answers, m.stale, m.failures, len(m.fetches), m.faults)
+			seed, m.step, time.Since(m.began).Round(time.Minute), m.answers, m.stale, m.failures, len(m.fetches), m.faults)
 	})
 }
 
@@ -81,9 +83,9 @@ type model struct {
 	end   context.CancelFunc
 	loops sync.WaitGroup
 	raw   *redis.Client
-	step  int
 
 	mu       sync.Mutex // guards what is below
+	step     int
 	random   *rand.Rand
 	replicas []*modelReplica
 	fault    fault
@@ -157,6 +159,17 @@ func (m *model) stop() {
 	m.end()
 	m.loops.Wait()
 	_ = m.raw.Close()
+}
+
+// next begins a step, if there is one left.
+func (m *model) next() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.step == *modelSteps {
+		return false
+	}
+	m.step++
+	return true
 }
 
 func (m *model) chance(one int) bool { return m.draw(one) == 0 }
