@@ -53,6 +53,10 @@ bench-compare: build ## Measure service and floors in turn; SCENARIOS=grpc,rest 
 	go build -trimpath -o bin/bench ./bench
 	bin/bench compare $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(BENCHFLAGS)
 
+.PHONY: scaling
+scaling: ## Simulate days of traffic, 90 s of CPU, and write docs/scaling
+	go run ./bench/scaling
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (2m)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -37,6 +37,9 @@ var mayImport = map[string][]string{
 	"bench/load":  {},
 	"bench/rig":   {"bench/load", "gen/eligibility/v1"},
 	"bench/floor": {"gen/eligibility/v1"},
+
+	// The simulation runs the service's own parts under a clock of its own.
+	"bench/scaling": {"internal/cache", "internal/eligibility"},
 }
 
 // onlyFrom holds the exceptions within a package: package → import → the one

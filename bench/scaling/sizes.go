@@ -1,0 +1,44 @@
+package main
+
+// What a customer with both facets takes in memory, an Allowed account and an
+// Approved qualification, with names and expiry. TestSizesAreAsMeasured holds
+// these to a redis-server and to the local tier.
+const (
+	redisBytesPerCustomer = 730
+	localBytesPerEntry    = 350
+)
+
+// announcementBytes is one announcement, without what Redis's protocol adds.
+const announcementBytes = 90
+
+// What a redis-server itself spends. BenchmarkRedisServer measures it.
+const (
+	redisMicrosPerLookUp = 7
+	redisMicrosPerShare  = 60 // a fetch's write, and its announcement to 20 replicas
+)
+
+// cost is what a check costs by a path: the server's CPU.
+type cost struct {
+	path, against string
+	micros        float64
+}
+
+// costs are the figures of docs/performance.md, kept in step with it by hand.
+// The microseconds are that day's machine's; what travels is the ratio to the
+// floor, measured in the same minutes.
+func costs() paths {
+	return paths{
+		grpcLocal: cost{"gRPC, local tier", "2.07 × bare grpc-go", 32.5},
+		grpcRedis: cost{"gRPC, Redis", "bare grpc-go + 46 µs", 62.8},
+		restLocal: cost{"REST, local tier", "4.19 × bare net/http", 57.0},
+		restRedis: cost{"REST, Redis", "bare net/http + 67 µs", 80.5},
+		batched:   cost{"one of a batch of 100, local tier", "9.1 × a single check for all 100", 3.04},
+	}
+}
+
+// paths are the ways of a check.
+type paths struct{ grpcLocal, grpcRedis, restLocal, restRedis, batched cost }
+
+func (p paths) all() []cost {
+	return []cost{p.grpcLocal, p.grpcRedis, p.restLocal, p.restRedis, p.batched}
+}
