@@ -1,0 +1,196 @@
+//go:build acceptance
+
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+//nolint:gochecknoglobals // flags have to be there before they are read
+var (
+	checksASecond = flag.Int("checks", 1000, "checks a second while Redis fails")
+	soakTime      = flag.Duration("soak", 15*time.Minute, "how long the soak lasts")
+	outageTime    = flag.Duration("outage", time.Minute, "how long Redis and Partner Center are both away")
+)
+
+// callerPatience is how long a checkout waits, as one that sets no deadline.
+const callerPatience = 2 * time.Second
+
+// fleet is some replicas of the service with one Partner Center, whose answers
+// take 100 ms.
+type fleet struct {
+	t        *testing.T
+	far      *pcsim.Server
+	away     atomic.Bool // Partner Center and the login host break every connection
+	replicas []*process
+	clients  []eligibilityv1.EligibilityServiceClient
+
+	mu    sync.Mutex
+	calls map[int64]int // Unix second → calls of Partner Center; guarded by mu
+}
+
+func startFleet(t *testing.T, replicas int, environ ...string) *fleet {
+	t.Helper()
+	far, err := pcsim.New(pcsim.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{t: t, far: far, calls: map[int64]int{}}
+	on := httptest.NewServer(f)
+	t.Cleanup(func() {
+		far.Close()
+		on.Close()
+	})
+	for range replicas {
+		own := connection(on.URL, tokenFile(t), slices.Concat(environ, []string{"ELIGIBILITY_SERVER__DRAIN=0s"})...)
+		replica := start(t, func(ctx context.Context, out, log io.Writer) error {
+			return serve(ctx, own, "", false, out, withoutRPCs{log})
+		})
+		f.replicas = append(f.replicas, replica)
+		f.clients = append(f.clients, eligibilityv1.NewEligibilityServiceClient(replica.dial(t)))
+	}
+	return f
+}
+
+// withoutRPCs is a log that would grow by a record for each check.
+type withoutRPCs struct{ io.Writer }
+
+func (w withoutRPCs) Write(record []byte) (int, error) {
+	if strings.Contains(string(record), `"msg":"rpc handled"`) {
+		return len(record), nil
+	}
+	return w.Writer.Write(record)
+}
+
+func (f *fleet) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !strings.HasSuffix(req.URL.Path, "/token") {
+		f.mu.Lock()
+		f.calls[time.Now().Unix()]++
+		f.mu.Unlock()
+	}
+	if f.away.Load() {
+		panic(http.ErrAbortHandler)
+	}
+	f.far.Handler().ServeHTTP(w, req)
+}
+
+// called is how many calls a second Partner Center saw in that time, and in its
+// busiest second.
+func (f *fleet) called(from, to time.Time) (mean float64, busiest int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	total := 0
+	for second, n := range f.calls {
+		if second >= from.Unix() && second < max(to.Unix(), from.Unix()+1) {
+			total, busiest = total+n, max(busiest, n)
+		}
+	}
+	return float64(total) / float64(max(to.Unix()-from.Unix(), 1)), busiest
+}
+
+// customers are new ones with that status.
+func (f *fleet) customers(family byte, n int, status string) []string {
+	f.t.Helper()
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%c0000000-0000-4000-9000-%012x", family, i)
+		err := f.far.SetCustomer(pcsim.Customer{
+			ID:             ids[i],
+			Account:        []pcsim.Step{{Status: status, Latency: 100 * time.Millisecond}},
+			Qualifications: []pcsim.Step{{Items: []pcsim.Qualification{}, Latency: 100 * time.Millisecond}},
+		})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	return ids
+}
+
+// checked is how one check went.
+type checked struct {
+	replica int
+	id      string
+	asked   time.Time
+	took    time.Duration
+	resp    *eligibilityv1.CheckEligibilityResponse
+	err     error
+}
+
+func (f *fleet) check(ctx context.Context, replica int, id string) checked {
+	ctx, cancel := context.WithTimeout(ctx, callerPatience)
+	defer cancel()
+	c := checked{replica: replica, id: id, asked: time.Now()}
+	c.resp, c.err = f.clients[replica].CheckEligibility(ctx, &eligibilityv1.CheckEligibilityRequest{CustomerId: id})
+	c.took = time.Since(c.asked)
+	return c
+}
+
+// warm has every replica know every customer. It takes that long, so that what
+// the replicas trust does not run out for all customers at once.
+func (f *fleet) warm(ids []string, over time.Duration) {
+	f.t.Helper()
+	var asking sync.WaitGroup
+	for i, id := range ids {
+		asking.Go(func() {
+			for r := range f.replicas {
+				if c := f.check(f.t.Context(), (i+r)%len(f.replicas), id); c.err != nil {
+					f.t.Errorf("warming: %v", c.err)
+				}
+			}
+		})
+		rest(f.t.Context(), over/time.Duration(len(ids)))
+	}
+	asking.Wait()
+}
+
+// ask asks about the customers until ctx ends, so often a second whatever comes
+// of it, any replica about any customer. It returns by how much the machine was
+// late with that.
+func (f *fleet) ask(ctx context.Context, ids []string, aSecond int, see func(checked)) (late time.Duration) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	began := time.Now()
+	for n := 0; ctx.Err() == nil; {
+		due := began.Add(time.Duration(n) * time.Second / time.Duration(aSecond))
+		if wait := time.Until(due); wait > 0 {
+			rest(ctx, max(wait, 2*time.Millisecond))
+			continue
+		}
+		late = max(late, time.Since(due))
+		n++
+		asking.Go(func() {
+			see(f.check(context.WithoutCancel(ctx), rand.IntN(len(f.replicas)), ids[rand.IntN(len(ids))])) //nolint:gosec // any will do
+		})
+	}
+	return late
+}
+
+// redisAt are the variables of a service that uses that server.
+func redisAt(address string) []string {
+	return []string{"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + address}
+}
+
+func sentinelAt(set *cachetest.Sentinel) []string {
+	return append(redisAt(strings.Join(set.Addresses, ",")),
+		"ELIGIBILITY_CACHE__REDIS__MODE=sentinel", "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME="+set.MasterName)
+}
+
+func clusterAt(cluster *cachetest.Cluster) []string {
+	return append(redisAt(strings.Join(cluster.Addresses, ",")), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")
+}
