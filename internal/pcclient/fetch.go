@@ -33,9 +33,10 @@ type fetch struct {
 	read func(body []byte) error
 
 	call      Call
-	requestID string // empty: the next attempt needs a new one
-	renewed   bool   // a 401 was answered with a new token
-	probe     bool   // the breaker let it through to see whether the far side works
+	requestID string    // empty: the next attempt needs a new one
+	renewed   bool      // a 401 was answered with a new token
+	probe     bool      // the breaker let it through to see whether the far side works
+	met       *APIError // what the latest attempt met; nil for an answer, or before any
 }
 
 // do asks for one resource of one customer and has read decode the body of a
@@ -91,7 +92,13 @@ func (f *fetch) guarded(ctx context.Context) *APIError {
 	}
 	f.probe = probe
 	fail := f.run(ctx)
-	f.breaker.settle(fail, probe)
+	outcome := fail
+	if fail != nil && fail.Reason == ReasonBudget && f.met != nil {
+		// No budget for a replay: in an outage that is how nearly all
+		// questions end, and the breaker has to know why there was one.
+		outcome = f.met
+	}
+	f.breaker.settle(outcome, probe)
 	return fail
 }
 
@@ -103,6 +110,7 @@ func (f *fetch) run(ctx context.Context) *APIError {
 			return fail
 		}
 		fail = f.attempt(ctx, token)
+		f.met = fail
 		if fail == nil {
 			return nil
 		}

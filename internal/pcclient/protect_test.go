@@ -102,6 +102,18 @@ func TestBreakerOpensOnInfrastructureAndLetsOneProbeThrough(t *testing.T) {
 	}
 }
 
+// In an outage the replays spend the budget, so that hardly a question gets to
+// its last attempt.
+func TestBreakerOpensWhereTheBudgetEndsTheReplays(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{api: says(http.StatusBadGateway, ""), config: budget(20)})
+	for range 10 {
+		r.clock.advance(3 * time.Second) // for one attempt, and not for another
+		r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
+	}
+	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonBreaker)
+}
+
 func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]answerer{
