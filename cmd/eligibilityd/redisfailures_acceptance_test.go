@@ -19,6 +19,9 @@ const (
 	watchBefore = 10 * time.Second
 	failureTime = 10 * time.Second
 	watchAfter  = 40 * time.Second // what the local tier trusts runs out meanwhile
+	// underWay is how long after the beginning of a failure an answer from Redis
+	// may still come of what was under way.
+	underWay = 500 * time.Millisecond
 )
 
 // redisFailure is something that happens to Redis.
@@ -39,7 +42,7 @@ type watched struct {
 	why            string           // of the first failed check
 	worst          [3]time.Duration // before, during, after
 	began, cured   time.Time        // zero before
-	used           []time.Duration  // replica → until it answered from Redis again, from cured
+	used           []time.Duration  // replica → when it answered from Redis again, from cured; negative is before
 }
 
 func (w *watched) see(f *redisFailure, c checked) {
@@ -55,19 +58,21 @@ func (w *watched) see(f *redisFailure, c checked) {
 	case c.resp.GetStale():
 		w.stale++
 	}
-	phase := 0
+	phase, again := 0, time.Duration(0)
 	switch answered := c.asked.Add(c.took); {
 	case w.began.IsZero() || answered.Before(w.began):
 	case w.cured.IsZero() || c.asked.Before(w.cured):
 		phase = 1
-	default:
-		phase = 2
-		if w.used[c.replica] == 0 && (f.touches == nil || f.touches(c.id)) &&
-			c.resp.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_REDIS {
-			w.used[c.replica] = max(answered.Sub(w.cured), 1)
+		if c.asked.After(w.began.Add(underWay)) {
+			again = -1
 		}
+	default:
+		phase, again = 2, answered.Sub(w.cured)
 	}
 	w.worst[phase] = max(w.worst[phase], c.took)
+	if w.used[c.replica] == 0 && c.resp.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_REDIS && (f.touches == nil || f.touches(c.id)) {
+		w.used[c.replica] = again
+	}
 }
 
 // now notes that a moment has come.
@@ -115,7 +120,7 @@ func (f *redisFailure) watch(t *testing.T) string {
 	return fmt.Sprintf("| %s | %.1f s | %d | %d | %d | %s, %s, %s | %.1f, %.1f, %.1f | %d, %d | %s | %s |",
 		f.name, w.cured.Sub(w.began).Seconds(), w.checks, w.failed, w.stale,
 		ms(w.worst[0]), ms(w.worst[1]), ms(w.worst[2]), before, during, after, most, mostAfter,
-		ms(slices.Max(w.used)), ms(late))
+		ms(max(slices.Max(w.used), 0)), ms(late))
 }
 
 func standalone(happens func(t *testing.T, redis *cachetest.Redis)) func(t *testing.T) ([]string, func()) {

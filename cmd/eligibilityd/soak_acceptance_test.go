@@ -1,0 +1,118 @@
+//go:build acceptance
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+)
+
+const (
+	flapEvery = 20 * time.Second
+	flapTime  = 5 * time.Second
+)
+
+// footprint is what the process takes between two flaps: services, simulator
+// and callers together.
+type footprint struct{ heap, goroutines float64 }
+
+func takeFootprint() footprint {
+	runtime.GC()
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	return footprint{heap: float64(memory.HeapAlloc), goroutines: float64(runtime.NumGoroutine())}
+}
+
+// median is that of one of the two, over some footprints.
+func median(of []footprint, one func(footprint) float64) float64 {
+	values := make([]float64, 0, len(of))
+	for _, f := range of {
+		values = append(values, one(f))
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// flap takes Redis away for a quarter of the time, killed and stalled in turn,
+// until ctx ends, and returns the footprints between.
+func flap(ctx context.Context, redis *cachetest.Redis) []footprint {
+	var prints []footprint
+	for n := 0; rest(ctx, flapEvery-flapTime); n++ {
+		prints = append(prints, takeFootprint())
+		if n%2 == 0 {
+			redis.Kill()
+			rest(ctx, flapTime)
+			redis.Start()
+			continue
+		}
+		redis.Stall()
+		rest(ctx, flapTime)
+		redis.Resume()
+	}
+	return prints
+}
+
+// Nothing grows while Redis comes and goes, and no check fails.
+func TestAcceptanceRedisSoak(t *testing.T) {
+	redis := cachetest.StartRedis(t)
+	service := startFleet(t, 2, append(redisAt(redis.Address), "ELIGIBILITY_CACHE__AGES__ALLOWED__FRESH=1m")...)
+	ids := service.customers('1', 300, "Allowed")
+	service.warm(ids, 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), *soakTime)
+	defer cancel()
+	var checks, failed, stale, worst atomic.Int64
+	asking := make(chan time.Duration, 1)
+	began := time.Now()
+	go func() {
+		asking <- service.ask(ctx, ids, *checksASecond/2, func(c checked) {
+			checks.Add(1)
+			if c.err != nil || c.resp.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
+				failed.Add(1)
+				t.Logf("after %v, in %v: %v, %v", c.asked.Sub(began), c.took, c.resp, c.err)
+			}
+			if c.resp.GetStale() {
+				stale.Add(1)
+			}
+			for old := worst.Load(); int64(c.took) > old && !worst.CompareAndSwap(old, int64(c.took)); old = worst.Load() {
+			}
+		})
+	}()
+	prints := flap(ctx, redis)
+	late := <-asking
+	calls, _ := service.called(began, time.Now())
+	t.Logf("%v: %d checks, %d failed, %d stale, slowest %v; %.1f calls of Partner Center a second; machine late by %v",
+		*soakTime, checks.Load(), failed.Load(), stale.Load(), time.Duration(worst.Load()), calls, late)
+	if failed.Load() > 0 {
+		t.Errorf("%d checks failed", failed.Load())
+	}
+	third := len(prints) / 3
+	if third == 0 {
+		t.Fatal("too short to prove anything")
+	}
+	for _, kept := range []struct {
+		what  string
+		of    func(footprint) float64
+		slack float64 // beyond a tenth
+	}{
+		{"heap, bytes", func(f footprint) float64 { return f.heap }, 1 << 20},
+		{"goroutines", func(f footprint) float64 { return f.goroutines }, 10},
+	} {
+		first, last := median(prints[:third], kept.of), median(prints[len(prints)-third:], kept.of)
+		line := ""
+		for _, f := range prints {
+			line += fmt.Sprint(" ", int64(kept.of(f)))
+		}
+		t.Logf("%s: median of the first third %.0f, of the last %.0f; all:%s", kept.what, first, last, line)
+		if last > first*1.1+kept.slack {
+			t.Errorf("%s: grew from %.0f to %.0f", kept.what, first, last)
+		}
+	}
+}
