@@ -55,11 +55,14 @@ type listed struct {
 	GoFiles    []string
 	Imports    []string
 	Deps       []string
+
+	TestGoFiles, XTestGoFiles []string
+	TestImports, XTestImports []string
 }
 
 func goList(t *testing.T, args ...string) []listed {
 	t.Helper()
-	args = append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps"}, args...)
+	args = append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps,TestGoFiles,XTestGoFiles,TestImports,XTestImports"}, args...)
 	out, err := exec.CommandContext(t.Context(), "go", args...).Output() //nolint:gosec // our own package paths
 	if err != nil {
 		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -129,6 +132,17 @@ func TestNoTestCodeInTheBinary(t *testing.T) {
 		standard := !strings.Contains(root, ".")
 		if dep == "testing" || strings.HasPrefix(dep, "testing/") || !standard && strings.HasSuffix(dep, "test") {
 			t.Errorf("the binary contains %s", dep)
+		}
+	}
+}
+
+// No test may leave a goroutine behind.
+func TestAllTestsLookForGoroutinesLeftBehind(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, module+"...") {
+		tested := len(p.TestGoFiles)+len(p.XTestGoFiles) > 0
+		if tested && !slices.Contains(slices.Concat(p.TestImports, p.XTestImports), "go.uber.org/goleak") {
+			t.Errorf("%s has tests and no goleak", p.ImportPath)
 		}
 	}
 }
