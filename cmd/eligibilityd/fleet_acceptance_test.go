@@ -22,7 +22,6 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-//nolint:gochecknoglobals // flags have to be there before they are read
 var (
 	checksASecond = flag.Int("checks", 1000, "checks a second while Redis fails")
 	soakTime      = flag.Duration("soak", 15*time.Minute, "how long the soak lasts")
@@ -175,7 +174,7 @@ func (f *fleet) ask(ctx context.Context, ids []string, aSecond int, see func(che
 		late = max(late, time.Since(due))
 		n++
 		asking.Go(func() {
-			see(f.check(context.WithoutCancel(ctx), rand.IntN(len(f.replicas)), ids[rand.IntN(len(ids))])) //nolint:gosec // any will do
+			see(f.check(context.WithoutCancel(ctx), rand.IntN(len(f.replicas)), ids[rand.IntN(len(ids))]))
 		})
 	}
 	return late

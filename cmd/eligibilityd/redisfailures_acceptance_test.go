@@ -27,8 +27,8 @@ const (
 // redisFailure is something that happens to Redis.
 type redisFailure struct {
 	name string
-	// starts starts what a service uses, given by the variables for it, and
-	// returns what happens then and returns once Redis could be used again.
+	// starts brings up what a service uses and returns the service's variables
+	// for it, and what happens then, which ends once Redis could be used again.
 	starts func(t *testing.T) (environ []string, happens func())
 	// touches tells the customers whose evidence it concerns; nil is all.
 	touches func(id string) bool
