@@ -315,6 +315,21 @@ func TestLocalTierIsBoundedAndCountsEvictions(t *testing.T) {
 	}
 }
 
+func TestLocalTierIsBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	store := newStore(t, cache.Config{MaxEntries: 1000, MaxBytes: 1 << 20, Registerer: registry})
+	for i := range 100 {
+		long := blocked(start)
+		long.StatusText = strings.Repeat("x", 100<<10)
+		store.Keep(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i)}}, long)
+	}
+	await(t, "what does not fit to go", func() bool { return gathered(t, registry, "eligibility_cache_local_entries") <= 10 })
+	if gathered(t, registry, "eligibility_cache_local_entries") == 0 {
+		t.Error("nothing is kept")
+	}
+}
+
 func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []cache.Config{
