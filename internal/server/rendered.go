@@ -76,8 +76,8 @@ func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *render
 func slotOf(id eligibility.CustomerID, reasons int) uint64 {
 	const odd = 0x9e3779b97f4a7c15
 	x := binary.NativeEndian.Uint64(id[:8])*odd ^ binary.NativeEndian.Uint64(id[8:]) + uint64(reasons) //nolint:gosec // one or two
-	x *= odd
-	return x >> 32 % memoSlots
+	x = (x ^ x>>32) * odd                                                                              // any byte of the ID may be the one that differs
+	return (x ^ x>>29) * odd >> 32 % memoSlots
 }
 
 // codec is protobuf's, but for answers that are encoded already.

@@ -93,3 +93,21 @@ func TestAMemoNeverAnswersForAnother(t *testing.T) {
 		}
 	})
 }
+
+// Customers whose IDs were numbered, by whichever of their bytes, do not share a
+// few slots.
+func TestAMemoSpreadsNumberedCustomers(t *testing.T) {
+	t.Parallel()
+	const customers = 256
+	for place := range len(eligibility.CustomerID{}) {
+		slots := make(map[uint64]bool)
+		for n := range customers {
+			id := eligibility.CustomerID{1, 2, 3, 4, 5, 6, 7, 8, 9}
+			id[place] = byte(n)
+			slots[slotOf(id, 1)] = true
+		}
+		if len(slots) < customers*9/10 {
+			t.Errorf("byte %d: %d customers have %d slots", place, customers, len(slots))
+		}
+	}
+}
