@@ -4,8 +4,10 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -66,18 +68,34 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 	}
 }
 
-// TestAllocationsOfABatch holds what each question of a batch adds.
+// TestAllocationsOfABatch holds what each question of a batch adds, from the
+// request's message to the encoded response: its reasons.
 func TestAllocationsOfABatch(t *testing.T) {
 	run := startWarm(t, Config{PlainRecords: 1})
 	req := new(eligibilityv1.BatchCheckEligibilityRequest)
 	const n = 100
-	for range n {
-		req.Requests = append(req.Requests, ask(customerA))
+	now := time.Now().Add(-time.Second)
+	for i := range n {
+		id := fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i)
+		run.store.put(id, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, now)
+		run.store.put(id, eligibility.FacetQualifications, eligibility.Evidence{}, now)
+		req.Requests = append(req.Requests, ask(id))
 	}
+	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
+	handle := func(ctx context.Context, _ any) (any, error) {
+		return run.server.answers.BatchCheckEligibility(ctx, req)
+	}
+	ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
 	got := testing.AllocsPerRun(100, func() {
-		if _, err := run.server.answers.BatchCheckEligibility(context.Background(), req); err != nil {
+		resp, err := run.server.intercept(ctx, req, info, handle)
+		if err != nil {
 			t.Fatal(err)
 		}
+		wire, err := codec{}.Marshal(resp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire.Free()
 	})
 	if got > n+20 {
 		t.Errorf("%v allocations for %d questions, want one each, their reasons", got, n)

@@ -41,9 +41,11 @@ func BenchmarkBatchLocalHit(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if _, err := encode.Marshal(resp); err != nil {
+			wire, err := encode.Marshal(resp)
+			if err != nil {
 				b.Fatal(err)
 			}
+			wire.Free()
 		}
 	})
 	b.Run("grpc", func(b *testing.B) {

@@ -33,7 +33,10 @@ type call struct {
 	knowsCustomerID bool
 	answer          eligibility.Answer
 	rendered        *rendered // answer in the forms that callers get; nil where it is not remembered
-	tally           *tally    // a batch's
+
+	// tally and batch are a batch's; nil for one that is malformed.
+	tally *tally
+	batch *renderedBatch
 }
 
 // tally counts what became of the items of a batch.

@@ -66,14 +66,14 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	if err := invalid(violations); err != nil {
 		return nil, err
 	}
-	c.tally = new(tally)
-	results := make([]*eligibilityv1.BatchCheckEligibilityResult, len(req.GetRequests()))
-	questions := make([]eligibility.Request, 0, len(results))
-	places := make([]int, 0, len(results)) // place in questions → place in results
+	n := len(req.GetRequests())
+	c.tally, c.batch = new(tally), newRenderedBatch(n)
+	questions := make([]eligibility.Request, 0, n)
+	places := make([]int, 0, n) // place in questions → place in the batch
 	for i, item := range req.GetRequests() {
 		question, faults := h.question(item, i)
 		if err := invalid(append(c.rest.items[i], faults...)); err != nil {
-			results[i] = h.refuse(c, domainError(err))
+			h.refuse(c, i, domainError(err))
 			continue
 		}
 		questions = append(questions, question)
@@ -83,29 +83,31 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		ctx, span := c.child(ctx, "check batch")
 		answered := h.service.CheckBatch(ctx, questions)
 		span.End()
-		for i, result := range answered {
-			if result.Err != nil {
-				results[places[i]] = h.refuse(c, c.blame(ctx, result.Err))
+		for i := range answered {
+			if err := answered[i].Err; err != nil {
+				h.refuse(c, places[i], c.blame(ctx, err))
 				continue
 			}
-			results[places[i]] = h.accept(c, questions[i].CustomerID, &result.Answer)
+			h.accept(c, places[i], questions[i].CustomerID, &answered[i].Answer)
 		}
 	}
-	return &eligibilityv1.BatchCheckEligibilityResponse{Results: results}, nil
+	return c.batch.message, nil
 }
 
 // accept makes the result of an item that was answered.
-func (h *handler) accept(c *call, id eligibility.CustomerID, answer *eligibility.Answer) *eligibilityv1.BatchCheckEligibilityResult {
+func (h *handler) accept(c *call, place int, id eligibility.CustomerID, answer *eligibility.Answer) {
 	if answer.Decision == eligibility.DecisionAllowed {
 		c.tally.allowed++
 	} else {
 		c.tally.blocked++
 	}
 	h.metrics.decided(answer)
+	result := &c.batch.message.Results[place]
 	if known := h.memo.of(id, answer); known != nil {
-		return known.result
+		*result, c.batch.known[place] = known.result, known
+		return
 	}
-	return resultOf(response(id.String(), answer))
+	*result = resultOf(response(id.String(), answer))
 }
 
 func resultOf(message *eligibilityv1.CheckEligibilityResponse) *eligibilityv1.BatchCheckEligibilityResult {
@@ -115,10 +117,10 @@ func resultOf(message *eligibilityv1.CheckEligibilityResponse) *eligibilityv1.Ba
 }
 
 // refuse makes the result of an item that has no answer.
-func (h *handler) refuse(c *call, err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityResult {
+func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.tally.fail(err)
 	h.metrics.failed(err)
-	return &eligibilityv1.BatchCheckEligibilityResult{
+	c.batch.message.Results[place] = &eligibilityv1.BatchCheckEligibilityResult{
 		Result: &eligibilityv1.BatchCheckEligibilityResult_Error{Error: itemError(err)},
 	}
 }

@@ -30,8 +30,8 @@ const (
 
 // intercept is what every RPC runs through, whichever way it came: record, log,
 // metrics and span around recovery, limit and deadline. Inside, errors are the
-// domain's; here they become what the caller is told. The answer to one question
-// may be a *rendered in place of its message.
+// domain's; here they become what the caller is told. An answer may be a *rendered
+// or a *renderedBatch in place of its message.
 //
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
@@ -60,6 +60,8 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 		return nil, st.Err()
 	case c.rendered != nil:
 		return c.rendered, nil
+	case c.batch != nil:
+		return c.batch, nil
 	default:
 		return resp, nil
 	}

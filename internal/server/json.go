@@ -55,21 +55,6 @@ func appendQualification(b []byte, m *eligibilityv1.Qualification) []byte {
 	return append(b, '}')
 }
 
-func appendBatchJSON(b []byte, m *eligibilityv1.BatchCheckEligibilityResponse) []byte {
-	b = append(b, `{"results":[`...)
-	for i, result := range m.GetResults() {
-		b = append(appendComma(b, i), '{')
-		switch {
-		case result.GetResponse() != nil:
-			b = appendAnswerJSON(append(b, `"response":`...), result.GetResponse())
-		case result.GetError() != nil:
-			b = appendItemError(append(b, `"error":`...), result.GetError())
-		}
-		b = append(b, '}')
-	}
-	return append(b, "]}"...)
-}
-
 func appendItemError(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {
 	b = strconv.AppendInt(append(b, `{"code":`...), int64(m.GetCode()), 10)
 	b = appendString(append(b, `,"reason":`...), m.GetReason())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -27,21 +28,39 @@ func TestAnswersAreProtoJSON(t *testing.T) {
 	})
 }
 
+// Remembered items are put between the others as if all were encoded together,
+// over gRPC as well.
 func TestBatchesAreProtoJSON(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		batch := new(eligibilityv1.BatchCheckEligibilityResponse)
-		for range rapid.IntRange(0, 4).Draw(t, "results") {
+		batch := newRenderedBatch(rapid.IntRange(0, 4).Draw(t, "results"))
+		for i := range batch.known {
 			result := new(eligibilityv1.BatchCheckEligibilityResult)
-			switch rapid.IntRange(0, 2).Draw(t, "kind") {
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
 			case 0:
 				result.Result = &eligibilityv1.BatchCheckEligibilityResult_Response{Response: randomAnswer(t)}
 			case 1:
 				result.Result = &eligibilityv1.BatchCheckEligibilityResult_Error{Error: randomItemError(t)}
+			case 2:
+				if batch.known[i] = newRendered(randomAnswer(t)); batch.known[i] != nil {
+					result = batch.known[i].result
+				}
 			}
-			batch.Results = append(batch.Results, result)
+			batch.message.Results[i] = result
 		}
-		compareJSON(t, batch, appendBatchJSON(nil, batch))
+		compareJSON(t, batch.message, batch.appendJSON(nil))
+		want, err := proto.Marshal(batch.message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := codec{}.Marshal(batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer got.Free()
+		if diff := cmp.Diff(want, got.Materialize(), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("over gRPC (-want +got):\n%s", diff)
+		}
 	})
 }
 

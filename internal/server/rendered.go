@@ -22,6 +22,7 @@ type rendered struct {
 
 	message *eligibilityv1.CheckEligibilityResponse
 	result  *eligibilityv1.BatchCheckEligibilityResult // message, in a batch
+	batch   []byte                                     // a batch of result alone, for gRPC
 	wire    mem.Buffer                                 // message, for gRPC
 	rest    restAnswer                                 // message, for REST
 }
@@ -56,19 +57,32 @@ func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *render
 	if known := slot.Load(); known != nil && known.is(id, answer) {
 		return known
 	}
-	message := response(id.String(), answer)
-	wire, err := proto.Marshal(message)
-	if err != nil { // a text with invalid UTF-8, which evidence never has
+	made := newRendered(response(id.String(), answer))
+	if made == nil {
 		return nil
 	}
-	made := &rendered{
-		customerID: id, answer: *answer, message: message, result: resultOf(message),
-		wire: mem.SliceBuffer(wire), rest: newRESTAnswer(message),
-	}
+	made.customerID, made.answer = id, *answer
 	// What only a log is told would keep an error alive.
 	made.answer.Cause = nil
 	slot.Store(made)
 	return made
+}
+
+// newRendered makes every form of a message; nil for one that cannot be encoded,
+// by a text with invalid UTF-8, which evidence never has.
+func newRendered(message *eligibilityv1.CheckEligibilityResponse) *rendered {
+	result := resultOf(message)
+	batch, err := proto.Marshal(&eligibilityv1.BatchCheckEligibilityResponse{Results: []*eligibilityv1.BatchCheckEligibilityResult{result}})
+	if err != nil {
+		return nil
+	}
+	return &rendered{
+		message: message,
+		result:  result,
+		batch:   batch,
+		wire:    mem.SliceBuffer(batch[len(batch)-proto.Size(message):]), // what a batch adds stands before it
+		rest:    newRESTAnswer(message),
+	}
 }
 
 // slotOf spreads customers evenly, and the segments of one that differ in what
@@ -85,8 +99,12 @@ type codec struct{ encoding.CodecV2 }
 
 // Marshal returns the encoded form of a message.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if r, ok := v.(*rendered); ok {
-		return mem.BufferSlice{r.wire}, nil
+	switch v := v.(type) {
+	case *rendered:
+		return mem.BufferSlice{v.wire}, nil
+	case *renderedBatch:
+		return v.marshal()
+	default:
+		return c.CodecV2.Marshal(v)
 	}
-	return c.CodecV2.Marshal(v)
 }

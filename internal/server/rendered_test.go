@@ -84,6 +84,10 @@ func TestAMemoNeverAnswersForAnother(t *testing.T) {
 			if err := proto.Unmarshal(got.wire.ReadOnlyData(), sent); err != nil || !proto.Equal(want, sent) {
 				t.Fatalf("over gRPC %v, %v, want %v", sent, err, want)
 			}
+			batched := new(eligibilityv1.BatchCheckEligibilityResponse)
+			if err := proto.Unmarshal(got.batch, batched); err != nil || len(batched.GetResults()) != 1 || !proto.Equal(want, batched.GetResults()[0].GetResponse()) {
+				t.Fatalf("in a batch %v, %v, want %v", batched, err, want)
+			}
 			if diff := cmp.Diff(string(appendAnswerJSON(nil, want)), string(got.rest.body)); diff != "" {
 				t.Fatalf("over REST (-want +got):\n%s", diff)
 			}

@@ -82,10 +82,8 @@ func (r *rest) check(ctx context.Context, w http.ResponseWriter, said *restReque
 // batch asks many questions and writes their results.
 func (r *rest) batch(ctx context.Context, w http.ResponseWriter, questions *eligibilityv1.BatchCheckEligibilityRequest) {
 	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-	var resp *eligibilityv1.BatchCheckEligibilityResponse
-	_, err := r.intercept(ctx, questions, &info, func(ctx context.Context, _ any) (_ any, err error) {
-		resp, err = r.answers.BatchCheckEligibility(ctx, questions)
-		return resp, err
+	resp, err := r.intercept(ctx, questions, &info, func(ctx context.Context, _ any) (any, error) {
+		return r.answers.BatchCheckEligibility(ctx, questions)
 	})
 	if err != nil {
 		writeError(ctx, nil, nil, w, nil, err)
@@ -93,7 +91,9 @@ func (r *rest) batch(ctx context.Context, w http.ResponseWriter, questions *elig
 	}
 	header := w.Header()
 	header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
-	_, _ = w.Write(appendBatchJSON(nil, resp)) // a caller who left is no concern
+	if batch, ok := resp.(*renderedBatch); ok { // it is nothing else
+		_, _ = w.Write(batch.appendJSON(nil)) // a caller who left is no concern
+	}
 }
 
 // trace starts the span of a request that is traced. end ends it, and needs the
