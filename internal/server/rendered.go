@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 
@@ -40,11 +41,16 @@ func (r *rendered) is(id eligibility.CustomerID, answer *eligibility.Answer) boo
 		slices.Equal(was.Reasons, answer.Reasons)
 }
 
-// memoSlots is how many answers a memo holds at most, about 1.5 KB each.
-const memoSlots = 1 << 13
+const (
+	// memoSlots is how many answers a memo holds at most, about 1.5 KB each.
+	memoSlots = 1 << 13
+	// memoWays is in how many of them one customer may be, so that it takes more
+	// than two who share one to forget each other's answers.
+	memoWays = 4
+)
 
-// memo remembers answers from this process's own evidence, each in the one slot
-// that its customer has. It is safe for concurrent use; its zero value is empty.
+// memo remembers answers from this process's own evidence. It is safe for
+// concurrent use; its zero value is empty.
 type memo [memoSlots]atomic.Pointer[rendered]
 
 // of returns the answer in the API's forms; nil for one that is not worth
@@ -53,9 +59,19 @@ func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *render
 	if answer.Tier != eligibility.TierLocal || answer.Stale {
 		return nil
 	}
-	slot := &m[slotOf(id, len(answer.Reasons))]
-	if known := slot.Load(); known != nil && known.is(id, answer) {
-		return known
+	first := slotOf(id, len(answer.Reasons))
+	slots := m[first : first+memoWays]
+	var replaced *atomic.Pointer[rendered]
+	for i := range slots {
+		known := slots[i].Load()
+		switch {
+		case known == nil:
+			replaced = &slots[i]
+		case known.is(id, answer):
+			return known
+		case known.customerID == id && len(known.answer.Reasons) == len(answer.Reasons):
+			replaced = &slots[i] // what it said before
+		}
 	}
 	made := newRendered(response(id.String(), answer))
 	if made == nil {
@@ -64,7 +80,10 @@ func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *render
 	made.customerID, made.answer = id, *answer
 	// What only a log is told would keep an error alive.
 	made.answer.Cause = nil
-	slot.Store(made)
+	if replaced == nil {
+		replaced = &slots[rand.Uint32()%memoWays] //nolint:gosec // nobody gains by guessing it
+	}
+	replaced.Store(made)
 	return made
 }
 
@@ -85,13 +104,14 @@ func newRendered(message *eligibilityv1.CheckEligibilityResponse) *rendered {
 	}
 }
 
-// slotOf spreads customers evenly, and the segments of one that differ in what
-// they ask for.
+// slotOf is the first slot in which a customer may be. It spreads customers evenly,
+// and the segments of one that differ in what they ask for.
 func slotOf(id eligibility.CustomerID, reasons int) uint64 {
 	const odd = 0x9e3779b97f4a7c15
 	x := binary.NativeEndian.Uint64(id[:8])*odd ^ binary.NativeEndian.Uint64(id[8:]) + uint64(reasons) //nolint:gosec // one or two
-	x = (x ^ x>>32) * odd                                                                              // any byte of the ID may be the one that differs
-	return (x ^ x>>29) * odd >> 32 % memoSlots
+	// Whichever byte is the one in which IDs differ comes down to the slot.
+	x = (x ^ x>>32) * odd
+	return (x ^ x>>29) * odd >> 32 % (memoSlots / memoWays) * memoWays
 }
 
 // codec is protobuf's, but for answers that are encoded already.

@@ -34,7 +34,7 @@ func TestAMemoNeverAnswersForAnother(t *testing.T) {
 			{{Code: eligibility.ReasonAccountUnderReview, Blocks: true}},
 			{{Code: eligibility.ReasonAccountAllowed}, {Code: eligibility.ReasonQualificationMissing, Blocks: true}},
 		})
-		// The second customer has the slot of the first.
+		// The third customer has the slots of the first.
 		ids := []eligibility.CustomerID{{1}, {2}, {}}
 		for n := uint16(0); slotOf(ids[2], 1) != slotOf(ids[0], 1); n++ {
 			ids[2] = eligibility.CustomerID{3, byte(n >> 8), byte(n)}
@@ -98,20 +98,30 @@ func TestAMemoNeverAnswersForAnother(t *testing.T) {
 	})
 }
 
-// Customers whose IDs were numbered, by whichever of their bytes, do not share a
-// few slots.
+// Customers whose IDs were numbered, by whichever of their bytes, do not make
+// each other be forgotten.
 func TestAMemoSpreadsNumberedCustomers(t *testing.T) {
 	t.Parallel()
-	const customers = 256
+	const customers = 1000
+	answer := &eligibility.Answer{Decision: eligibility.DecisionAllowed, Tier: eligibility.TierLocal}
 	for place := range len(eligibility.CustomerID{}) {
-		slots := make(map[uint64]bool)
-		for n := range customers {
-			id := eligibility.CustomerID{1, 2, 3, 4, 5, 6, 7, 8, 9}
-			id[place] = byte(n)
-			slots[slotOf(id, 1)] = true
+		m, first := new(memo), make(map[int]*rendered)
+		numbered := func(n int) (id eligibility.CustomerID) {
+			id = eligibility.CustomerID{1, 2, 3, 4, 5, 6, 7, 8, 9}
+			id[place], id[(place+1)%len(id)] = byte(n), byte(n>>8)
+			return id
 		}
-		if len(slots) < customers*9/10 {
-			t.Errorf("byte %d: %d customers have %d slots", place, customers, len(slots))
+		for n := range customers {
+			first[n] = m.of(numbered(n), answer)
+		}
+		forgotten := 0
+		for n := range customers {
+			if m.of(numbered(n), answer) != first[n] {
+				forgotten++
+			}
+		}
+		if forgotten > customers/100 {
+			t.Errorf("bytes from %d: %d of %d customers forgotten", place, forgotten, customers)
 		}
 	}
 }
