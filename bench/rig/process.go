@@ -122,7 +122,7 @@ func freeAddresses(ctx context.Context, addresses ...*string) (err error) {
 			return fmt.Errorf("free address: %w", listenErr)
 		}
 		// Open until all are known, or the next might be the same.
-		defer func() { err = errors.Join(err, listener.Close()) }() //nolint:gocritic,revive // three at most
+		defer func() { err = errors.Join(err, listener.Close()) }() //nolint:gocritic,revive // four at most
 		*address = listener.Addr().String()
 	}
 	return nil

@@ -78,7 +78,12 @@ func (r *Rig) Close() {
 
 // run starts a process that ends with the rig.
 func (r *Rig) run(name, path string, args ...string) (*process, error) {
-	p, err := start(name, path, nil, args...)
+	return r.runIn(nil, name, path, args...)
+}
+
+// runIn is run with more variables in the environment.
+func (r *Rig) runIn(environ []string, name, path string, args ...string) (*process, error) {
+	p, err := start(name, path, environ, args...)
 	if err == nil {
 		r.processes = append(r.processes, p)
 	}

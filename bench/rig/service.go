@@ -12,6 +12,10 @@ import (
 // pollEvery is how often a starting process is asked whether it is ready.
 const pollEvery = 5 * time.Millisecond
 
+// memoryLimit is what the service takes for its own of a container of 512 MiB:
+// by it, it knows how much garbage may pile up.
+const memoryLimit = "GOMEMLIMIT=460MiB"
+
 // The simulator's credentials, given to it and to the service alike.
 const (
 	tenantID     = "bbbbbbbb-0000-4000-8000-000000000001"
@@ -29,6 +33,7 @@ var serviceConfig string
 type settings struct {
 	GRPC, HTTP, Admin      string
 	Simulator, Redis       string
+	Collector              string
 	TenantID, ClientID     string
 	ClientSecret           string
 	RefreshTokenFile       string
@@ -76,7 +81,8 @@ func (r *Rig) startServices(ctx context.Context) error {
 
 func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Server, error) {
 	var s Server
-	if err := freeAddresses(ctx, &s.GRPC, &s.HTTP, &s.Admin); err != nil {
+	var nobody string
+	if err := freeAddresses(ctx, &s.GRPC, &s.HTTP, &s.Admin, &nobody); err != nil {
 		return Server{}, err
 	}
 	token, err := r.write(name+"-refresh-token", []byte(refreshToken))
@@ -86,7 +92,7 @@ func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Serve
 	var text strings.Builder
 	if err := template.Must(template.New("").Parse(serviceConfig)).Execute(&text, settings{
 		GRPC: s.GRPC, HTTP: s.HTTP, Admin: s.Admin,
-		Simulator: r.simulator, Redis: r.Redis,
+		Simulator: r.simulator, Redis: r.Redis, Collector: nobody,
 		TenantID: tenantID, ClientID: clientID, ClientSecret: clientSecret,
 		RefreshTokenFile: token, LocalMaxAge: localMaxAge, KeyPrefix: name,
 	}); err != nil {
@@ -96,7 +102,7 @@ func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Serve
 	if err != nil {
 		return Server{}, err
 	}
-	p, err := r.run("service "+name, r.cfg.Service, "serve", "--config", path)
+	p, err := r.runIn([]string{memoryLimit}, "service "+name, r.cfg.Service, "serve", "--config", path)
 	if err != nil {
 		return Server{}, err
 	}
