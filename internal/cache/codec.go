@@ -50,7 +50,12 @@ var errValue = errors.New("unreadable value")
 
 // encode returns the stored form of evidence under key.
 func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
-	b := make([]byte, 0, 128)
+	b := appendBody(make([]byte, 0, 128), evidence)
+	return binary.BigEndian.AppendUint32(b, checksum(key, b))
+}
+
+// appendBody appends all but the checksum.
+func appendBody(b []byte, evidence *eligibility.Evidence) []byte {
 	b = append(b, valueVersion)
 	b = appendTime(b, evidence.FetchTime)
 	b = appendVarint(b, fieldAbsence, uint64(evidence.Absence))
@@ -60,14 +65,14 @@ func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
 	b = appendString(b, fieldStatusText, evidence.StatusText)
 	b = appendString(b, fieldCorrelationID, evidence.CorrelationID)
 	for i := range evidence.Qualifications {
+		q := appendQualification(make([]byte, 0, 128), &evidence.Qualifications[i])
 		b = protowire.AppendTag(b, fieldQualification, protowire.BytesType)
-		b = protowire.AppendBytes(b, encodeQualification(&evidence.Qualifications[i]))
+		b = protowire.AppendBytes(b, q)
 	}
-	return binary.BigEndian.AppendUint32(b, checksum(key, b))
+	return b
 }
 
-func encodeQualification(q *eligibility.Qualification) []byte {
-	var b []byte
+func appendQualification(b []byte, q *eligibility.Qualification) []byte {
 	b = appendString(b, fieldType, q.TypeText)
 	b = appendString(b, fieldVettingStatus, q.VettingStatusText)
 	b = appendString(b, fieldVettingReason, q.VettingReason)
@@ -144,9 +149,9 @@ func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
 	if err := readWords(evidence, noStatus); err != nil {
 		return nil, err
 	}
-	// Protobuf has many spellings for one message; encode has one. Version and
-	// checksum were looked at first only to spare the reading.
-	if !bytes.Equal(encode(key, evidence), value) {
+	// Protobuf has many spellings for one message; encode has one. The checksum
+	// is right already.
+	if !bytes.Equal(appendBody(make([]byte, 0, 256), evidence), body) {
 		return nil, fmt.Errorf("%w: spelling", errValue)
 	}
 	return evidence, nil

@@ -28,7 +28,7 @@ func newRedisKeys(prefix, namespace string) redisKeys {
 }
 
 func (k redisKeys) of(key eligibility.Key) string {
-	name := make([]byte, 0, len(k.head)+48)
+	name := make([]byte, 0, 128) // on the stack
 	name = append(append(name, k.head...), '{')
 	name = hex.AppendEncode(name, key.CustomerID[:])
 	name = append(name, "}:"...)
