@@ -56,3 +56,20 @@ func Waiting(s *Store) int {
 
 // AddHook lets a test come between the store and Redis.
 func (s *Store) AddHook(hook redis.Hook) { s.redis.client.AddHook(hook) }
+
+// MaxTrips is how many round trips for look-ups are under way at once.
+const MaxTrips = maxTrips
+
+// Gathered is how many keys wait for the next round trip.
+func Gathered(s *Store) int {
+	g := s.redis.reads
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.next == nil {
+		return 0
+	}
+	return len(g.next.keys)
+}
+
+// IdleConnections is how many connections to Redis nobody uses.
+func IdleConnections(s *Store) int { return int(s.redis.client.PoolStats().IdleConns) }

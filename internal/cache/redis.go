@@ -15,6 +15,7 @@ import (
 // sharedTier is the tier in Redis.
 type sharedTier struct {
 	client       redis.UniversalClient
+	reads        *gatherer
 	scripts      scripts
 	keys         redisKeys
 	readTimeout  time.Duration
@@ -30,10 +31,12 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 	if err != nil {
 		return nil, err
 	}
+	client, keys := newClient(cfg), newRedisKeys(cfg.KeyPrefix, cfg.Namespace)
 	return &sharedTier{
-		client:       newClient(cfg),
+		client:       client,
+		reads:        &gatherer{client: client, keys: keys, budget: cfg.ReadTimeout},
 		scripts:      newScripts(),
-		keys:         newRedisKeys(cfg.KeyPrefix, cfg.Namespace),
+		keys:         keys,
 		readTimeout:  cfg.ReadTimeout,
 		writeTimeout: cfg.WriteTimeout,
 		now:          now,
@@ -52,19 +55,8 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eli
 		r.metrics.redisSkipped.Add(float64(len(keys)))
 		return found
 	}
-	ctx, cancel := context.WithTimeout(caller, r.readTimeout)
-	defer cancel()
-	gets := make([]*redis.StringCmd, len(keys))
-	// The error is that of the first command that has one, and absence is an
-	// error too: each command is judged by itself.
-	_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, key := range keys {
-			gets[i] = pipe.Get(ctx, r.keys.of(key))
-		}
-		return nil
-	})
+	trip, gets, fault := r.reads.get(caller, keys)
 	var unreadable []eligibility.Key
-	var fault error
 	for i, get := range gets {
 		value, err := get.Bytes()
 		if err == nil {
@@ -82,7 +74,9 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eli
 			r.metrics.redisHit.Inc()
 		}
 	}
-	r.settle(caller, "load", fault)
+	if fault == nil || trip.blames(caller) {
+		r.settle(caller, "load", fault)
+	}
 	if fault == nil && len(unreadable) > 0 {
 		r.unlink(caller, unreadable)
 	}
@@ -143,14 +137,19 @@ func (r *sharedTier) settle(caller context.Context, op string, err error) {
 		r.rest.worked()
 		return
 	}
-	// A socket's deadline may be noticed before the context's own.
-	deadline, limited := caller.Deadline()
-	if caller.Err() != nil || limited && time.Until(deadline) <= 0 {
+	if hasLeft(caller) {
 		return
 	}
 	r.metrics.redisFaults.WithLabelValues(op, faultKind(err)).Inc()
 	r.faults.warn(op, err)
 	r.rest.failed(r.now())
+}
+
+// hasLeft reports whether the caller is no longer there, or out of time. A
+// socket's deadline may be noticed before the context's own.
+func hasLeft(caller context.Context) bool {
+	deadline, limited := caller.Deadline()
+	return caller.Err() != nil || limited && time.Until(deadline) <= 0
 }
 
 func (r *sharedTier) close() error {
