@@ -133,7 +133,7 @@ func TestAcceptanceRedisSoak(t *testing.T) {
 	}{
 		{"median of the heap, bytes", median, func(f footprint) float64 { return f.heap }, 1 << 20},
 		// One for each flap and replica would be 60 in 15 minutes.
-		{"least goroutines", floor, func(f footprint) float64 { return f.goroutines }, 20},
+		{"least goroutines", floor, func(f footprint) float64 { return f.goroutines }, 30},
 	} {
 		first, last := kept.measure(prints[:third], kept.of), kept.measure(prints[len(prints)-third:], kept.of)
 		line := ""
