@@ -56,7 +56,7 @@ func askAll(t *testing.T, fleet []*process, callers int) (allowed int64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = conn.Close() }()
+		t.Cleanup(func() { _ = conn.Close() })
 		client := eligibilityv1.NewEligibilityServiceClient(conn)
 		for range callers {
 			asking.Go(func() {

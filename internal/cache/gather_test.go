@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +21,8 @@ import (
 const crowd = 64
 
 func customer(n int) []eligibility.Key {
-	id := eligibility.CustomerID{1, byte(n)}
+	var id eligibility.CustomerID
+	binary.BigEndian.PutUint64(id[:], uint64(n)) //nolint:gosec // n is a count
 	return []eligibility.Key{{CustomerID: id}, {CustomerID: id, Facet: eligibility.FacetQualifications}}
 }
 
@@ -74,7 +76,7 @@ func reads(t *testing.T, server *cachetest.Redis) int {
 func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
-	cfg := at(server, start.Add(2 * time.Minute))
+	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = 10 * time.Second
 	store := crowded(t, cfg)
 	before := reads(t, server)
@@ -101,7 +103,7 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 func TestACallerWhoLeavesHurtsNoOther(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
-	cfg := at(server, start.Add(2 * time.Minute))
+	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = 10 * time.Second
 	store := crowded(t, cfg)
 	server.Stall()
@@ -132,7 +134,7 @@ func TestAStalledRedisCostsACrowdTheBudget(t *testing.T) {
 	const budget = 500 * time.Millisecond
 	server := cachetest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	cfg := at(server, start.Add(2 * time.Minute))
+	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout, cfg.Registerer = budget, registry
 	store := crowded(t, cfg)
 	server.Stall()

@@ -59,13 +59,15 @@ func TestModel(t *testing.T) {
 }
 
 const (
-	modelCustomers = 4
-	modelMaxAge    = 10 * time.Second
+	modelMaxAge = 10 * time.Second
 	// told is how long replicas take to hear of newer evidence when all is well.
 	told = time.Second
 	// healing is what reconnecting and sharing again take after a fault.
 	healing = 1500 * time.Millisecond
 )
+
+// modelCustomers are those that are asked about.
+var modelCustomers = []eligibility.CustomerID{{1}, {2}, {3}, {4}}
 
 // fault is what Redis suffers from; one at a time.
 type fault int
@@ -100,11 +102,10 @@ type model struct {
 
 // fetched is what the model knows about one fetch.
 type fetched struct {
-	key     eligibility.Key
-	stamp   time.Time // by the clock of the replica that fetched, when it started
-	learnt  time.Time // by the bubble's clock, when it brought evidence; zero if none
-	usable  time.Duration
-	outcome string
+	key    eligibility.Key
+	stamp  time.Time // by the clock of the replica that fetched, when it started
+	learnt time.Time // by the bubble's clock, when it brought evidence; zero if none
+	usable time.Duration
 }
 
 type modelReplica struct {
@@ -120,7 +121,7 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 	ctx, end := context.WithCancel(context.Background())
 	m := &model{
 		t: t, began: time.Now(), end: end, raw: server.Client(),
-		random: rand.New(rand.NewPCG(seed, 1)), //nolint:gosec // a seed that can be repeated
+		random: rand.New(rand.NewPCG(seed, 1)),
 		leases: make(map[string]time.Time),
 	}
 	for number := range 2 {
@@ -278,7 +279,7 @@ func (m *model) loseEverything() {
 // check asks one question and holds the answer to the promises.
 func (m *model) check() {
 	r := m.replicas[m.draw(2)]
-	req := eligibility.Request{CustomerID: eligibility.CustomerID{byte(m.draw(modelCustomers) + 1)}, Segment: eligibility.SegmentEducation}
+	req := eligibility.Request{CustomerID: modelCustomers[m.draw(len(modelCustomers))], Segment: eligibility.SegmentEducation}
 	if m.chance(10) {
 		req.MaxAgeSet = true
 		req.MaxAge = time.Duration(m.draw(3)) * time.Second

@@ -108,7 +108,7 @@ func TestAMemoSpreadsNumberedCustomers(t *testing.T) {
 		m, first := new(memo), make(map[int]*rendered)
 		numbered := func(n int) (id eligibility.CustomerID) {
 			id = eligibility.CustomerID{1, 2, 3, 4, 5, 6, 7, 8, 9}
-			id[place], id[(place+1)%len(id)] = byte(n), byte(n>>8)
+			id[place], id[(place+1)%len(id)] = byte(n), byte(n>>8) //nolint:gosec // two bytes of n
 			return id
 		}
 		for n := range customers {
