@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
 )
 
 // TestMain lets the test binary serve floors, as the program does.
@@ -74,6 +77,28 @@ func TestConclusionsGoRoundByRound(t *testing.T) {
 	}
 	if got := spread("", "×", []float64{1.2}, 1.1).verdict(); !strings.HasSuffix(got, "OVER") {
 		t.Error(got)
+	}
+	if got := spread("", "×", nil, 1.1).verdict(); !strings.Contains(got, "--duration") {
+		t.Error(got)
+	}
+}
+
+// A floor whose CPU time is less than the kernel counts gives no ratio.
+func TestARoundWithoutCPUTimeIsLeftOut(t *testing.T) {
+	t.Parallel()
+	turns := func(cpu ...time.Duration) (results []load.Result) {
+		for _, c := range cpu {
+			results = append(results, load.Result{Requests: 1000, CPU: c})
+		}
+		return results
+	}
+	r := report{Targets: []*measured{
+		{Name: "a", Rounds: turns(40*time.Millisecond, 40*time.Millisecond)},
+		{Name: "b", Rounds: turns(0, 20*time.Millisecond)},
+	}}
+	r.conclude([]comparison{{of: "a", to: "b", unit: unitRatio, budget: 1}})
+	if len(r.Conclusions) != 1 || r.Conclusions[0].Rounds != 1 || r.Conclusions[0].Max != 2 {
+		t.Errorf("%+v", r.Conclusions)
 	}
 }
 

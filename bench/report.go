@@ -41,10 +41,11 @@ type conditions struct {
 }
 
 // conclusion is a figure beside its budget: of one round, the median, the least
-// and the most.
+// and the most. With no rounds there was nothing to conclude from.
 type conclusion struct {
 	Name   string  `json:"name"`
 	Unit   string  `json:"unit,omitempty"`
+	Rounds int     `json:"rounds"`
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
@@ -102,18 +103,21 @@ func (r *report) conclude(wanted []comparison) {
 	r.LoadAverage = loadAverage()
 	for _, c := range wanted {
 		of, to := r.rounds(c.of), r.rounds(c.to)
-		values := make([]float64, min(len(of), len(to)))
-		if len(values) == 0 {
+		turns := min(len(of), len(to))
+		if turns == 0 {
 			continue
 		}
 		sign := " / "
 		if c.unit == unitMicroseconds {
 			sign = " − "
 		}
-		for i := range values {
-			values[i] = of[i].CPUPerMillion() / to[i].CPUPerMillion()
-			if c.unit == unitMicroseconds { // CPU seconds for a million are microseconds for one
-				values[i] = of[i].CPUPerMillion() - to[i].CPUPerMillion()
+		var values []float64
+		for i := range turns {
+			switch {
+			case c.unit == unitMicroseconds: // CPU seconds for a million are microseconds for one
+				values = append(values, of[i].CPUPerMillion()-to[i].CPUPerMillion())
+			case to[i].CPU > 0:
+				values = append(values, of[i].CPUPerMillion()/to[i].CPUPerMillion())
 			}
 		}
 		r.Conclusions = append(r.Conclusions, spread(c.of+sign+c.to, string(c.unit), values, c.budget))
@@ -131,7 +135,11 @@ func (r *report) rounds(name string) []load.Result {
 }
 
 func spread(name, unit string, values []float64, budget float64) conclusion {
-	return conclusion{Name: name, Unit: unit, Median: median(values), Min: slices.Min(values), Max: slices.Max(values), Budget: budget}
+	c := conclusion{Name: name, Unit: unit, Rounds: len(values), Budget: budget}
+	if c.Rounds > 0 {
+		c.Median, c.Min, c.Max = median(values), slices.Min(values), slices.Max(values)
+	}
+	return c
 }
 
 // median is the middle value, or the mean of both; values is not empty.
@@ -190,6 +198,8 @@ func (r *report) print(w io.Writer) {
 
 func (c conclusion) verdict() string {
 	switch {
+	case c.Rounds == 0:
+		return "–\ttoo short a --duration: no CPU time was counted"
 	case c.Budget == 0:
 		return "– " + c.Unit + "\t"
 	case c.Median <= c.Budget:
