@@ -23,8 +23,8 @@ type sharedTier struct {
 }
 
 type sharedValue struct {
-	evidence    *eligibility.Evidence
-	usableUntil time.Time
+	evidence  *eligibility.Evidence
+	keepUntil time.Time
 }
 
 func newSharedTier(now func() time.Time) *sharedTier {
@@ -49,7 +49,7 @@ func (t *sharedTier) join(local *cache.Store) *replica {
 
 // value returns what is there and usable. The lock is held.
 func (t *sharedTier) value(key eligibility.Key) *eligibility.Evidence {
-	if value, held := t.values[key]; held && t.now().Before(value.usableUntil) {
+	if value, held := t.values[key]; held && t.now().Before(value.keepUntil) {
 		return value.evidence
 	}
 	return nil
@@ -115,11 +115,11 @@ func (r *replica) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eli
 }
 
 // Share implements eligibility.Store. Replicas that hold the key replace it.
-func (r *replica) Share(_ context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
+func (r *replica) Share(_ context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
 	t := r.shared
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.values[key] = sharedValue{evidence: evidence, usableUntil: usableUntil}
+	t.values[key] = sharedValue{evidence: evidence, keepUntil: keepUntil}
 	for _, other := range t.replicas {
 		if other != r && other.Store.Peek(key).Evidence != nil {
 			other.Store.Keep(key, evidence)

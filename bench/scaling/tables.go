@@ -204,7 +204,7 @@ func memoryTable() string {
 	for _, n := range populations() {
 		row := []string{millions(n)}
 		for _, checks := range rates() {
-			row = append(row, bytesOf(redisBytesPerCustomer*asked(population(n, ordinaryExponent, checks), 6*time.Hour)))
+			row = append(row, bytesOf(redisBytesPerCustomer*asked(population(n, ordinaryExponent, checks), 24*time.Hour)))
 		}
 		all := redisBytesPerCustomer * n
 		rows = append(rows, append(row, bytesOf(all), whole(math.Ceil(all/(redisNodeBytes*redisFullPart)))))

@@ -177,13 +177,13 @@ func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligi
 
 // Share implements eligibility.Store. It waits for Redis no longer than the
 // write timeout; what Redis does not take is offered again by Run.
-func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
+func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
 	if s.redis == nil {
 		return
 	}
 	ctx, span := startSpan(ctx, "share", 1)
 	defer span.End()
-	taken := s.redis.share(ctx, key, evidence, usableUntil, s.leases.letGo(key))
-	s.ledger.note(key, evidence, usableUntil, taken)
+	taken := s.redis.share(ctx, key, evidence, keepUntil, s.leases.letGo(key))
+	s.ledger.note(key, evidence, keepUntil, taken)
 	s.leases.wake(announcement{key: key, evidence: evidence})
 }

@@ -26,11 +26,11 @@ type ledger struct {
 }
 
 type ledgerEntry struct {
-	evidence    *eligibility.Evidence
-	usableUntil time.Time
-	written     time.Time // when it came into the ledger
-	open        bool      // Redis does not have it, as far as is known
-	reopened    int       // how often Redis may have lost it since
+	evidence  *eligibility.Evidence
+	keepUntil time.Time
+	written   time.Time // when it came into the ledger
+	open      bool      // Redis does not have it, as far as is known
+	reopened  int       // how often Redis may have lost it since
 }
 
 func newLedger(now func() time.Time) *ledger {
@@ -38,7 +38,7 @@ func newLedger(now func() time.Time) *ledger {
 }
 
 // note records whether Redis has taken evidence.
-func (l *ledger) note(key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time, taken bool) {
+func (l *ledger) note(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, taken bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old, held := l.entries[key]
@@ -48,7 +48,7 @@ func (l *ledger) note(key eligibility.Key, evidence *eligibility.Evidence, usabl
 	if !held && len(l.entries) >= maxLedger && !l.makeRoom() {
 		return
 	}
-	l.entries[key] = ledgerEntry{evidence: evidence, usableUntil: usableUntil, written: l.now(), open: !taken}
+	l.entries[key] = ledgerEntry{evidence: evidence, keepUntil: keepUntil, written: l.now(), open: !taken}
 }
 
 // makeRoom drops an entry that Redis has taken. The lock is held.
@@ -74,10 +74,10 @@ func (l *ledger) reopen() {
 }
 
 // settle shares what is open, as far as Redis takes it, and forgets what is old
-// enough or no longer usable.
+// enough or need not be kept.
 func (l *ledger) settle(ctx context.Context, redis *sharedTier) {
 	for key, entry := range l.due() {
-		if !redis.share(ctx, key, entry.evidence, entry.usableUntil, nil) {
+		if !redis.share(ctx, key, entry.evidence, entry.keepUntil, nil) {
 			return
 		}
 		l.close(key, entry)
@@ -91,7 +91,7 @@ func (l *ledger) due() map[eligibility.Key]ledgerEntry {
 	due, now := make(map[eligibility.Key]ledgerEntry), l.now()
 	for key, entry := range l.entries {
 		switch {
-		case !now.Before(entry.usableUntil), !entry.open && now.Sub(entry.written) >= ledgerLife:
+		case !now.Before(entry.keepUntil), !entry.open && now.Sub(entry.written) >= ledgerLife:
 			delete(l.entries, key)
 		case entry.open:
 			due[key] = entry

@@ -325,9 +325,6 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 			newer.learnt.IsZero() || !newer.stamp.After(from.stamp) {
 			continue
 		}
-		if now.Add(r.skew).Sub(newer.stamp) >= newer.usable*9/10-time.Second {
-			continue // past its usable age it is as if it never was
-		}
 		if late := m.late(newer.learnt, asked, now, stale); late > 0 {
 			m.t.Errorf("step %d: replica %d answers (stale: %t) with fetch %d, %v too late: fetch %d was learnt at %v, it is %v, the last fault ended at %v, Redis was emptied at %v",
 				m.step, r.number, stale, number, late, i, newer.learnt.Sub(m.began), now.Sub(m.began), m.faulty.Sub(m.began), m.flushed.Sub(m.began))

@@ -99,9 +99,9 @@ func (r *sharedTier) unlink(caller context.Context, keys []eligibility.Key) {
 
 // share writes evidence unless something newer is there, ends the lease that
 // was held for it, and announces it. It reports whether Redis has done so.
-func (r *sharedTier) share(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time, holder []byte) bool {
+func (r *sharedTier) share(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, holder []byte) bool {
 	now := r.now()
-	left := usableUntil.Sub(now).Milliseconds()
+	left := keepUntil.Sub(now).Milliseconds()
 	switch {
 	case left <= 0, fromFuture(evidence, now):
 		return true

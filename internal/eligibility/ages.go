@@ -127,6 +127,17 @@ func (a *Ages) lifetimeOf(key Key, evidence *Evidence, notReadyAllowed bool) lif
 	}
 }
 
+// keepUntil is how long evidence is remembered where it no longer answers: as
+// long as anything older about that facet might be usable, which must not answer
+// in its place.
+func (a *Ages) keepUntil(evidence *Evidence) time.Time {
+	longest := max(absentAge, a.Allowed.Usable, a.NoStatus.Usable, a.Pending.Usable, a.NotAllowed.Usable)
+	if evidence.Facet == FacetQualifications {
+		longest = max(absentAge, a.Qualifications.Usable, a.QualificationsInReview.Usable)
+	}
+	return evidence.FetchTime.Add(longest)
+}
+
 // jitterPermille returns 900 to 1100, spread evenly over keys and times.
 func jitterPermille(key Key, fetched time.Time) int64 {
 	x := binary.LittleEndian.Uint64(key.CustomerID[:8]) ^

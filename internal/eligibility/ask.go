@@ -70,9 +70,12 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 		if before == nil {
 			s.consider(c, v, s.store.Peek(v.key), s.now())
 		} else if newest := s.newest(ctx, v.key, before); newest == nil {
-			v.found, v.fresh, v.err = Found{}, false, &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errSuperseded}
+			v.found, v.fresh = Found{}, false
 		} else if newest != before {
 			s.consider(c, v, Found{Evidence: newest, Tier: TierRedis}, s.now())
+		}
+		if before != nil && v.found.Evidence == nil {
+			v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errSuperseded}
 		}
 		if v.found.Evidence != before {
 			v.asked = false

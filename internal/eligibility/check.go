@@ -81,6 +81,7 @@ func (s *Service) peek(ctx context.Context, req *Request, now time.Time) check {
 
 // consider takes found into the view if the request admits it and nothing
 // newer is there. All that makes evidence too old to be taken is decided here.
+// What is past its usable age answers nothing, nor does anything older then.
 func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
 	if evidence == nil ||
@@ -88,11 +89,12 @@ func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 		evidence.FetchTime.Before(c.req.MinEvidenceTime) {
 		return
 	}
-	life := s.ages.lifetimeOf(v.key, evidence, s.notReadyAllowed)
-	if !now.Before(life.usableUntil) {
+	if v.found.Evidence != nil && evidence.FetchTime.Before(v.found.Evidence.FetchTime) {
 		return
 	}
-	if v.found.Evidence != nil && evidence.FetchTime.Before(v.found.Evidence.FetchTime) {
+	life := s.ages.lifetimeOf(v.key, evidence, s.notReadyAllowed)
+	if !now.Before(life.usableUntil) {
+		v.found, v.fresh = Found{}, false
 		return
 	}
 	v.found, v.life = found, life

@@ -96,6 +96,9 @@ func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 		m.mu.Lock()
 		if shared := m.shared[key]; shared != nil {
 			founds[i] = eligibility.Found{Evidence: shared, Tier: eligibility.TierRedis}
+			if old := m.held[key]; old != nil && old.FetchTime.Before(shared.FetchTime) {
+				m.held[key] = shared
+			}
 		}
 		m.mu.Unlock()
 	}

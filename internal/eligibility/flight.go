@@ -240,8 +240,9 @@ func (s *Service) begin(key Key, f *flight) time.Time {
 }
 
 // errSuperseded is why evidence that was just fetched is not used: another
-// replica's fetch started later, and what it brought cannot be read here.
-var errSuperseded = errors.New("another replica knows newer evidence, which is out of reach")
+// replica's fetch started later, and what it brought cannot be read here or is no
+// longer usable.
+var errSuperseded = errors.New("another replica knows newer evidence, which is out of reach or too old")
 
 // newest keeps fetched in this process. Where another replica has announced a
 // later fetch, it returns what that one brought; nil if it is out of reach.
@@ -275,7 +276,7 @@ func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure
 		s.store.Yield(ctx, key, failure)
 		return
 	}
-	s.store.Share(ctx, key, fetched, s.ages.lifetimeOf(key, fetched, s.notReadyAllowed).usableUntil)
+	s.store.Share(ctx, key, fetched, s.ages.keepUntil(fetched))
 }
 
 // handOver starts the next flight for key, if anybody waits for one, or forgets

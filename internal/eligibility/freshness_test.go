@@ -305,6 +305,73 @@ func TestUntrustedEvidenceAnswersOnlyWhenNobodyCanBeAsked(t *testing.T) {
 	})
 }
 
+// What has become too old answers nothing, but still says that what is older has
+// been replaced.
+func TestNothingOlderAnswersInPlaceOfWhatIsTooOld(t *testing.T) {
+	t.Parallel()
+	account := eligibility.Key{CustomerID: customer}
+	replaced := func(store *memory, where map[eligibility.Key]*eligibility.Evidence, by eligibility.AccountStatus, age time.Duration) {
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		where[account] = &eligibility.Evidence{Status: by, FetchTime: time.Now().Add(-age)}
+	}
+	for what, test := range map[string]func(store *memory){
+		"in the shared tier": func(store *memory) {
+			replaced(store, store.shared, eligibility.AccountStatusNone, 20*time.Minute)
+		},
+		"while the check waits": func(store *memory) {
+			time.AfterFunc(500*time.Millisecond, func() {
+				replaced(store, store.held, eligibility.AccountStatusNone, 20*time.Minute)
+			})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+				source.set(failing(eligibility.KindUnavailable).after(time.Second), failing(eligibility.KindUnavailable))
+				store.untrusted = true
+				replaced(store, store.held, eligibility.AccountStatusUnderReview, 30*time.Minute)
+				if answer := mustCheck(t, service, commercial); !answer.Stale {
+					t.Error("usable evidence is not flagged stale")
+				}
+				test(store)
+				_, err := service.Check(t.Context(), commercial)
+				wantKind(t, err, eligibility.KindUnavailable)
+			})
+		})
+	}
+}
+
+// sharing is a memory that notes until when evidence is to be kept.
+type sharing struct {
+	*memory
+	kept chan time.Duration
+}
+
+func (s *sharing) Share(_ context.Context, _ eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
+	s.kept <- keepUntil.Sub(evidence.FetchTime)
+}
+
+func TestEvidenceIsKeptAsLongAsAnythingOlderMightAnswer(t *testing.T) {
+	for _, test := range []struct {
+		account, qualifications outcome
+	}{
+		{status(eligibility.AccountStatusAllowed), holding()},
+		{status(eligibility.AccountStatusNone), absent(eligibility.AbsenceNotFound)},
+		{absent(eligibility.AbsenceNotFound), holding(qualification(eligibility.QualificationEducation, eligibility.VettingInReview))},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			source, store := new(scripted), &sharing{memory: newMemory(), kept: make(chan time.Duration, 2)}
+			source.set(test.account.after(time.Second), test.qualifications) // so that the qualifications are shared first
+			service, stop := serve(t, source, store, eligibility.Config{})
+			defer stop()
+			_, _ = service.Check(t.Context(), education())
+			if first, second := <-store.kept, <-store.kept; first != 6*time.Hour || second != 24*time.Hour {
+				t.Errorf("qualifications are kept for %v and the account for %v, want 6h and 24h", first, second)
+			}
+		})
+	}
+}
+
 func TestJitterSpreadsExpiryWithinATenth(t *testing.T) {
 	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())

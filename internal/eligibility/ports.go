@@ -71,9 +71,10 @@ type Store interface {
 	// Keep holds evidence in this process; no I/O. It returns the newest
 	// evidence that is here then; nil where newer is known to be elsewhere.
 	Keep(key Key, evidence *Evidence) *Evidence
-	// Share writes evidence to the shared tier, within ctx, until it is no
-	// longer usable, and tells the other replicas.
-	Share(ctx context.Context, key Key, evidence *Evidence, usableUntil time.Time)
+	// Share writes evidence to the shared tier, within ctx, and tells the other
+	// replicas. From keepUntil on, nothing older can be usable, and it may be
+	// forgotten.
+	Share(ctx context.Context, key Key, evidence *Evidence, keepUntil time.Time)
 	// Yield ends a lead without evidence; replicas that wait share the failure.
 	Yield(ctx context.Context, key Key, failure error)
 }

@@ -140,9 +140,9 @@ func qualificationsKey(n byte) eligibility.Key {
 	return eligibility.Key{CustomerID: eligibility.CustomerID{n}, Facet: eligibility.FacetQualifications}
 }
 
-func put(store eligibility.Store, key eligibility.Key, evidence *eligibility.Evidence, usableUntil time.Time) {
+func put(store eligibility.Store, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
 	store.Keep(key, evidence)
-	store.Share(context.Background(), key, evidence, usableUntil)
+	store.Share(context.Background(), key, evidence, keepUntil)
 }
 
 func wantNotAllowed(t *testing.T, store eligibility.Store) {
