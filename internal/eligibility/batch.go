@@ -24,67 +24,86 @@ type Result struct {
 // the error that [Service.Check] would give.
 func (s *Service) CheckBatch(ctx context.Context, reqs []Request) []Result {
 	now := s.now()
-	checks := make([]check, len(reqs))
-	for i := range reqs {
-		checks[i] = s.peek(ctx, &reqs[i], now)
-	}
-	s.loadAll(ctx, checks, now)
-
 	results := make([]Result, len(reqs))
-	groups := make(map[CustomerID][]int) // customer → places of its open questions
-	open := make(chan CustomerID, len(reqs))
-	for i := range checks {
-		if checks[i].settled() {
-			results[i].Answer, results[i].Err = s.decide(&checks[i], now)
+	var open []openCheck
+	for i := range reqs {
+		c := s.peek(ctx, &reqs[i], now)
+		if c.settled() {
+			results[i].Answer, results[i].Err = s.decide(&c, now)
 			continue
 		}
-		id := reqs[i].CustomerID
-		if groups[id] == nil {
-			open <- id
+		if open == nil { // where one is open, most of the rest are
+			open = make([]openCheck, 0, len(reqs)-i)
 		}
-		groups[id] = append(groups[id], i)
+		open = append(open, openCheck{check: c, place: i})
 	}
-	close(open)
-	var workers sync.WaitGroup
-	for range min(len(open), s.batchConcurrency) {
-		workers.Go(func() {
-			for id := range open {
-				var before *check
-				for _, i := range groups[id] {
-					results[i] = s.finish(ctx, &checks[i], before)
-					before = &checks[i]
-				}
-				if len(open) > 0 {
-					before.awaitLeft(ctx)
-				}
-			}
-		})
+	if len(open) > 0 {
+		s.loadAll(ctx, open, now)
+		s.finishAll(ctx, open, results, now)
 	}
-	workers.Wait()
 	return results
 }
 
+// openCheck is a check of a batch that what this process holds did not settle.
+type openCheck struct {
+	check
+
+	place int // in the batch
+}
+
 // loadAll asks the shared tier once for every key that is not settled.
-func (s *Service) loadAll(ctx context.Context, checks []check, now time.Time) {
-	var keys []Key
-	places := make(map[Key]int) // key → place in keys
-	for i := range checks {
-		for _, key := range checks[i].missing(make([]Key, 0, 2)) {
+func (s *Service) loadAll(ctx context.Context, open []openCheck, now time.Time) {
+	keys := make([]Key, 0, 2*len(open))
+	places := make(map[Key]int, 2*len(open)) // key → place in keys
+	for i := range open {
+		for _, key := range open[i].missing(make([]Key, 0, 2)) {
 			if _, listed := places[key]; !listed {
 				places[key] = len(keys)
 				keys = append(keys, key)
 			}
 		}
 	}
-	if len(keys) == 0 {
-		return
-	}
 	founds := s.store.Load(ctx, keys)
-	for i := range checks {
-		for _, key := range checks[i].missing(make([]Key, 0, 2)) {
-			s.consider(&checks[i], checks[i].view(key.Facet), founds[places[key]], now)
+	for i := range open {
+		for _, key := range open[i].missing(make([]Key, 0, 2)) {
+			s.consider(&open[i].check, open[i].view(key.Facet), founds[places[key]], now)
 		}
 	}
+}
+
+// finishAll decides what is settled now and asks Partner Center about the rest.
+func (s *Service) finishAll(ctx context.Context, open []openCheck, results []Result, now time.Time) {
+	groups := make(map[CustomerID][]*openCheck) // customer → its open questions
+	customers := make(chan CustomerID, len(open))
+	for i := range open {
+		c := &open[i]
+		if c.settled() {
+			results[c.place].Answer, results[c.place].Err = s.decide(&c.check, now)
+			continue
+		}
+		id := c.req.CustomerID
+		if groups[id] == nil {
+			customers <- id
+		}
+		groups[id] = append(groups[id], c)
+	}
+	close(customers)
+	var workers sync.WaitGroup
+	for range min(len(customers), s.batchConcurrency) {
+		workers.Go(func() {
+			for id := range customers {
+				var before *check
+				for _, c := range groups[id] {
+					results[c.place] = s.finish(ctx, &c.check, before)
+					before = &c.check
+				}
+				if len(customers) > 0 {
+					before.awaitLeft(ctx)
+				}
+			}
+		})
+	}
+	workers.Wait()
 }
 
 // finish asks Partner Center and decides, beginning with what the check before
