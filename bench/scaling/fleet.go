@@ -56,8 +56,8 @@ func (t *sharedTier) value(key eligibility.Key) *eligibility.Evidence {
 }
 
 // Peek implements eligibility.Store.
-func (r *replica) Peek(key eligibility.Key) eligibility.Found {
-	found := r.Store.Peek(key)
+func (r *replica) Peek(key eligibility.Key, now time.Time) eligibility.Found {
+	found := r.Store.Peek(key, now)
 	if found.Evidence == nil {
 		return found
 	}
@@ -75,7 +75,7 @@ func (r *replica) Load(_ context.Context, keys []eligibility.Key) []eligibility.
 	founds := make([]eligibility.Found, len(keys))
 	for i, key := range keys {
 		if founds[i].Evidence = r.take(key); founds[i].Evidence == nil {
-			founds[i] = r.Peek(key)
+			founds[i] = r.Peek(key, r.shared.now())
 			continue
 		}
 		founds[i].Tier = eligibility.TierRedis
@@ -121,7 +121,7 @@ func (r *replica) Share(_ context.Context, key eligibility.Key, evidence *eligib
 	defer t.mu.Unlock()
 	t.values[key] = sharedValue{evidence: evidence, keepUntil: keepUntil}
 	for _, other := range t.replicas {
-		if other != r && other.Store.Peek(key).Evidence != nil {
+		if other != r && other.Store.Peek(key, t.now()).Evidence != nil {
 			other.Store.Keep(key, evidence)
 			other.confirmed[key] = t.now()
 		}

@@ -43,7 +43,7 @@ func BenchmarkPeek(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			if found := store.Peek(all[i%len(all)]); found.Evidence == nil {
+			if found := store.Peek(all[i%len(all)], now); found.Evidence == nil {
 				b.Error("absent")
 				return
 			}

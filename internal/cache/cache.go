@@ -112,9 +112,8 @@ func fromFuture(evidence *eligibility.Evidence, now time.Time) bool {
 }
 
 // Peek implements eligibility.Store.
-func (s *Store) Peek(key eligibility.Key) eligibility.Found {
+func (s *Store) Peek(key eligibility.Key, now time.Time) eligibility.Found {
 	entry, held := s.local.get(key)
-	now := s.now()
 	if !held || fromFuture(entry.evidence, now) {
 		s.metrics.localMiss.Inc()
 		return eligibility.Found{}

@@ -95,7 +95,7 @@ func TestReplicasShareEvidence(t *testing.T) {
 		if diff := cmp.Diff(evidence, found.Evidence, cachetest.Compare()); diff != "" || found.Tier != eligibility.TierRedis {
 			t.Errorf("sample %d from tier %d (-want +got):\n%s", i, found.Tier, diff)
 		}
-		if local := two.Peek(key); local.Tier != eligibility.TierLocal || local.Evidence == nil || local.Untrusted {
+		if local := cache.Peek(two, key); local.Tier != eligibility.TierLocal || local.Evidence == nil || local.Untrusted {
 			t.Errorf("sample %d was not kept: %+v", i, local)
 		}
 	}
@@ -207,21 +207,21 @@ func TestLocalTierTrustsItselfOnlyAWhileBesideRedis(t *testing.T) {
 
 	passed.Store(int64(30*time.Second - 1))
 	shared.HearNow()
-	if shared.Peek(key).Untrusted {
+	if cache.Peek(shared, key).Untrusted {
 		t.Error("untrusted within its max age")
 	}
 	passed.Store(int64(30 * time.Second))
 	shared.HearNow()
-	if found := shared.Peek(key); !found.Untrusted || found.Evidence == nil {
+	if found := cache.Peek(shared, key); !found.Untrusted || found.Evidence == nil {
 		t.Errorf("trusted past its max age: %+v", found)
 	}
-	if alone.Peek(key).Untrusted {
+	if cache.Peek(alone, key).Untrusted {
 		t.Error("untrusted although there is no Redis to know better")
 	}
 	if found := load(shared); found.Untrusted || found.Tier != eligibility.TierRedis {
 		t.Errorf("Redis did not confirm: %+v", found)
 	}
-	if shared.Peek(key).Untrusted {
+	if cache.Peek(shared, key).Untrusted {
 		t.Error("untrusted although Redis has just confirmed it")
 	}
 	redis.Kill()

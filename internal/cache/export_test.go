@@ -9,6 +9,9 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
+// Peek is the store's, at its own time.
+func Peek(s *Store, key eligibility.Key) eligibility.Found { return s.Peek(key, s.now()) }
+
 // HearNow is a sign of life of the subscription, as a pong is.
 func (s *Store) HearNow() { s.hearing.last.Store(s.now().UnixNano()) }
 

@@ -95,12 +95,12 @@ func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
 	one.Keep(key, news)
 	began := time.Now()
 	one.Share(context.Background(), key, news, began.Add(time.Hour))
-	await(t, "the announcement", func() bool { return two.Peek(key).Evidence.Status == eligibility.AccountStatusNotAllowed })
+	await(t, "the announcement", func() bool { return cache.Peek(two, key).Evidence.Status == eligibility.AccountStatusNotAllowed })
 	if took := time.Since(began); took > time.Second {
 		t.Logf("the announcement took %v", took)
 	}
-	mustBe(t, "the other replica", news, two.Peek(key).Evidence)
-	if two.Peek(key).Untrusted {
+	mustBe(t, "the other replica", news, cache.Peek(two, key).Evidence)
+	if cache.Peek(two, key).Untrusted {
 		t.Error("an announcement is not trusted")
 	}
 }
@@ -124,7 +124,7 @@ func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	if found := load(two); found.Evidence != nil {
 		t.Errorf("loaded %+v", found.Evidence)
 	}
-	if found := two.Peek(key); found.Evidence != nil {
+	if found := cache.Peek(two, key); found.Evidence != nil {
 		t.Errorf("holds %+v", found.Evidence)
 	}
 	one.Share(ctx, key, news, start.Add(time.Hour))
@@ -162,23 +162,23 @@ func TestTrustEndsWithTheSubscription(t *testing.T) {
 	store := newStore(t, cfg)
 	store.Keep(key, allowed(start))
 	clock.set(cache.DeafAge - 1)
-	if store.Peek(key).Untrusted {
+	if cache.Peek(store, key).Untrusted {
 		t.Error("untrusted at once")
 	}
 	clock.set(cache.DeafAge)
-	if !store.Peek(key).Untrusted {
+	if !cache.Peek(store, key).Untrusted {
 		t.Error("trusted without a subscription")
 	}
 	store.HearNow()
-	if store.Peek(key).Untrusted {
+	if cache.Peek(store, key).Untrusted {
 		t.Error("untrusted although the subscription lives")
 	}
 	store.Reconnect()
-	if !store.Peek(key).Untrusted {
+	if !cache.Peek(store, key).Untrusted {
 		t.Error("trusted although something may have been missed")
 	}
 	store.Share(context.Background(), key, allowed(start), start.Add(time.Hour))
-	if found := load(store); found.Untrusted || store.Peek(key).Untrusted {
+	if found := load(store); found.Untrusted || cache.Peek(store, key).Untrusted {
 		t.Error("untrusted although Redis has confirmed it")
 	}
 }
@@ -197,7 +197,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 		got := <-answer
 		mustBe(t, "the other replica", evidence, got.Evidence)
 	}
-	mustBe(t, "kept there", evidence, two.Peek(key).Evidence)
+	mustBe(t, "kept there", evidence, cache.Peek(two, key).Evidence)
 	// Who comes later finds it in Redis; who needs newer evidence leads.
 	mustBe(t, "a third replica", evidence, newStore(t, sharing(server, "p")).Lead(ctx, anyEvidence).Evidence)
 	newer := anyEvidence
@@ -411,7 +411,7 @@ func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
 	await(t, "the last one", func() bool {
 		return gathered(t, registry, "eligibility_cache_unreadable_announcements_total") >= float64(len(spoilt)-1)
 	})
-	if store.Peek(key).Evidence != held {
+	if cache.Peek(store, key).Evidence != held {
 		t.Error("a spoilt announcement was believed")
 	}
 }

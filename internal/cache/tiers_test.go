@@ -37,7 +37,7 @@ func TestEvidenceFromTheFutureIsAbsentAndNotInTheWay(t *testing.T) {
 	cfg.Registerer = registry
 	ahead, store := newStore(t, at(redis, start.Add(time.Hour))), newStore(t, cfg)
 	ahead.Share(ctx, key, allowed(start.Add(time.Hour)), start.Add(2*time.Hour))
-	if found := load(store); found.Evidence != nil || store.Peek(key).Evidence != nil {
+	if found := load(store); found.Evidence != nil || cache.Peek(store, key).Evidence != nil {
 		t.Errorf("evidence of %s after now was found", fetchTime(found))
 	}
 	if n := lookups(t, registry, "redis", "miss"); n != 1 {
@@ -65,26 +65,26 @@ func TestLocalTierLivesThroughAClockThatIsSetBack(t *testing.T) {
 	store := newStore(t, cfg)
 	store.Keep(key, allowed(start))
 	clock.set(-time.Second)
-	if found := store.Peek(key); found.Evidence == nil {
+	if found := cache.Peek(store, key); found.Evidence == nil {
 		t.Error("evidence within the tolerance is gone")
 	}
 	store.Keep(key, blocked(start.Add(-time.Second)))
-	if found := store.Peek(key); fetchTime(found) != "0s" {
+	if found := cache.Peek(store, key); fetchTime(found) != "0s" {
 		t.Errorf("within the tolerance, older evidence replaced newer: %s", fetchTime(found))
 	}
 	clock.set(-time.Second - 1)
-	if found := store.Peek(key); found.Evidence != nil {
+	if found := cache.Peek(store, key); found.Evidence != nil {
 		t.Errorf("evidence of %s is believed", fetchTime(found))
 	}
 	if found := load(store); found.Evidence != nil {
 		t.Errorf("evidence of %s is believed by Load", fetchTime(found))
 	}
 	store.Keep(key, blocked(start.Add(-time.Hour)))
-	if found := store.Peek(key); fetchTime(found) != "-1h0m0s" {
+	if found := cache.Peek(store, key); fetchTime(found) != "-1h0m0s" {
 		t.Errorf("what was fetched since is not held: %s", fetchTime(found))
 	}
 	store.Keep(key, allowed(start))
-	if found := store.Peek(key); fetchTime(found) != "-1h0m0s" {
+	if found := cache.Peek(store, key); fetchTime(found) != "-1h0m0s" {
 		t.Errorf("evidence from the future was held: %s", fetchTime(found))
 	}
 }
@@ -100,12 +100,12 @@ func TestLocalTierDoesNotTrustAConfirmationFromTheFuture(t *testing.T) {
 	load(store)
 	clock.set(-time.Second)
 	store.HearNow()
-	if store.Peek(key).Untrusted {
+	if cache.Peek(store, key).Untrusted {
 		t.Error("untrusted within the tolerance")
 	}
 	clock.set(-time.Second - 1)
 	store.HearNow()
-	if !store.Peek(key).Untrusted {
+	if !cache.Peek(store, key).Untrusted {
 		t.Error("trusted though confirmed in the future")
 	}
 }
@@ -148,7 +148,7 @@ func TestTheSameFetchIsHeldOnce(t *testing.T) {
 	}
 	copied := *first
 	store.Keep(key, &copied)
-	if store.Peek(key).Evidence != first {
+	if cache.Peek(store, key).Evidence != first {
 		t.Error("Keep replaced the evidence by a copy")
 	}
 }
@@ -166,16 +166,16 @@ func TestLookupsAreCounted(t *testing.T) {
 	cfg.Registerer = registry
 	store := newStore(t, cfg)
 
-	store.Peek(key) // miss
+	cache.Peek(store, key) // miss
 	load(store)     // miss
 	newStore(t, sharing(redis, "p")).Share(ctx, key, allowed(start), time.Now().Add(time.Hour))
 	load(store) // hit
 	load(store) // hit
 	for range 3 {
-		store.Peek(key) // hit
+		cache.Peek(store, key) // hit
 	}
 	clock.set(30 * time.Second)
-	store.Peek(key) // untrusted
+	cache.Peek(store, key) // untrusted
 	name := client.Keys(ctx, "*").Val()[0]
 	client.Set(ctx, name, "no value", 0)
 	load(store) // unreadable

@@ -31,7 +31,8 @@ func (s *Service) ask(ctx context.Context, c *check, in lane) {
 			urgency = background
 		}
 		v.flight = s.fetch(ctx, v.key, c.notBefore, urgency, func() bool {
-			s.consider(c, v, s.store.Peek(v.key), s.now())
+			now := s.now()
+			s.consider(c, v, s.store.Peek(v.key, now), now)
 			return v.fresh
 		})
 	}
@@ -68,7 +69,8 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 	for _, v := range c.views() {
 		before := v.found.Evidence
 		if before == nil {
-			s.consider(c, v, s.store.Peek(v.key), s.now())
+			now := s.now()
+			s.consider(c, v, s.store.Peek(v.key, now), now)
 		} else if newest := s.newest(ctx, v.key, before); newest == nil {
 			v.found, v.fresh = Found{}, false
 		} else if newest != before {

@@ -67,7 +67,7 @@ func (s *Service) peek(ctx context.Context, req *Request, now time.Time) check {
 		c.notBefore = now.Add(-req.MaxAge)
 	}
 	for _, v := range c.views() {
-		s.consider(&c, v, s.store.Peek(v.key), now)
+		s.consider(&c, v, s.store.Peek(v.key, now), now)
 		if v.fresh {
 			s.refreshAhead(ctx, v, now)
 		}
@@ -135,7 +135,7 @@ func (s *Service) refreshAhead(ctx context.Context, v *view, now time.Time) {
 	}
 	key := v.key
 	renewed := func() bool {
-		held := s.store.Peek(key).Evidence
+		held := s.store.Peek(key, s.now()).Evidence
 		return held != nil && held.FetchTime.After(evidence.FetchTime)
 	}
 	renewing, span := startRenewal(ctx, key)

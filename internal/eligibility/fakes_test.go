@@ -80,7 +80,7 @@ func newMemory() *memory {
 	}
 }
 
-func (m *memory) Peek(key eligibility.Key) eligibility.Found {
+func (m *memory) Peek(key eligibility.Key, _ time.Time) eligibility.Found {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return eligibility.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, Untrusted: m.untrusted}
@@ -92,7 +92,7 @@ func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 	m.mu.Unlock()
 	founds := make([]eligibility.Found, len(keys))
 	for i, key := range keys {
-		founds[i] = m.Peek(key)
+		founds[i] = m.Peek(key, time.Time{})
 		m.mu.Lock()
 		if shared := m.shared[key]; shared != nil {
 			founds[i] = eligibility.Found{Evidence: shared, Tier: eligibility.TierRedis}

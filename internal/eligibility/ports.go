@@ -59,8 +59,8 @@ type Found struct {
 // store never fails: what it cannot reach or read is absent. Implementations
 // are safe for concurrent use.
 type Store interface {
-	// Peek looks into this process only; it makes no I/O.
-	Peek(key Key) Found
+	// Peek looks into this process only, at the caller's time; it makes no I/O.
+	Peek(key Key, now time.Time) Found
 	// Load looks into the shared tier, all keys in one round trip, and keeps
 	// what it found in this process. The result is in the order of keys; it
 	// holds the newest evidence of either tier.

@@ -90,7 +90,7 @@ type store struct {
 	broken bool // Peek panics
 }
 
-func (s *store) Peek(key eligibility.Key) eligibility.Found {
+func (s *store) Peek(key eligibility.Key, _ time.Time) eligibility.Found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken {

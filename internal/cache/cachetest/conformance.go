@@ -16,12 +16,14 @@ func Compare() cmp.Options {
 	return cmp.Options{cmpopts.IgnoreUnexported(eligibility.Evidence{}), cmpopts.EquateEmpty()}
 }
 
+// start is the time of the tests, by the store's clock.
+var start = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+
 // Run holds a Store to its contract. newStore returns an empty store; now is
 // the clock that it must use.
 func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
 	t.Helper()
-	start := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
-	runClocks(t, start, newStore)
+	runClocks(t, newStore)
 	clock := func() time.Time { return start }
 	usable := start.Add(time.Hour)
 
@@ -29,7 +31,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 		store := newStore(t, clock)
 		keys := []eligibility.Key{accountKey(1), qualificationsKey(1)}
 		for i, found := range store.Load(context.Background(), keys) {
-			if found.Evidence != nil || store.Peek(keys[i]).Evidence != nil {
+			if found.Evidence != nil || store.Peek(keys[i], start).Evidence != nil {
 				t.Errorf("%v: found %+v", keys[i], found)
 			}
 		}
@@ -40,7 +42,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 			key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i + 1)}, Facet: evidence.Facet}
 			put(store, key, evidence, usable)
 			for place, found := range map[string]eligibility.Found{
-				"Peek": store.Peek(key),
+				"Peek": store.Peek(key, start),
 				"Load": store.Load(context.Background(), []eligibility.Key{key})[0],
 			} {
 				if diff := cmp.Diff(evidence, found.Evidence, Compare()); diff != "" {
@@ -80,15 +82,15 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 }
 
 // runClocks holds a Store to what it must do where clocks differ from its own,
-// which stands at start.
-func runClocks(t *testing.T, start time.Time, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
+// which stands at [start].
+func runClocks(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
 	t.Helper()
 	clock := func() time.Time { return start }
 	usable := start.Add(time.Hour)
 	t.Run("evidence from the future is absent and in nobody's way", func(t *testing.T) {
 		store := newStore(t, clock)
 		put(store, accountKey(1), account(start.Add(time.Second+1), "Allowed"), usable)
-		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence != nil || store.Peek(accountKey(1)).Evidence != nil {
+		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence != nil || store.Peek(accountKey(1), start).Evidence != nil {
 			t.Errorf("found %+v", found)
 		}
 		put(store, accountKey(1), account(start, "NotAllowed"), usable)
@@ -149,7 +151,7 @@ func wantNotAllowed(t *testing.T, store eligibility.Store) {
 	t.Helper()
 	const want = "NotAllowed"
 	for place, found := range map[string]eligibility.Found{
-		"Peek": store.Peek(accountKey(1)),
+		"Peek": store.Peek(accountKey(1), start),
 		"Load": store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0],
 	} {
 		if found.Evidence == nil || found.Evidence.StatusText != want {

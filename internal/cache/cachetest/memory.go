@@ -28,15 +28,15 @@ func NewMemory(now func() time.Time) *Memory {
 const believed = time.Second
 
 // Peek implements eligibility.Store.
-func (m *Memory) Peek(key eligibility.Key) eligibility.Found {
+func (m *Memory) Peek(key eligibility.Key, now time.Time) eligibility.Found {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.peek(key)
+	return m.peek(key, now)
 }
 
 // peek is Peek for who has the lock.
-func (m *Memory) peek(key eligibility.Key) eligibility.Found {
-	if evidence := m.held[key]; evidence != nil && !evidence.FetchTime.After(m.now().Add(believed)) {
+func (m *Memory) peek(key eligibility.Key, now time.Time) eligibility.Found {
+	if evidence := m.held[key]; evidence != nil && !evidence.FetchTime.After(now.Add(believed)) {
 		return eligibility.Found{Evidence: evidence, Tier: eligibility.TierLocal}
 	}
 	return eligibility.Found{}
@@ -46,7 +46,7 @@ func (m *Memory) peek(key eligibility.Key) eligibility.Found {
 func (m *Memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
 	founds := make([]eligibility.Found, len(keys))
 	for i, key := range keys {
-		founds[i] = m.Peek(key)
+		founds[i] = m.Peek(key, m.now())
 	}
 	return founds
 }
@@ -58,7 +58,7 @@ func (m *Memory) Lead(context.Context, eligibility.Claim) eligibility.Lead { ret
 func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if newest := m.peek(key).Evidence; newest != nil && !newest.FetchTime.Before(evidence.FetchTime) {
+	if newest := m.peek(key, m.now()).Evidence; newest != nil && !newest.FetchTime.Before(evidence.FetchTime) {
 		return newest
 	}
 	m.held[key] = evidence
