@@ -17,12 +17,13 @@ import (
 func BenchmarkLoad(b *testing.B) {
 	const callers = 64
 	tier, customers := filledTier(b)
+	nothing := make([]*eligibility.Evidence, 2)
 	var next, absent atomic.Int64
 	b.SetParallelism(callers)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			for _, found := range tier.load(context.Background(), customers[int(next.Add(1))%len(customers)]) {
+			for _, found := range tier.load(context.Background(), customers[int(next.Add(1))%len(customers)], nothing) {
 				if found == nil {
 					absent.Add(1)
 				}

@@ -56,11 +56,12 @@ func BenchmarkPeek(b *testing.B) {
 func BenchmarkLoadBatch(b *testing.B) {
 	tier, customers := filledTier(b)
 	keys := slices.Concat(customers[:100]...)
+	nothing := make([]*eligibility.Evidence, len(keys))
 	b.SetParallelism(4) // times GOMAXPROCS, 2 where budgets are measured
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if found := tier.load(context.Background(), keys); slices.Contains(found, nil) {
+			if found := tier.load(context.Background(), keys, nothing); slices.Contains(found, nil) {
 				b.Error("absent")
 				return
 			}

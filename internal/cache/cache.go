@@ -149,16 +149,22 @@ func (s *Store) held(key eligibility.Key) eligibility.Found {
 // read timeout.
 func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
 	founds := make([]eligibility.Found, len(keys))
-	shared := make([]*eligibility.Evidence, len(keys))
+	var shared []*eligibility.Evidence
 	asked := s.now()
 	if s.redis != nil {
+		held := make([]*eligibility.Evidence, len(keys))
+		for i, key := range keys {
+			entry, _ := s.local.get(key)
+			held[i] = entry.evidence
+		}
 		loading, span := startSpan(ctx, "load", len(keys))
-		shared = s.redis.load(loading, keys)
+		shared = s.redis.load(loading, keys, held)
 		endLoad(span, shared)
 	}
+	now := s.now()
 	for i, key := range keys {
-		if shared[i] != nil {
-			kept := s.local.keep(key, shared[i], asked, s.now())
+		if shared != nil && shared[i] != nil {
+			kept := s.local.keep(key, shared[i], asked, now)
 			if kept != nil && kept.FetchTime.Equal(shared[i].FetchTime) {
 				founds[i] = eligibility.Found{Evidence: kept, Tier: eligibility.TierRedis}
 				continue

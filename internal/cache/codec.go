@@ -106,14 +106,24 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 
 func checksum(key eligibility.Key, value []byte) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	sum := crc32.Update(0, castagnoli, key.CustomerID[:])
-	sum = crc32.Update(sum, castagnoli, []byte{byte(key.Facet)})
-	return crc32.Update(sum, castagnoli, value)
+	// The key by hand: what crc32.Update is given goes to the heap.
+	sum := ^uint32(0)
+	for _, b := range key.CustomerID {
+		sum = castagnoli[byte(sum)^b] ^ sum>>8
+	}
+	sum = castagnoli[byte(sum)^byte(key.Facet)] ^ sum>>8
+	return crc32.Update(^sum, castagnoli, value)
 }
 
 // decode reads a stored value. Anything that encode would not have written for
 // key is an error, never evidence.
 func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
+	return reread(key, value, nil)
+}
+
+// reread is decode for a value that may be of the same fetch as held, which it
+// then returns.
+func reread(key eligibility.Key, value []byte, held *eligibility.Evidence) (*eligibility.Evidence, error) {
 	if len(value) < headerBytes+checksumBytes || len(value) > maxValueBytes || value[0] != valueVersion {
 		return nil, errValue
 	}
@@ -122,6 +132,9 @@ func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
 		return nil, fmt.Errorf("%w: checksum", errValue)
 	}
 	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
+	if held != nil && held.FetchTime.UnixNano() == fetched {
+		return held, nil
+	}
 	evidence := &eligibility.Evidence{Facet: key.Facet, FetchTime: time.Unix(0, fetched)}
 	noStatus := false
 	err := eachField(body[headerBytes:], func(field protowire.Number, number uint64, text []byte) error {

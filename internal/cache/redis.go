@@ -48,30 +48,32 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 // load looks up all keys in one round trip. What is absent, unreadable, from
 // the future or out of reach is nil. Unreadable values are deleted; what is
 // from the future stays, as another replica's clock may be the right one, and
-// is overwritten by the next fetch.
-func (r *sharedTier) load(caller context.Context, keys []eligibility.Key) []*eligibility.Evidence {
+// is overwritten by the next fetch. What is of the same fetch as held, evidence
+// that this process has for the keys, is not read again.
+func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
 	found := make([]*eligibility.Evidence, len(keys))
 	if r.rest.lasts(r.now()) {
 		r.metrics.redisSkipped.Add(float64(len(keys)))
 		return found
 	}
 	trip, gets, fault := r.reads.get(caller, keys)
+	now := r.now()
 	var unreadable []eligibility.Key
 	for i, get := range gets {
 		value, err := get.Bytes()
 		if err == nil {
-			found[i], err = decode(keys[i], value)
+			found[i], err = reread(keys[i], value, held[i])
 		}
 		switch {
-		case errors.Is(err, errValue), redis.HasErrorPrefix(err, "WRONGTYPE"):
-			unreadable = append(unreadable, keys[i])
-		case err != nil && !errors.Is(err, redis.Nil):
-			fault = err
-		case err != nil || fromFuture(found[i], r.now()):
+		case errors.Is(err, redis.Nil), err == nil && fromFuture(found[i], now):
 			r.metrics.redisMiss.Inc()
 			found[i] = nil
-		default:
+		case err == nil:
 			r.metrics.redisHit.Inc()
+		case errors.Is(err, errValue), redis.HasErrorPrefix(err, "WRONGTYPE"):
+			unreadable = append(unreadable, keys[i])
+		default:
+			fault = err
 		}
 	}
 	if fault == nil || trip.blames(caller) {

@@ -167,7 +167,7 @@ func TestLookupsAreCounted(t *testing.T) {
 	store := newStore(t, cfg)
 
 	cache.Peek(store, key) // miss
-	load(store)     // miss
+	load(store)            // miss
 	newStore(t, sharing(redis, "p")).Share(ctx, key, allowed(start), time.Now().Add(time.Hour))
 	load(store) // hit
 	load(store) // hit

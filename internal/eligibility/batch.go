@@ -39,7 +39,7 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []Request) []Result {
 	}
 	if len(open) > 0 {
 		s.loadAll(ctx, open, now)
-		s.finishAll(ctx, open, results, now)
+		s.finishAll(ctx, open, results)
 	}
 	return results
 }
@@ -72,7 +72,8 @@ func (s *Service) loadAll(ctx context.Context, open []openCheck, now time.Time) 
 }
 
 // finishAll decides what is settled now and asks Partner Center about the rest.
-func (s *Service) finishAll(ctx context.Context, open []openCheck, results []Result, now time.Time) {
+func (s *Service) finishAll(ctx context.Context, open []openCheck, results []Result) {
+	now := s.now()
 	groups := make(map[CustomerID][]*openCheck) // customer → its open questions
 	customers := make(chan CustomerID, len(open))
 	for i := range open {

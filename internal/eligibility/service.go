@@ -179,6 +179,8 @@ func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (A
 	for i, found := range s.store.Load(ctx, keys) {
 		s.consider(&c, c.view(keys[i].Facet), found, now)
 	}
-	s.ask(ctx, &c, interactive)
+	if !c.settled() {
+		s.ask(ctx, &c, interactive)
+	}
 	return s.decide(&c, s.now())
 }
