@@ -14,7 +14,7 @@ const (
 	// gcPercent is how much garbage may pile up, in percent of what is alive,
 	// before it is collected where the process knows its memory limit. The
 	// limit makes the collector work harder in time.
-	gcPercent = 400
+	gcPercent = 800
 	// leastLimit is the limit below which nothing is tuned.
 	leastLimit = 64 << 20
 )

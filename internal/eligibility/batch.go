@@ -11,25 +11,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// Result is the answer to one question of a batch, or why there is none.
-type Result struct {
-	Answer Answer
-	Err    error
-}
-
-// CheckBatch answers many questions within ctx, in their order. The shared tier
-// is asked once for all of them, Partner Center about no more than
-// Config.BatchConcurrency customers at a time and once about each; questions
-// that are still open when ctx ends are answered from usable evidence or with
-// the error that [Service.Check] would give.
-func (s *Service) CheckBatch(ctx context.Context, reqs []Request) []Result {
+// CheckBatch answers many questions within ctx: it calls answered once for each,
+// with its place in reqs, in any order and never twice at a time. An answer is
+// the callee's until it returns. The shared tier is asked once for all questions,
+// Partner Center about no more than Config.BatchConcurrency customers at a time
+// and once about each; questions that are still open when ctx ends are answered
+// from usable evidence or with the error that [Service.Check] would give.
+func (s *Service) CheckBatch(ctx context.Context, reqs []Request, answered func(place int, answer *Answer, err error)) {
 	now := s.now()
-	results := make([]Result, len(reqs))
 	var open []openCheck
+	var answer Answer // one for all, on the heap
+	var err error
 	for i := range reqs {
 		c := s.peek(ctx, &reqs[i], now)
 		if c.settled() {
-			results[i].Answer, results[i].Err = s.decide(&c, now)
+			answer, err = s.decide(&c, now)
+			answered(i, &answer, err)
 			continue
 		}
 		if open == nil { // where one is open, most of the rest are
@@ -37,18 +34,23 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []Request) []Result {
 		}
 		open = append(open, openCheck{check: c, place: i})
 	}
-	if len(open) > 0 {
-		s.loadAll(ctx, open, now)
-		s.finishAll(ctx, open, results)
+	if len(open) == 0 {
+		return
 	}
-	return results
+	s.loadAll(ctx, open, now)
+	s.finishAll(ctx, open)
+	for i := range open {
+		answered(open[i].place, &open[i].answer, open[i].failure)
+	}
 }
 
 // openCheck is a check of a batch that what this process holds did not settle.
 type openCheck struct {
 	check
 
-	place int // in the batch
+	place   int // in the batch
+	answer  Answer
+	failure error
 }
 
 // loadAll asks the shared tier once for every key that is not settled.
@@ -72,14 +74,14 @@ func (s *Service) loadAll(ctx context.Context, open []openCheck, now time.Time) 
 }
 
 // finishAll decides what is settled now and asks Partner Center about the rest.
-func (s *Service) finishAll(ctx context.Context, open []openCheck, results []Result) {
+func (s *Service) finishAll(ctx context.Context, open []openCheck) {
 	now := s.now()
 	groups := make(map[CustomerID][]*openCheck) // customer → its open questions
 	customers := make(chan CustomerID, len(open))
 	for i := range open {
 		c := &open[i]
 		if c.settled() {
-			results[c.place].Answer, results[c.place].Err = s.decide(&c.check, now)
+			c.answer, c.failure = s.decide(&c.check, now)
 			continue
 		}
 		id := c.req.CustomerID
@@ -95,7 +97,7 @@ func (s *Service) finishAll(ctx context.Context, open []openCheck, results []Res
 			for id := range customers {
 				var before *check
 				for _, c := range groups[id] {
-					results[c.place] = s.finish(ctx, &c.check, before)
+					s.finish(ctx, c, before)
 					before = &c.check
 				}
 				if len(customers) > 0 {
@@ -108,19 +110,18 @@ func (s *Service) finishAll(ctx context.Context, open []openCheck, results []Res
 }
 
 // finish asks Partner Center and decides, beginning with what the check before
-// it has learnt about the same customer. A panic spoils one result only.
-func (s *Service) finish(ctx context.Context, c, before *check) (result Result) {
+// it has learnt about the same customer. A panic spoils one answer only.
+func (s *Service) finish(ctx context.Context, c *openCheck, before *check) {
 	defer func() {
 		if r := recover(); r != nil {
-			result = Result{Err: s.panicked(r)}
+			c.answer, c.failure = Answer{}, s.panicked(r)
 		}
 	}()
 	if before != nil {
-		s.follow(c, before)
+		s.follow(&c.check, before)
 	}
-	s.ask(ctx, c, background)
-	result.Answer, result.Err = s.decide(c, s.now())
-	return result
+	s.ask(ctx, &c.check, background)
+	c.answer, c.failure = s.decide(&c.check, s.now())
 }
 
 // follow takes over what another check has learnt, failures included, as far as

@@ -21,11 +21,11 @@ func TestBatchAnswersInOrderAndAsksOnceForARepeatedCustomer(t *testing.T) {
 			{CustomerID: eligibility.CustomerID{1}, Segment: eligibility.SegmentEducation},
 			{CustomerID: eligibility.CustomerID{1}},
 		}
-		results := service.CheckBatch(context.Background(), reqs)
+		results := checkBatch(context.Background(), service, reqs)
 		for i, want := range []eligibility.Decision{
 			eligibility.DecisionAllowed, eligibility.DecisionBlocked, eligibility.DecisionBlocked, eligibility.DecisionAllowed,
 		} {
-			if results[i].Err != nil || results[i].Answer.Decision != want {
+			if results[i].err != nil || results[i].answer.Decision != want {
 				t.Errorf("result %d: %+v, want decision %d", i, results[i], want)
 			}
 		}
@@ -48,17 +48,17 @@ func TestBatchAsksAboutFewCustomersAtOnceAndMarksTheRest(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		results := service.CheckBatch(ctx, reqs)
+		results := checkBatch(ctx, service, reqs)
 		if took := time.Since(began); took != 3500*time.Millisecond {
 			t.Errorf("the batch took %v, want its deadline", took)
 		}
 		allowed := 0
 		for _, result := range results {
-			if result.Err == nil && result.Answer.Decision == eligibility.DecisionAllowed {
+			if result.err == nil && result.answer.Decision == eligibility.DecisionAllowed {
 				allowed++
 				continue
 			}
-			wantKind(t, result.Err, eligibility.KindUnavailable)
+			wantKind(t, result.err, eligibility.KindUnavailable)
 		}
 		if allowed != 30 {
 			t.Errorf("%d answered within the deadline, want 30", allowed)
@@ -77,13 +77,13 @@ func TestBatchAnswersFromUsableEvidenceWhenTimeIsUp(t *testing.T) {
 		for i := range reqs {
 			reqs[i].CustomerID = eligibility.CustomerID{byte(i)}
 		}
-		service.CheckBatch(context.Background(), reqs)
+		checkBatch(context.Background(), service, reqs)
 		time.Sleep(20 * time.Minute)
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Minute), holding().after(time.Minute))
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		for i, result := range service.CheckBatch(ctx, reqs) {
-			if result.Err != nil || !result.Answer.Stale {
+		for i, result := range checkBatch(ctx, service, reqs) {
+			if result.err != nil || !result.answer.Stale {
 				t.Errorf("result %d: %+v, want the old evidence, flagged stale", i, result)
 			}
 		}

@@ -186,3 +186,18 @@ func serve(t *testing.T, source eligibility.Source, store eligibility.Store, cfg
 		<-ended
 	}
 }
+
+// result is what a batch says about one question.
+type result struct {
+	answer eligibility.Answer
+	err    error
+}
+
+// checkBatch returns what a batch says, in the order of its questions.
+func checkBatch(ctx context.Context, service *eligibility.Service, reqs []eligibility.Request) []result {
+	results := make([]result, len(reqs))
+	service.CheckBatch(ctx, reqs, func(place int, answer *eligibility.Answer, err error) {
+		results[place] = result{answer: *answer, err: err}
+	})
+	return results
+}

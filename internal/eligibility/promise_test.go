@@ -85,7 +85,7 @@ func TestABatchAsksOnceAboutARepeatedCustomerHoweverFarApart(t *testing.T) {
 				for i := range reqs {
 					reqs[i].CustomerID = eligibility.CustomerID{byte(i % 100)}
 				}
-				service.CheckBatch(context.Background(), reqs)
+				checkBatch(context.Background(), service, reqs)
 				for _, facet := range []eligibility.Facet{eligibility.FacetAccount, eligibility.FacetQualifications} {
 					if n := source.count(facet); n != 100 {
 						t.Errorf("%d fetches of the %s, want 100", n, facet)
@@ -105,7 +105,7 @@ func TestABatchHasNoMoreFetchesUnderWayThanWorkers(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		service.CheckBatch(ctx, reqs)
+		checkBatch(ctx, service, reqs)
 		if n := source.count(eligibility.FacetQualifications); n != 4 {
 			t.Errorf("%d slow fetches under way, want 4", n)
 		}

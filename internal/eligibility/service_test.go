@@ -69,8 +69,8 @@ func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
 		})
 		service, stop := serve(t, source, newMemory(), eligibility.Config{})
 		defer stop()
-		batch := make(chan []eligibility.Result)
-		go func() { batch <- service.CheckBatch(context.Background(), []eligibility.Request{commercial}) }()
+		batch := make(chan []result)
+		go func() { batch <- checkBatch(context.Background(), service, []eligibility.Request{commercial}) }()
 		synctest.Wait()
 		select {
 		case <-urgent:
@@ -79,8 +79,8 @@ func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
 		}
 		mustCheck(t, service, commercial)
 		<-urgent
-		if results := <-batch; results[0].Err != nil {
-			t.Error(results[0].Err)
+		if results := <-batch; results[0].err != nil {
+			t.Error(results[0].err)
 		}
 	})
 }

@@ -81,15 +81,14 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	}
 	if len(questions) > 0 {
 		ctx, span := c.child(ctx, "check batch")
-		answered := h.service.CheckBatch(ctx, questions)
-		span.End()
-		for i := range answered {
-			if err := answered[i].Err; err != nil {
+		h.service.CheckBatch(ctx, questions, func(i int, answer *eligibility.Answer, err error) {
+			if err != nil {
 				h.refuse(c, places[i], c.blame(ctx, err))
-				continue
+				return
 			}
-			h.accept(c, places[i], questions[i].CustomerID, &answered[i].Answer)
-		}
+			h.accept(c, places[i], questions[i].CustomerID, answer)
+		})
+		span.End()
 	}
 	return c.batch.message, nil
 }
