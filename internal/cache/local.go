@@ -2,10 +2,10 @@ package cache
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
-	"github.com/maypok86/otter/v2/stats"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
@@ -15,7 +15,7 @@ import (
 // evicted; the service judges ages at each use.
 type local struct {
 	entries *otter.Cache[eligibility.Key, entry]
-	counter *stats.Counter
+	evicted *atomic.Uint64
 	told    *told
 }
 
@@ -31,18 +31,23 @@ type entry struct {
 // maxBytes where that is more.
 func newLocal(maxEntries, maxBytes int) (*local, error) {
 	share := max(maxBytes/maxEntries, 1)
-	counter := stats.NewCounter()
+	evicted := new(atomic.Uint64)
 	entries, err := otter.New(&otter.Options[eligibility.Key, entry]{
 		MaximumWeight: uint64(share) * uint64(maxEntries), //nolint:gosec // both are positive
 		Weigher: func(_ eligibility.Key, e entry) uint32 {
 			return uint32(max(bytesOf(e.evidence), share)) //nolint:gosec // bounded by what an answer may hold
 		},
-		StatsRecorder: evictionsOnly{counter},
+		// A recorder of statistics is told of each look-up as well.
+		OnAtomicDeletion: func(e otter.DeletionEvent[eligibility.Key, entry]) {
+			if e.WasEvicted() {
+				evicted.Add(1)
+			}
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache: local tier: %w", err)
 	}
-	return &local{entries: entries, counter: counter, told: newTold()}, nil
+	return &local{entries: entries, evicted: evicted, told: newTold()}, nil
 }
 
 // bytesOf is about what an entry takes in memory.
@@ -100,9 +105,3 @@ func (l *local) tell(key eligibility.Key, evidence *eligibility.Evidence, now ti
 		return old, otter.CancelOp
 	})
 }
-
-// evictionsOnly leaves hits and misses, which Store counts itself, uncounted.
-type evictionsOnly struct{ *stats.Counter }
-
-func (evictionsOnly) RecordHits(int)   {}
-func (evictionsOnly) RecordMisses(int) {}

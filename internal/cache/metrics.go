@@ -36,7 +36,7 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "eligibility_cache_local_evictions_total",
 			Help: "Entries that the local tier dropped to keep its bound.",
-		}, func() float64 { return float64(local.counter.Snapshot().Evictions) }),
+		}, func() float64 { return float64(local.evicted.Load()) }),
 	} {
 		faults = append(faults, registerer.Register(collector))
 	}

@@ -23,7 +23,8 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []Request, answered func(
 	var answer Answer // one for all, on the heap
 	var err error
 	for i := range reqs {
-		c := s.peek(ctx, &reqs[i], now)
+		var c check
+		s.peek(ctx, &c, &reqs[i], now)
 		if c.settled() {
 			answer, err = s.decide(&c, now)
 			answered(i, &answer, err)

@@ -55,19 +55,16 @@ func (c *check) missing(keys []Key) []Key {
 	return keys
 }
 
-// peek starts a check with what this process holds.
-func (s *Service) peek(ctx context.Context, req *Request, now time.Time) check {
-	c := check{
-		req:            *req,
-		notBefore:      req.MinEvidenceTime,
-		account:        view{key: Key{CustomerID: req.CustomerID, Facet: FacetAccount}},
-		qualifications: view{key: Key{CustomerID: req.CustomerID, Facet: FacetQualifications}},
-	}
+// peek starts c, which is zero, with what this process holds.
+func (s *Service) peek(ctx context.Context, c *check, req *Request, now time.Time) {
+	c.req, c.notBefore = *req, req.MinEvidenceTime
+	c.account.key = Key{CustomerID: req.CustomerID, Facet: FacetAccount}
+	c.qualifications.key = Key{CustomerID: req.CustomerID, Facet: FacetQualifications}
 	if req.MaxAgeSet && now.Add(-req.MaxAge).After(c.notBefore) {
 		c.notBefore = now.Add(-req.MaxAge)
 	}
 	for _, v := range c.views() {
-		s.consider(&c, v, s.store.Peek(v.key, now), now)
+		s.consider(c, v, s.store.Peek(v.key, now), now)
 		if v.fresh {
 			s.refreshAhead(ctx, v, now)
 		}
@@ -76,7 +73,6 @@ func (s *Service) peek(ctx context.Context, req *Request, now time.Time) check {
 		c.qualifications.err = s.flights.restingBecause(c.qualifications.key, now)
 		c.qualifications.rests = c.qualifications.err != nil
 	}
-	return c
 }
 
 // consider takes found into the view if the request admits it and nothing

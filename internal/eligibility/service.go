@@ -165,7 +165,8 @@ func (s *Service) now() time.Time { return s.clock().Round(0) }
 // wait for goes on and fills the cache.
 func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 	now := s.now()
-	c := s.peek(ctx, &req, now)
+	var c check
+	s.peek(ctx, &c, &req, now)
 	if !c.settled() {
 		return s.checkElsewhere(ctx, c, now)
 	}
