@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// maxTrips is how many round trips for single look-ups are under way at once.
-	// Whoever comes meanwhile goes with the next: a trip costs a hundred times what
-	// a key in it does.
-	maxTrips = 2
+	// maxTrips is how many round trips for single look-ups are under way at once,
+	// where none takes long. Whoever comes meanwhile goes with the next: a trip
+	// costs a hundred times what a key in it does.
+	maxTrips = 1
 	// waitedPart is which part of the budget a trip waits for others to end.
 	waitedPart = 5
 	// aloneFrom is from how many keys on a look-up fills a trip of its own.

@@ -93,7 +93,7 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 	server.Resume()
 	callers.Wait()
 	// Those that went alone, those that went together, and who asks here.
-	if n := reads(t, server) - before; n > 4*cache.MaxTrips {
+	if n := reads(t, server) - before; n > 8 {
 		t.Errorf("the server read %d times for %d look-ups", n, crowd)
 	}
 }
