@@ -183,3 +183,9 @@ func clusterOptions(universal *redis.UniversalOptions) *redis.ClusterOptions {
 	options.DisableRoutingPolicies = true
 	return options
 }
+
+// isCluster reports whether keys are spread over several servers.
+func isCluster(client redis.UniversalClient) bool {
+	_, is := client.(*redis.ClusterClient)
+	return is
+}

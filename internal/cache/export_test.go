@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
@@ -73,6 +74,9 @@ func Gathered(s *Store) int {
 	}
 	return len(g.next.keys)
 }
+
+// GatherLong lets look-ups wait for the one under way however long it takes.
+func GatherLong(s *Store) { s.redis.reads.wait = time.Hour }
 
 // IdleConnections is how many connections to Redis nobody uses.
 func IdleConnections(s *Store) int { return int(s.redis.client.PoolStats().IdleConns) }

@@ -152,6 +152,25 @@ func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
 	}
 }
 
+// A sign of life that came after the caller has read the clock costs no trust.
+func TestTrustBearsACallersOlderClock(t *testing.T) {
+	t.Parallel()
+	var clock clock
+	cfg := at(cachetest.StartRedis(t), start)
+	clock.in(&cfg)
+	store := newStore(t, cfg)
+	store.HearNow()
+	store.Keep(key, allowed(start))
+	clock.set(1400 * time.Millisecond)
+	store.HearNow()
+	if store.Peek(key, start.Add(1350*time.Millisecond)).Untrusted {
+		t.Error("untrusted 50 ms before a sign of life")
+	}
+	if !store.Peek(key, start.Add(1250*time.Millisecond)).Untrusted {
+		t.Error("trusted by a clock that was set back")
+	}
+}
+
 // Without its subscription a replica trusts itself for less than a second, as
 // long as Redis can be asked; a new subscription may have missed something.
 func TestTrustEndsWithTheSubscription(t *testing.T) {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,11 @@ const (
 	// where none takes long. Whoever comes meanwhile goes with the next: a trip
 	// costs a hundred times what a key in it does.
 	maxTrips = 1
-	// waitedPart is which part of the budget a trip waits for others to end.
-	waitedPart = 5
+	// tripWait is how long a trip waits for the one before it to end.
+	tripWait = 2 * time.Millisecond
+	// patience is the longest that a caller waits without looking whether he is
+	// still wanted, which costs a timer.
+	patience = 100 * time.Millisecond
 	// aloneFrom is from how many keys on a look-up fills a trip of its own.
 	aloneFrom = 16
 )
@@ -27,7 +31,8 @@ const (
 type gatherer struct {
 	client redis.UniversalClient
 	keys   redisKeys
-	budget time.Duration
+	budget time.Duration // of a round trip
+	wait   time.Duration // tripWait
 
 	mu   sync.Mutex
 	away int   // trips under way; guarded by mu
@@ -38,8 +43,7 @@ type gatherer struct {
 type trip struct {
 	keys     []eligibility.Key // guarded by gatherer.mu until it starts
 	starts   *time.Timer       // should no trip before it end soon
-	deadline time.Time
-	done     chan struct{} // closed once gets are there
+	done     chan struct{}     // closed once gets are there
 	gets     []*redis.StringCmd
 	reported atomic.Bool // its fault was counted
 }
@@ -48,12 +52,14 @@ type trip struct {
 // that the caller left; all else each command says by itself. Commands are in the
 // order of keys.
 func (g *gatherer) get(caller context.Context, keys []eligibility.Key) (*trip, []*redis.StringCmd, error) {
-	deadline, hurries := caller.Deadline()
-	if most := time.Now().Add(g.budget); !hurries || deadline.After(most) {
-		deadline, hurries = most, false
+	deadline := time.Now().Add(g.budget)
+	theirs, hurries := caller.Deadline()
+	if hurries = hurries && theirs.Before(deadline); hurries {
+		deadline = theirs
 	}
-	if _, isCluster := g.client.(*redis.ClusterClient); isCluster || len(keys) >= aloneFrom {
-		// A shard that hangs would hold up look-ups that do not need it.
+	if hurries || isCluster(g.client) || len(keys) >= aloneFrom {
+		// To wait takes time, and a shard that hangs would hold up look-ups that
+		// do not need it.
 		return new(trip), g.run(deadline, keys), nil
 	}
 	t, at := g.join(keys)
@@ -61,8 +67,8 @@ func (g *gatherer) get(caller context.Context, keys []eligibility.Key) (*trip, [
 		defer g.ended()
 		return new(trip), g.run(deadline, keys), nil
 	}
-	if !hurries {
-		<-t.done // soon enough, and to watch for the caller's end costs a timer
+	if g.budget <= patience {
+		<-t.done
 		return t, t.gets[at : at+len(keys)], nil
 	}
 	select {
@@ -82,8 +88,8 @@ func (g *gatherer) join(keys []eligibility.Key) (t *trip, at int) {
 		return nil, 0
 	}
 	if g.next == nil {
-		t := &trip{done: make(chan struct{}), deadline: time.Now().Add(g.budget)}
-		t.starts = time.AfterFunc(g.budget/waitedPart, func() { g.start(t) })
+		t := &trip{done: make(chan struct{})}
+		t.starts = time.AfterFunc(g.wait, func() { g.start(t) })
 		g.next = t
 	}
 	at = len(g.next.keys)
@@ -138,11 +144,25 @@ func (g *gatherer) depart() (t *trip) {
 	return t
 }
 
-// fly makes a trip for those who wait for it.
+// fly makes a trip for those who wait for it. A panic is a fault like others.
 func (g *gatherer) fly(t *trip) {
 	defer g.ended()
-	t.gets = g.run(t.deadline, t.keys)
-	close(t.done)
+	defer close(t.done)
+	defer func() {
+		if r := recover(); r != nil {
+			t.gets = failed(len(t.keys), fmt.Errorf("panic while looking up: %v", r))
+		}
+	}()
+	t.gets = g.run(time.Now().Add(g.budget), t.keys)
+}
+
+// failed returns n commands that have failed.
+func failed(n int, err error) []*redis.StringCmd {
+	gets := make([]*redis.StringCmd, n)
+	for i := range gets {
+		gets[i] = redis.NewStringResult("", err)
+	}
+	return gets
 }
 
 // blames reports whether the trip's fault is still to be counted, and caller, who

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
@@ -79,6 +80,7 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = 10 * time.Second
 	store := crowded(t, cfg)
+	cache.GatherLong(store)
 	before := reads(t, server)
 	server.Stall()
 	var callers sync.WaitGroup
@@ -98,33 +100,121 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 	}
 }
 
-// Whoever leaves a round trip that others share takes nothing from them, whether
-// it was his or not.
+// Whoever leaves a round trip that others share takes nothing from them.
 func TestACallerWhoLeavesHurtsNoOther(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = 10 * time.Second
 	store := crowded(t, cfg)
+	cache.GatherLong(store)
 	server.Stall()
-	leaving, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-	defer cancel()
 	var left, stayed sync.WaitGroup
-	for n := range crowd {
-		if n%2 == 0 {
-			left.Go(func() { store.Load(leaving, customer(n)) })
-			continue
-		}
+	for n := range crowd / 2 {
 		stayed.Go(func() {
 			if founds := store.Load(context.Background(), customer(n)); !isCustomer(n, founds) {
 				t.Errorf("customer %d: %+v", n, founds)
 			}
 		})
 	}
+	awaitGathered(t, store, 2*(crowd/2-cache.MaxTrips))
+	leaving, leave := context.WithCancel(context.Background())
+	for n := range crowd / 2 {
+		left.Go(func() { store.Load(leaving, customer(n)) })
+	}
 	awaitGathered(t, store, 2*(crowd-cache.MaxTrips))
+	leave()
 	left.Wait() // while Redis still hangs
 	server.Resume()
 	stayed.Wait()
+}
+
+// pipelines is a hook that is told of each round trip for look-ups.
+type pipelines func()
+
+func (p pipelines) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (p pipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (p pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		p()
+		return next(ctx, cmds)
+	}
+}
+
+// Whoever has little time does not spend it on waiting for others.
+func TestACallerInAHurryGoesAlone(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	cfg := at(server, start.Add(2*time.Minute))
+	cfg.Redis.ReadTimeout = time.Minute
+	store := crowded(t, cfg)
+	cache.GatherLong(store)
+	var trips atomic.Int32
+	store.AddHook(pipelines(func() { trips.Add(1) }))
+	server.Stall()
+	var callers sync.WaitGroup
+	callers.Go(func() { store.Load(context.Background(), customer(1)) })
+	await(t, "the first", func() bool { return trips.Load() == 1 })
+	callers.Go(func() {
+		hurrying, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if founds := store.Load(hurrying, customer(2)); !isCustomer(2, founds) {
+			t.Errorf("%+v", founds)
+		}
+	})
+	await(t, "who is in a hurry", func() bool { return trips.Load() == 2 })
+	server.Resume()
+	callers.Wait()
+}
+
+// A trip does not wait for long for one that hangs.
+func TestATripStartsWhileAnotherHangs(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	cfg := at(server, start.Add(2*time.Minute))
+	cfg.Redis.ReadTimeout = time.Minute
+	store := crowded(t, cfg)
+	var trips atomic.Int32
+	store.AddHook(pipelines(func() { trips.Add(1) }))
+	server.Stall()
+	var callers sync.WaitGroup
+	for n := range 2 {
+		callers.Go(func() { store.Load(context.Background(), customer(n)) })
+	}
+	await(t, "both", func() bool { return trips.Load() == 2 })
+	server.Resume()
+	callers.Wait()
+}
+
+// A client that panics costs those who share the trip an answer, and nobody more.
+func TestAPanicOfASharedTripIsAFault(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	cfg := at(server, start.Add(2*time.Minute))
+	cfg.Redis.ReadTimeout, cfg.Registerer = 10*time.Second, registry
+	store := crowded(t, cfg)
+	cache.GatherLong(store)
+	var trips atomic.Int32
+	store.AddHook(pipelines(func() {
+		if trips.Add(1) == 2 {
+			panic("a mistake")
+		}
+	}))
+	server.Stall()
+	var callers sync.WaitGroup
+	for n := range crowd {
+		callers.Go(func() { store.Load(context.Background(), customer(n)) })
+	}
+	awaitGathered(t, store, 2*(crowd-cache.MaxTrips))
+	server.Resume()
+	callers.Wait()
+	if n := gathered(t, registry, faultsTotal); n != 1 {
+		t.Errorf("%v faults, want one", n)
+	}
+	if founds := store.Load(context.Background(), customer(1)); !isCustomer(1, founds) {
+		t.Errorf("afterwards: %+v", founds)
+	}
 }
 
 // A Redis that hangs costs each of many callers the budget and no more, and a
@@ -156,7 +246,7 @@ func TestAStalledRedisCostsACrowdTheBudget(t *testing.T) {
 	if took := time.Duration(slowest.Load()); took < budget || took > 2*budget {
 		t.Errorf("the slowest look-up took %v, want %v", took, budget)
 	}
-	if n := gathered(t, registry, faultsTotal); n < 1 || n > 2*cache.MaxTrips {
+	if n := gathered(t, registry, faultsTotal); n < 1 || n > crowd/4 {
 		t.Errorf("%v faults, want one a round trip", n)
 	}
 }

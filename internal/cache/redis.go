@@ -34,7 +34,7 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 	client, keys := newClient(cfg), newRedisKeys(cfg.KeyPrefix, cfg.Namespace)
 	return &sharedTier{
 		client:       client,
-		reads:        &gatherer{client: client, keys: keys, budget: cfg.ReadTimeout},
+		reads:        &gatherer{client: client, keys: keys, budget: cfg.ReadTimeout, wait: tripWait},
 		scripts:      newScripts(),
 		keys:         keys,
 		readTimeout:  cfg.ReadTimeout,
@@ -126,7 +126,7 @@ func (r *sharedTier) share(caller context.Context, key eligibility.Key, evidence
 // the channel belongs to, not over the bus to every node.
 func (r *sharedTier) announce(ctx context.Context, message []byte) error {
 	r.metrics.announced.Inc()
-	if _, isCluster := r.client.(*redis.ClusterClient); isCluster {
+	if isCluster(r.client) {
 		return r.client.SPublish(ctx, r.keys.channel(), message).Err()
 	}
 	return r.client.Publish(ctx, r.keys.channel(), message).Err()

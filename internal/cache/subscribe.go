@@ -21,6 +21,9 @@ const (
 	// is down and Redis can be asked: replicas learn of newer evidence within
 	// a second.
 	deafAge = 900 * time.Millisecond
+	// laggard is how far a caller's time may lie behind a sign of life that came
+	// since he read the clock.
+	laggard = 100 * time.Millisecond
 	// subscribeRetry is the pause between attempts to subscribe.
 	subscribeRetry = 200 * time.Millisecond
 )
@@ -34,7 +37,7 @@ type hearing struct {
 // trusts reports whether an entry confirmed at that time, in Unix ns, needs no
 // second look in Redis. A clock that was set back does not stretch the trust.
 func (h *hearing) trusts(confirmed, now int64, maxAge time.Duration) bool {
-	if quiet := now - h.last.Load(); quiet < 0 || quiet >= int64(silence) {
+	if quiet := now - h.last.Load(); quiet < -int64(laggard) || quiet >= int64(silence) {
 		return within(now-confirmed, min(maxAge, deafAge))
 	}
 	return confirmed >= h.since.Load() && within(now-confirmed, maxAge)

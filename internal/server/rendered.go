@@ -66,7 +66,9 @@ func (m *memo) of(id eligibility.CustomerID, answer *eligibility.Answer) *render
 		known := slots[i].Load()
 		switch {
 		case known == nil:
-			replaced = &slots[i]
+			if replaced == nil {
+				replaced = &slots[i]
+			}
 		case known.is(id, answer):
 			return known
 		case known.customerID == id && len(known.answer.Reasons) == len(answer.Reasons):
