@@ -163,7 +163,7 @@ func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.
 	}
 	now := s.now()
 	for i, key := range keys {
-		if shared != nil && shared[i] != nil {
+		if i < len(shared) && shared[i] != nil {
 			kept := s.local.keep(key, shared[i], asked, now)
 			if kept != nil && kept.FetchTime.Equal(shared[i].FetchTime) {
 				founds[i] = eligibility.Found{Evidence: kept, Tier: eligibility.TierRedis}

@@ -109,9 +109,9 @@ func checksum(key eligibility.Key, value []byte) uint32 {
 	// The key by hand: what crc32.Update is given goes to the heap.
 	sum := ^uint32(0)
 	for _, b := range key.CustomerID {
-		sum = castagnoli[byte(sum)^b] ^ sum>>8
+		sum = castagnoli[byte(sum&0xff)^b] ^ sum>>8
 	}
-	sum = castagnoli[byte(sum)^byte(key.Facet)] ^ sum>>8
+	sum = castagnoli[byte(sum&0xff)^byte(key.Facet)] ^ sum>>8
 	return crc32.Update(^sum, castagnoli, value)
 }
 

@@ -51,10 +51,10 @@ func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer
 // request ID.
 func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	said := &restRequest{
-		contentType: given.Header.Get("Content-Type"),
+		contentType: first(given.Header["Content-Type"]),
 		ifNoneMatch: given.Header["If-None-Match"],
-		requestID:   requestIDOr(given.Header.Get("X-Request-Id")),
-		trace:       parseTraceparent(given.Header.Get("Traceparent")),
+		requestID:   requestIDOr(first(given.Header["X-Request-Id"])),
+		trace:       parseTraceparent(first(given.Header["Traceparent"])),
 	}
 	// A shallow copy: net/http keeps the request that it was given, for HEAD
 	// among others.

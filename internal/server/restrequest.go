@@ -38,7 +38,7 @@ func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
 			defer end()
 			ctx, w = traced, noted
 		}
-		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
+		if timeout := first(req.Header["Grpc-Timeout"]); timeout != "" {
 			left, ok := parseTimeout(timeout)
 			if !ok {
 				said.violate("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")

@@ -17,32 +17,32 @@ func Compare() cmp.Options {
 }
 
 // start is the time of the tests, by the store's clock.
-var start = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+func start() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC) }
 
 // Run holds a Store to its contract. newStore returns an empty store; now is
 // the clock that it must use.
 func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
 	t.Helper()
 	runClocks(t, newStore)
-	clock := func() time.Time { return start }
-	usable := start.Add(time.Hour)
+	clock := start
+	usable := start().Add(time.Hour)
 
 	t.Run("an empty store holds nothing", func(t *testing.T) {
 		store := newStore(t, clock)
 		keys := []eligibility.Key{accountKey(1), qualificationsKey(1)}
 		for i, found := range store.Load(context.Background(), keys) {
-			if found.Evidence != nil || store.Peek(keys[i], start).Evidence != nil {
+			if found.Evidence != nil || store.Peek(keys[i], start()).Evidence != nil {
 				t.Errorf("%v: found %+v", keys[i], found)
 			}
 		}
 	})
 	t.Run("all that evidence says comes back", func(t *testing.T) {
 		store := newStore(t, clock)
-		for i, evidence := range Samples(start) {
+		for i, evidence := range Samples(start()) {
 			key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i + 1)}, Facet: evidence.Facet}
 			put(store, key, evidence, usable)
 			for place, found := range map[string]eligibility.Found{
-				"Peek": store.Peek(key, start),
+				"Peek": store.Peek(key, start()),
 				"Load": store.Load(context.Background(), []eligibility.Key{key})[0],
 			} {
 				if diff := cmp.Diff(evidence, found.Evidence, Compare()); diff != "" {
@@ -53,7 +53,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 	})
 	t.Run("facets and customers are kept apart", func(t *testing.T) {
 		store := newStore(t, clock)
-		put(store, accountKey(1), account(start, "Allowed"), usable)
+		put(store, accountKey(1), account(start(), "Allowed"), usable)
 		founds := store.Load(context.Background(), []eligibility.Key{qualificationsKey(1), accountKey(2), accountKey(1)})
 		if founds[0].Evidence != nil || founds[1].Evidence != nil || founds[2].Evidence == nil {
 			t.Errorf("found %+v", founds)
@@ -61,20 +61,20 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 	})
 	t.Run("newer evidence replaces older", func(t *testing.T) {
 		store := newStore(t, clock)
-		put(store, accountKey(1), account(start, "Allowed"), usable)
-		put(store, accountKey(1), account(start.Add(1), "NotAllowed"), usable)
+		put(store, accountKey(1), account(start(), "Allowed"), usable)
+		put(store, accountKey(1), account(start().Add(1), "NotAllowed"), usable)
 		wantNotAllowed(t, store)
 	})
 	t.Run("older evidence never replaces newer", func(t *testing.T) {
 		store := newStore(t, clock)
-		put(store, accountKey(1), account(start, "NotAllowed"), usable)
-		put(store, accountKey(1), account(start.Add(-1), "Allowed"), usable)
+		put(store, accountKey(1), account(start(), "NotAllowed"), usable)
+		put(store, accountKey(1), account(start().Add(-1), "Allowed"), usable)
 		wantNotAllowed(t, store)
 	})
 	t.Run("not found replaces a status", func(t *testing.T) {
 		store := newStore(t, clock)
-		put(store, accountKey(1), account(start, "Allowed"), usable)
-		put(store, accountKey(1), &eligibility.Evidence{Absence: eligibility.AbsenceNotFound, FetchTime: start.Add(time.Second)}, usable)
+		put(store, accountKey(1), account(start(), "Allowed"), usable)
+		put(store, accountKey(1), &eligibility.Evidence{Absence: eligibility.AbsenceNotFound, FetchTime: start().Add(time.Second)}, usable)
 		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence == nil || found.Evidence.Absence != eligibility.AbsenceNotFound {
 			t.Errorf("found %+v", found.Evidence)
 		}
@@ -85,21 +85,21 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 // which stands at [start].
 func runClocks(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
 	t.Helper()
-	clock := func() time.Time { return start }
-	usable := start.Add(time.Hour)
+	clock := start
+	usable := start().Add(time.Hour)
 	t.Run("evidence from the future is absent and in nobody's way", func(t *testing.T) {
 		store := newStore(t, clock)
-		put(store, accountKey(1), account(start.Add(time.Second+1), "Allowed"), usable)
-		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence != nil || store.Peek(accountKey(1), start).Evidence != nil {
+		put(store, accountKey(1), account(start().Add(time.Second+1), "Allowed"), usable)
+		if found := store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0]; found.Evidence != nil || store.Peek(accountKey(1), start()).Evidence != nil {
 			t.Errorf("found %+v", found)
 		}
-		put(store, accountKey(1), account(start, "NotAllowed"), usable)
+		put(store, accountKey(1), account(start(), "NotAllowed"), usable)
 		wantNotAllowed(t, store)
 	})
 	t.Run("a second ahead is no future, as clocks differ", func(t *testing.T) {
 		store := newStore(t, clock)
-		put(store, accountKey(1), account(start.Add(time.Second), "NotAllowed"), usable)
-		put(store, accountKey(1), account(start, "Allowed"), usable)
+		put(store, accountKey(1), account(start().Add(time.Second), "NotAllowed"), usable)
+		put(store, accountKey(1), account(start(), "Allowed"), usable)
 		wantNotAllowed(t, store)
 	})
 }
@@ -151,7 +151,7 @@ func wantNotAllowed(t *testing.T, store eligibility.Store) {
 	t.Helper()
 	const want = "NotAllowed"
 	for place, found := range map[string]eligibility.Found{
-		"Peek": store.Peek(accountKey(1), start),
+		"Peek": store.Peek(accountKey(1), start()),
 		"Load": store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0],
 	} {
 		if found.Evidence == nil || found.Evidence.StatusText != want {
