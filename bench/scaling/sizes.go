@@ -28,11 +28,11 @@ type cost struct {
 // floor, measured in the same minutes.
 func costs() paths {
 	return paths{
-		grpcLocal: cost{"gRPC, local tier", "2.07 × bare grpc-go", 32.5},
-		grpcRedis: cost{"gRPC, Redis", "bare grpc-go + 46 µs", 62.8},
-		restLocal: cost{"REST, local tier", "4.19 × bare net/http", 57.0},
-		restRedis: cost{"REST, Redis", "bare net/http + 67 µs", 80.5},
-		batched:   cost{"one of a batch of 100, local tier", "9.1 × a single check for all 100", 3.04},
+		grpcLocal: cost{"gRPC, local tier", "0.95 × bare grpc-go", 14.7},
+		grpcRedis: cost{"gRPC, Redis", "bare grpc-go + 11 µs", 25.9},
+		restLocal: cost{"REST, local tier", "1.65 × bare net/http", 21.8},
+		restRedis: cost{"REST, Redis", "bare net/http + 20 µs", 33.2},
+		batched:   cost{"one of a batch of 100, local tier", "7.0 × a single check for all 100", 1.01},
 	}
 }
 
