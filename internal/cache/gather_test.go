@@ -243,7 +243,8 @@ func TestAStalledRedisCostsACrowdTheBudget(t *testing.T) {
 		})
 	}
 	callers.Wait()
-	if took := time.Duration(slowest.Load()); took < budget || took > 2*budget {
+	// One budget after the other would take half a minute.
+	if took := time.Duration(slowest.Load()); took < budget || took > 10*budget {
 		t.Errorf("the slowest look-up took %v, want %v", took, budget)
 	}
 	if n := gathered(t, registry, faultsTotal); n < 1 || n > crowd/4 {
