@@ -23,7 +23,10 @@ func (s *Service) decide(c *check, now time.Time) (Answer, error) {
 	if account != nil && account.Absence != AbsenceNone {
 		return Answer{}, absenceError(account.Absence, c.account.call)
 	}
-	answer := Answer{Account: account, Call: c.account.call, Cause: errors.Join(c.account.err, c.qualifications.err)}
+	answer := Answer{
+		Account: account, Reasons: make([]Reason, 0, rulesFor(segment)),
+		Call: c.account.call, Cause: errors.Join(c.account.err, c.qualifications.err),
+	}
 	if qualifications != nil && qualifications.Absence == AbsenceNone {
 		answer.Qualifications = qualifications
 	}

@@ -27,10 +27,7 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 	spans, _ := recorded()
 	for name, cfg := range map[string]Config{"tracing off": {PlainRecords: 1}, "nothing traced": {PlainRecords: 1, Tracer: spans}} {
 		run := startWarm(t, cfg)
-		for segment, most := range map[eligibilityv1.Segment]float64{
-			eligibilityv1.Segment_SEGMENT_COMMERCIAL: 3,
-			eligibilityv1.Segment_SEGMENT_EDUCATION:  4, // its second reason
-		} {
+		for _, segment := range []eligibilityv1.Segment{eligibilityv1.Segment_SEGMENT_COMMERCIAL, eligibilityv1.Segment_SEGMENT_EDUCATION} {
 			ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
 			info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
 			req := &eligibilityv1.CheckEligibilityRequest{CustomerId: customerA, Segment: segment}
@@ -40,8 +37,8 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 					t.Fatal(err)
 				}
 			})
-			if got > most {
-				t.Errorf("%s, %v: %v allocations, want at most %v", name, segment, got, most)
+			if got > 3 {
+				t.Errorf("%s, %v: %v allocations, want at most 3", name, segment, got)
 			}
 		}
 	}
