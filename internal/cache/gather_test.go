@@ -141,17 +141,24 @@ func (p pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 	}
 }
 
+// hanging is a store that bears its Redis, which hangs, for a minute, and how many
+// round trips it has begun.
+func hanging(t *testing.T) (server *cachetest.Redis, store *cache.Store, trips *atomic.Int32) {
+	t.Helper()
+	server, trips = cachetest.StartRedis(t), new(atomic.Int32)
+	cfg := at(server, start.Add(2*time.Minute))
+	cfg.Redis.ReadTimeout = time.Minute
+	store = crowded(t, cfg)
+	store.AddHook(pipelines(func() { trips.Add(1) }))
+	server.Stall()
+	return server, store, trips
+}
+
 // Whoever has little time does not spend it on waiting for others.
 func TestACallerInAHurryGoesAlone(t *testing.T) {
 	t.Parallel()
-	server := cachetest.StartRedis(t)
-	cfg := at(server, start.Add(2*time.Minute))
-	cfg.Redis.ReadTimeout = time.Minute
-	store := crowded(t, cfg)
+	server, store, trips := hanging(t)
 	cache.GatherLong(store)
-	var trips atomic.Int32
-	store.AddHook(pipelines(func() { trips.Add(1) }))
-	server.Stall()
 	var callers sync.WaitGroup
 	callers.Go(func() { store.Load(context.Background(), customer(1)) })
 	await(t, "the first", func() bool { return trips.Load() == 1 })
@@ -170,13 +177,7 @@ func TestACallerInAHurryGoesAlone(t *testing.T) {
 // A trip does not wait for long for one that hangs.
 func TestATripStartsWhileAnotherHangs(t *testing.T) {
 	t.Parallel()
-	server := cachetest.StartRedis(t)
-	cfg := at(server, start.Add(2*time.Minute))
-	cfg.Redis.ReadTimeout = time.Minute
-	store := crowded(t, cfg)
-	var trips atomic.Int32
-	store.AddHook(pipelines(func() { trips.Add(1) }))
-	server.Stall()
+	server, store, trips := hanging(t)
 	var callers sync.WaitGroup
 	for n := range 2 {
 		callers.Go(func() { store.Load(context.Background(), customer(n)) })
