@@ -146,7 +146,7 @@ func (s *Store) held(key eligibility.Key) eligibility.Found {
 }
 
 // Load implements eligibility.Store. It waits for Redis no longer than the
-// read timeout.
+// read timeout, and a moment for look-ups under way to share a round trip.
 func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
 	founds := make([]eligibility.Found, len(keys))
 	var shared []*eligibility.Evidence
