@@ -83,6 +83,11 @@ func (r *replica) Load(_ context.Context, keys []eligibility.Key) []eligibility.
 	return founds
 }
 
+// LoadWithin implements eligibility.Store.
+func (r *replica) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return r.Load(ctx, keys)
+}
+
 // take holds here what the shared tier has, if anything.
 func (r *replica) take(key eligibility.Key) *eligibility.Evidence {
 	r.shared.mu.Lock()

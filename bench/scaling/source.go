@@ -38,7 +38,7 @@ func newPartnerCenter(now func() time.Time, calls *atomic.Int64, budgetPerMinute
 
 // Fetch implements eligibility.Source.
 func (p *partnerCenter) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
-	if wait := p.take(query.Urgent); wait > 0 {
+	if wait := p.take(query.Priority.Lane()); wait > 0 {
 		return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindThrottled, RetryAfter: wait, Err: errBudget}
 	}
 	p.calls.Add(1)
@@ -54,21 +54,19 @@ var errBudget = errors.New("the budget is spent")
 // take takes a call from the budget, or returns when there is one to take. An
 // urgent call may go up to a second ahead of the budget, which is what it would
 // wait; one in the background, which would wait for longer, is refused.
-func (p *partnerCenter) take(urgent <-chan struct{}) (wait time.Duration) {
+func (p *partnerCenter) take(lane eligibility.Lane) (wait time.Duration) {
 	if p.bucket == nil {
 		return 0
 	}
 	const maxBudgetWait = time.Second
 	now := p.now()
-	select {
-	case <-urgent:
+	if lane == eligibility.LaneCheckout {
 		reservation := p.bucket.ReserveN(now, 1)
 		if wait = reservation.DelayFrom(now); wait <= maxBudgetWait {
 			return 0
 		}
 		reservation.CancelAt(now)
 		return wait
-	default:
 	}
 	missing := p.reserve + 1 - p.bucket.TokensAt(now)
 	if missing <= 0 && p.bucket.AllowN(now, 1) {

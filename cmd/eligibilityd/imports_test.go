@@ -22,8 +22,8 @@ var mayImport = map[string][]string{
 	},
 	"internal/config":              {},
 	"internal/eligibility":         {},
-	"internal/pcclient":            {"internal/eligibility"}, // source.go only
-	"internal/pcclient/vaulttest":  {},                       // for tests only
+	"internal/pcclient":            {"internal/eligibility"},
+	"internal/pcclient/vaulttest":  {}, // for tests only
 	"internal/cache":               {"internal/eligibility"},
 	"internal/cache/cachetest":     {"internal/eligibility"}, // for tests only
 	"internal/server":              {"internal/eligibility", "gen/eligibility/v1"},
@@ -40,12 +40,6 @@ var mayImport = map[string][]string{
 
 	// The simulation runs the service's own parts under a clock of its own.
 	"bench/scaling": {"internal/cache", "internal/eligibility"},
-}
-
-// onlyFrom holds the exceptions within a package: package → import → the one
-// file that may have it.
-var onlyFrom = map[string]map[string]string{
-	"internal/pcclient": {"internal/eligibility": "source.go"},
 }
 
 // listed is what the tests read of go list's answer.
@@ -100,28 +94,8 @@ func TestImportsFollowThePackageMap(t *testing.T) {
 			if !slices.Contains(allowed, ours) {
 				t.Errorf("%s imports %s, which the package map does not allow", name, ours)
 			}
-			if file := onlyFrom[name][ours]; file != "" {
-				for _, importer := range filesImporting(t, p, imported) {
-					if importer != file {
-						t.Errorf("%s/%s imports %s, which only %s may", name, importer, ours, file)
-					}
-				}
-			}
 		}
 	}
-}
-
-// filesImporting returns the files of p that import path.
-func filesImporting(t *testing.T, p listed, path string) []string {
-	t.Helper()
-	var files []string
-	for _, file := range p.GoFiles {
-		single := goList(t, p.Dir+"/"+file)
-		if slices.Contains(single[0].Imports, path) {
-			files = append(files, file)
-		}
-	}
-	return files
 }
 
 // What tests are made of must not reach what operators run.

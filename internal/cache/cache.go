@@ -175,6 +175,11 @@ func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.
 	return founds
 }
 
+// LoadWithin implements eligibility.Store.
+func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return s.Load(ctx, keys)
+}
+
 // Keep implements eligibility.Store.
 func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	return s.local.keep(key, evidence, evidence.FetchTime, s.now())

@@ -51,14 +51,8 @@ func replica(t *testing.T, cfg cache.Config) *cache.Store {
 	return store
 }
 
-func urgent() <-chan struct{} {
-	closed := make(chan struct{})
-	close(closed)
-	return closed
-}
-
 var (
-	anyEvidence = eligibility.Claim{Key: key, Urgent: urgent()}
+	anyEvidence = eligibility.Claim{Key: key, Priority: eligibility.NewPriority(eligibility.LaneCheckout)}
 	patient     = eligibility.Claim{Key: key}
 )
 

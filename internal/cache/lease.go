@@ -198,16 +198,6 @@ func (c *claiming) take(evidence *eligibility.Evidence) (lead eligibility.Lead, 
 	return eligibility.Lead{Evidence: newest}, newest != nil
 }
 
-// urgent reports whether a caller waits who asked about this one customer.
-func (c *claiming) urgent() bool {
-	select {
-	case <-c.Urgent:
-		return true
-	default:
-		return false
-	}
-}
-
 // Yield implements eligibility.Store.
 func (s *Store) Yield(ctx context.Context, key eligibility.Key, failure error) {
 	if s.redis == nil {
@@ -233,7 +223,7 @@ func (r *sharedTier) claim(caller context.Context, c *claiming) (reply claimRepl
 		return claimReply{}, false
 	}
 	lane, steal := "b", 0
-	if c.urgent() {
+	if c.Priority.Lane() == eligibility.LaneCheckout {
 		lane = "u"
 		if time.Since(c.began) >= backgroundPatience {
 			steal = 1

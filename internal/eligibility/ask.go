@@ -15,8 +15,8 @@ var (
 // ask fetches what is not settled and waits for it: for the account, and for
 // the qualifications where the decision needs them, as long as ctx allows; for
 // qualifications that it does not need, no longer than the grace.
-func (s *Service) ask(ctx context.Context, c *check, in lane) {
-	if !s.waitUntil(ctx, c.notBefore) || ctx.Err() != nil && (in == background || errors.Is(ctx.Err(), context.Canceled)) {
+func (s *Service) ask(ctx context.Context, c *check, in Lane) {
+	if !s.waitUntil(ctx, c.notBefore) || ctx.Err() != nil && (in < LaneCheckout || errors.Is(ctx.Err(), context.Canceled)) {
 		s.leave(ctx, c)
 		return
 	}
@@ -28,7 +28,7 @@ func (s *Service) ask(ctx context.Context, c *check, in lane) {
 		}
 		urgency := in
 		if v == &c.qualifications && c.req.Segment == SegmentCommercial {
-			urgency = background
+			urgency = LaneSpare
 		}
 		v.flight = s.fetch(ctx, v.key, c.notBefore, urgency, func() bool {
 			now := s.now()

@@ -121,7 +121,7 @@ func (s *Service) finish(ctx context.Context, c *openCheck, before *check) {
 	if before != nil {
 		s.follow(&c.check, before)
 	}
-	s.ask(ctx, &c.check, background)
+	s.ask(ctx, &c.check, LaneBackground)
 	c.answer, c.failure = s.decide(&c.check, s.now())
 }
 

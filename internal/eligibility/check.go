@@ -138,7 +138,7 @@ func (s *Service) refreshAhead(ctx context.Context, v *view, now time.Time) {
 	refreshing := s.spawn(func() {
 		defer s.refreshes.Add(-1)
 		defer span.End()
-		if f := s.fetch(renewing, key, evidence.FetchTime.Add(1), background, renewed); f != nil {
+		if f := s.fetch(renewing, key, evidence.FetchTime.Add(1), LaneBackground, renewed); f != nil {
 			<-f.done
 		}
 	})

@@ -105,6 +105,10 @@ func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 	return founds
 }
 
+func (m *memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return m.Load(ctx, keys)
+}
+
 func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()

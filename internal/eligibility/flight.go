@@ -50,9 +50,8 @@ type flight struct {
 	asking trace.SpanContext // of who asked for it first
 
 	done      chan struct{}
-	urgent    chan struct{} // closed by the first caller who waits for this one customer
-	isUrgent  bool          // urgent is closed; guarded by the shard's mutex
-	notBefore time.Time     // its evidence is no older than that; guarded by the shard's mutex
+	priority  *Priority
+	notBefore time.Time // its evidence is no older than that; guarded by the shard's mutex
 	created   time.Time
 	evidence  *Evidence
 	tier      Tier // where the evidence is from
@@ -81,31 +80,18 @@ func (f *flights) shard(key Key) *flightShard {
 	return &f.shards[key.CustomerID[15]%flightShards]
 }
 
-// lane says how urgent a fetch is.
-type lane bool
-
-const (
-	// background is for batches and renewals.
-	background lane = false
-	// interactive is for callers who wait for one customer.
-	interactive lane = true
-)
-
 // fetch returns a flight whose fetch starts, or started, no earlier than
 // notBefore, which must not lie in the future; nil if no fetch is under way and enough says
 // that none is needed, since one has landed while the caller was on its way. The
-// flight outlives ctx, whose values it keeps. A flight in the background becomes
-// urgent with the first interactive caller who joins it.
-func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in lane, enough func() bool) *flight {
+// flight outlives ctx, whose values it keeps. It has the lane of its most urgent
+// caller.
+func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in Lane, enough func() bool) *flight {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	f := s.flightFor(ctx, shard, key, notBefore, enough)
-	if f != nil && in == interactive && !f.isUrgent {
-		f.isUrgent = true
-		close(f.urgent)
-	}
+	f := s.flightFor(ctx, shard, key, notBefore, in, enough)
 	if f != nil {
+		f.priority.Raise(in)
 		f.joined(ctx)
 	}
 	return f
@@ -113,13 +99,13 @@ func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in la
 
 // flightFor finds or starts the flight. The shard's lock is held: what landed
 // before is in the store, and what lands next still has its slot.
-func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, notBefore time.Time, enough func() bool) *flight {
+func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, notBefore time.Time, in Lane, enough func() bool) *flight {
 	under := shard.slots[key]
 	if under == nil {
 		if enough() {
 			return nil
 		}
-		under = &slot{running: s.newFlight(ctx, key)}
+		under = &slot{running: s.newFlight(ctx, key, in)}
 		under.running.notBefore = notBefore
 		shard.slots[key] = under
 		s.fly(key, under.running)
@@ -130,7 +116,7 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, no
 		return under.running
 	}
 	if under.next == nil {
-		under.next = s.newFlight(ctx, key)
+		under.next = s.newFlight(ctx, key, in)
 	} else {
 		s.metrics.joined.Inc()
 	}
@@ -141,9 +127,9 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, no
 }
 
 // newFlight returns a flight that the caller of ctx asks for.
-func (s *Service) newFlight(ctx context.Context, key Key) *flight {
+func (s *Service) newFlight(ctx context.Context, key Key, in Lane) *flight {
 	f := &flight{
-		done: make(chan struct{}), urgent: make(chan struct{}), created: s.now(),
+		done: make(chan struct{}), priority: NewPriority(in), created: s.now(),
 		asking: trace.SpanContextFromContext(ctx),
 	}
 	f.ctx, f.span = startFetch(context.WithoutCancel(ctx), key)
@@ -196,7 +182,7 @@ func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight
 	s.metrics.led.Inc()
 	led = true
 	started := s.begin(key, f)
-	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Urgent: f.urgent})
+	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Priority: f.priority})
 	f.call, f.tier, f.err = call, TierPartnerCenter, err
 	if err != nil {
 		return nil, led
@@ -214,7 +200,7 @@ func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight
 // fills f.
 func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, f *flight) bool {
 	for {
-		lead := s.store.Lead(ctx, Claim{Key: key, NotBefore: oldest, Urgent: f.urgent})
+		lead := s.store.Lead(ctx, Claim{Key: key, NotBefore: oldest, Priority: f.priority})
 		if lead.Evidence == nil {
 			f.err = lead.Err
 			return lead.Err != nil

@@ -20,10 +20,12 @@ type Call struct {
 // Query is what a [Source] is asked.
 type Query struct {
 	Key
-	// Urgent is closed once a caller waits who asked about this one customer.
-	// Until then the query is background work, a batch's or a renewal's, and
-	// lets urgent ones go first. Nil is never urgent.
-	Urgent <-chan struct{}
+	// Priority ranks the query among those that wait for the budget, and may
+	// rise meanwhile; nil is LaneSpare.
+	Priority *Priority
+	// Started is called when the first request is about to be sent, after every
+	// queue; nil is allowed. It must not block.
+	Started func()
 }
 
 // Source asks Partner Center. Implementations are safe for concurrent use.
@@ -65,6 +67,10 @@ type Store interface {
 	// what it found in this process. The result is in the order of keys; it
 	// holds the newest evidence of either tier.
 	Load(ctx context.Context, keys []Key) []Found
+	// LoadWithin is Load for a caller who would otherwise be refused for lack of
+	// evidence: it waits for the shared tier as long as ctx allows, and queries it
+	// even while it is left alone after faults.
+	LoadWithin(ctx context.Context, keys []Key) []Found
 	// Lead settles which replica fetches, so that the fleet asks once: it waits,
 	// within ctx, while another does. Whoever leads ends it by Share or Yield.
 	Lead(ctx context.Context, claim Claim) Lead
@@ -85,9 +91,9 @@ type Claim struct {
 	// NotBefore is when a fetch must have started for its evidence to serve
 	// here as well; zero if any does.
 	NotBefore time.Time
-	// Urgent is as in [Query]. An urgent claim does not wait for long behind
-	// another replica's background work.
-	Urgent <-chan struct{}
+	// Priority is as in [Query]. A claim in LaneCheckout does not wait for long
+	// behind another replica's fetch in a lower lane.
+	Priority *Priority
 }
 
 // Lead says who fetches. The zero value says that this replica does.

@@ -143,12 +143,8 @@ func TestQualificationsThatAreNotNeededAreNotUrgent(t *testing.T) {
 	urgency := make(chan bool, 2)
 	source := fetchFunc(func(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
 		if query.Facet == eligibility.FacetQualifications {
-			select {
-			case <-query.Urgent:
-				urgency <- true
-			case <-time.After(time.Second):
-				urgency <- false
-			}
+			time.Sleep(time.Second)
+			urgency <- query.Priority.Lane() == eligibility.LaneCheckout
 		}
 		return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 	})

@@ -181,7 +181,7 @@ func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (A
 		s.consider(&c, c.view(keys[i].Facet), found, now)
 	}
 	if !c.settled() {
-		s.ask(ctx, &c, interactive)
+		s.ask(ctx, &c, LaneCheckout)
 	}
 	return s.decide(&c, s.now())
 }

@@ -58,12 +58,12 @@ func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		urgent := make(chan struct{})
 		source := fetchFunc(func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
-			select {
-			case <-query.Urgent:
-				if query.Facet == eligibility.FacetAccount {
+			if lane, raised := query.Priority.Watch(); lane < eligibility.LaneCheckout && query.Facet == eligibility.FacetAccount {
+				select {
+				case <-raised:
 					close(urgent)
+				case <-ctx.Done():
 				}
-			case <-ctx.Done():
 			}
 			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 		})

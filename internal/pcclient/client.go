@@ -9,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // userAgent names us to both hosts.
@@ -24,7 +26,7 @@ type Client struct {
 	transport      http.RoundTripper
 	throttle       *throttle
 	breaker        *breaker
-	urgent         <-chan struct{} // closed where the client's questions are urgent
+	priority       *eligibility.Priority // of the client's questions
 	tokens         *tokens
 	metrics        *metrics
 	notices        *notices
@@ -52,8 +54,6 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	urgent := make(chan struct{})
-	close(urgent)
 	open, closeOpen := context.WithCancel(context.Background())
 	return &Client{
 		baseURL:        cfg.BaseURL,
@@ -64,7 +64,7 @@ func New(cfg Config) (*Client, error) {
 		transport:      transport,
 		throttle:       throttle,
 		breaker:        breaker,
-		urgent:         urgent,
+		priority:       eligibility.NewPriority(eligibility.LaneCheckout),
 		tokens: &tokens{
 			login:   login,
 			now:     cfg.Now,
@@ -82,13 +82,13 @@ func New(cfg Config) (*Client, error) {
 	}, nil
 }
 
-// Background returns a client of the same kind, with the same tokens, pause and
-// budget, whose questions let others go first until urgent is closed; a nil
-// channel never is. It costs next to nothing and needs no Close.
-func (c *Client) Background(urgent <-chan struct{}) *Client {
-	patient := *c
-	patient.urgent = urgent
-	return &patient
+// WithPriority returns a client with the same tokens, pause and budget whose
+// questions have that priority; those of a Client from New are in LaneCheckout.
+// It costs next to nothing and needs no Close.
+func (c *Client) WithPriority(priority *eligibility.Priority) *Client {
+	ranked := *c
+	ranked.priority = priority
+	return &ranked
 }
 
 // Close ends the token requests under way, waits for them and closes the idle

@@ -139,7 +139,7 @@ func (f *fetch) admit(ctx context.Context) (accessToken, *APIError) {
 	if fail != nil {
 		return accessToken{}, fail
 	}
-	if wait, ok := f.throttle.take(ctx, f.urgent); !ok {
+	if wait, ok := f.throttle.take(ctx, f.priority); !ok {
 		return accessToken{}, f.refused(ReasonBudget, wait)
 	}
 	if left := f.throttle.paused(); left > 0 {

@@ -82,7 +82,7 @@ func fetchFrom(far http.RoundTripper, facet eligibility.Facet, refresh string) (
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	evidence, _, err := pcclient.NewSource(client).Fetch(ctx, eligibility.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Urgent: closed()})
+	evidence, _, err := pcclient.NewSource(client).Fetch(ctx, eligibility.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Priority: eligibility.NewPriority(eligibility.LaneCheckout)})
 	return evidence, err
 }
 

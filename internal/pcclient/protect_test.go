@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
@@ -151,7 +152,7 @@ func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(40)}) // a burst of 4
-	background := r.Client.Background(nil)
+	background := r.Client.WithPriority(eligibility.NewPriority(eligibility.LaneBackground))
 	short := func() context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		t.Cleanup(cancel)
@@ -176,24 +177,17 @@ func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(20)}) // a burst of 2
-	urgent := make(chan struct{})
-	if _, _, err := r.Client.Background(urgent).ValidationStatus(t.Context(), customerID); err != nil {
+	priority := eligibility.NewPriority(eligibility.LaneBackground)
+	if _, _, err := r.Client.WithPriority(priority).ValidationStatus(t.Context(), customerID); err != nil {
 		t.Fatal(err)
 	}
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		if _, _, err := r.Client.Background(urgent).ValidationStatus(t.Context(), customerID); err != nil {
+		if _, _, err := r.Client.WithPriority(priority).ValidationStatus(t.Context(), customerID); err != nil {
 			t.Error(err)
 		}
 	})
-	close(urgent)
+	priority.Raise(eligibility.LaneCheckout)
 	waiting.Wait() // the clock stands still: only the reserve could serve it
 	r.counts(1, 2)
-}
-
-// closed makes a query urgent.
-func closed() <-chan struct{} {
-	urgent := make(chan struct{})
-	close(urgent)
-	return urgent
 }

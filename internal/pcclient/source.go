@@ -18,7 +18,7 @@ func NewSource(client *Client) *Source { return &Source{client: client} }
 
 // Fetch implements eligibility.Source.
 func (s *Source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
-	client, id := s.client.Background(query.Urgent), query.CustomerID.String()
+	client, id := s.client.WithPriority(query.Priority), query.CustomerID.String()
 	evidence := eligibility.Evidence{Facet: query.Facet}
 	var call Call
 	var err error

@@ -25,7 +25,7 @@ func (r *rig) fetch(facet eligibility.Facet) (eligibility.Evidence, eligibility.
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return pcclient.NewSource(r.Client).Fetch(r.t.Context(), eligibility.Query{Key: eligibility.Key{CustomerID: id, Facet: facet}, Urgent: closed()})
+	return pcclient.NewSource(r.Client).Fetch(r.t.Context(), eligibility.Query{Key: eligibility.Key{CustomerID: id, Facet: facet}, Priority: eligibility.NewPriority(eligibility.LaneCheckout)})
 }
 
 // diff compares evidence, but for the id of the fetch.

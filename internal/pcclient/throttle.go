@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 const (
@@ -97,14 +99,13 @@ func (t *throttle) charge(requests int) {
 
 // take takes one request from the budget. An urgent one waits for it if the wait
 // is short and ctx leaves the time; one in the background waits as long as ctx
-// does, or until it becomes urgent. Where take fails it has taken nothing and
+// does, or until it becomes urgent. If take fails, it has taken nothing and
 // returns the wait.
-func (t *throttle) take(ctx context.Context, urgent <-chan struct{}) (wait time.Duration, ok bool) {
+func (t *throttle) take(ctx context.Context, priority *eligibility.Priority) (wait time.Duration, ok bool) {
 	for {
-		select {
-		case <-urgent:
+		lane, raised := priority.Watch()
+		if lane == eligibility.LaneCheckout {
 			return t.takeUrgent(ctx)
-		default:
 		}
 		wait = t.takeSpare()
 		if wait == 0 {
@@ -115,7 +116,7 @@ func (t *throttle) take(ctx context.Context, urgent <-chan struct{}) (wait time.
 		}
 		select {
 		case <-time.After(wait):
-		case <-urgent:
+		case <-raised:
 		case <-ctx.Done():
 			return wait, false
 		}

@@ -103,6 +103,10 @@ func (s *store) Load(_ context.Context, keys []eligibility.Key) []eligibility.Fo
 	return make([]eligibility.Found, len(keys))
 }
 
+func (s *store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return s.Load(ctx, keys)
+}
+
 func (s *store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	s.mu.Lock()
 	defer s.mu.Unlock()

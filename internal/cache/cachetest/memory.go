@@ -51,6 +51,11 @@ func (m *Memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 	return founds
 }
 
+// LoadWithin implements eligibility.Store.
+func (m *Memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return m.Load(ctx, keys)
+}
+
 // Lead implements eligibility.Store: there is one replica.
 func (m *Memory) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
 
