@@ -20,11 +20,12 @@ var mayImport = map[string][]string{
 		"internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
 		"internal/server", "internal/tracing", "internal/pcsim", "gen/eligibility/v1",
 	},
+	"internal/breaker":             {},
 	"internal/config":              {},
 	"internal/eligibility":         {},
-	"internal/pcclient":            {"internal/eligibility"},
+	"internal/pcclient":            {"internal/breaker", "internal/eligibility"},
 	"internal/pcclient/vaulttest":  {}, // for tests only
-	"internal/cache":               {"internal/eligibility"},
+	"internal/cache":               {"internal/breaker", "internal/eligibility"},
 	"internal/cache/cachetest":     {"internal/eligibility"}, // for tests only
 	"internal/server":              {"internal/eligibility", "gen/eligibility/v1"},
 	"internal/tracing":             {},

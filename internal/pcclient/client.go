@@ -10,11 +10,24 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/eligibilityd/eligibilityd/internal/breaker"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// userAgent names us to both hosts.
-const userAgent = "eligibilityd"
+const (
+	// userAgent names us to both hosts.
+	userAgent = "eligibilityd"
+
+	// breakAfter is how many fetches in a row must fail before the circuit
+	// breaker of Partner Center opens.
+	breakAfter = 10
+	// firstBreak and maxBreak bound the interval between probes of a host that
+	// does not work.
+	firstBreak = time.Second
+	maxBreak   = 5 * time.Second
+	// fetchTimeout is the longest time that a caller gives a fetch.
+	fetchTimeout = 10 * time.Second
+)
 
 // Client asks Partner Center. It is safe for concurrent use.
 type Client struct {
@@ -25,7 +38,7 @@ type Client struct {
 	log            *zap.Logger
 	transport      http.RoundTripper
 	throttle       *throttle
-	breaker        *breaker
+	breaker        *breaker.Breaker
 	priority       *eligibility.Priority // of the client's questions
 	tokens         *tokens
 	metrics        *metrics
@@ -44,8 +57,11 @@ func New(cfg Config) (*Client, error) {
 	if transport == nil {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
-	throttle, breaker := newThrottle(cfg.Now, cfg.BudgetPerMinute), &breaker{now: cfg.Now}
-	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, breaker)
+	throttle := newThrottle(cfg.Now, cfg.BudgetPerMinute)
+	guard := breaker.New(breaker.Config{
+		Failures: breakAfter, First: firstBreak, Max: maxBreak, ProbeTimeout: fetchTimeout, Now: cfg.Now,
+	})
+	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, guard)
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}
@@ -63,7 +79,7 @@ func New(cfg Config) (*Client, error) {
 		log:            cfg.Logger,
 		transport:      transport,
 		throttle:       throttle,
-		breaker:        breaker,
+		breaker:        guard,
 		priority:       eligibility.NewPriority(eligibility.LaneCheckout),
 		tokens: &tokens{
 			login:   login,

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/breaker"
 )
 
 // Call describes what a fetch did, whether it succeeded or not.
@@ -83,23 +85,45 @@ func (c *Client) question(op Op, customerID, resource string, read func([]byte) 
 	}, nil
 }
 
-// guarded makes the fetch unless the breaker is open.
+// guarded makes the fetch unless the circuit breaker is open. The token comes
+// first, so that no probe waits for the login host.
 func (f *fetch) guarded(ctx context.Context) *APIError {
-	wait, probe, ok := f.breaker.admit()
+	if left := f.throttle.paused(); left > 0 {
+		return f.refused(ReasonPaused, left)
+	}
+	if _, fail := f.tokens.get(ctx); fail != nil {
+		return fail
+	}
+	permit, retryAfter, ok := f.breaker.Allow()
 	if !ok {
 		f.metrics.refusals.WithLabelValues(string(ReasonBreaker)).Inc()
-		return &APIError{Op: f.op, Class: ClassUnavailable, Reason: ReasonBreaker, RetryAfter: wait}
+		return &APIError{Op: f.op, Class: ClassUnavailable, Reason: ReasonBreaker, RetryAfter: retryAfter}
 	}
-	f.probe = probe
+	f.probe = permit.Probe()
 	fail := f.run(ctx)
 	outcome := fail
 	if fail != nil && fail.Reason == ReasonBudget && f.met != nil {
-		// No budget for a replay: in an outage that is how nearly all
-		// questions end, and the breaker has to know why there was one.
+		// In an outage the replays spend the budget, so most fetches end here.
+		// The failure before the replay is what the breaker must count.
 		outcome = f.met
 	}
-	f.breaker.settle(outcome, probe)
+	report(permit, outcome)
 	return fail
+}
+
+// report reports the outcome of a fetch to the circuit breaker. An answer,
+// whatever its status, shows that Partner Center works.
+func report(permit breaker.Permit, fail *APIError) {
+	switch {
+	case fail == nil:
+		permit.Succeed()
+	case fail.Op == OpToken, fail.Reason == ReasonCanceled, fail.Reason == ReasonPaused, fail.Reason == ReasonBudget:
+		permit.Cancel()
+	case fail.Class == ClassUnavailable:
+		permit.Fail()
+	default:
+		permit.Succeed()
+	}
 }
 
 // run makes attempts until one settles the question.

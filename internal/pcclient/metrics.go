@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eligibilityd/eligibilityd/internal/breaker"
 )
 
 // metrics counts what is asked of both hosts. It exists whether or not somebody
@@ -31,7 +33,7 @@ const prefix = "eligibility_partner_center_"
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
-func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, breaker *breaker) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, guard *breaker.Breaker) (*metrics, error) {
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "fetches_total",
@@ -72,7 +74,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 		return m, nil
 	}
 	var faults []error
-	for _, collector := range append(m.gauges(now, throttle, breaker),
+	for _, collector := range append(m.gauges(now, throttle, guard),
 		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults) {
 		faults = append(faults, registerer.Register(collector))
 	}
@@ -80,7 +82,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 }
 
 // gauges are the metrics that are read off when somebody collects them.
-func (m *metrics) gauges(now func() time.Time, throttle *throttle, breaker *breaker) []prometheus.Collector {
+func (m *metrics) gauges(now func() time.Time, throttle *throttle, guard *breaker.Breaker) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "pause_seconds",
@@ -94,7 +96,7 @@ func (m *metrics) gauges(now func() time.Time, throttle *throttle, breaker *brea
 			Name: prefix + "breaker_open",
 			Help: "1 while questions are kept away from a Partner Center that does not work.",
 		}, func() float64 {
-			if breaker.isOpen() {
+			if guard.State() != breaker.Closed {
 				return 1
 			}
 			return 0

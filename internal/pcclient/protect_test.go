@@ -103,6 +103,21 @@ func TestBreakerOpensOnInfrastructureAndLetsOneProbeThrough(t *testing.T) {
 	}
 }
 
+func TestProbesAreAtMostFiveSecondsApart(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{api: says(http.StatusBadGateway, `{"isRetryable":false}`)})
+	for range 10 {
+		r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
+	}
+	for range 20 {
+		if fail := r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonBreaker); fail.RetryAfter > 5*time.Second {
+			t.Fatalf("retry after %v", fail.RetryAfter)
+		}
+		r.clock.advance(5 * time.Second)
+		r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
+	}
+}
+
 // In an outage the replays spend the budget, so that hardly a question gets to
 // its last attempt.
 func TestBreakerOpensWhereTheBudgetEndsTheReplays(t *testing.T) {
