@@ -144,12 +144,15 @@ func redisConfig(cfg *config.Config) cache.RedisConfig {
 		SentinelUsername: redis.Sentinel.Username,
 		SentinelPassword: redis.Sentinel.Password.Reveal(),
 		TLS:              redis.TLSConfig(),
+		IntegrityKey:     []byte(redis.IntegrityKey.Reveal()),
 		DB:               redis.DB,
 		KeyPrefix:        redis.KeyPrefix,
 		Namespace:        namespace(cfg.PartnerCenter),
 		ReadTimeout:      redis.ReadTimeout,
 		WriteTimeout:     redis.WriteTimeout,
 		PoolSize:         redis.PoolSize,
+
+		PreviousIntegrityKey: []byte(redis.IntegrityKeyPrevious.Reveal()),
 	}
 }
 

@@ -42,6 +42,12 @@ type RedisConfig struct {
 	// TLS is for connections to all servers and sentinels; nil encrypts none.
 	// Without ServerName a certificate must hold the host that is connected to.
 	TLS *tls.Config
+	// IntegrityKey authenticates what is written to Redis and sent through it.
+	// Empty means that whoever can write to Redis is trusted.
+	IntegrityKey []byte
+	// PreviousIntegrityKey is accepted as well, for as long as replicas still
+	// write with it. Empty means none.
+	PreviousIntegrityKey []byte
 	// DB is the database number; a cluster has 0 only.
 	DB int
 	// KeyPrefix starts every key; empty means "eligibility".

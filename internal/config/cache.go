@@ -37,6 +37,28 @@ type Redis struct {
 	Sentinel Sentinel `yaml:"sentinel"`
 	// TLS is how the connections to servers and sentinels are encrypted.
 	TLS RedisTLS `yaml:"tls"`
+	// Insecure permits addresses beyond the loopback interface without TLS.
+	// Set it only if the network between the replicas and Redis is protected
+	// otherwise: passwords and customers' states cross it in clear text.
+	// Optional; false.
+	Insecure bool `yaml:"insecure"`
+	// IntegrityKey authenticates everything that the replicas keep in Redis
+	// and send through it: at least 32 characters of random text, the same in
+	// all replicas. Without it, anybody who can write to Redis can make
+	// customers eligible. Conflicts with integrity_key_file. Optional; none.
+	// After Load it holds the key in either case.
+	IntegrityKey Secret `yaml:"integrity_key"`
+	// IntegrityKeyFile is a file that holds the key and nothing else; read
+	// once, at start. Conflicts with integrity_key. Optional; "".
+	IntegrityKeyFile string `yaml:"integrity_key_file"`
+	// IntegrityKeyPrevious is a second key that is accepted but not used for
+	// writing, so that the key can be changed one replica at a time. Conflicts
+	// with integrity_key_previous_file. Optional; none. After Load it holds
+	// the key in either case.
+	IntegrityKeyPrevious Secret `yaml:"integrity_key_previous"`
+	// IntegrityKeyPreviousFile is a file that holds that key, by the rules of
+	// integrity_key_file. Conflicts with integrity_key_previous. Optional; "".
+	IntegrityKeyPreviousFile string `yaml:"integrity_key_previous_file"`
 	// DB is the number of the database; a cluster has 0 only. Optional; 0.
 	DB int `yaml:"db"`
 	// KeyPrefix begins every key, so that several installations can share a

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"path"
 	"regexp"
 	"slices"
@@ -33,6 +34,7 @@ func (l *loader) checkRedis() {
 	l.checkUser("cache.redis.", redis.Username, redis.Password, redis.PasswordFile)
 	l.checkSentinel(redis)
 	l.checkRedisTLS(redis)
+	l.checkIntegrityKeys(redis)
 	if !hashTagFree.MatchString(redis.KeyPrefix) {
 		l.object("cache.redis.key_prefix", "must be 1 to 64 of letters, digits and . _ : -")
 	}
@@ -104,6 +106,58 @@ func (l *loader) checkRedisAddresses(redis *Redis) {
 	}
 	if len(problems) > 0 {
 		l.object(key, "%s", strings.Join(problems, "; "))
+	}
+	if redis.TLS.Enabled || redis.Insecure {
+		return
+	}
+	for i, address := range redis.Addresses {
+		host, _, _ := net.SplitHostPort(address)
+		if isHostPort(address) && !isLoopback(host) {
+			l.object(key, "item %d is on another machine, and cache.redis.tls.enabled is false; "+
+				"turn TLS on, or set cache.redis.insecure: true if the network is protected otherwise", i+1)
+			return
+		}
+	}
+}
+
+const (
+	// minIntegrityKey is the least length of an integrity key in characters.
+	minIntegrityKey = 32
+	// minIntegrityVariety is how many different characters random text of that
+	// length has at least; in hexadecimal, less is rarer than one in a billion.
+	minIntegrityVariety = 8
+)
+
+// checkIntegrityKeys rejects keys that could be guessed.
+func (l *loader) checkIntegrityKeys(redis *Redis) {
+	const key, previous = "cache.redis.integrity_key", "cache.redis.integrity_key_previous"
+	for _, k := range []struct {
+		name, file string
+		secret     *Secret
+	}{
+		{key, redis.IntegrityKeyFile, &redis.IntegrityKey},
+		{previous, redis.IntegrityKeyPreviousFile, &redis.IntegrityKeyPrevious},
+	} {
+		text := strings.TrimSpace(k.secret.Reveal())
+		*k.secret = NewSecret(text)
+		name := k.name
+		if k.file != "" {
+			name += "_file"
+		}
+		variety := map[rune]bool{}
+		for _, char := range text {
+			variety[char] = true
+		}
+		if text != "" && (len(text) < minIntegrityKey || len(variety) < minIntegrityVariety) {
+			l.object(name, "must be at least %d random characters, such as what `openssl rand -base64 32` prints", minIntegrityKey)
+		}
+	}
+	switch {
+	case redis.IntegrityKeyPrevious.IsZero():
+	case redis.IntegrityKey.IsZero() && redis.IntegrityKeyFile == "":
+		l.object(previous, "has no effect without cache.redis.integrity_key or cache.redis.integrity_key_file")
+	case redis.IntegrityKey.Equal(redis.IntegrityKeyPrevious):
+		l.object(previous, "is the same as cache.redis.integrity_key; give the key that was used before, or none")
 	}
 }
 

@@ -99,7 +99,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 	t.Parallel()
 	path := write(t, "config.yaml", `
 server: {drain: 1s, insecure: true, grpc: {address: ":9090"}}
-cache: {redis: {addresses: ["redis-0:6379", "redis-1:6379"]}}
+cache: {redis: {addresses: ["redis-0:6379", "redis-1:6379"], insecure: true}}
 policy: {not_ready: allow}
 `)
 	cfg, err := config.Load(path, []string{
@@ -121,6 +121,7 @@ policy: {not_ready: allow}
 	want.Server.Drain = 0
 	want.Server.GRPC.Address = ":9090"
 	want.Policy.NotReady = config.NotReadyAllow
+	want.Cache.Redis.Insecure = true
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -38,6 +38,7 @@ var others = map[string]string{
 	"log.format":                   "console",
 	"partner_center.client_secret": "a secret",
 	"cache.redis.password":         "a password",
+	"cache.redis.integrity_key":    "0123456789abcdef0123456789abcdef",
 	"tracing.endpoint":             "https://collector.example:4317",
 	"tracing.headers":              "authorization=Bearer%20x",
 
@@ -46,6 +47,7 @@ var others = map[string]string{
 	"partner_center.refresh_token_vault.url":    "https://another.vault.azure.net",
 	"partner_center.refresh_token_vault.secret": "a-secret",
 	"cache.redis.mode":                          "cluster",
+	"cache.redis.integrity_key_previous":        "fedcba9876543210fedcba9876543210",
 	"cache.redis.sentinel.master_name":          "gate",
 	"cache.redis.sentinel.username":             "watcher",
 	"cache.redis.sentinel.password":             "a password",
@@ -65,6 +67,10 @@ func companions(t *testing.T, l leaf) map[string]string {
 		with["partner_center.refresh_token_vault.secret"] = "companion"
 	case "partner_center.refresh_token_vault.secret":
 		with["partner_center.refresh_token_vault.url"] = "https://companion.vault.azure.net"
+	case "cache.redis.addresses":
+		with["cache.redis.insecure"] = "true"
+	case "cache.redis.integrity_key_previous", "cache.redis.integrity_key_previous_file":
+		with["cache.redis.integrity_key"] = others["cache.redis.integrity_key"]
 	case "cache.redis.tls.certificate_file":
 		with["cache.redis.tls.key_file"] = write(t, "key.pem", goodPEM(t))
 	case "cache.redis.tls.key_file":
@@ -90,6 +96,9 @@ func other(t *testing.T, l leaf) string {
 	}
 	if l.key == "tracing.headers_file" {
 		return write(t, "headers", "from=a%20file\n")
+	}
+	if strings.Contains(l.key, "integrity_key") {
+		return write(t, "key", "00112233445566778899aabbccddeeff\n")
 	}
 	if strings.HasSuffix(l.key, "_file") {
 		return write(t, "secret", "from a file\n")
@@ -158,14 +167,16 @@ func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 		cfg.PartnerCenter.Authority = "https://login.microsoftonline.us"
 	}
 	contents, ok := map[string]*config.Secret{
-		"partner_center.client_certificate_file": &cfg.PartnerCenter.ClientCertificate,
-		"partner_center.client_secret_file":      &cfg.PartnerCenter.ClientSecret,
-		"cache.redis.password_file":              &cfg.Cache.Redis.Password,
-		"cache.redis.sentinel.password_file":     &cfg.Cache.Redis.Sentinel.Password,
-		"cache.redis.tls.ca_file":                &cfg.Cache.Redis.TLS.CA,
-		"cache.redis.tls.certificate_file":       &cfg.Cache.Redis.TLS.Certificate,
-		"cache.redis.tls.key_file":               &cfg.Cache.Redis.TLS.Key,
-		"tracing.headers_file":                   &cfg.Tracing.Headers,
+		"partner_center.client_certificate_file":  &cfg.PartnerCenter.ClientCertificate,
+		"partner_center.client_secret_file":       &cfg.PartnerCenter.ClientSecret,
+		"cache.redis.password_file":               &cfg.Cache.Redis.Password,
+		"cache.redis.integrity_key_file":          &cfg.Cache.Redis.IntegrityKey,
+		"cache.redis.integrity_key_previous_file": &cfg.Cache.Redis.IntegrityKeyPrevious,
+		"cache.redis.sentinel.password_file":      &cfg.Cache.Redis.Sentinel.Password,
+		"cache.redis.tls.ca_file":                 &cfg.Cache.Redis.TLS.CA,
+		"cache.redis.tls.certificate_file":        &cfg.Cache.Redis.TLS.Certificate,
+		"cache.redis.tls.key_file":                &cfg.Cache.Redis.TLS.Key,
+		"tracing.headers_file":                    &cfg.Tracing.Headers,
 	}[l.key]
 	if !ok {
 		return
@@ -305,6 +316,11 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"cache.redis.tls.certificate_file":           "",
 		"cache.redis.tls.key_file":                   "",
 		"cache.redis.tls.server_name":                "",
+		"cache.redis.insecure":                       "false",
+		"cache.redis.integrity_key":                  "[redacted]",
+		"cache.redis.integrity_key_file":             "",
+		"cache.redis.integrity_key_previous":         "[redacted]",
+		"cache.redis.integrity_key_previous_file":    "",
 		"cache.redis.db":                             "0",
 		"cache.redis.key_prefix":                     "eligibility",
 		"cache.redis.read_timeout":                   "50ms",

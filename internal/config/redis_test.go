@@ -3,6 +3,8 @@ package config_test
 import (
 	"crypto/rsa"
 	"crypto/tls"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,14 +17,14 @@ import (
 func TestAddressesSayTheModeThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]config.RedisMode{
-		"{}":                                            config.RedisStandalone,
-		"{addresses: ['h:1']}":                          config.RedisStandalone,
-		"{addresses: ['unix:///s']}":                    config.RedisStandalone,
-		"{addresses: ['h:1', 'h:2']}":                   config.RedisCluster,
-		"{mode: cluster, addresses: ['h:1']}":           config.RedisCluster,
-		"{mode: standalone, addresses: ['h:1'], db: 1}": config.RedisStandalone,
-		"{mode: sentinel, addresses: ['h:1', 'h:2'], sentinel: {master_name: m}, db: 1}": config.RedisSentinel,
-		"{mode: sentinel, addresses: []}":                                                config.RedisSentinel,
+		"{}":                           config.RedisStandalone,
+		"{addresses: ['localhost:1']}": config.RedisStandalone,
+		"{addresses: ['unix:///s']}":   config.RedisStandalone,
+		"{addresses: ['localhost:1', '127.0.0.2:2']}":                                                    config.RedisCluster,
+		"{mode: cluster, addresses: ['localhost:1']}":                                                    config.RedisCluster,
+		"{mode: standalone, addresses: ['localhost:1'], db: 1}":                                          config.RedisStandalone,
+		"{mode: sentinel, addresses: ['localhost:1', '127.0.0.2:2'], sentinel: {master_name: m}, db: 1}": config.RedisSentinel,
+		"{mode: sentinel, addresses: []}":                                                                config.RedisSentinel,
 	} {
 		cfg, err := config.Load(write(t, "config.yaml", "cache: {redis: "+text+"}\n"), nil, config.Dev)
 		if err != nil {
@@ -36,12 +38,13 @@ func TestAddressesSayTheModeThatIsLeftOut(t *testing.T) {
 func TestFaultsOfRedis(t *testing.T) {
 	t.Parallel()
 	const at = "config.yaml:1: cache.redis."
+	const weakKey = "must be at least 32 random characters, such as what `openssl rand -base64 32` prints"
 	for text, want := range map[string][]string{
 		"{mode: ring}": {at + `mode: "ring" is not one of standalone, sentinel, cluster`},
-		"{mode: standalone, addresses: ['h:1', 'h:2'], db: 1}": {
+		"{mode: standalone, addresses: ['[::1]:1', '127.0.0.1:1'], db: 1}": {
 			at + "mode: standalone takes one of cache.redis.addresses; write sentinel or cluster for several",
 		},
-		"{mode: cluster, addresses: ['h:1'], db: 1}": {at + "db: must be 0: a cluster has no other database"},
+		"{mode: cluster, addresses: ['localhost:1'], db: 1}": {at + "db: must be 0: a cluster has no other database"},
 		"{mode: cluster, addresses: ['unix:///s']}": {
 			at + "addresses: item 1 is a socket, which only one standalone server may have",
 		},
@@ -50,7 +53,7 @@ func TestFaultsOfRedis(t *testing.T) {
 			"cache.redis.sentinel.master_name: is required for cache.redis.mode: sentinel: what the sentinels call the primary",
 			at + "sentinel.username: has no effect without cache.redis.sentinel.password or cache.redis.sentinel.password_file",
 		},
-		"{addresses: ['h:1'], sentinel: {master_name: m, username: u, password: p}}": {
+		"{addresses: ['localhost:1'], sentinel: {master_name: m, username: u, password: p}}": {
 			at + "sentinel.master_name: has no effect without cache.redis.mode: sentinel",
 			at + "sentinel.username: has no effect without cache.redis.mode: sentinel",
 			at + "sentinel.password: has no effect without cache.redis.mode: sentinel",
@@ -65,11 +68,64 @@ func TestFaultsOfRedis(t *testing.T) {
 			at + "tls.server_name: has no effect without cache.redis.tls.enabled: true",
 		},
 		"{tls: {enabled: true, server_name: 'h:1'}}": {at + "tls.server_name: is neither a host name nor an IP address"},
+		"{addresses: ['127.0.0.1:1', 'redis:1', '[::]:1']}": {
+			at + "addresses: item 2 is on another machine, and cache.redis.tls.enabled is false; " +
+				"turn TLS on, or set cache.redis.insecure: true if the network is protected otherwise",
+		},
+		"{mode: sentinel, addresses: ['10.0.0.1:1'], sentinel: {master_name: m}}": {
+			at + "addresses: item 1 is on another machine, and cache.redis.tls.enabled is false; " +
+				"turn TLS on, or set cache.redis.insecure: true if the network is protected otherwise",
+		},
+		"{integrity_key: 0123456789abcdef0123456789abcde}":         {at + "integrity_key: " + weakKey},
+		"{integrity_key: 'abcabcabcabcabcabcabcabcabcabcabcabc'}":  {at + "integrity_key: " + weakKey},
+		"{integrity_key: '   0123456789abcdef0123456789abcd    '}": {at + "integrity_key: " + weakKey},
+		"{integrity_key_previous: 0123456789abcdef0123456789abcdef}": {
+			at + "integrity_key_previous: has no effect without cache.redis.integrity_key or cache.redis.integrity_key_file",
+		},
+		"{integrity_key: 0123456789abcdef0123456789abcdef, integrity_key_previous: 0123456789abcdef0123456789abcdef}": {
+			at + "integrity_key_previous: is the same as cache.redis.integrity_key; give the key that was used before, or none",
+		},
+		"{integrity_key: 0123456789abcdef0123456789abcdef, integrity_key_previous: short}": {at + "integrity_key_previous: " + weakKey},
 	} {
 		if diff := cmp.Diff(want, faults(t, "cache: {redis: "+text+"}\n", nil, config.Dev)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", text, diff)
 		}
 	}
+}
+
+func TestRedisOnAnotherMachineNeedsTLSOrConsent(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"{addresses: ['unix:///s']}",
+		"{addresses: ['127.1.2.3:1'], tls: {enabled: false}}",
+		"{addresses: ['10.0.0.1:1'], insecure: true}",
+		"{addresses: ['redis:1'], tls: {enabled: true}}",
+	} {
+		if _, err := config.Load(write(t, "config.yaml", "cache: {redis: "+text+"}\n"), nil, config.Dev); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestIntegrityKeysAreTrimmedAndReadFromFiles(t *testing.T) {
+	t.Parallel()
+	const newKey, oldKey = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+	cfg, err := config.Load("", []string{
+		"ELIGIBILITY_CACHE__REDIS__INTEGRITY_KEY_FILE=" + write(t, "key", " "+newKey+" \n"),
+		"ELIGIBILITY_CACHE__REDIS__INTEGRITY_KEY_PREVIOUS=" + oldKey + "\n",
+	}, config.Dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if redis := cfg.Cache.Redis; redis.IntegrityKey.Reveal() != newKey || redis.IntegrityKeyPrevious.Reveal() != oldKey {
+		t.Errorf("keys %q and %q", redis.IntegrityKey.Reveal(), redis.IntegrityKeyPrevious.Reveal())
+	}
+	weak := write(t, "weak", canary)
+	_, err = config.Load("", []string{"ELIGIBILITY_CACHE__REDIS__INTEGRITY_KEY_FILE=" + weak}, config.Dev)
+	if err == nil || !strings.Contains(err.Error(), "cache.redis.integrity_key_file: must be at least 32 random characters") {
+		t.Errorf("error %v", err)
+	}
+	hidden(t, "the fault", fmt.Sprint(err))
 }
 
 func TestRedisTLSRefusesWhatCannotWork(t *testing.T) {
