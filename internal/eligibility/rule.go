@@ -28,18 +28,11 @@ func accountReason(status AccountStatus, notReadyAllowed bool) Reason {
 // segmentReason is the segment rule: what the qualifications held say about a
 // purchase for a segment other than commercial.
 func segmentReason(segment Segment, held []Qualification) Reason {
-	needed := neededQualification(segment)
-	best := -1
-	for i := range held {
-		if held[i].Type == needed && needed != QualificationUnrecognized &&
-			(best < 0 || outranks(&held[i], &held[best])) {
-			best = i
-		}
-	}
-	if best < 0 {
+	decides := deciding(held, neededQualification(segment))
+	if decides == nil {
 		return Reason{Code: ReasonQualificationMissing, Blocks: true}
 	}
-	switch held[best].VettingStatus {
+	switch decides.VettingStatus {
 	case VettingApproved:
 		return Reason{Code: ReasonQualificationApproved}
 	case VettingInReview:
@@ -49,6 +42,33 @@ func segmentReason(segment Segment, held []Qualification) Reason {
 	default:
 		return Reason{Code: ReasonQualificationUnrecognized, Blocks: true}
 	}
+}
+
+// deciding returns the entry of the needed kind that decides, or nil if none is
+// held. Approved wins unless a Denied is later than every Approved, all of them
+// dated. Without an Approved the order of outranks decides.
+func deciding(held []Qualification, needed QualificationType) *Qualification {
+	var best, denied *Qualification // denied is the latest that is dated
+	undated := false                // whether an Approved has no date
+	for i := range held {
+		q := &held[i]
+		if q.Type != needed || needed == QualificationUnrecognized {
+			continue
+		}
+		if best == nil || outranks(q, best) {
+			best = q
+		}
+		if q.VettingCreatedTime.IsZero() {
+			undated = undated || q.VettingStatus == VettingApproved
+		} else if q.VettingStatus == VettingDenied && (denied == nil || outranks(q, denied)) {
+			denied = q
+		}
+	}
+	if denied != nil && best.VettingStatus == VettingApproved && !undated &&
+		denied.VettingCreatedTime.After(best.VettingCreatedTime) {
+		return denied
+	}
+	return best
 }
 
 // neededQualification is what a segment asks for; QualificationUnrecognized,
@@ -66,9 +86,9 @@ func neededQualification(segment Segment) QualificationType {
 	}
 }
 
-// outranks reports whether a decides over b where the same qualification is
-// held several times: any Approved, then the newest date (undated is oldest),
-// then InReview over Denied over anything else.
+// outranks reports whether a decides over b if the same qualification is held
+// several times and no Denied revokes an Approved: any Approved, then the newest
+// date (undated is oldest), then InReview over Denied over anything else.
 func outranks(a, b *Qualification) bool {
 	if (a.VettingStatus == VettingApproved) != (b.VettingStatus == VettingApproved) {
 		return a.VettingStatus == VettingApproved
