@@ -108,13 +108,29 @@ type Evidence struct {
 	StatusText string
 	// Qualifications are the other facet's; empty where none is held.
 	Qualifications []Qualification
-	// FetchTime is when the fetch started: set once, carried unchanged
-	// through every tier, so that an age is never under-reported.
+	// FetchTime is when the fetch started, rounded down to whole milliseconds:
+	// set once, carried unchanged through every tier, so that an age is never
+	// under-reported and the time survives clients that store milliseconds.
 	FetchTime time.Time
 	// CorrelationID is the fetch's MS-CorrelationId.
 	CorrelationID string
 
+	// started is when this process started the fetch, with all digits and the
+	// monotonic reading; zero if another replica fetched the evidence. It is
+	// never stored.
+	started time.Time
 	// refreshAhead is 1 once a background refresh of this very evidence was
 	// started; accessed atomically.
 	refreshAhead uint32 //nolint:modernize // evidence is handed over by value, which atomic.Uint32 forbids
 }
+
+// SetFetchTime records that this process started the fetch of e at start. Call it
+// before e is shared.
+func (e *Evidence) SetFetchTime(start time.Time) {
+	e.started, e.FetchTime = start, start.Truncate(time.Millisecond)
+}
+
+// FetchedHere reports whether this process fetched e: its FetchTime is then a
+// reading of this process's clock. Evidence read from the shared tier or from a
+// message is another replica's.
+func (e *Evidence) FetchedHere() bool { return !e.started.IsZero() }
