@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -35,10 +36,17 @@ type app struct {
 	traces  *tracing.Pipeline // nil without tracing
 }
 
-// newApp builds the service. It makes no connection and opens no socket.
-func newApp(cfg *config.Config, logger *zap.Logger) (*app, error) {
+// newApp builds the service, which logs to logOut, and arms its hard end. It
+// makes no connection and opens no socket.
+func newApp(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, error) {
+	logger, queue, err := newLogger(cfg.Log, logOut)
+	if err != nil {
+		return nil, err
+	}
+	lifecycleOf(ctx).armHardEnd(ctx, cfg.Server, logger)
 	registry := prometheus.NewRegistry()
 	if err := errors.Join(
+		queue.Register(registry),
 		registry.Register(collectors.NewGoCollector()),
 		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
 	); err != nil {
@@ -198,6 +206,7 @@ func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.R
 		DrainPause:      cfg.Server.Drain,
 		ShutdownTimeout: cfg.Server.ShutdownTimeout,
 		PlainRecords:    cfg.Log.PlainPerSecond,
+		FailureRecords:  cfg.Log.FailuresPerSecond,
 		SampleRatio:     cfg.Tracing.SampleRatio,
 		Version:         v,
 		Commit:          c,
@@ -240,33 +249,68 @@ func closeListeners(opened server.Listeners) {
 }
 
 // run serves until ctx ends and shuts down in order: the listeners and what is
-// in progress on them, then the fetches in the background, then Redis, and last
-// the sending of what was traced meanwhile.
+// in progress on them, then the fetches in the background, then the loops of the
+// store and of tracing. What these still hold is flushed in what is left of the
+// shutdown time, and last the connections are closed.
 func (a *app) run(ctx context.Context, on server.Listeners) error {
-	background, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	sending, endSending := context.WithCancel(context.WithoutCancel(ctx))
-	defer endSending()
-	var behind, last errgroup.Group
-	if a.traces != nil {
-		last.Go(func() error { return a.traces.Run(sending) })
-	}
-	behind.Go(func() error { return a.service.Run(background) })
-	behind.Go(func() error { return a.store.Run(background) })
-	behind.Go(func() error {
-		a.awaitToken(background)
+	defer a.followSignals(ctx)()
+	signalled := make(chan time.Time, 1)
+	defer context.AfterFunc(ctx, func() { signalled <- time.Now() })()
+	fetching, endFetching := context.WithCancel(context.WithoutCancel(ctx))
+	defer endFetching()
+	looping, endLooping := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLooping()
+	var fetches, loops errgroup.Group
+	fetches.Go(func() error { return a.service.Run(fetching) })
+	fetches.Go(func() error {
+		a.awaitToken(fetching)
 		return nil
 	})
+	loops.Go(func() error { return a.store.Run(looping) })
+	if a.traces != nil {
+		loops.Go(func() error { return a.traces.Run(looping) })
+	}
 	a.logger.Info("serving",
 		zap.Stringer("grpc", on.GRPC.Addr()), zap.Stringer("http", on.HTTP.Addr()), zap.Stringer("admin", on.Admin.Addr()))
 	err := a.server.Serve(ctx, on)
-	end()
-	err = errors.Join(err, behind.Wait(), a.close())
-	endSending()
-	err = errors.Join(err, last.Wait())
+	endFetching()
+	err = errors.Join(err, fetches.Wait())
+	endLooping()
+	err = errors.Join(err, loops.Wait())
+
+	left := leastFlush
+	if ctx.Err() != nil {
+		left = max(left, time.Until((<-signalled).Add(a.cfg.Server.Drain+a.cfg.Server.ShutdownTimeout)))
+	}
+	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), left)
+	defer cancel()
+	a.flush(flushing)
+	err = errors.Join(err, a.close())
 	a.logger.Info("stopped")
-	_ = a.logger.Sync() // standard error cannot be synced everywhere
+	_ = a.logger.Sync() // what is not read by now is lost
 	return err
+}
+
+// followSignals ends the server's drain with the second signal. The result ends
+// the waiting for it.
+func (a *app) followSignals(ctx context.Context) (stop func()) {
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-lifecycleOf(ctx).endDrain:
+			a.server.EndDrain()
+		case <-ended:
+		}
+	}()
+	return func() { close(ended) }
+}
+
+// flush sends, within ctx, what would be lost with the process. Nothing is
+// fetched any more, and the loops of run have ended.
+func (a *app) flush(ctx context.Context) {
+	if a.traces != nil {
+		a.traces.Flush(ctx)
+	}
 }
 
 // close gives back what newApp took. Nothing may be using it any more.

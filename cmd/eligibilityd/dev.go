@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 )
@@ -44,6 +45,7 @@ ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
 }
 
 func dev(ctx context.Context, environ []string, controlAddress string, scripts []string, out, logOut io.Writer) error {
+	lifecycleOf(ctx).serve()
 	environ = withDefault(environ, "ELIGIBILITY_LOG__FORMAT", "console")
 	environ = withDefault(environ, "ELIGIBILITY_SERVER__DRAIN", "0s")
 	cfg, err := config.Load("", environ, config.Dev)
@@ -55,6 +57,9 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return fmt.Errorf("directory for the simulator's refresh token: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+
+	printed := logging.NewQueue(out)
+	defer func() { _ = printed.Sync() }()
 
 	simulator, err := newSimulator(pcsim.Config{}, scripts)
 	if err != nil {
@@ -82,7 +87,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return service.run(ctx, on)
 	})
 	group.Go(func() error {
-		return printGuide(ctx, out, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir})
+		return printGuide(ctx, printed, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir})
 	})
 	return group.Wait()
 }
@@ -99,11 +104,7 @@ func withDefault(environ []string, name, value string) []string {
 
 // openService builds the service and opens its listeners.
 func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, server.Listeners, error) {
-	logger, err := newLogger(cfg.Log, logOut)
-	if err != nil {
-		return nil, server.Listeners{}, err
-	}
-	service, err := newApp(cfg, logger)
+	service, err := newApp(ctx, cfg, logOut)
 	if err != nil {
 		return nil, server.Listeners{}, err
 	}

@@ -6,13 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
-	"os/signal"
-	"syscall"
 
 	azlog "github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
-	"github.com/redis/go-redis/v9/logging"
+	redislog "github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
+
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
 // The exit codes that do not belong to one command only.
@@ -23,18 +26,18 @@ const (
 
 func main() {
 	quietLibraries()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, newRootCommand())
-	stop()
-	os.Exit(code)
+	os.Exit(run(withSignals(context.Background()), newRootCommand()))
 }
 
-// quietLibraries keeps go-redis and the Azure libraries from printing to
-// standard error in a form of their own: what goes wrong with Redis or the vault
-// is in our log and metrics, and AZURE_SDK_GO_LOGGING would print requests.
+// quietLibraries keeps libraries from printing to standard error in a form of
+// their own, where a write may block or carry a request (AZURE_SDK_GO_LOGGING):
+// what goes wrong with gRPC, Redis or the vault is in our log and metrics. What
+// the standard library prints goes through a queue.
 func quietLibraries() {
-	logging.Disable()
+	redislog.Disable()
 	azlog.SetListener(nil)
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	log.SetOutput(logging.NewQueue(os.Stderr))
 }
 
 // run executes the command line and returns the exit code. Errors are printed
@@ -44,14 +47,16 @@ func run(ctx context.Context, root *cobra.Command) int {
 	if err == nil {
 		return 0
 	}
+	code := exitFailure
 	if coded, ok := errors.AsType[*exitError](err); ok {
-		if coded.err != nil {
-			fmt.Fprintln(root.ErrOrStderr(), "eligibilityd:", coded.err)
-		}
-		return coded.code
+		code, err = coded.code, coded.err
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "eligibilityd:", err)
-	return exitFailure
+	if err != nil {
+		stderr := logging.NewQueue(root.ErrOrStderr()) // a pipe that nothing reads must not delay the exit
+		fmt.Fprintln(stderr, "eligibilityd:", err)
+		_ = stderr.Sync()
+	}
+	return code
 }
 
 // exitError ends the program with a code of its own; a nil err says nothing more.

@@ -20,8 +20,8 @@ func newServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the service",
-		Long: `serve runs the service until it is told to stop (SIGINT or SIGTERM). It starts
-while Redis, Partner Center, the login host or the vault are away.
+		Long: `serve runs the service until SIGINT or SIGTERM; a second signal ends the drain.
+It starts while Redis, Partner Center, the login host or the vault are away.
 
 Every key of the configuration file can be given, or overridden, by an
 environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
@@ -36,15 +36,12 @@ environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
 }
 
 func serve(ctx context.Context, environ []string, path string, checkConfig bool, out, logOut io.Writer) error {
+	lifecycleOf(ctx).serve()
 	cfg, err := config.Load(path, environ, config.Serve)
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
-	logger, err := newLogger(cfg.Log, logOut)
-	if err != nil {
-		return err
-	}
-	service, err := newApp(cfg, logger)
+	service, err := newApp(ctx, cfg, logOut)
 	if err != nil {
 		return err
 	}
@@ -55,7 +52,7 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	if err := service.checkRefreshToken(ctx, path); err != nil {
 		return errors.Join(err, service.close())
 	}
-	tuneMemory(cgroupLimits(), logger)
+	tuneMemory(cgroupLimits(), service.logger)
 	on, err := listeners(ctx, cfg.Server)
 	if err != nil {
 		return errors.Join(err, service.close())

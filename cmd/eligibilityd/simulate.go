@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
@@ -62,11 +63,13 @@ GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent a
 }
 
 func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) error {
-	logger, err := newLogger(config.Log{Level: config.LogInfo, Format: config.LogConsole}, logOut)
+	lifecycleOf(ctx).serve()
+	logger, _, err := newLogger(config.Log{Level: config.LogInfo, Format: config.LogConsole}, logOut)
 	if err != nil {
 		return err
 	}
 	flags.cfg.Logger = logger
+	lifecycleOf(ctx).armHardEnd(ctx, config.Server{}, logger)
 	for _, file := range flags.certificates {
 		cert, err := readCertificate(file)
 		if err != nil {
@@ -82,7 +85,9 @@ func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, `Partner Center simulator
+	printed := logging.NewQueue(out)
+	defer func() { _ = printed.Sync() }()
+	fmt.Fprintf(printed, `Partner Center simulator
   partner_center.base_url and .authority:  http://%s
   control API:                             http://%s/v1/customers
   tenant_id:                               %s

@@ -129,6 +129,7 @@ func (l *loader) checkCounts() {
 		{"partner_center.budget_per_minute", l.cfg.PartnerCenter.BudgetPerMinute, 1, unlimited},
 		{"cache.redis.pool_size", l.cfg.Cache.Redis.PoolSize, 1, 10_000},
 		{"log.plain_per_second", l.cfg.Log.PlainPerSecond, 1, unlimited},
+		{"log.failures_per_second", l.cfg.Log.FailuresPerSecond, 1, unlimited},
 		{"cache.local.max_entries", l.cfg.Cache.Local.MaxEntries, 1, unlimited},
 		{"cache.local.max_bytes", l.cfg.Cache.Local.MaxBytes, 1 << 20, unlimited},
 	} {

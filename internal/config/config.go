@@ -124,10 +124,14 @@ type Log struct {
 	Format LogFormat `yaml:"format"`
 	// PlainPerSecond is how many records a second are written of calls that
 	// went as nearly all do: allowed, by evidence that was at hand and fresh.
-	// Blocks, errors, stale answers, questions to Partner Center and traced
-	// calls all have theirs. A record that follows others that were not
-	// written says how many in left_out. At least 1. Optional; 100.
+	// A record that follows others that were not written carries their number
+	// in left_out. At least 1. Optional; 100.
 	PlainPerSecond int `yaml:"plain_per_second"`
+	// FailuresPerSecond is how many records a second are written for each
+	// reason of a failure; that evidence is stale is such a reason. Blocks,
+	// fetches from Partner Center and traced calls that did not fail always
+	// have their record. left_out counts here, too. At least 1. Optional; 20.
+	FailuresPerSecond int `yaml:"failures_per_second"`
 }
 
 // LogLevel is a value of log.level.
@@ -200,7 +204,7 @@ func Default() *Config {
 			WhenUndecidable:     UndecidableError,
 			QualificationsGrace: 250 * time.Millisecond,
 		},
-		Log:     Log{Level: LogInfo, Format: LogJSON, PlainPerSecond: 100},
+		Log:     Log{Level: LogInfo, Format: LogJSON, PlainPerSecond: 100, FailuresPerSecond: 20},
 		Tracing: Tracing{SampleRatio: 0.01},
 	}
 }

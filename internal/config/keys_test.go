@@ -347,6 +347,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"log.level":                                  "info",
 		"log.format":                                 "json",
 		"log.plain_per_second":                       "100",
+		"log.failures_per_second":                    "20",
 		"tracing.endpoint":                           "",
 		"tracing.insecure":                           "false",
 		"tracing.sample_ratio":                       "0.01",

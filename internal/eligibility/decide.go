@@ -108,6 +108,7 @@ func (s *Service) undecided(answer Answer, failure error, now time.Time) (Answer
 		answer.Reasons = append(answer.Reasons, undecidable)
 	}
 	answer.Decision = DecisionBlocked
+	answer.Cause = failure
 	answer.ExpireTime = time.Time{} // a failure stays true for no time at all
 	answer.RecheckTime = now.Add(retryAfter(failure))
 	return answer, nil

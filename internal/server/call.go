@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
@@ -42,15 +41,31 @@ type call struct {
 // tally counts what became of the items of a batch.
 type tally struct {
 	allowed, blocked, failed int
-	level                    zapcore.Level // of the worst failure
-	cause                    error         // the worst failure
+	undecided                int                // blocked under when_undecidable: block; not in blocked
+	cause                    *eligibility.Error // the worst reason why one is undecided; nil if none is
 }
 
 func (t *tally) fail(err *eligibility.Error) {
 	t.failed++
-	if level := faultOf(err.Kind).level; t.cause == nil || level > t.level {
-		t.level, t.cause = level, err
+	t.blame(err)
+}
+
+// blame keeps the worst reason why an item is undecided.
+func (t *tally) blame(err *eligibility.Error) {
+	if t.cause == nil || faultOf(err.Kind).level > faultOf(t.cause.Kind).level {
+		t.cause = err
 	}
+}
+
+// undecided returns why an answer is no decision: under when_undecidable: block
+// it stands for an error. It returns nil for a decision.
+func undecided(answer *eligibility.Answer) *eligibility.Error {
+	for _, reason := range answer.Reasons {
+		if reason.Code == eligibility.ReasonUndecidable {
+			return domainError(answer.Cause)
+		}
+	}
+	return nil
 }
 
 type callKey struct{}

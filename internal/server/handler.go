@@ -95,9 +95,13 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 
 // accept makes the result of an item that was answered.
 func (h *handler) accept(c *call, place int, id eligibility.CustomerID, answer *eligibility.Answer) {
-	if answer.Decision == eligibility.DecisionAllowed {
+	switch cause := undecided(answer); {
+	case cause != nil:
+		c.tally.undecided++
+		c.tally.blame(cause)
+	case answer.Decision == eligibility.DecisionAllowed:
 		c.tally.allowed++
-	} else {
+	default:
 		c.tally.blocked++
 	}
 	h.metrics.decided(answer)
@@ -118,7 +122,7 @@ func resultOf(message *eligibilityv1.CheckEligibilityResponse) *eligibilityv1.Ba
 // refuse makes the result of an item that has no answer.
 func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.tally.fail(err)
-	h.metrics.failed(err)
+	h.metrics.failed(err, 1)
 	c.batch.message.Results[place] = &eligibilityv1.BatchCheckEligibilityResult{
 		Result: &eligibilityv1.BatchCheckEligibilityResult_Error{Error: itemError(err)},
 	}

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // The ways by which an RPC can come, as logs and metrics name them.
@@ -49,7 +51,7 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if err != nil {
 		failure = domainError(err)
 		st = statusOf(failure)
-		s.metrics.failed(failure)
+		s.metrics.failed(failure, questionsIn(req))
 	}
 	took := time.Since(start)
 	c.series.handled(st.Code(), took)
@@ -65,6 +67,16 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	default:
 		return resp, nil
 	}
+}
+
+// questionsIn counts the questions of a request that failed as a whole. A batch
+// that is malformed counts as no more than one may hold.
+func questionsIn(req any) int {
+	batch, ok := req.(*eligibilityv1.BatchCheckEligibilityRequest)
+	if !ok {
+		return 1
+	}
+	return min(max(len(batch.GetRequests()), 1), maxBatch)
 }
 
 // admit turns the RPC away while as many as Config.MaxConcurrent are in
@@ -135,10 +147,13 @@ func (e *endingStream) Context() context.Context { return e.ctx }
 // the API's.
 func (s *Server) panicked(recovered any, method string) error {
 	s.metrics.panics.Inc()
-	s.logger.Error("rpc panicked",
-		zap.String("rpc", method),
-		zap.String("panic", fmt.Sprint(recovered)),
-		zap.ByteString("stack", debug.Stack()))
+	if leftOut, ok := s.limits.failures[panicRecord].Admit(time.Now()); ok {
+		s.logger.Error("rpc panicked",
+			zap.String("rpc", method),
+			zap.String("panic", fmt.Sprint(recovered)),
+			zap.Int64("left_out", leftOut),
+			zap.ByteString("stack", debug.Stack()))
+	}
 	return &panicError{eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}}
 }
 

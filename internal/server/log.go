@@ -1,7 +1,8 @@
 package server
 
 import (
-	"sync/atomic"
+	"bytes"
+	"log"
 	"time"
 
 	"go.uber.org/zap"
@@ -9,63 +10,101 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
-// quota admits so many a second. It is safe for concurrent use; at the turn of a
-// second it may admit a few more.
-type quota struct {
-	limit   int64
-	second  atomic.Int64 // Unix time that taken belongs to
-	taken   atomic.Int64
-	leftOut atomic.Int64 // since the last one admitted
+// limits bound the records of each kind, so that no caller and no outage can
+// fill the log.
+type limits struct {
+	plain    *logging.Limiter
+	failures map[string]*logging.Limiter // reason → its limit; never changed
 }
 
-// take reports whether one more is admitted, and if so how many were not since
-// the one before.
-func (q *quota) take(now time.Time) (leftOut int64, ok bool) {
-	if second := now.Unix(); q.second.Load() != second && q.second.Swap(second) != second {
-		q.taken.Store(0)
+// The reasons of records, beside those that callers get.
+const (
+	staleRecord = "STALE"
+	panicRecord = "PANIC"
+	httpRecord  = "HTTP"
+)
+
+func newLimits(plain, failures int) limits {
+	l := limits{plain: logging.NewLimiter(plain, time.Second), failures: make(map[string]*logging.Limiter)}
+	reasons := []string{staleRecord, panicRecord, httpRecord}
+	for _, kind := range eligibility.Kinds() {
+		reasons = append(reasons, reasonOf(kind))
 	}
-	if q.taken.Add(1) > q.limit {
-		q.leftOut.Add(1)
-		return 0, false
+	for _, reason := range reasons {
+		l.failures[reason] = logging.NewLimiter(failures, time.Second)
 	}
-	return q.leftOut.Swap(0), true
+	return l
 }
 
-// isPlain reports whether an RPC went as nearly all do, so that its record may
-// be left out: everybody it asked about may buy, by evidence that was at hand
-// and fresh. Whoever traces it finds it in the log.
-func (c *call) isPlain(failure *eligibility.Error) bool {
+// reasonOf names a kind of error in records and metrics.
+func reasonOf(kind eligibility.Kind) string {
+	if kind == eligibility.KindCanceled {
+		return "CANCELLED"
+	}
+	if reason := faultOf(kind).reason; reason != "" {
+		return reason
+	}
+	return internalReason
+}
+
+// class returns the level of an RPC's record and the limit that the record
+// counts against, nil if all are written: those of blocks and of answers from
+// Partner Center, of which there are no more than the budget allows.
+func (s *Server) class(c *call, failure *eligibility.Error) (zapcore.Level, *logging.Limiter) {
+	if failure == nil {
+		failure = c.undecided()
+	}
 	switch {
-	case failure != nil || c.span != nil:
+	case failure != nil:
+		return faultOf(failure.Kind).level, s.limits.failures[reasonOf(failure.Kind)]
+	case c.answer.Stale:
+		return zapcore.InfoLevel, s.limits.failures[staleRecord]
+	case c.isPlain():
+		return zapcore.InfoLevel, s.limits.plain
+	default:
+		return zapcore.InfoLevel, nil
+	}
+}
+
+// undecided returns why an RPC that did not fail has left a question undecided,
+// in a batch the worst reason; nil if there is none.
+func (c *call) undecided() *eligibility.Error {
+	if c.tally != nil {
+		return c.tally.cause
+	}
+	return undecided(&c.answer)
+}
+
+// isPlain reports whether an RPC without failures went as nearly all do: every
+// customer may buy, by fresh evidence that was at hand. The record of a traced
+// one is always written.
+func (c *call) isPlain() bool {
+	switch {
+	case c.span != nil:
 		return false
 	case c.tally != nil:
-		return c.tally.failed == 0 && c.tally.blocked == 0
+		return c.tally.blocked == 0
 	default:
-		return c.answer.Decision == eligibility.DecisionAllowed && !c.answer.Stale &&
+		return c.answer.Decision == eligibility.DecisionAllowed &&
 			c.answer.Cause == nil && c.answer.Tier != eligibility.TierPartnerCenter
 	}
 }
 
-// log writes the one record of an RPC, unless it is plain and there were enough
-// of those. It never holds a body, a name or a credential; the customer's tenant
-// ID is there once it was understood.
+// log writes the one record of an RPC, unless there were enough of its kind. The
+// record never holds a body, a name or a credential, and the customer's tenant
+// ID only if it is one.
 func (s *Server) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
-	level := zapcore.InfoLevel
-	switch {
-	case failure != nil:
-		level = faultOf(failure.Kind).level
-	case c.tally != nil && c.tally.failed > 0:
-		level = c.tally.level
-	}
+	level, limit := s.class(c, failure)
 	if !s.logger.Core().Enabled(level) {
 		return
 	}
 	var leftOut int64
-	if c.isPlain(failure) {
+	if limit != nil {
 		var ok bool
-		if leftOut, ok = s.plain.take(time.Now()); !ok {
+		if leftOut, ok = limit.Admit(time.Now()); !ok {
 			return
 		}
 	}
@@ -129,6 +168,9 @@ func appendFailure(fields []zap.Field, failure *eligibility.Error) []zap.Field {
 
 func appendTally(fields []zap.Field, t *tally) []zap.Field {
 	fields = append(fields, zap.Int("allowed", t.allowed), zap.Int("blocked", t.blocked), zap.Int("failed", t.failed))
+	if t.undecided > 0 {
+		fields = append(fields, zap.Int("undecided", t.undecided))
+	}
 	if t.cause != nil {
 		fields = append(fields, zap.Error(t.cause))
 	}
@@ -149,4 +191,18 @@ func appendUpstream(fields []zap.Field, upstream eligibility.Call) []zap.Field {
 
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
+}
+
+// errorLog returns the logger of the HTTP servers. What they complain about is
+// often a client's doing, so it is limited like failures.
+func (s *Server) errorLog() *log.Logger { return log.New(complaints{s}, "", 0) }
+
+type complaints struct{ server *Server }
+
+// Write logs one complaint.
+func (c complaints) Write(p []byte) (int, error) {
+	if leftOut, ok := c.server.limits.failures[httpRecord].Admit(time.Now()); ok {
+		c.server.logger.Warn("http server", zap.ByteString("complaint", bytes.TrimSpace(p)), zap.Int64("left_out", leftOut))
+	}
+	return len(p), nil
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
 // H-01.
@@ -106,66 +108,183 @@ func TestARecordNeverRepeatsWhatTheCallerSent(t *testing.T) {
 	}
 }
 
-// Plain successes are written so many a second; whatever else happens is
-// written each time, and what was left out is counted.
-func TestOnlyPlainSuccessesAreLeftOut(t *testing.T) {
+// Records of plain successes and of each reason of a failure are limited, those
+// of blocks are not, and what was left out is counted.
+func TestRecordsAreLimitedByReason(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{source: silent(), server: Config{PlainRecords: 2}})
-	at := time.Now().Add(-time.Second)
-	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, at)
-	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
-	run.store.put(customerB, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed}, at)
-	run.store.put(customerB, eligibility.FacetQualifications, eligibility.Evidence{}, at)
-	const n = 50
-	second := time.Now().Unix()
+	run := start(t, setup{
+		source: fails(eligibility.Error{Kind: eligibility.KindCredentials}),
+		server: Config{PlainRecords: 2, FailureRecords: 3},
+	})
+	put := func(id string, status eligibility.AccountStatus, age time.Duration) {
+		run.store.put(id, eligibility.FacetAccount, eligibility.Evidence{Status: status}, time.Now().Add(-age))
+		run.store.put(id, eligibility.FacetQualifications, eligibility.Evidence{}, time.Now().Add(-age))
+	}
+	const customerC, customerD = "0c0c0c0c-0c0c-4c0c-8c0c-0c0c0c0c0c0c", "0d0d0d0d-0d0d-4d0d-8d0d-0d0d0d0d0d0d"
+	put(customerA, eligibility.AccountStatusAllowed, time.Second)
+	put(customerB, eligibility.AccountStatusNotAllowed, time.Second)
+	put(customerC, eligibility.AccountStatusAllowed, 20*time.Minute)
+	const n = 40
+	kinds := []struct {
+		name  string
+		limit int64 // a second; 0 is none
+		admit *logging.Limiter
+		ask   func()
+		is    func(fields map[string]any) bool
+	}{
+		{
+			"plain", 2, run.server.limits.plain,
+			func() { run.get(t, customerA, "") },
+			func(f map[string]any) bool { return f["source"] == "fresh" && f["decision"] == "DECISION_ALLOWED" },
+		},
+		{
+			"blocked", 0, nil,
+			func() { run.get(t, customerB, "") },
+			func(f map[string]any) bool { return f["source"] == "fresh" && f["decision"] == "DECISION_BLOCKED" },
+		},
+		{
+			"stale", 3, run.server.limits.failures[staleRecord],
+			func() { run.get(t, customerC, "") },
+			func(f map[string]any) bool { return f["source"] == "stale" },
+		},
+		{
+			"undecided", 3, run.server.limits.failures["PARTNER_CENTER_CREDENTIALS"],
+			func() { run.get(t, customerD, "") },
+			func(f map[string]any) bool { return f["code"] == "UNAVAILABLE" },
+		},
+		{
+			"invalid, in a batch or not, traced or not", 3, run.server.limits.failures["INVALID_ARGUMENT"],
+			func() {
+				run.get(t, "no-guid", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+				run.post(t, `{"requests":[{"customerId":"no-guid"},{"customerId":"`+customerB+`"}]}`)
+			},
+			func(f map[string]any) bool { return f["code"] == "INVALID_ARGUMENT" || f["failed"] == int64(1) },
+		},
+	}
+	begun := time.Now().Unix()
 	for range n {
-		run.get(t, customerA, "")
-		run.get(t, customerB, "")
-		run.get(t, "no-guid", "")
-		run.get(t, customerA, "?segment=EDUCATION") // blocked: no qualification
-		run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"`+customerB+`"}]}`)
-	}
-	written := make(map[string]int)
-	var leftOut int64
-	for _, record := range run.logs.FilterMessage("rpc handled").All() {
-		fields := record.ContextMap()
-		plain := fields["decision"] == "DECISION_ALLOWED"
-		written[fmt.Sprint(fields["rpc"], " ", fields["code"], " ", plain)]++
-		if count, ok := fields["left_out"].(int64); ok {
-			leftOut += count
+		for _, kind := range kinds {
+			kind.ask()
 		}
 	}
-	seconds := int(time.Now().Unix()-second) + 1
-	if got := written["CheckEligibility OK true"]; got < 2 || got > 2*seconds {
-		t.Errorf("%d plain successes written in %d seconds, want 2 a second", got, seconds)
-	}
-	for what, want := range map[string]int{
-		"CheckEligibility OK false": 2 * n, "CheckEligibility INVALID_ARGUMENT false": n, "BatchCheckEligibility OK false": n,
-	} {
-		if written[what] != want {
-			t.Errorf("%s: %d written, want %d", what, written[what], want)
+	seconds := time.Now().Unix() - begun + 1
+	for _, kind := range kinds {
+		var written, leftOut int64
+		for _, record := range run.logs.FilterMessage("rpc handled").All() {
+			if fields := record.ContextMap(); kind.is(fields) {
+				written++
+				count, _ := fields["left_out"].(int64)
+				leftOut += count
+			}
 		}
-	}
-	if waiting := run.server.plain.leftOut.Load(); leftOut+waiting != int64(n-written["CheckEligibility OK true"]) {
-		t.Errorf("%d said to be left out and %d to be said, of %d written", leftOut, waiting, written["CheckEligibility OK true"])
+		asked := int64(n)
+		if strings.HasPrefix(kind.name, "invalid") {
+			asked *= 2
+		}
+		if kind.limit == 0 {
+			if written != asked {
+				t.Errorf("%s: %d records written of %d", kind.name, written, asked)
+			}
+			continue
+		}
+		if written < kind.limit || written > kind.limit*seconds {
+			t.Errorf("%s: %d records in %d seconds, want %d a second", kind.name, written, seconds, kind.limit)
+		}
+		waiting, _ := kind.admit.Admit(time.Now().Add(time.Hour))
+		if written+leftOut+waiting != asked {
+			t.Errorf("%s: %d written, %d left out and %d to be counted, of %d", kind.name, written, leftOut, waiting, asked)
+		}
 	}
 }
 
-func TestAQuotaIsForEachSecond(t *testing.T) {
+// What the HTTP servers complain about is limited too.
+func TestComplaintsOfHTTPAreLimited(t *testing.T) {
 	t.Parallel()
-	q := quota{limit: 3}
-	at := time.Unix(1000, 0)
-	for second, want := range []int64{0, 7, 7} {
-		var admitted int
-		var leftOut int64
-		for i := range 10 {
-			if left, ok := q.take(at.Add(time.Duration(second)*time.Second + time.Duration(i)*time.Millisecond)); ok {
-				admitted++
-				leftOut += left
+	run := start(t, setup{server: Config{FailureRecords: 2}})
+	begun := time.Now().Unix()
+	for range 50 {
+		run.server.http.ErrorLog.Print("http: superfluous")
+	}
+	seconds := int(time.Now().Unix()-begun) + 1
+	records := run.logs.FilterMessage("http server").All()
+	if len(records) < 2 || len(records) > 2*seconds || records[0].ContextMap()["complaint"] != "http: superfluous" {
+		t.Errorf("%d records in %d seconds: %v", len(records), seconds, records)
+	}
+}
+
+// An undecided question is one in the log and in the metrics, whatever the
+// policy makes of it.
+func TestAnUndecidedQuestionIsCountedUnderBothPolicies(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []struct {
+		kind   eligibility.Kind
+		reason string
+		level  zapcore.Level
+	}{
+		{eligibility.KindUnavailable, "PARTNER_CENTER_UNAVAILABLE", zapcore.ErrorLevel},
+		{eligibility.KindThrottled, "PARTNER_CENTER_THROTTLED", zapcore.WarnLevel},
+		{eligibility.KindCredentials, "PARTNER_CENTER_CREDENTIALS", zapcore.ErrorLevel},
+		{eligibility.KindInvalidResponse, "PARTNER_CENTER_INVALID_RESPONSE", zapcore.ErrorLevel},
+	} {
+		for _, block := range []bool{false, true} {
+			name := fmt.Sprintf("%s, block %v", kind.reason, block)
+			run := start(t, setup{
+				source:  fails(eligibility.Error{Kind: kind.kind, RetryAfter: time.Hour, Err: errors.New("the cause")}),
+				service: eligibility.Config{BlockUndecidable: block},
+			})
+			run.store.put(customerB, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed}, time.Now())
+			run.store.put(customerB, eligibility.FacetQualifications, eligibility.Evidence{}, time.Now())
+			single := run.get(t, customerA, "")
+			if want := map[bool]int{false: http.StatusServiceUnavailable, true: http.StatusOK}[block]; single.StatusCode != want {
+				t.Errorf("%s: status %d, want %d", name, single.StatusCode, want)
+			}
+			run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"`+customerB+`"},{"customerId":"`+customerA+`","segment":"EDUCATION"}]}`)
+			for _, want := range []string{
+				`eligibility_errors_total{reason="` + kind.reason + `"} 3`,
+				`eligibility_questions_total{outcome="undecided"} 3`,
+				`eligibility_questions_total{outcome="decided"} 1`,
+			} {
+				if len(run.scrape(t, want)) != 1 {
+					t.Errorf("%s: no %s among %q", name, want, run.scrape(t, want[:strings.Index(want, "{")]))
+				}
+			}
+			records := run.logs.FilterMessage("rpc handled").All()
+			if len(records) != 2 {
+				t.Fatalf("%s: %d records, want 2", name, len(records))
+			}
+			for _, record := range records {
+				cause, _ := record.ContextMap()["error"].(string)
+				if record.Level != kind.level || !strings.Contains(cause, "the cause") {
+					t.Errorf("%s: level %v, error %q", name, record.Level, cause)
+				}
+			}
+			if fields := records[1].ContextMap(); block && (fields["undecided"] != int64(2) || fields["blocked"] != int64(1)) {
+				t.Errorf("%s: batch record %v", name, fields)
 			}
 		}
-		if admitted != 3 || leftOut != want {
-			t.Errorf("second %d: %d admitted, %d left out before; want 3 and %d", second, admitted, leftOut, want)
-		}
+	}
+}
+
+// Questions are counted, not calls, and a caller's own faults are no outage.
+func TestEveryQuestionHasAnOutcome(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: absent(eligibility.AbsenceNotFound), server: Config{MaxConcurrent: 1}})
+	run.get(t, customerA, "")
+	run.get(t, "no-guid", "")
+	run.post(t, `{"requests":[]}`)
+	run.server.inFlight.Store(7) // one more is too many
+	run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"`+customerB+`"},{}]}`)
+	run.server.inFlight.Store(0)
+	run.server.metrics.failed(&eligibility.Error{Kind: eligibility.KindCanceled}, 1)
+	run.server.metrics.failed(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}, 1)
+	want := []string{
+		`eligibility_questions_total{outcome="abandoned"} 2`,
+		`eligibility_questions_total{outcome="decided"} 0`,
+		`eligibility_questions_total{outcome="failed"} 3`,
+		`eligibility_questions_total{outcome="rejected"} 3`,
+		`eligibility_questions_total{outcome="undecided"} 0`,
+	}
+	if diff := cmp.Diff(want, run.scrape(t, "eligibility_questions_total{")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -19,7 +19,8 @@ type metrics struct {
 	rpcs       map[string]methodMetrics // by full method
 	allowed    reasonCounters
 	blocked    reasonCounters
-	errors     map[string]prometheus.Counter // reason → answers that failed
+	errors     map[string]prometheus.Counter // reason → questions that are undecided
+	questions  questionCounters
 	overloaded prometheus.Counter
 	panics     prometheus.Counter
 }
@@ -36,6 +37,23 @@ type rpcMetrics struct {
 
 // reasonCounters are by reason; nil where a reason cannot stand.
 type reasonCounters [eligibility.ReasonUndecidable + 1]prometheus.Counter
+
+// questionCounters are those of eligibility_questions_total, by outcome.
+type questionCounters struct{ decided, undecided, rejected, abandoned, failed prometheus.Counter }
+
+// of returns the counter of questions that ended with an error of a kind.
+func (q *questionCounters) of(kind eligibility.Kind) prometheus.Counter {
+	switch kind {
+	case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
+		return q.undecided
+	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed:
+		return q.rejected
+	case eligibility.KindCanceled, eligibility.KindDeadlineExceeded:
+		return q.abandoned
+	default:
+		return q.failed
+	}
+}
 
 // internalReason stands in metrics for errors without a reason of their own.
 const internalReason = "INTERNAL"
@@ -57,8 +75,12 @@ func newMetrics(registerer prometheus.Registerer, version, commit string, inFlig
 	}, []string{"decision", "reason"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_errors_total",
-		Help: "Questions that got no decision, items of batches included, by the reason told to the caller. PARTNER_CENTER_CREDENTIALS needs somebody to act.",
+		Help: "Questions without a decision, items of batches and blocks for UNDECIDABLE included, by reason. PARTNER_CENTER_CREDENTIALS needs an operator to act.",
 	}, []string{"reason"})
+	questions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_questions_total",
+		Help: "Questions, items of batches included, by outcome: decided; undecided, for want of evidence; rejected, as invalid or about no customer of ours; abandoned by a caller that left or whose deadline ended; failed, by a fault or overload of this service.",
+	}, []string{"outcome"})
 	overloaded := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "eligibility_overloaded_total",
 		Help: "RPCs turned away because too many were in progress.",
@@ -79,14 +101,19 @@ func newMetrics(registerer prometheus.Registerer, version, commit string, inFlig
 	build.Set(1)
 
 	var faults []error
-	for _, collector := range []prometheus.Collector{handled, duration, decisions, failures, overloaded, panics, concurrent, build} {
+	for _, collector := range []prometheus.Collector{handled, duration, decisions, failures, questions, overloaded, panics, concurrent, build} {
 		faults = append(faults, registerer.Register(collector))
 	}
 	return &metrics{
-		rpcs:       rpcSeries(handled, duration),
-		allowed:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
-		blocked:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
-		errors:     errorSeries(failures),
+		rpcs:    rpcSeries(handled, duration),
+		allowed: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
+		blocked: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
+		errors:  errorSeries(failures),
+		questions: questionCounters{
+			decided: questions.WithLabelValues("decided"), undecided: questions.WithLabelValues("undecided"),
+			rejected: questions.WithLabelValues("rejected"), abandoned: questions.WithLabelValues("abandoned"),
+			failed: questions.WithLabelValues("failed"),
+		},
 		overloaded: overloaded,
 		panics:     panics,
 	}, errors.Join(faults...)
@@ -119,10 +146,10 @@ func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.Reas
 }
 
 func errorSeries(failures *prometheus.CounterVec) map[string]prometheus.Counter {
-	series := map[string]prometheus.Counter{internalReason: failures.WithLabelValues(internalReason)}
+	series := make(map[string]prometheus.Counter)
 	for _, kind := range eligibility.Kinds() {
-		if reason := faultOf(kind).reason; reason != "" {
-			series[reason] = failures.WithLabelValues(reason)
+		if kind != eligibility.KindCanceled {
+			series[reasonOf(kind)] = failures.WithLabelValues(reasonOf(kind))
 		}
 	}
 	return series
@@ -154,8 +181,14 @@ func (m *rpcMetrics) handled(grpcCode codes.Code, took time.Duration) {
 	m.duration.Observe(took.Seconds())
 }
 
-// decided counts an answer.
+// decided counts an answer, and one that blocks because nothing could be decided
+// as undecided too.
 func (m *metrics) decided(answer *eligibility.Answer) {
+	if cause := undecided(answer); cause != nil {
+		m.failed(cause, 1)
+	} else {
+		m.questions.decided.Inc()
+	}
 	for _, reason := range answer.Reasons {
 		if answer.Decision == eligibility.DecisionBlocked && !reason.Blocks {
 			continue
@@ -171,17 +204,13 @@ func (m *metrics) decided(answer *eligibility.Answer) {
 	}
 }
 
-// failed counts a question without an answer. A caller who left is counted
-// among the RPCs only.
-func (m *metrics) failed(err *eligibility.Error) {
-	reason := faultOf(err.Kind).reason
-	switch {
-	case err.Kind == eligibility.KindCanceled:
-		return
-	case reason == "":
-		reason = internalReason
+// failed counts questions without a decision. Those of a caller that left are no
+// errors.
+func (m *metrics) failed(err *eligibility.Error, questions int) {
+	m.questions.of(err.Kind).Add(float64(questions))
+	if err.Kind != eligibility.KindCanceled {
+		m.errors[reasonOf(err.Kind)].Add(float64(questions))
 	}
-	m.errors[reason].Inc()
 }
 
 // codeName is the gRPC code as the API's documents write it: INVALID_ARGUMENT.

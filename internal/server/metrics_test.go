@@ -68,6 +68,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 		`eligibility_errors_total{reason="OVERLOADED"} 1`,
 		`eligibility_errors_total{reason="INTERNAL"} 1`,
 		`eligibility_errors_total{reason="PARTNER_CENTER_CREDENTIALS"} 0`,
+		`eligibility_questions_total{outcome="decided"} 3`,
 		`eligibility_overloaded_total 1`,
 		`eligibility_panics_total 1`,
 		`eligibility_rpcs_in_progress 0`,
@@ -88,8 +89,8 @@ func TestEveryMetricIsScraped(t *testing.T) {
 			t.Errorf("metric %s: %q", family.GetName(), family.GetHelp())
 		}
 	}
-	if len(families) != 8 {
-		t.Errorf("%d metrics, this test knows 8", len(families))
+	if len(families) != 9 {
+		t.Errorf("%d metrics, this test knows 9", len(families))
 	}
 }
 
@@ -109,7 +110,7 @@ func TestEveryReasonIsCounted(t *testing.T) {
 		}
 	}
 	for _, kind := range eligibility.Kinds() {
-		m.failed(&eligibility.Error{Kind: kind}) // must not meet a nil counter
+		m.failed(&eligibility.Error{Kind: kind}, 1) // must not meet a nil counter
 	}
 	for _, method := range eligibilityv1.EligibilityService_ServiceDesc.Methods {
 		series := m.rpcs["/"+eligibilityv1.EligibilityService_ServiceDesc.ServiceName+"/"+method.MethodName]

@@ -14,6 +14,10 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
+// adminTimeout is how long requests of the admin listener may take to end after
+// everything else has.
+const adminTimeout = 200 * time.Millisecond
+
 // Listeners are the sockets that a [Server] serves on. All are required; Serve
 // closes them.
 type Listeners struct {
@@ -31,10 +35,15 @@ func (s *Server) SetReady() {
 	}
 }
 
-// Serve serves until ctx ends or a listener fails, then shuts down: it says that
-// it does not serve, goes on for Config.DrainPause, takes nothing new, and gives
-// what is in progress Config.ShutdownTimeout. It returns when all has ended, nil
-// after an orderly end. Call it once.
+// EndDrain ends the drain under way, or skips the one to come. It is safe for
+// concurrent use.
+func (s *Server) EndDrain() { s.endDrain() }
+
+// Serve serves until ctx ends or a listener fails, then shuts down: it reports
+// that it does not serve, goes on for Config.DrainPause, takes nothing new, and
+// gives what is in progress Config.ShutdownTimeout. A server that was never ready
+// has no callers to drain. It returns when all has ended, nil after an orderly
+// end. Call it once.
 func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	if listeners.GRPC == nil || listeners.HTTP == nil || listeners.Admin == nil {
 		return errors.New("serve: all three listeners are required")
@@ -64,38 +73,49 @@ func serveHTTP(server *http.Server, listener net.Listener, name string) error {
 	return nil
 }
 
-// shutdown ends the servers in order. The admin listener ends last, so that the
-// end can be watched. Without drain, where a listener has failed, nobody is
-// waited for to turn away.
+// shutdown ends the servers of the API together: a slow call on one must not
+// delay the end of the other, which its clients see as a GOAWAY. The admin
+// listener ends last, so that the end can be watched. Without drain, if a listener
+// has failed, load balancers are given no time to turn away.
 func (s *Server) shutdown(drain bool) error {
-	s.state.Store(stateStopping)
+	wasReady := s.state.Swap(stateStopping) == stateReady
 	s.health.Shutdown()
-	if drain && s.cfg.DrainPause > 0 {
+	if drain && wasReady && s.cfg.DrainPause > 0 {
 		s.logger.Info("draining", zap.Duration("pause", s.cfg.DrainPause))
-		time.Sleep(s.cfg.DrainPause)
+		select {
+		case <-time.After(s.cfg.DrainPause):
+		case <-s.drainEnds.Done():
+		}
 	}
 	s.logger.Info("shutting down", zap.Duration("timeout", s.cfg.ShutdownTimeout))
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout)
 	defer cancel()
 
-	err := endHTTP(ctx, s.http, "http")
 	s.stop() // watchers would keep the graceful stop from its end
+	graceful := make(chan error, 1)
+	go func() { graceful <- endGRPC(ctx, s.grpc) }()
+	err := errors.Join(endHTTP(ctx, s.http, "http"), <-graceful)
+	// What watches the end gets its last answer, whatever the time was spent on.
+	last, cancelLast := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancelLast()
+	return errors.Join(err, endHTTP(last, s.admin, "admin"))
+}
+
+// endGRPC lets the RPCs in progress end within ctx and cuts off the rest.
+func endGRPC(ctx context.Context, server *grpc.Server) error {
 	graceful := make(chan struct{})
 	go func() {
 		defer close(graceful)
-		s.grpc.GracefulStop()
+		server.GracefulStop()
 	}()
 	select {
 	case <-graceful:
+		return nil
 	case <-ctx.Done():
-		err = errors.Join(err, errors.New("stop grpc: rpcs in progress were cut off"))
-		s.grpc.Stop()
+		server.Stop()
 		<-graceful
+		return errors.New("stop grpc: rpcs in progress were cut off")
 	}
-	// What watches the end gets its last answer, whatever the time was spent on.
-	last, cancelLast := context.WithTimeout(context.Background(), time.Second)
-	defer cancelLast()
-	return errors.Join(err, endHTTP(last, s.admin, "admin"))
 }
 
 // endHTTP lets the requests in progress end within ctx and cuts off the rest.

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -207,6 +210,119 @@ func TestShutdownIsBounded(t *testing.T) {
 		if err := <-cut; err == nil {
 			t.Error("a request that could not be answered was")
 		}
+	}
+}
+
+// A slow call over one transport delays the end of the other by nothing: idle
+// connections over gRPC get their GOAWAY although a call over REST is in progress,
+// and the other way round.
+func TestBothTransportsStopAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	for _, slow := range []string{viaREST, viaGRPC} {
+		t.Run("slow over "+slow, func(t *testing.T) {
+			t.Parallel()
+			started, answer := make(chan struct{}, 2), make(chan struct{})
+			run := start(t, setup{source: noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+				<-answer
+				return approved()(ctx, id, facet)
+			}), server: Config{ShutdownTimeout: time.Minute}})
+			run.server.SetReady()
+			idle, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(run.rest, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = idle.Close() }()
+			if _, err := healthv1.NewHealthClient(run.conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil {
+				t.Fatal(err) // the connection over gRPC is up
+			}
+			ended := make(chan error, 1)
+			if slow == viaREST {
+				go func() {
+					if got := run.get(t, customerA, ""); got.StatusCode != http.StatusOK {
+						ended <- errors.New(got.Status)
+						return
+					}
+					ended <- nil
+				}()
+			} else {
+				go func() {
+					_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+					ended <- err
+				}()
+			}
+			<-started
+			<-started
+			run.stop()
+			if slow == viaREST {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if !run.conn.WaitForStateChange(ctx, connectivity.Ready) {
+					t.Error("the connection over gRPC got no GOAWAY while a call over REST was in progress")
+				}
+			} else {
+				_ = idle.SetReadDeadline(time.Now().Add(20 * time.Second))
+				if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+					t.Errorf("the connection over REST was not closed while an RPC was in progress: %v", err)
+				}
+			}
+			close(answer)
+			if err := <-ended; err != nil {
+				t.Errorf("the slow call: %v", err)
+			}
+			if err := <-run.ended; err != nil {
+				t.Errorf("served until %v", err)
+			}
+		})
+	}
+}
+
+// During the drain every response over REST ends its connection, also one to a
+// request that came before.
+func TestTheDrainClosesConnectionsOverREST(t *testing.T) {
+	t.Parallel()
+	started, answer := make(chan struct{}, 2), make(chan struct{})
+	run := start(t, setup{source: noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		<-answer
+		return approved()(ctx, id, facet)
+	}), server: Config{DrainPause: time.Hour}})
+	run.server.SetReady()
+	if got := run.get(t, "no-guid", ""); got.Close {
+		t.Error("a response before the drain ends its connection")
+	}
+	before := make(chan reply, 1)
+	go func() { before <- run.get(t, customerA, "") }()
+	<-started
+	<-started
+	run.stop()
+	for entry := range run.logged {
+		if entry.Message == "draining" {
+			break
+		}
+	}
+	close(answer)
+	if got := <-before; got.StatusCode != http.StatusOK || !got.Close {
+		t.Errorf("a request from before the drain: %s, close %v", got.Status, got.Close)
+	}
+	for _, path := range []string{"/v1/customers/no-guid/eligibility", "/v1/customers/" + customerA + "/eligibility", "/openapi.json", "/nothing"} {
+		if got := run.do(t, http.MethodGet, run.rest+path, ""); !got.Close {
+			t.Errorf("%s: %s does not end its connection", path, got.Status)
+		}
+	}
+	run.server.EndDrain()
+	if err := <-run.ended; err != nil {
+		t.Errorf("served until %v", err)
+	}
+}
+
+func TestAServerThatWasNeverReadyDoesNotDrain(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{server: Config{DrainPause: time.Hour}})
+	run.stop()
+	if err := <-run.ended; err != nil {
+		t.Errorf("served until %v", err)
+	}
+	if n := run.logs.FilterMessage("draining").Len(); n != 0 {
+		t.Error("it drained")
 	}
 }
 

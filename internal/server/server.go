@@ -67,6 +67,9 @@ type Config struct {
 	// nearly all do: allowed, by evidence that was at hand and fresh. All others
 	// have theirs. 0 means 100.
 	PlainRecords int
+	// FailureRecords is how many records a second are written for each reason of
+	// a failure, stale answers among them; 0 means 20.
+	FailureRecords int
 	// Tracer starts the spans of requests that are traced; nil traces none.
 	Tracer trace.Tracer
 	// SampleRatio is the share, 0 to 1, of requests that are traced where the
@@ -100,6 +103,9 @@ func (c Config) Validate() error {
 	if c.PlainRecords < 0 {
 		faults = append(faults, errors.New("plain records is negative"))
 	}
+	if c.FailureRecords < 0 {
+		faults = append(faults, errors.New("failure records is negative"))
+	}
 	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) {
 		faults = append(faults, errors.New("sample ratio is not from 0 to 1"))
 	}
@@ -122,6 +128,9 @@ func withDefaults(c Config) Config {
 	set(&c.ShutdownTimeout, 10*time.Second)
 	if c.PlainRecords == 0 {
 		c.PlainRecords = 100
+	}
+	if c.FailureRecords == 0 {
+		c.FailureRecords = 20
 	}
 	if c.MaxConcurrent == 0 {
 		c.MaxConcurrent = 4096
@@ -161,7 +170,7 @@ type Server struct {
 	logger  *zap.Logger
 	metrics *metrics
 	tracer  tracer
-	plain   quota
+	limits  limits
 
 	answers *handler
 	noREST  restRequest  // what an RPC over gRPC has of one; never changed
@@ -171,10 +180,12 @@ type Server struct {
 	http    *http.Server
 	admin   *http.Server
 
-	state    atomic.Int32 // stateStarting and its like
-	inFlight atomic.Int64
-	stopping context.Context //nolint:containedctx // the server's own life, no request's: ends the streams of watchers
-	stop     context.CancelFunc
+	state     atomic.Int32 // stateStarting and its like
+	inFlight  atomic.Int64
+	drainEnds context.Context //nolint:containedctx // the server's own life, no request's
+	endDrain  context.CancelFunc
+	stopping  context.Context //nolint:containedctx // the server's own life, no request's: ends the streams of watchers
+	stop      context.CancelFunc
 }
 
 // New builds a Server for service. It opens no socket and starts nothing. It
@@ -188,7 +199,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: withDefaults(cfg), headers: sync.Pool{New: newCallerHeader}}
 	s.logger = s.cfg.Logger
-	s.plain.limit = int64(s.cfg.PlainRecords)
+	s.limits = newLimits(s.cfg.PlainRecords, s.cfg.FailureRecords)
 	s.tracer = newTracer(s.cfg.Tracer, s.cfg.SampleRatio)
 	var err error
 	s.metrics, err = newMetrics(s.cfg.Registerer, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
@@ -196,6 +207,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("new server: register metrics: %w", err)
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.drainEnds, s.endDrain = context.WithCancel(context.Background())
 
 	s.health = health.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
@@ -204,9 +216,9 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
-	s.http = s.newHTTP(api, s.cfg.MaxTimeout+greetTimeout)
+	s.http = s.newHTTP(s.closing(api), s.cfg.MaxTimeout+greetTimeout)
 	// A profile is written for as long as it was asked for, minutes at most.
-	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.logger), 5*time.Minute)
+	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.errorLog()), 5*time.Minute)
 	return s, nil
 }
 
@@ -237,8 +249,6 @@ func (s *Server) newGRPC() *grpc.Server {
 
 // newHTTP builds an HTTP server that no slow or silent client can hold on to.
 func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http.Server {
-	// The logger's only failure is a level that it does not know.
-	errorLog, _ := zap.NewStdLogAt(s.logger, zap.WarnLevel)
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: greetTimeout / 2,
@@ -246,7 +256,7 @@ func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          errorLog,
+		ErrorLog:          s.errorLog(),
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
 // queue takes ended spans. The SDK's own batching starts a goroutine in its
@@ -41,16 +43,17 @@ type losses struct {
 	logger *zap.Logger
 	now    func() time.Time
 	unsaid *atomic.Int64
-	last   time.Time // of the last line
+	limit  *logging.Limiter
 }
 
 // report is told what became of a batch; err is nil where it was sent.
 func (l *losses) report(err error) {
-	now := l.now()
-	if l.unsaid.Load() == 0 || now.Sub(l.last) < lossInterval {
+	if l.unsaid.Load() == 0 {
 		return
 	}
-	l.last = now
+	if _, ok := l.limit.Admit(l.now()); !ok {
+		return
+	}
 	l.logger.Warn("spans were lost; the service goes on without them",
 		zap.Int64("spans", l.unsaid.Swap(0)), zap.Duration("next_report_in", lossInterval), zap.Error(err))
 }

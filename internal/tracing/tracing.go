@@ -18,6 +18,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 	sendEvery = 5 * time.Second
 	// sendTimeout bounds the sending of one batch, replays included.
 	sendTimeout = 10 * time.Second
-	// flushTimeout bounds what Run does after its end was asked for.
+	// flushTimeout bounds Flush, whatever time its caller has.
 	flushTimeout = 2 * time.Second
 	// lossInterval is how often lost spans are worth a line in the log.
 	lossInterval = 10 * time.Second
@@ -57,6 +59,7 @@ type Pipeline struct {
 	queue    queue
 	exporter *otlptrace.Exporter
 	losses   losses
+	unsent   []sdktrace.ReadOnlySpan // left by Run for Flush
 }
 
 // New builds a Pipeline. It makes no connection and starts nothing; what ends
@@ -92,7 +95,7 @@ func New(cfg Config) (*Pipeline, error) {
 			otlptracegrpc.WithHeaders(cfg.Headers),
 			otlptracegrpc.WithTimeout(sendTimeout),
 		)),
-		losses: losses{logger: cfg.Logger, now: cfg.Now, unsaid: waiting.lost},
+		losses: losses{logger: cfg.Logger, now: cfg.Now, unsaid: waiting.lost, limit: logging.NewLimiter(1, lossInterval)},
 	}, nil
 }
 
@@ -102,9 +105,8 @@ func (p *Pipeline) Tracer() trace.Tracer {
 	return p.provider.Tracer("github.com/eligibilityd/eligibilityd")
 }
 
-// Run sends spans until ctx ends; then it sends what has ended by then, for at
-// most two seconds, and closes the connection. Call it once. It fails only if
-// the endpoint cannot be read.
+// Run sends spans until ctx ends; what is left then is for [Pipeline.Flush].
+// Call it once. It fails only if the endpoint cannot be read.
 func (p *Pipeline) Run(ctx context.Context) error {
 	if err := p.exporter.Start(ctx); err != nil {
 		return fmt.Errorf("tracing: start the exporter: %w", err)
@@ -123,7 +125,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	p.flush(context.WithoutCancel(ctx), batch)
+	p.unsent = batch
 	return nil
 }
 
@@ -143,10 +145,12 @@ func (p *Pipeline) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) []sd
 	return batch[:0]
 }
 
-// flush sends what is left and closes the connection, all within flushTimeout.
-func (p *Pipeline) flush(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
+// Flush sends the spans that Run has left and closes the connection, within ctx
+// and two seconds at most. Call it once, after Run has returned.
+func (p *Pipeline) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
+	batch := p.unsent
 	for len(p.queue.spans) > 0 {
 		batch = append(batch, <-p.queue.spans)
 	}

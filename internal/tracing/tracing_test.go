@@ -39,6 +39,7 @@ func run(t *testing.T, cfg tracing.Config) (p *tracing.Pipeline, stop func() tim
 		cancel()
 		asked := time.Now()
 		running.Wait()
+		p.Flush(context.Background())
 		return time.Since(asked)
 	}
 }
@@ -92,7 +93,7 @@ func TestNewNeedsAnEndpoint(t *testing.T) {
 	}
 }
 
-// Whatever the collector does, spans end at once and Run within its limit.
+// Whatever the collector does, spans end at once, and Run and Flush within their limit.
 func TestASickCollectorHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	for name, upset := range map[string]func(*tracingtest.Collector) (endpoint string){

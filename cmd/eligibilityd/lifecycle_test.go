@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+)
+
+// soon is how long a process may take to exit if nothing is in progress: far
+// below its drain and shutdown timeout, and enough for a busy machine.
+const soon = 8 * time.Second
+
+// program is the program as a process of its own, whose standard error is a
+// pipe.
+type program struct {
+	addresses
+	process *os.Process
+	stderr  *os.File
+	lines   *bufio.Scanner // of stderr
+	exited  chan error
+}
+
+// launch starts the program and reads its standard error until it serves.
+func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *program {
+	t.Helper()
+	name, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(context.Background(), name, args...) //nolint:gosec // the test's own binary
+	cmd.Env = append(os.Environ(), append(environ, asProgram+"=1")...)
+	cmd.Stderr = writer
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = writer.Close()
+	p := &program{process: cmd.Process, stderr: reader, lines: bufio.NewScanner(reader), exited: make(chan error, 1)}
+	go func() { p.exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = reader.Close()
+		<-p.exited
+	})
+	serving := p.await(t, `"msg":"serving"`)
+	if err := json.Unmarshal([]byte(serving), &p.addresses); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// await reads standard error up to the first line that contains text.
+func (p *program) await(t *testing.T, text string) string {
+	t.Helper()
+	for p.lines.Scan() {
+		if strings.Contains(p.lines.Text(), text) {
+			return p.lines.Text()
+		}
+	}
+	t.Fatalf("standard error ended without %s", text)
+	return ""
+}
+
+func (p *program) signal(t *testing.T, signal os.Signal) {
+	t.Helper()
+	if err := p.process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exits waits for the end of the process and returns its exit code.
+func (p *program) exits(t *testing.T) int {
+	t.Helper()
+	select {
+	case err := <-p.exited:
+		p.exited <- err
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+			return failed.ExitCode()
+		}
+		return 0
+	case <-time.After(soon):
+		t.Fatalf("the process did not exit within %v", soon)
+		return 0
+	}
+}
+
+// answers asks n questions whose records together exceed what a pipe holds.
+func (p *program) answers(t *testing.T, n int) {
+	t.Helper()
+	client := http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
+	for i := range n {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/v1/customers/no-guid-%d/eligibility", p.HTTP, i), http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatalf("question %d of %d: %v", i, n, err)
+		}
+		_ = resp.Body.Close()
+	}
+}
+
+// allRecords makes each question have a record.
+const allRecords = "ELIGIBILITY_LOG__FAILURES_PER_SECOND=1000000"
+
+// Whatever becomes of the reader of its log, the service answers and ends.
+func TestTheLogNeverStopsTheService(t *testing.T) {
+	t.Parallel()
+	for name, upset := range map[string]func(*testing.T, *program){
+		"nothing reads":     func(*testing.T, *program) {},
+		"the reader leaves": func(_ *testing.T, p *program) { _ = p.stderr.Close() },
+		"the terminal is closed": func(t *testing.T, p *program) {
+			t.Helper()
+			_ = p.stderr.Close()
+			p.signal(t, syscall.SIGHUP)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := launch(t, fullPipe(t), anyPort(allRecords), "dev", "--control-address", "127.0.0.1:0")
+			upset(t, p)
+			p.answers(t, 500) // more than 128 KiB
+			p.signal(t, syscall.SIGTERM)
+			if code := p.exits(t); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
+
+// fullPipe returns the write end of a pipe that is full and that nothing reads.
+func fullPipe(t *testing.T) *os.File {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = reader.Close()
+		_ = writer.Close()
+	})
+	if err := writer.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("fill the pipe: %v", err)
+	}
+	return writer
+}
+
+func TestASecondSignalEndsTheDrain(t *testing.T) {
+	t.Parallel()
+	p := launch(t, nil, anyPort("ELIGIBILITY_SERVER__DRAIN=1h"), "dev", "--control-address", "127.0.0.1:0")
+	eventually(t, "/readyz", func() bool {
+		status, _, _ := get(t, "http://"+p.Admin+"/readyz")
+		return status == http.StatusOK
+	})
+	p.signal(t, os.Interrupt)
+	p.await(t, `"msg":"draining"`)
+	p.signal(t, syscall.SIGTERM)
+	p.await(t, `"msg":"stopped"`)
+	if code := p.exits(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestASignalBeforeReadySkipsTheDrain(t *testing.T) {
+	t.Parallel()
+	away := httptest.NewServer(http.NotFoundHandler())
+	away.Close()
+	p := launch(t, nil, toServe(t, away.URL, "ELIGIBILITY_SERVER__DRAIN=1h"), "serve")
+	p.signal(t, syscall.SIGTERM)
+	if code := p.exits(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// Nothing can keep the process beyond the drain, the shutdown timeout and two
+// seconds.
+func TestTheShutdownHasAHardEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		exited := make(chan int, 1)
+		life := lifecycle{exit: func(code int) { exited <- code }}
+		life.armHardEnd(ctx, config.Server{Drain: 5 * time.Second, ShutdownTimeout: 10 * time.Second}, zap.NewNop())
+		time.Sleep(time.Hour)
+		if len(exited) > 0 {
+			t.Fatal("exited without a signal")
+		}
+		cancel()
+		signalled := time.Now()
+		code := <-exited
+		if took := time.Since(signalled); code != exitFailure || took < 15*time.Second || took > 17*time.Second-lastRecord {
+			t.Errorf("exit code %d after %v", code, took)
+		}
+	})
+}
+
+// lastRecord is the longest that the process waits for the log before it exits.
+const lastRecord = 400 * time.Millisecond

@@ -1,0 +1,49 @@
+package server
+
+import (
+	"net/http"
+	"sync"
+)
+
+// closing makes every response that begins while the server is stopping carry
+// Connection: close, so that clients and load balancers open their next
+// connection elsewhere. Idle connections stay open until the drain ends: a
+// request may be on its way on any of them.
+func (s *Server) closing(next http.Handler) http.Handler {
+	writers := sync.Pool{New: func() any { return &closingWriter{server: s} }}
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		closing, _ := writers.Get().(*closingWriter)
+		closing.ResponseWriter = w
+		next.ServeHTTP(closing, req)
+		closing.ResponseWriter = nil
+		writers.Put(closing)
+	})
+}
+
+// closingWriter is the writer of one response.
+type closingWriter struct {
+	http.ResponseWriter
+	server *Server
+}
+
+// Unwrap returns the writer beneath, for [http.ResponseController].
+func (w *closingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader sends the header.
+func (w *closingWriter) WriteHeader(code int) {
+	w.mark()
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write sends a part of the body, after the header.
+func (w *closingWriter) Write(p []byte) (int, error) {
+	w.mark()
+	return w.ResponseWriter.Write(p)
+}
+
+// mark has no effect once the header is sent.
+func (w *closingWriter) mark() {
+	if w.server.state.Load() == stateStopping {
+		w.Header().Set("Connection", "close")
+	}
+}
