@@ -58,10 +58,8 @@ func New(cfg Config) (*Client, error) {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
 	throttle := newThrottle(cfg.Now, cfg.BudgetPerMinute)
-	guard := breaker.New(breaker.Config{
-		Failures: breakAfter, First: firstBreak, Max: maxBreak, ProbeTimeout: fetchTimeout, Now: cfg.Now,
-	})
-	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, guard)
+	guards := newGuards(cfg.Now)
+	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, guards)
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}
@@ -79,10 +77,11 @@ func New(cfg Config) (*Client, error) {
 		log:            cfg.Logger,
 		transport:      transport,
 		throttle:       throttle,
-		breaker:        guard,
+		breaker:        guards.partnerCenter,
 		priority:       eligibility.NewPriority(eligibility.LaneCheckout),
 		tokens: &tokens{
 			login:   login,
+			breaker: guards.login,
 			now:     cfg.Now,
 			log:     cfg.Logger,
 			metrics: metrics,

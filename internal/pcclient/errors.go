@@ -126,7 +126,7 @@ type APIError struct {
 
 	// final forbids a replay.
 	final bool
-	// pause is how long the login host is to be left alone at least.
+	// pause is the pause that the login host asked for; 0 if it did not.
 	pause time.Duration
 	// aadsts are the login host's own numbers, for the log.
 	aadsts []int

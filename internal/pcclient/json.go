@@ -31,7 +31,7 @@ const (
 // in any object, in whatever case, make the whole body unreadable. A leading
 // byte order mark is dropped, as users of the API report one.
 func parseJSON(body []byte) (any, error) {
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+	body = withoutBOM(body)
 	if !utf8.Valid(body) {
 		return nil, errNotUTF8
 	}
@@ -42,6 +42,9 @@ func parseJSON(body []byte) (any, error) {
 	dec.UseNumber()
 	return parseValue(dec)
 }
+
+// withoutBOM returns text without a leading byte order mark.
+func withoutBOM(text []byte) []byte { return bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) }
 
 // parseObject is parseJSON for a body that must be an object.
 func parseObject(body []byte) (map[string]any, error) {

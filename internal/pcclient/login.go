@@ -1,6 +1,7 @@
 package pcclient
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -62,10 +63,10 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices
 }
 
 // token gets an access token. A rotated refresh token is stored before the
-// access token counts as obtained.
-func (l *login) token(ctx context.Context) (grant, *APIError) {
+// access token counts as obtained. A probe makes one request.
+func (l *login) token(ctx context.Context, probe bool) (grant, *APIError) {
 	if l.refreshToken == nil {
-		return l.ask(ctx, l.form)
+		return l.ask(ctx, l.form, probe)
 	}
 	if !l.refreshToken.take(ctx) {
 		return grant{}, transportFailure(ctx, OpToken, ctx.Err())
@@ -75,11 +76,11 @@ func (l *login) token(ctx context.Context) (grant, *APIError) {
 	if err != nil {
 		return grant{}, l.unread(err)
 	}
-	granted, fail := l.trade(ctx, token)
+	granted, fail := l.trade(ctx, token, probe)
 	if fail != nil && fail.Reason == ReasonInvalidGrant && fail.pause == 0 {
 		if other, ok := l.refreshToken.another(ctx, token); ok {
 			token = other
-			granted, fail = l.trade(ctx, token)
+			granted, fail = l.trade(ctx, token, probe)
 		}
 	}
 	if fail == nil && !l.readOnly {
@@ -94,25 +95,27 @@ func (l *login) unread(err error) *APIError {
 	if needsSomebody(err) {
 		return &APIError{Op: OpToken, Class: ClassCredentials, Reason: ReasonRefreshToken, Err: err}
 	}
-	return &APIError{Op: OpToken, Class: ClassUnavailable, Reason: ReasonRefreshTokenStore, RetryAfter: l.refreshToken.wait(), Err: err}
+	return &APIError{Op: OpToken, Class: ClassUnavailable, Reason: ReasonRefreshTokenStore, Err: err}
 }
 
 // trade asks for an access token by a refresh token.
-func (l *login) trade(ctx context.Context, refreshToken string) (grant, *APIError) {
+func (l *login) trade(ctx context.Context, refreshToken string, probe bool) (grant, *APIError) {
 	form := maps.Clone(l.form)
 	form.Set("refresh_token", refreshToken)
-	return l.ask(ctx, form)
+	return l.ask(ctx, form, probe)
 }
 
-// ask makes one token request, with replays as for Partner Center.
-func (l *login) ask(ctx context.Context, form url.Values) (grant, *APIError) {
+// ask makes one token request, with replays as for Partner Center. A timeout is
+// not replayed: all callers wait for this request, and few would wait longer.
+func (l *login) ask(ctx context.Context, form url.Values, probe bool) (grant, *APIError) {
 	for attempts := 1; ; attempts++ {
 		granted, fail := l.attempt(ctx, form)
 		if fail == nil {
 			return granted, nil
 		}
+		final := probe || fail.Class != ClassUnavailable || fail.RetryAfter > 0 || fail.Reason == ReasonTimeout || attempts >= maxAttempts
 		delay := backoff(attempts)
-		if fail.Class != ClassUnavailable || fail.RetryAfter > 0 || attempts >= maxAttempts || !timeFor(ctx, delay) || !sleep(ctx, delay) {
+		if final || !timeFor(ctx, delay) || !sleep(ctx, delay) {
 			return grant{}, fail
 		}
 	}
@@ -175,24 +178,24 @@ func (l *login) request(ctx context.Context, form url.Values) (*http.Request, er
 func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
 	status := got.status
 	object, err := parseObject(got.body)
+	if err != nil && (status == http.StatusBadRequest || status == http.StatusUnauthorized) {
+		object = leadingRefusal(got.body)
+	}
 	if status == http.StatusOK && err == nil {
 		if granted, ok := readGrant(object, asked); ok {
 			return granted, nil
 		}
 	}
 	word, numbers := readLoginError(object)
-	fail := &APIError{Op: OpToken, Status: status, Code: word, aadsts: numbers, pause: loginPause(numbers)}
+	fail := &APIError{Op: OpToken, Status: status, Code: word, aadsts: numbers, pause: loginPause(got.header, numbers, now)}
 	fail.Reason, fail.Class = loginReason(word)
 	switch {
 	case status == http.StatusTooManyRequests:
 		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
-		fail.RetryAfter = max(retryAfter(got.header, now), fail.pause)
+		fail.RetryAfter = cmp.Or(fail.pause, defaultRetryAfter)
 	case serverFailed(status), fail.Reason == ReasonServerError:
 		fail.Class, fail.Reason = ClassUnavailable, ReasonServerError
 		fail.RetryAfter = fail.pause
-		if got.header.Get("Retry-After") != "" {
-			fail.RetryAfter = max(retryAfter(got.header, now), fail.pause)
-		}
 	case word != "", status == http.StatusOK && err == nil:
 		// A refusal, or a grant that is none.
 	case status == http.StatusNotImplemented, status >= 300 && status <= 399:
@@ -201,6 +204,25 @@ func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
 		fail.Class, fail.Reason = ClassUnavailable, ReasonUnreadable
 	}
 	return grant{}, fail
+}
+
+// leadingRefusal returns the object that a body begins with, whatever follows,
+// if it is a refusal by a published word. Proxies and the login host itself
+// append pages of HTML.
+func leadingRefusal(body []byte) map[string]any {
+	var first json.RawMessage
+	if json.NewDecoder(bytes.NewReader(withoutBOM(body))).Decode(&first) != nil {
+		return nil
+	}
+	object, err := parseObject(first)
+	if err != nil {
+		return nil
+	}
+	word, _ := object["error"].(string)
+	if reason, _ := loginReason(word); reason == ReasonRefused {
+		return nil
+	}
+	return object
 }
 
 // maxAADSTS bounds the numbers that are kept for the log.
@@ -251,9 +273,8 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 		return grant{}, false
 	}
 	lasts := time.Duration(min(seconds, int64(maxTokenLife/time.Second))) * time.Second
-	ends := asked.Add(lasts)
 	return grant{
-		access:  accessToken{value: value, endsAt: ends, renewAt: ends.Add(-min(earlyRefresh, lasts/4))},
+		access:  accessToken{value: value, endsAt: asked.Add(lasts), early: pause{asked, lasts - min(earlyRefresh, lasts/4)}},
 		refresh: refresh,
 		idToken: idToken,
 	}, true

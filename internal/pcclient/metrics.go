@@ -24,7 +24,7 @@ type metrics struct {
 	storeFaults prometheus.Counter
 
 	refreshTokenBorn atomic.Pointer[time.Time] // nil: none is known
-	loginPausedUntil atomic.Pointer[time.Time] // nil: never yet
+	loginPaused      atomic.Pointer[pause]     // nil: never yet
 }
 
 // prefix begins the name of every metric here.
@@ -33,7 +33,7 @@ const prefix = "eligibility_partner_center_"
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
-func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, guard *breaker.Breaker) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, guards guards) (*metrics, error) {
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "fetches_total",
@@ -74,7 +74,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 		return m, nil
 	}
 	var faults []error
-	for _, collector := range append(m.gauges(now, throttle, guard),
+	for _, collector := range append(m.gauges(now, throttle, guards),
 		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults) {
 		faults = append(faults, registerer.Register(collector))
 	}
@@ -82,7 +82,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 }
 
 // gauges are the metrics that are read off when somebody collects them.
-func (m *metrics) gauges(now func() time.Time, throttle *throttle, guard *breaker.Breaker) []prometheus.Collector {
+func (m *metrics) gauges(now func() time.Time, throttle *throttle, guards guards) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "pause_seconds",
@@ -91,16 +91,15 @@ func (m *metrics) gauges(now func() time.Time, throttle *throttle, guard *breake
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "login_pause_seconds",
 			Help: "What is left of the pause in which the login host is not asked, after a refusal, a Retry-After or a failed early renewal.",
-		}, func() float64 { return m.loginPaused(now()).Seconds() }),
+		}, func() float64 { return m.loginPauseLeft(now()).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "breaker_open",
-			Help: "1 while questions are kept away from a Partner Center that does not work.",
-		}, func() float64 {
-			if guard.State() != breaker.Closed {
-				return 1
-			}
-			return 0
-		}),
+			Help: "1 while the circuit breaker keeps questions away from a Partner Center that does not work.",
+		}, func() float64 { return isOpen(guards.partnerCenter) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "login_breaker_open",
+			Help: "1 while the circuit breaker keeps token requests away from a login host that does not work.",
+		}, func() float64 { return isOpen(guards.login) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "refresh_token_age_seconds",
 			Help: "How long ago the refresh token in use was stored. NaN while none is known, and with flow app_only.",
@@ -110,6 +109,28 @@ func (m *metrics) gauges(now func() time.Time, throttle *throttle, guard *breake
 			Help: "How long the refresh token in use works unless it is renewed, negative where it no longer does. NaN as for its age.",
 		}, func() float64 { return RefreshTokenLife.Seconds() - max(m.refreshTokenAge(now()), 0) }),
 	}
+}
+
+// guards are the circuit breakers of both hosts.
+type guards struct{ partnerCenter, login *breaker.Breaker }
+
+func newGuards(now func() time.Time) guards {
+	return guards{
+		partnerCenter: breaker.New(breaker.Config{
+			Failures: breakAfter, First: firstBreak, Max: maxBreak, ProbeTimeout: fetchTimeout, Now: now,
+		}),
+		// One renewal serves every caller, so a single failure is known to all.
+		login: breaker.New(breaker.Config{
+			Failures: 1, First: firstBreak, Max: maxBreak, ProbeTimeout: tokenTimeout + storeTimeout, Now: now,
+		}),
+	}
+}
+
+func isOpen(b *breaker.Breaker) float64 {
+	if b.State() == breaker.Closed {
+		return 0
+	}
+	return 1
 }
 
 // showZeros makes the series that an alert may ask for exist from the start.
@@ -191,13 +212,10 @@ func (m *metrics) refreshTokenAge(now time.Time) float64 {
 	return now.Sub(*born).Seconds()
 }
 
-// loginPause notes until when the login host is left alone.
-func (m *metrics) loginPause(until time.Time) { m.loginPausedUntil.Store(&until) }
-
-func (m *metrics) loginPaused(now time.Time) time.Duration {
-	until := m.loginPausedUntil.Load()
-	if until == nil {
-		return 0
+// loginPauseLeft returns what is left of the pause of the login host.
+func (m *metrics) loginPauseLeft(now time.Time) time.Duration {
+	if p := m.loginPaused.Load(); p != nil {
+		return p.left(now)
 	}
-	return max(until.Sub(now), 0)
+	return 0
 }

@@ -31,6 +31,7 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 		prefix + "breaker_open",
 		prefix + "credentials_alert",
 		prefix + "fetches_total",
+		prefix + "login_breaker_open",
 		prefix + "login_pause_seconds",
 		prefix + "pause_seconds",
 		prefix + "refresh_token_age_seconds",

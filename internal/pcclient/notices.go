@@ -35,7 +35,7 @@ func (s *notices) due(n notice) bool {
 	defer s.mu.Unlock()
 	now := s.now()
 	last, known := s.told[n]
-	if known && now.Sub(last) < noticeEvery {
+	if (pause{last, noticeEvery}).left(now) > 0 {
 		return false
 	}
 	if s.told == nil || !known && len(s.told) >= maxNotices {

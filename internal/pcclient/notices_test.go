@@ -50,12 +50,17 @@ func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
 	r.told(zapcore.ErrorLevel, expired, 3)
 }
 
-// A login host that is down is asked by each caller, and told of once.
+// A login host that is down fails each probe, and is logged once.
 func TestOutageOfTheLoginHostIsToldOnce(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{login: says(http.StatusBadRequest, "<html>")})
-	for range 3 {
-		r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonUnreadable)
+	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonUnreadable)
+	for n := range 3 {
+		r.clock.advance(5 * time.Second)
+		r.atOnce()
+		eventually(t, "the probe has failed", func() bool {
+			return r.shows(fmt.Sprintf(`token_renewals_total{outcome="unreadable"} %d`, n+2))
+		})
 	}
 	r.told(zapcore.WarnLevel, "login host gave no token", 1)
 }

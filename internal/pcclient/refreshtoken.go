@@ -13,9 +13,6 @@ const (
 	storeTimeout = 5 * time.Second
 	// storePause is how long after a failure storing is tried again.
 	storePause = time.Minute
-	// maxStoreWait bounds the growing pause after which a store that could not
-	// be read is asked again.
-	maxStoreWait = time.Minute
 
 	// opStore names the storing of a refresh token among notices.
 	opStore Op = "refresh_token_store"
@@ -33,7 +30,6 @@ type refreshToken struct {
 
 	held     storedToken // what the store held when it was last read or written
 	unstored storedToken // a newer one that could not be stored
-	unread   int         // how often the store could not be asked
 }
 
 func newRefreshToken(store tokenStore, cfg Config, metrics *metrics, notices *notices) *refreshToken {
@@ -82,21 +78,12 @@ func (r *refreshToken) another(ctx context.Context, refused string) (token strin
 func (r *refreshToken) load(ctx context.Context) (storedToken, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	stored, err := r.store.load(ctx)
-	if err != nil && !needsSomebody(err) {
-		r.unread++
-	}
-	return stored, err
+	return r.store.load(ctx)
 }
 
 // needsSomebody reports whether an error of a store is one that does not pass.
 func needsSomebody(err error) bool {
 	return errors.Is(err, ErrNoRefreshToken) || errors.Is(err, ErrRefreshTokenStore)
-}
-
-// wait is how long to leave alone a store that could not be asked.
-func (r *refreshToken) wait() time.Duration {
-	return min(time.Second<<min(max(r.unread-1, 0), 10), maxStoreWait)
 }
 
 // use notes what is in the store, and what would be there if it could.

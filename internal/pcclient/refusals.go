@@ -1,6 +1,10 @@
 package pcclient
 
-import "time"
+import (
+	"net/http"
+	"slices"
+	"time"
+)
 
 // loginReason says what an error word of the login host means: the one table of
 // them. Another word is a refusal as well.
@@ -30,16 +34,32 @@ func loginReason(word string) (Reason, Class) {
 	}
 }
 
-// loginPause is how long the login host is left alone at least, by the numbers
-// of its refusal. They decide nothing else: 50196 says that we ask the same too
-// often, 90055 that our tenant does.
-func loginPause(numbers []int) time.Duration {
-	for _, number := range numbers {
-		if number == 50196 || number == 90055 {
-			return loopPause
-		}
+// The login host's numbers for too many requests: by this application
+// (a loop), and by the tenant.
+const (
+	aadstsLoop            = 50196
+	aadstsTenantThrottled = 90055
+)
+
+// loginPause returns the pause that an answer of the login host asks for, or 0.
+// A Retry-After is kept as stated. A refusal that is no complaint about too many
+// requests asks for tokenPause at least.
+func loginPause(header http.Header, numbers []int, now time.Time) time.Duration {
+	if header.Get("Retry-After") != "" {
+		return retryAfter(header, now)
+	}
+	if slices.Contains(numbers, aadstsLoop) {
+		return loopPause
 	}
 	return 0
+}
+
+// refusalPause returns how long the login host is not asked after a refusal.
+func refusalPause(fail *APIError) time.Duration {
+	if fail.pause > 0 && (slices.Contains(fail.aadsts, aadstsLoop) || slices.Contains(fail.aadsts, aadstsTenantThrottled)) {
+		return fail.pause
+	}
+	return max(fail.pause, tokenPause)
 }
 
 // advice is the log's message about a failure of a token request: what to do.

@@ -29,7 +29,7 @@ type throttle struct {
 	reserve float64 // requests of the burst that only urgent ones may use
 
 	mu      sync.Mutex
-	until   time.Time     // end of the pause; guarded by mu
+	pause   pause         // after a 429; guarded by mu
 	strikes int           // 429s in a row, those within one pause counted once; guarded by mu
 	bucket  *rate.Limiter // reserved and cancelled under mu, so that a refusal takes nothing
 }
@@ -50,35 +50,36 @@ func (t *throttle) throttled(asked time.Duration) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if !now.Before(t.until) {
+	left := t.pause.left(now)
+	if left == 0 {
 		t.strikes++
 		if t.strikes > 1 {
 			asked = min(asked+rand.N(firstPenalty<<min(t.strikes-2, 7)), maxRetryAfter) //nolint:gosec // spreads load, keeps no secret
 		}
 	}
-	if until := now.Add(asked); until.After(t.until) {
-		t.until = until
-		// Nothing is saved up for the end of the pause: a burst would meet
-		// the end of the limit's window, and all of it another 429.
-		t.bucket.ReserveN(until, max(0, int(t.bucket.TokensAt(until))))
+	if asked <= left {
+		return left
 	}
-	return t.until.Sub(now)
+	t.pause = pause{now, asked}
+	// Nothing is saved up for the end of the pause: a burst would meet the end
+	// of the limit's window, and all of it another 429.
+	until := now.Add(asked)
+	t.bucket.ReserveN(until, max(0, int(t.bucket.TokensAt(until))))
+	return asked
 }
 
 // budgetTime is now, or the end of the pause until which the bucket does not
 // fill. t.mu is held.
 func (t *throttle) budgetTime() time.Time {
-	if now := t.now(); now.After(t.until) {
-		return now
-	}
-	return t.until
+	now := t.now()
+	return now.Add(t.pause.left(now))
 }
 
 // answered notes that Partner Center answered without throttling.
 func (t *throttle) answered() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.now().Before(t.until) {
+	if t.pause.left(t.now()) == 0 {
 		t.strikes = 0
 	}
 }
@@ -87,7 +88,7 @@ func (t *throttle) answered() {
 func (t *throttle) paused() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(t.until.Sub(t.now()), 0)
+	return t.pause.left(t.now())
 }
 
 // charge takes requests that were already made from the budget.

@@ -7,6 +7,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"github.com/eligibilityd/eligibilityd/internal/breaker"
 )
 
 const (
@@ -22,22 +24,27 @@ const (
 	// tokenPause is how long the login host is left alone after it refused a
 	// request, and after an early renewal that failed.
 	tokenPause = 30 * time.Second
-	// loopPause is the same after it complained of too many requests.
+	// loopPause is the same after AADSTS50196 without a Retry-After.
 	loopPause = 5 * time.Minute
 )
 
 // accessToken is one token and its life. The zero value is none.
 type accessToken struct {
-	value   string
-	renewAt time.Time
-	endsAt  time.Time
+	value  string
+	endsAt time.Time
+	early  pause // until it is renewed ahead of time
 }
+
+// serves reports whether the token can be used. If the clock was set back, it
+// may have ended: then Partner Center refuses it, and it is replaced.
+func (t accessToken) serves(now time.Time) bool { return t.value != "" && now.Before(t.endsAt) }
 
 // tokens hands out access tokens. One renewal at a time serves any number of
 // waiters, each of which leaves with its own context; a token that still serves
 // keeps nobody waiting.
 type tokens struct {
 	login   *login
+	breaker *breaker.Breaker // of renewals
 	now     func() time.Time
 	log     *zap.Logger
 	metrics *metrics
@@ -50,14 +57,15 @@ type tokens struct {
 	mu      sync.Mutex
 	current accessToken // guarded by mu
 	renewal *renewal    // under way, or nil; guarded by mu
-	refused *APIError   // the last refusal; answers until askAgain; guarded by mu
-	// askAgain is when the login host may be asked again after a refusal or
-	// an early renewal that failed. Guarded by mu.
-	askAgain time.Time
-	// keepAgain is when a refresh token that is in memory only is stored again;
-	// zero where there is none. Guarded by mu.
-	keepAgain time.Time
-	keeping   bool // that is under way; guarded by mu
+	refused *APIError   // the last refusal; answers while pause lasts; guarded by mu
+	// pause begins with a refusal, a Retry-After or an early renewal that
+	// failed. The login host is not asked while it lasts. Guarded by mu.
+	pause pause
+	// unstored is set while the newest refresh token is in memory only, and
+	// storeAgain is the pause before the next try to store it. Guarded by mu.
+	unstored   bool
+	storeAgain pause
+	storing    bool // a try is in flight; guarded by mu
 	// fruitless bounds the renewals after a 401 that cure nothing: the login
 	// host punishes loops (AADSTS50196), but one customer's or one moment's
 	// 401 must not keep all others from a new token. Guarded by mu.
@@ -67,37 +75,20 @@ type tokens struct {
 // renewal is one token request. granted and fail are written before done is
 // closed and read after.
 type renewal struct {
+	permit  breaker.Permit
 	done    chan struct{}
 	granted grant
 	fail    *APIError
 }
 
-// get returns a token that serves, waiting for a renewal if there is none.
+// get returns a token that serves. If there is none, it waits for a renewal,
+// unless the circuit breaker is open or the renewal is its probe: callers then
+// have usable evidence to answer with, or may ask again.
 func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
-	t.mu.Lock()
-	now := t.now()
-	if t.current.value != "" && now.Before(t.current.endsAt) {
-		token := t.current
-		if !now.Before(token.renewAt) && t.renewal == nil && !now.Before(t.askAgain) {
-			t.renew(ctx)
-		}
-		t.keep(now)
-		t.mu.Unlock()
-		return token, nil
+	token, waiting, fail := t.start(ctx)
+	if waiting == nil {
+		return token, fail
 	}
-	if t.refused != nil && now.Before(t.askAgain) {
-		fail := *t.refused
-		if fail.RetryAfter > 0 {
-			fail.RetryAfter = t.askAgain.Sub(now)
-		}
-		t.mu.Unlock()
-		return accessToken{}, &fail
-	}
-	if t.renewal == nil {
-		t.renew(ctx)
-	}
-	waiting := t.renewal
-	t.mu.Unlock()
 	select {
 	case <-waiting.done:
 		if waiting.fail != nil {
@@ -108,6 +99,35 @@ func (t *tokens) get(ctx context.Context) (accessToken, *APIError) {
 	case <-ctx.Done():
 		return accessToken{}, transportFailure(ctx, OpToken, ctx.Err())
 	}
+}
+
+// start returns the current token, or a renewal to wait for, which it starts
+// if there is none, or why there is neither.
+func (t *tokens) start(ctx context.Context) (accessToken, *renewal, *APIError) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	left := t.pause.left(now)
+	if token := t.current; token.serves(now) {
+		if token.early.left(now) == 0 && left == 0 {
+			t.renew(ctx)
+		}
+		t.store(now)
+		return token, nil, nil
+	}
+	if t.refused != nil && left > 0 {
+		fail := *t.refused
+		if fail.RetryAfter > 0 {
+			fail.RetryAfter = left
+		}
+		return accessToken{}, nil, &fail
+	}
+	retryAfter := t.renew(ctx)
+	if t.renewal == nil || t.renewal.permit.Probe() {
+		t.metrics.refusals.WithLabelValues(string(ReasonBreaker)).Inc()
+		return accessToken{}, nil, &APIError{Op: OpToken, Class: ClassUnavailable, Reason: ReasonBreaker, RetryAfter: max(retryAfter, firstBreak)}
+	}
+	return accessToken{}, t.renewal, nil
 }
 
 // replace forgets a token that Partner Center refused, and reports whether
@@ -133,9 +153,18 @@ func (t *tokens) renewalWasFruitless() {
 	t.fruitless.AllowN(t.now(), 1)
 }
 
-// renew starts a renewal, which keeps ctx's values and not its end. t.mu is held.
-func (t *tokens) renew(ctx context.Context) {
-	r := &renewal{done: make(chan struct{})}
+// renew starts a renewal unless one is in flight. It keeps ctx's values and not
+// its end. If the circuit breaker is open, it starts none and returns how long
+// to wait. t.mu is held.
+func (t *tokens) renew(ctx context.Context) (retryAfter time.Duration) {
+	if t.renewal != nil {
+		return 0
+	}
+	permit, retryAfter, ok := t.breaker.Allow()
+	if !ok {
+		return retryAfter
+	}
+	r := &renewal{permit: permit, done: make(chan struct{})}
 	t.renewal = r
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenTimeout)
 	if t.open.Err() != nil {
@@ -145,33 +174,34 @@ func (t *tokens) renew(ctx context.Context) {
 	t.running.Go(func() {
 		defer cancel()
 		defer stop()
-		r.granted, r.fail = t.login.token(ctx)
-		t.settle(r)
+		r.granted, r.fail = t.login.token(ctx, permit.Probe())
+		t.complete(r)
 		close(r.done)
 	})
+	return 0
 }
 
-// keep starts to store the refresh token again if it is time to. t.mu is held.
-func (t *tokens) keep(now time.Time) {
-	if t.keepAgain.IsZero() || now.Before(t.keepAgain) || t.keeping || t.renewal != nil || t.open.Err() != nil {
+// store starts to store the refresh token again if it is time to. t.mu is held.
+func (t *tokens) store(now time.Time) {
+	if !t.unstored || t.storeAgain.left(now) > 0 || t.storing || t.renewal != nil || t.open.Err() != nil {
 		return
 	}
-	t.keeping = true
+	t.storing = true
 	t.running.Go(func() {
-		kept := t.login.refreshToken.keepAgain(t.open)
+		stored := t.login.refreshToken.keepAgain(t.open)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.keeping = false
-		t.kept(kept)
+		t.storing = false
+		t.stored(stored)
 	})
 }
 
-// kept notes whether the newest refresh token is where a restart finds it. t.mu
-// is held.
-func (t *tokens) kept(kept bool) {
-	t.keepAgain = time.Time{}
-	if !kept {
-		t.keepAgain = t.now().Add(storePause)
+// stored records whether the newest refresh token is where a restart finds it.
+// t.mu is held.
+func (t *tokens) stored(ok bool) {
+	t.unstored, t.storeAgain = !ok, pause{}
+	if !ok {
+		t.storeAgain = pause{t.now(), storePause}
 	}
 }
 
@@ -183,27 +213,34 @@ func (t *tokens) close() {
 	t.running.Wait()
 }
 
-// settle takes the result of a renewal.
-func (t *tokens) settle(r *renewal) {
+// complete records the result of a renewal.
+func (t *tokens) complete(r *renewal) {
 	t.metrics.token(r.fail)
 	t.tell(r.fail)
+	switch {
+	case r.fail != nil && r.fail.Reason == ReasonCanceled:
+		r.permit.Cancel()
+	case r.fail != nil && r.fail.Class == ClassUnavailable:
+		r.permit.Fail()
+	default:
+		r.permit.Succeed()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.renewal, t.refused, t.askAgain = nil, nil, time.Time{}
-	defer func() { t.metrics.loginPause(t.askAgain) }()
-	if r.fail == nil {
+	t.renewal, t.refused, t.pause = nil, nil, pause{}
+	switch {
+	case r.fail == nil:
 		t.current = r.granted.access
-		t.kept(!r.granted.unkept)
-		return
-	}
-	switch pause := max(r.fail.RetryAfter, r.fail.pause); {
+		t.stored(!r.granted.unkept)
 	case r.fail.Class == ClassCredentials:
-		t.refused, t.askAgain = r.fail, t.now().Add(max(pause, tokenPause))
-	case pause > 0:
-		t.refused, t.askAgain = r.fail, t.now().Add(pause)
-	case t.current.value != "":
-		t.askAgain = t.now().Add(tokenPause)
+		t.refused, t.pause = r.fail, pause{t.now(), refusalPause(r.fail)}
+	case r.fail.RetryAfter > 0:
+		t.refused, t.pause = r.fail, pause{t.now(), r.fail.RetryAfter}
+	case t.current.serves(t.now()):
+		t.pause = pause{t.now(), tokenPause}
 	}
+	paused := t.pause
+	t.metrics.loginPaused.Store(&paused)
 }
 
 // tell says what a failed renewal asks people to do, although nobody may have

@@ -3,6 +3,7 @@ package pcclient_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -201,7 +202,7 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 				t.Errorf("asked %v", asked)
 			}
 			fail := v.askInVain(test.class, test.reason)
-			if fail.Op != pcclient.OpToken || (fail.RetryAfter > 0) != (test.want == nil) {
+			if fail.Op != pcclient.OpToken || fail.RetryAfter != 0 {
 				t.Errorf("got %+v", fail)
 			}
 			level := zapcore.ErrorLevel
@@ -211,28 +212,30 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 			v.told(level, test.told, 1)
 			v.vault.Mend()
 			v.clock.advance(30 * time.Second)
+			eventually(t, "asked again", func() bool { return v.Token(t.Context()) == nil })
 			v.ask()
 			v.keepsSecrets(err, &fail)
 		})
 	}
 }
 
-// A vault that is away is asked again at growing intervals, not by each caller.
+// A vault that is away is asked by probes, and no caller waits for them.
 func TestVaultThatIsAwayIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	v := startVaulted(t, setup{})
 	v.vault.Close()
-	for _, seconds := range []int{1, 2, 4, 8, 16, 32, 60, 60} {
-		pause := time.Duration(seconds) * time.Second
-		fail := v.askInVain(pcclient.ClassUnavailable, pcclient.ReasonRefreshTokenStore)
-		if fail.RetryAfter != pause {
-			t.Errorf("retry after %v, want %v", fail.RetryAfter, pause)
-		}
-		v.clock.advance(pause - 1)
-		if again := v.askInVain(pcclient.ClassUnavailable, pcclient.ReasonRefreshTokenStore); again.RetryAfter != 1 {
-			t.Errorf("asked again before its time: %v", again.RetryAfter)
+	v.askInVain(pcclient.ClassUnavailable, pcclient.ReasonRefreshTokenStore)
+	for n, seconds := range []int{1, 2, 4, 5, 5} {
+		renewals := fmt.Sprintf(`token_renewals_total{outcome="refresh_token_store"} %d`, n+1)
+		v.clock.advance(time.Duration(seconds)*time.Second - 1)
+		v.atOnce()
+		if !v.shows(renewals) {
+			t.Errorf("asked again before its time:\n%s", v.scrape())
 		}
 		v.clock.advance(1)
+		v.atOnce()
+		renewals = fmt.Sprintf(`token_renewals_total{outcome="refresh_token_store"} %d`, n+2)
+		eventually(t, "the probe has failed", func() bool { return v.shows(renewals) })
 	}
 	v.counts(0, 0)
 }

@@ -17,7 +17,7 @@ import (
 // trusting returns the package's own transport, trusting a test server.
 func trusting(t *testing.T, server *httptest.Server) *http.Transport {
 	t.Helper()
-	transport := newTransport(time.Second)
+	transport := newTransport(10 * time.Second)
 	transport.TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	t.Cleanup(transport.CloseIdleConnections)
 	return transport
