@@ -40,6 +40,7 @@ type Client struct {
 	throttle       *throttle
 	breaker        *breaker.Breaker
 	priority       *eligibility.Priority // of the client's questions
+	started        func()                // called before a question's first request; may be nil
 	tokens         *tokens
 	metrics        *metrics
 	notices        *notices

@@ -163,7 +163,8 @@ func (f *fetch) admit(ctx context.Context) (accessToken, *APIError) {
 	if fail != nil {
 		return accessToken{}, fail
 	}
-	if wait, ok := f.throttle.take(ctx, f.priority); !ok {
+	// A probe that waited for the budget would keep all others from probing.
+	if wait, ok := f.throttle.take(ctx, f.priority, f.probe); !ok {
 		return accessToken{}, f.refused(ReasonBudget, wait)
 	}
 	if left := f.throttle.paused(); left > 0 {
@@ -187,6 +188,9 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 	}
 	var sent atomic.Int32
 	req = req.WithContext(httptrace.WithClientTrace(attemptCtx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Add(1) }}))
+	if f.call.Attempts == 0 && f.started != nil {
+		f.started()
+	}
 	f.call.Attempts++
 	f.call.Status = 0
 	start := time.Now()

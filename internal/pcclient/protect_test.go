@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,4 +206,90 @@ func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 	priority.Raise(eligibility.LaneCheckout)
 	waiting.Wait() // the clock stands still: only the reserve could serve it
 	r.counts(1, 2)
+}
+
+// With one request left, an account gets it, whoever comes first. The
+// qualifications of a commercial question need more of the burst than there is.
+func TestSpareRequestsTakeNoneThatAnAccountCouldUse(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(6)}) // one at once, then one in 10 s
+	spare := r.Client.WithPriority(nil)
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, _, err := spare.Qualifications(ctx, customerID)
+		cancel()
+		failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget)
+		r.ask()
+		r.clock.advance(10 * time.Second)
+	}
+	r.counts(1, 20)
+}
+
+func TestEachLaneLeavesItsReserveToThoseAbove(t *testing.T) {
+	t.Parallel()
+	for perMinute, want := range map[int]struct{ spare, background, checkout int }{
+		10:  {0, 1, 0}, // a burst of 1: batches have to come to an end
+		30:  {0, 2, 1},
+		40:  {1, 1, 2},
+		400: {10, 10, 20},
+	} {
+		t.Run(strconv.Itoa(perMinute), func(t *testing.T) {
+			t.Parallel()
+			r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(perMinute)})
+			for _, step := range []struct {
+				lane eligibility.Lane
+				want int
+			}{
+				{eligibility.LaneSpare, want.spare},
+				{eligibility.LaneBackground, want.background},
+				{eligibility.LaneCheckout, want.checkout},
+			} {
+				client := r.Client.WithPriority(eligibility.NewPriority(step.lane))
+				for n := range step.want {
+					if _, _, err := client.ValidationStatus(t.Context(), customerID); err != nil {
+						t.Fatalf("lane %d: after %d requests: %v", step.lane, n, err)
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // too short to wait
+				_, _, err := client.ValidationStatus(ctx, customerID)
+				cancel()
+				if fail := failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget); fail.Attempts != 0 {
+					t.Errorf("lane %d: more than %d requests", step.lane, step.want)
+				}
+			}
+		})
+	}
+}
+
+func TestReplaysOfASpareRequestLeaveTheReserve(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{api: inTurn{says(http.StatusBadGateway, ""), says(http.StatusOK, allowed)}.play, config: budget(40)})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _, err := r.Client.WithPriority(nil).Qualifications(ctx, customerID)
+	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget)
+	for range 3 {
+		r.ask()
+	}
+	r.counts(1, 4)
+}
+
+// A probe that waited for the budget would keep the breaker half-open.
+func TestAProbeDoesNotWaitForTheBudget(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{api: inTurn{}.play, config: budget(20)}) // a burst of 2
+	r.api.Close()
+	for range 10 {
+		r.clock.advance(6 * time.Second)
+		r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
+	}
+	r.clock.advance(time.Second)
+	began := time.Now()
+	_, _, err := r.Client.WithPriority(eligibility.NewPriority(eligibility.LaneBackground)).ValidationStatus(t.Context(), customerID)
+	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+	r.clock.advance(2 * time.Second)
+	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonConnection) // the probe
 }

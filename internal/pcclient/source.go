@@ -19,6 +19,7 @@ func NewSource(client *Client) *Source { return &Source{client: client} }
 // Fetch implements eligibility.Source.
 func (s *Source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
 	client, id := s.client.WithPriority(query.Priority), query.CustomerID.String()
+	client.started = query.Started
 	evidence := eligibility.Evidence{Facet: query.Facet}
 	var call Call
 	var err error

@@ -280,3 +280,42 @@ func TestFacetsFailApart(t *testing.T) {
 		t.Errorf("metrics:\n%s", r.scrape())
 	}
 }
+
+// The fetch has started when its first request is sent, behind every queue.
+func TestAFetchReportsItsStartBeforeItsFirstRequest(t *testing.T) {
+	t.Parallel()
+	started := 0
+	r := start(t, setup{
+		login: func(w http.ResponseWriter, req *http.Request, n int) {
+			if started != 0 {
+				t.Error("started while it waited for a token")
+			}
+			grants(w, req, n)
+		},
+		api: func(w http.ResponseWriter, req *http.Request, n int) {
+			if started != 1 {
+				t.Errorf("started %d times at request %d", started, n)
+			}
+			status := http.StatusOK
+			if n == 1 {
+				status = http.StatusBadGateway
+			}
+			says(status, allowed)(w, req, n)
+		},
+		config: budget(20),
+	})
+	id, err := eligibility.ParseCustomerID(customerID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := eligibility.Query{
+		Key: eligibility.Key{CustomerID: id}, Priority: eligibility.NewPriority(eligibility.LaneCheckout), Started: func() { started++ },
+	}
+	source := pcclient.NewSource(r.Client)
+	if _, call, err := source.Fetch(t.Context(), query); err != nil || call.Attempts != 2 {
+		t.Fatalf("%d attempts, %v", call.Attempts, err)
+	}
+	if _, _, err := source.Fetch(t.Context(), query); err == nil || started != 1 {
+		t.Errorf("started %d times, error %v: the budget was spent", started, err)
+	}
+}

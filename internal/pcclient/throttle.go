@@ -12,21 +12,21 @@ import (
 )
 
 const (
-	// maxBudgetWait is the longest that an urgent request waits for the own
-	// budget. A queue that is longer is better told to come back.
+	// maxBudgetWait is the longest that a request in LaneCheckout waits for the
+	// own budget. A caller behind a longer queue does better to come back.
 	maxBudgetWait = time.Second
 	// firstPenalty bounds what is added to the second Retry-After in a row;
 	// to each further one up to twice as much.
 	firstPenalty = 5 * time.Second
 )
 
-// throttle is where every request to Partner Center asks whether it may go:
-// the pause that a 429 imposes on the whole process, and the own budget, in two
-// lanes. Background requests leave half of the burst to urgent ones, which
-// therefore never queue behind them.
+// throttle admits every request to Partner Center: it keeps the pause that a
+// 429 imposes on the whole process, and the own budget. Each lane leaves a part
+// of the burst to the lanes above it, so no request queues behind a lower lane.
 type throttle struct {
-	now     func() time.Time
-	reserve float64 // requests of the burst that only urgent ones may use
+	now func() time.Time
+	// reserve is how many requests of the burst a lane leaves to those above.
+	reserve map[eligibility.Lane]float64
 
 	mu      sync.Mutex
 	pause   pause         // after a 429; guarded by mu
@@ -37,7 +37,12 @@ type throttle struct {
 func newThrottle(now func() time.Time, perMinute int) *throttle {
 	limit := rate.Limit(float64(perMinute) / time.Minute.Seconds())
 	burst := max(1, perMinute/10)
-	return &throttle{now: now, reserve: float64(burst / 2), bucket: rate.NewLimiter(limit, burst)}
+	return &throttle{now: now, bucket: rate.NewLimiter(limit, burst), reserve: map[eligibility.Lane]float64{
+		eligibility.LaneBackground: float64(burst / 2),
+		// Spare requests leave a whole fetch of an account, replays included.
+		// A smaller burst than that is never theirs.
+		eligibility.LaneSpare: float64(max(burst*3/4, maxAttempts)),
+	}}
 }
 
 // throttled starts the pause that a 429 asked for and returns how long it is. A
@@ -98,21 +103,21 @@ func (t *throttle) charge(requests int) {
 	t.bucket.ReserveN(t.budgetTime(), requests)
 }
 
-// take takes one request from the budget. An urgent one waits for it if the wait
-// is short and ctx leaves the time; one in the background waits as long as ctx
-// does, or until it becomes urgent. If take fails, it has taken nothing and
-// returns the wait.
-func (t *throttle) take(ctx context.Context, priority *eligibility.Priority) (wait time.Duration, ok bool) {
+// take takes one request from the budget. In LaneCheckout it waits for it if the
+// wait is short and ctx leaves the time. In a lower lane it waits as long as ctx
+// does, or until the lane rises, unless atOnce is set. If take fails, it has
+// taken nothing and returns the wait.
+func (t *throttle) take(ctx context.Context, priority *eligibility.Priority, atOnce bool) (wait time.Duration, ok bool) {
 	for {
 		lane, raised := priority.Watch()
 		if lane == eligibility.LaneCheckout {
-			return t.takeUrgent(ctx)
+			return t.takeReserved(ctx)
 		}
-		wait = t.takeSpare()
+		wait = t.takeLeft(lane)
 		if wait == 0 {
 			return 0, true
 		}
-		if !timeFor(ctx, wait) {
+		if atOnce || !timeFor(ctx, wait) {
 			return wait, false
 		}
 		select {
@@ -124,7 +129,7 @@ func (t *throttle) take(ctx context.Context, priority *eligibility.Priority) (wa
 	}
 }
 
-func (t *throttle) takeUrgent(ctx context.Context) (wait time.Duration, ok bool) {
+func (t *throttle) takeReserved(ctx context.Context) (wait time.Duration, ok bool) {
 	t.mu.Lock()
 	at := t.budgetTime()
 	reservation := t.bucket.ReserveN(at, 1)
@@ -144,13 +149,16 @@ func (t *throttle) takeUrgent(ctx context.Context) (wait time.Duration, ok bool)
 	return 0, true
 }
 
-// takeSpare takes one request if that leaves the reserve untouched, and returns
-// how long until it may otherwise.
-func (t *throttle) takeSpare() time.Duration {
+// takeLeft takes one request if that leaves the reserve of the lane untouched.
+// Otherwise it returns how long until it can; if it never can, the longest wait.
+func (t *throttle) takeLeft(lane eligibility.Lane) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	at := t.budgetTime()
-	missing := t.reserve + 1 - t.bucket.TokensAt(at)
+	at, needed := t.budgetTime(), t.reserve[lane]+1
+	if needed > float64(t.bucket.Burst()) {
+		return maxRetryAfter
+	}
+	missing := needed - t.bucket.TokensAt(at)
 	if missing <= 0 && t.bucket.AllowN(at, 1) {
 		return 0
 	}
