@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +24,7 @@ const (
 	checkRedisSentinels = "redis sentinels"
 	checkRedisCluster   = "redis cluster"
 	checkRedisAccess    = "redis access"
+	checkRedisMessages  = "redis messages"
 	checkRedisMemory    = "redis memory"
 )
 
@@ -31,11 +32,16 @@ const (
 const redisLimit = 2 * time.Second
 
 // redisRights is what the cache's user needs, in the words of ACL SETUSER.
-const redisRights = "+ping +client|setname +get +set +del +unlink +pexpire +eval +evalsha +script|load +publish +subscribe +unsubscribe " +
+const redisRights = "+ping +client|setname +get +getrange +set +del +unlink +pexpire +pttl +exists +eval +evalsha +script|load +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking +spublish +ssubscribe +sunsubscribe"
 
 // checkRedis does what the cache does, once, on a key of its own.
-func (p patient) checkRedis(ctx context.Context) []finding {
+func (p patient) checkRedis(ctx context.Context) (findings []finding) {
+	defer func() {
+		if recover() != nil { // go-redis panics on some malformed replies
+			findings = append(findings, failure(checkRedisReach, "check that cache.redis.addresses are of Redis", "unreadable reply"))
+		}
+	}()
 	cfg := p.cfg.Cache.Redis
 	if len(cfg.Addresses) == 0 {
 		return []finding{skipped(checkRedisReach, "cache.redis.addresses is empty: each process caches for itself")}
@@ -47,7 +53,6 @@ func (p patient) checkRedis(ctx context.Context) []finding {
 		return []finding{failure(checkRedisReach, "correct cache.redis", "%v", err)}
 	}
 	defer func() { _ = client.Close() }() // nothing is left to lose
-	var findings []finding
 	if cfg.Mode == config.RedisSentinel {
 		sentinels := checkSentinels(ctx, cfg)
 		findings = append(findings, sentinels)
@@ -57,13 +62,13 @@ func (p patient) checkRedis(ctx context.Context) []finding {
 	}
 	servers, err := examineServers(ctx, client)
 	if err != nil {
-		return append(findings, redisAway(err))
+		return append(findings, redisAway(err, cfg))
 	}
 	findings = append(findings, redisReached(cfg, servers))
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		findings = append(findings, redisCluster(ctx, cluster))
 	}
-	return append(findings, redisAccess(ctx, client, cfg), redisMemories(servers))
+	return append(append(findings, redisAccess(ctx, client, cfg)...), redisMemories(servers))
 }
 
 // redisServer is what one server that is written to says.
@@ -114,30 +119,55 @@ func roundTrip(ctx context.Context, client redis.UniversalClient) (time.Duration
 	return took[len(took)/2], nil
 }
 
-// redisAway shows the kind of an error only: its text may repeat a user's name.
-func redisAway(err error) finding {
+// redisAway reports why a server could not be examined.
+func redisAway(err error, cfg config.Redis) finding {
 	const check = checkRedisReach
-	var timeout net.Error
-	switch text := err.Error(); {
-	case hasWord(text, "NOAUTH"), hasWord(text, "WRONGPASS"):
-		return failure(check, "check cache.redis.username and password", "it refuses our credentials")
-	case hasWord(text, "NOPERM"):
-		return failure(check, "allow the user "+redisRights+" on the keys and channels of cache.redis.key_prefix", "its user may not even connect and ping")
-	case strings.Contains(text, "cluster support disabled"):
+	text := cache.ErrorText(err)
+	switch code := cache.ErrorCode(err); {
+	case code == "NOPERM":
+		return failure(check, redisRemedy(code, cfg), "its user may not even connect and ping")
+	case strings.Contains(err.Error(), "cluster support disabled"):
 		return failure(check, "correct cache.redis.mode", "it is no cluster")
-	case strings.Contains(text, "tls: "), strings.Contains(text, "x509: "):
+	case code != "":
+		return failure(check, redisRemedy(code, cfg), "%s", text)
+	case strings.HasPrefix(strings.ToLower(text), "tls:"):
 		return failure(check, "check cache.redis.tls: the authority, the names in the server's certificate, and whether it wants one of ours",
-			"no TLS comes about: %v; the service goes on without it", err)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+			"no connection: %s; the service goes on without it", text)
+	case text == "timeout":
 		return failure(check, "check cache.redis.addresses and the firewall", "it does not answer within %v; the service goes on without it", redisLimit)
 	default:
 		return failure(check, "start it, or correct cache.redis.addresses and tls.enabled; no address turns it off",
-			"it is away: %v; the service goes on without it", err)
+			"it is away: %s; the service goes on without it", text)
 	}
 }
 
-// hasWord reports whether a reply of Redis begins with an error word.
-func hasWord(text, word string) bool { return strings.HasPrefix(text, word) }
+// redisRemedy returns what to do about an error code of Redis.
+func redisRemedy(code string, cfg config.Redis) string {
+	switch code {
+	case "NOAUTH", "WRONGPASS":
+		return "check cache.redis.username and password"
+	case "NOPERM":
+		return "allow the user " + redisRights + " ~" + cfg.KeyPrefix + ":* &" + cfg.KeyPrefix + ":*"
+	case "OOM":
+		return "give it more memory, or set maxmemory-policy volatile-lru"
+	case "MISCONF":
+		return "make room on its disk, or set stop-writes-on-bgsave-error no: eligibilityd needs no persistence"
+	case "NOREPLICAS":
+		return "bring its replicas back, or set min-replicas-to-write 0"
+	case "READONLY", "MASTERDOWN":
+		return "name the primary in cache.redis.addresses, or set cache.redis.mode: sentinel"
+	case "CLUSTERDOWN":
+		return "see CLUSTER NODES; each slot needs a primary that answers"
+	case "MOVED", "CROSSSLOT":
+		return "set cache.redis.mode: cluster"
+	case "LOADING", "BUSY", "TRYAGAIN":
+		return "wait, and try again"
+	case "ERR", "NOPROTO":
+		return "use Redis 6 or newer, and no proxy that lacks commands or scripts"
+	default:
+		return "see the log of Redis"
+	}
+}
 
 // redisReached judges the slowest server.
 func redisReached(cfg config.Redis, servers []redisServer) finding {
@@ -168,37 +198,90 @@ func redisCluster(ctx context.Context, client *redis.ClusterClient) finding {
 	}
 }
 
-// redisAccess reads, writes by script and removes, as the cache does.
-func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.Redis) finding {
+// accessScript runs every command that the cache's scripts run, and returns the
+// name and the error of each that fails.
+const accessScript = `
+local failed = {}
+for _, command in ipairs({
+  {'GET', KEYS[1]}, {'SET', KEYS[1], ARGV[1], 'PX', 10000}, {'PTTL', KEYS[1]}, {'EXISTS', KEYS[1]},
+  {'PUBLISH', ARGV[2], ARGV[1]}, {'DEL', KEYS[1]},
+}) do
+  local reply = redis.pcall(unpack(command))
+  if type(reply) == 'table' and reply.err then
+    failed[#failed + 1] = command[1]
+    failed[#failed + 1] = reply.err
+  end
+end
+return failed
+`
+
+// scriptError is the error of a command in a script.
+type scriptError string
+
+func (e scriptError) Error() string { return string(e) }
+
+// RedisError implements redis.Error.
+func (scriptError) RedisError() {}
+
+// redisAccess tries every command of the cache, on a key and a channel of its
+// own, and whether messages arrive.
+func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.Redis) []finding {
 	key := cfg.KeyPrefix + ":doctor:" + uuid.NewString()
-	publish := client.Publish
-	if cfg.Mode == config.RedisCluster {
-		publish = client.SPublish
-	}
-	script := redis.NewScript(`redis.call('GET', KEYS[1]) redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1`)
+	subscription := client.Subscribe(ctx, key)
+	defer func() { _ = subscription.Close() }()
+	_, deaf := subscription.ReceiveTimeout(ctx, redisLimit)
 	for _, step := range []struct {
 		name string
 		do   func() error
 	}{
 		{"GET", func() error { return ignoreNil(client.Get(ctx, key).Err()) }},
-		{"EVALSHA with SET", func() error { return script.Run(ctx, client, []string{key}, "doctor", 10_000).Err() }},
+		{"GETRANGE", func() error { return client.GetRange(ctx, key, 0, 0).Err() }},
 		{"UNLINK", func() error { return client.Unlink(ctx, key).Err() }},
-		{"PUBLISH", func() error { return publish(ctx, key, "").Err() }},
 	} {
-		err := step.do()
-		switch {
-		case err == nil:
-		case strings.Contains(err.Error(), "NOPERM"), strings.Contains(err.Error(), "can't run this command"):
-			return failure(checkRedisAccess, "allow the user "+redisRights+" ~"+cfg.KeyPrefix+":* &"+cfg.KeyPrefix+":*", "its user may not %s", step.name)
-		case hasWord(err.Error(), "OOM"):
-			return failure(checkRedisAccess, "give it more memory, or set maxmemory-policy volatile-lru", "it is full: %s is refused", step.name)
-		case hasWord(err.Error(), "READONLY"):
-			return failure(checkRedisAccess, "name the primary in cache.redis.addresses, or set cache.redis.mode: sentinel", "it is a replica: %s is refused", step.name)
-		default:
-			return failure(checkRedisAccess, "see the log of Redis", "%s does not work: %v", step.name, err)
+		if err := step.do(); err != nil {
+			return []finding{refusedCommand(step.name, err, cfg)}
 		}
 	}
-	return ok(checkRedisAccess, "keys %s:* can be read, written and removed, and changes announced", cfg.KeyPrefix)
+	failed, err := redis.NewScript(accessScript).Run(ctx, client, []string{key}, "doctor", key).StringSlice()
+	if err != nil {
+		return []finding{refusedCommand("EVALSHA", err, cfg)}
+	}
+	for i := 0; i+1 < len(failed); i += 2 {
+		if failed[i] != "PUBLISH" {
+			return []finding{refusedCommand(failed[i]+" in a script", scriptError(failed[i+1]), cfg)}
+		}
+		deaf = scriptError(failed[i+1])
+	}
+	return []finding{
+		ok(checkRedisAccess, "keys %s:* can be read, written and removed", cfg.KeyPrefix),
+		redisMessages(ctx, subscription, deaf, cfg),
+	}
+}
+
+// redisMessages reports whether replicas can send each other messages: whether
+// the one that accessScript sent arrives, unless err says why it cannot.
+func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, cfg config.Redis) finding {
+	const check = checkRedisMessages
+	const effect = "replicas ask Redis every 0.9 s instead"
+	if err == nil {
+		_, err = subscription.ReceiveTimeout(ctx, redisLimit)
+	}
+	switch code := cache.ErrorCode(err); {
+	case err == nil:
+		return ok(check, "channels %s:* can be subscribed and published to", cfg.KeyPrefix)
+	case code != "":
+		return warning(check, redisRemedy(code, cfg), "SUBSCRIBE or PUBLISH is rejected (%s); %s", cache.ErrorText(err), effect)
+	default:
+		return warning(check, "connect to Redis without a proxy that lacks SUBSCRIBE", "no message arrives (%s); %s", cache.ErrorText(err), effect)
+	}
+}
+
+func refusedCommand(name string, err error, cfg config.Redis) finding {
+	code := cache.ErrorCode(err)
+	if code == "NOPERM" {
+		return failure(checkRedisAccess, redisRemedy(code, cfg), "its user may not %s", name)
+	}
+	return failure(checkRedisAccess, redisRemedy(code, cfg), "%s is rejected: %s", name, cache.ErrorText(err))
 }
 
 func ignoreNil(err error) error {
@@ -234,10 +317,13 @@ func redisMemory(limit, policy string) finding {
 	}
 }
 
-// infoValue returns a field of what INFO says.
+// plainWord is what the values of INFO that are shown look like.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
+
+// infoValue returns a field of what INFO returns, if it is a plain word.
 func infoValue(info, field string) string {
 	for line := range strings.Lines(info) {
-		if value, ok := strings.CutPrefix(line, field+":"); ok {
+		if value, ok := strings.CutPrefix(line, field+":"); ok && plainWord.MatchString(strings.TrimSpace(value)) {
 			return strings.TrimSpace(value)
 		}
 	}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,14 +80,23 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	}
 	e := consult(t, user(needs...), doctorFlags{}, nil)
 	e.says(checkRedisAccess, verdictOK)
+	e.says(checkRedisMessages, verdictOK)
 	e.says(checkRedisMemory, verdictWarning, "unknown")
 	consult(t, user(append(needs, "-set")...), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "SET", "allow")
-	consult(t, user(append(needs, "resetchannels")...), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "PUBLISH", "&eligibility:*")
+	e = consult(t, user(append(needs, "resetchannels")...), doctorFlags{}, nil)
+	e.says(checkRedisAccess, verdictOK)
+	e.says(checkRedisMessages, verdictWarning, "every 0.9 s", "&eligibility:*")
+	consult(t, user(append(needs, "-subscribe")...), doctorFlags{}, nil).says(checkRedisMessages, verdictWarning, "+subscribe")
+	consult(t, user(append(needs, "-publish")...), doctorFlags{}, nil).says(checkRedisMessages, verdictWarning, "+publish")
+	for _, command := range []string{"get", "getrange", "set", "pttl", "exists", "del", "unlink", "evalsha"} {
+		consult(t, user(append(needs, "-"+command)...), doctorFlags{}, nil).
+			says(checkRedisAccess, verdictFailure, "may not "+strings.ToUpper(command), "allow")
+	}
 	consult(t, user("~other:*", "+@all"), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "GET", "~eligibility:*")
 	consult(t, user("~*"), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "ping", redisRights)
 	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), doctorFlags{}, nil).says(checkRedisAccess, verdictOK)
 	environ := onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__PASSWORD=wrong")
-	consult(t, environ, doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "credentials")
+	consult(t, environ, doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "WRONGPASS", "password")
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +132,7 @@ func TestDoctorExaminesSentinels(t *testing.T) {
 	other := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=other")
 	consult(t, slices.DeleteFunc(sentinelled(t, set, other...), func(variable string) bool { return strings.HasSuffix(variable, "="+set.MasterName) }),
 		doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "master_name")
-	consult(t, sentinelled(t, set), doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "none answers", "tls")
+	consult(t, sentinelled(t, set), doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "none answers")
 	set.Sentinels[1].Kill()
 	consult(t, sentinelled(t, set, overTLS(certificates)...), doctorFlags{}, nil).says(checkRedisSentinels, verdictWarning, "1 of 3", "item 2")
 }
@@ -138,7 +150,7 @@ func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
 	server := certificates.StartRedis(t)
 	wrong := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__TLS__CA_FILE=", "ELIGIBILITY_CACHE__REDIS__MODE=standalone")
 	wrong = slices.DeleteFunc(wrong, func(variable string) bool { return strings.HasSuffix(variable, certificates.CA) })
-	consult(t, onRedis(t, server.Address, wrong...), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "x509", "cache.redis.tls")
+	consult(t, onRedis(t, server.Address, wrong...), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "TLS: certificate of an unknown authority", "cache.redis.tls")
 	consult(t, onRedis(t, server.Address, append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")...), doctorFlags{}, nil).
 		says(checkRedisReach, verdictFailure, "no cluster", "cache.redis.mode")
 }
@@ -155,5 +167,76 @@ func TestTheManualNamesTheRights(t *testing.T) {
 		if !strings.Contains(words, "```text "+rights+" ```") {
 			t.Errorf("deploy/README.md lacks %s", rights)
 		}
+	}
+}
+
+// foreign listens and answers each chunk of a client's text by reply.
+func foreign(t *testing.T, reply func(received string) string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer func() { _ = conn.Close() }()
+				for buffer := make([]byte, 4096); ; {
+					n, err := conn.Read(buffer)
+					if err != nil {
+						return
+					}
+					if _, err := io.WriteString(conn, reply(string(buffer[:n]))); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
+}
+
+// Redis repeats the arguments of a command that it does not know, the password
+// among them. Other servers send anything.
+func TestDoctorShowsNoTextOfRedis(t *testing.T) {
+	t.Parallel()
+	const canary = "c4nary"
+	echo := func(received string) string {
+		return "-ERR unknown command `HELLO`, with args beginning with: " + strings.ReplaceAll(received, "\r\n", " ") + "\r\n"
+	}
+	for name, reply := range map[string]func(string) string{
+		"echo":       echo,
+		"own code":   func(string) string { return "-" + strings.ToUpper(canary) + " " + canary + "\r\n" },
+		"wrong pass": func(string) string { return "-WRONGPASS " + canary + "\r\n" },
+		"garbage":    func(received string) string { return canary + received + "\r\n" },
+		"push":       func(string) string { return ">1\r\n$6\r\n" + canary + "\r\n*-5\r\n" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, mode := range []string{"standalone", "cluster", "sentinel"} {
+				environ := onRedis(t, foreign(t, reply), "ELIGIBILITY_CACHE__REDIS__MODE="+mode,
+					"ELIGIBILITY_CACHE__REDIS__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__PASSWORD="+canary)
+				check := checkRedisReach
+				if mode == "sentinel" {
+					check = checkRedisSentinels
+					environ = append(environ, "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=m",
+						"ELIGIBILITY_CACHE__REDIS__SENTINEL__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__SENTINEL__PASSWORD="+canary)
+				}
+				e := consult(t, environ, doctorFlags{}, nil)
+				e.says(check, verdictFailure)
+				if strings.Contains(strings.ToLower(e.printed), canary) {
+					t.Errorf("%s: the password is shown:\n%s", mode, e.printed)
+				}
+			}
+		})
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
@@ -33,19 +35,25 @@ func checkSentinels(ctx context.Context, cfg config.Redis) finding {
 	asking.Wait()
 	named := map[string]bool{}
 	var silent []string
+	unnamed, refused := false, false
 	for i, err := range faults {
-		if err != nil {
-			silent = append(silent, fmt.Sprintf("item %d: %v", i+1, err))
-		} else {
+		switch {
+		case err == nil:
 			named[primaries[i]] = true
+			continue
+		case errors.Is(err, errUnnamed):
+			unnamed = true
+			silent = append(silent, fmt.Sprintf("item %d: %v", i+1, errUnnamed))
+			continue
 		}
+		refused = refused || slices.Contains([]string{"NOAUTH", "WRONGPASS", "NOPERM"}, cache.ErrorCode(err))
+		silent = append(silent, fmt.Sprintf("item %d: %s", i+1, cache.ErrorText(err)))
 	}
-	// Of a refusal the kind is shown only: its text may repeat a user's name.
 	text := strings.Join(silent, "; ")
 	switch {
-	case len(named) == 0 && strings.Contains(text, errUnnamed.Error()):
+	case len(named) == 0 && unnamed:
 		return failure(check, "correct cache.redis.sentinel.master_name: what stands after `sentinel monitor`", "none knows a primary of that name")
-	case strings.Contains(text, "NOAUTH"), strings.Contains(text, "WRONGPASS"), strings.Contains(text, "NOPERM"):
+	case refused:
 		return failure(check, "check cache.redis.sentinel.username and password; the user needs "+sentinelRights, "%d of %d refuse our credentials", len(silent), len(cfg.Addresses))
 	case len(named) == 0:
 		return failure(check, "start them, or correct cache.redis.addresses and tls", "none answers: %s", text)

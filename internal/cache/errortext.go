@@ -62,7 +62,7 @@ func ErrorCode(err error) string {
 			return code
 		}
 	}
-	if strings.Contains(reply.Error(), "can't run this command") {
+	if strings.Contains(reply.Error(), "The user executing the script can't ") {
 		return "NOPERM"
 	}
 	return "ERR"

@@ -37,6 +37,7 @@ func TestErrorTextHoldsNoTextOfRedis(t *testing.T) {
 		{reply("ERR unknown command `HELLO`, with args beginning with: `3` `AUTH` `" + canary + "`"), "ERR", "ERR: it rejects the command"},
 		{reply("ERR Error running script (call to f_" + canary + "): @user_script:1: -OOM " + canary), "OOM", "OOM: its memory is full"},
 		{reply("ERR Error running script: The user executing the script can't run this command " + canary), "NOPERM", "NOPERM: the user lacks a right"},
+		{reply("ERR The user executing the script can't publish to the channel mentioned in the command"), "NOPERM", "NOPERM: the user lacks a right"},
 		{reply(canary + " x"), "", "unknown error code"},
 		{reply(strings.ToUpper(canary)), "", "unknown error code"},
 		{reply(""), "", "unknown error code"},
