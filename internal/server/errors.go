@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -112,13 +113,28 @@ func itemError(err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityError
 		Reason:  f.reason,
 		Message: f.message,
 	}
-	for _, violation := range err.Violations {
-		item.Message += " " + violation.Field + ": " + violation.Description
+	if len(err.Violations) > 0 {
+		item.Message = sentence(f.message, err.Violations)
 	}
 	if f.retry {
 		item.RetryAfter = durationpb.New(retryAfter(err))
 	}
 	return item
+}
+
+// sentence appends violations to a message, for items, which have no details.
+func sentence(message string, violations []eligibility.Violation) string {
+	var b strings.Builder
+	b.WriteString(message)
+	for _, violation := range violations {
+		b.WriteByte(' ')
+		if violation.Field != "" {
+			b.WriteString(violation.Field)
+			b.WriteString(": ")
+		}
+		b.WriteString(violation.Description)
+	}
+	return b.String()
 }
 
 func retryAfter(err *eligibility.Error) time.Duration {
@@ -137,12 +153,4 @@ func badRequest(violations []eligibility.Violation) *errdetails.BadRequest {
 		})
 	}
 	return detail
-}
-
-// invalid is the error of a request with violations; nil where there are none.
-func invalid(violations []eligibility.Violation) error {
-	if len(violations) == 0 {
-		return nil
-	}
-	return &eligibility.Error{Kind: eligibility.KindInvalidArgument, Violations: violations}
 }

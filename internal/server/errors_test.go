@@ -113,7 +113,10 @@ func TestRetryInfoIsNeverEmpty(t *testing.T) {
 
 func TestEveryViolationIsTold(t *testing.T) {
 	t.Parallel()
-	err := domainError(invalid([]eligibility.Violation{{Field: "a", Description: "is wrong"}, {Field: "b", Description: "too"}}))
+	faults := violations{more: 3}
+	faults.add("a", "is wrong")
+	faults.add("b", "too")
+	err := domainError(faults.err())
 	var fields []string
 	for _, detail := range statusOf(err).Details() {
 		if bad, ok := detail.(*errdetails.BadRequest); ok {
@@ -122,10 +125,10 @@ func TestEveryViolationIsTold(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff([]string{"a is wrong", "b too"}, fields); diff != "" {
+	if diff := cmp.Diff([]string{"a is wrong", "b too", " and 3 more"}, fields); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got, want := itemError(err).GetMessage(), "The request is not valid. a: is wrong b: too"; got != want {
+	if got, want := itemError(err).GetMessage(), "The request is not valid. a: is wrong b: too and 3 more"; got != want {
 		t.Errorf("item message %q, want %q", got, want)
 	}
 }

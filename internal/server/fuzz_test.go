@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/url"
+	goruntime "runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,11 +28,11 @@ func FuzzQuery(f *testing.F) {
 		said := new(restRequest)
 		meant := readQuery(raw, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
 		values, err := url.ParseQuery(raw)
-		if err != nil && len(said.violations) == 0 {
+		if err != nil && len(said.violations.kept) == 0 {
 			t.Fatalf("%q was taken: %v", raw, err)
 		}
 		read := new(eligibilityv1.CheckEligibilityRequest)
-		if len(said.violations) > 0 || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
+		if len(said.violations.kept) > 0 || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
 			return // such as the short word of a segment
 		}
 		if diff := cmp.Diff(read, meant, protocmp.Transform()); diff != "" {
@@ -40,8 +41,9 @@ func FuzzQuery(f *testing.F) {
 	})
 }
 
-// FuzzBatchBody wants that no body panics, that a body with a fault says so,
-// and that a body without is read as proto JSON reads it.
+// FuzzBatchBody wants that no body panics or costs more than its size allows,
+// that a body with a fault is reported, and that one without is read as proto
+// JSON reads it.
 func FuzzBatchBody(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `null`, `[]`, `{"requests":[]}`, `{"requests":[{}]}`, `{"requests":[null,1,"x",[],{}]}`,
@@ -51,15 +53,28 @@ func FuzzBatchBody(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	for _, body := range costly(1000) {
+		f.Add([]byte(body))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		said := new(restRequest)
-		questions := readBatch(data, said)
+		var before, after goruntime.MemStats
+		goruntime.ReadMemStats(&before)
+		questions, err := readBatch(t.Context(), data, said)
+		goruntime.ReadMemStats(&after)
+		// An item takes up to 200 bytes for its two characters.
+		if most, got := uint64(64<<10+200*len(data)), after.TotalAlloc-before.TotalAlloc; got > most {
+			t.Errorf("%d bytes allocated for a body of %d, want at most %d", got, len(data), most)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		for place, faults := range said.items {
-			if place < 0 || place >= len(questions) || len(faults) == 0 {
+			if place < 0 || place >= len(questions) || len(faults.kept) == 0 {
 				t.Fatalf("%d questions, faults %v at %d", len(questions), faults, place)
 			}
 		}
-		if len(said.violations) > 0 || len(said.items) > 0 || len(questions) > maxBatch {
+		if len(said.violations.kept) > 0 || len(said.items) > 0 || len(questions) > maxBatch {
 			return
 		}
 		strict := new(eligibilityv1.BatchCheckEligibilityRequest)

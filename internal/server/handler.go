@@ -36,8 +36,9 @@ var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 // CheckEligibility answers one question.
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
 	c := callOf(ctx)
-	question, violations := h.question(req, aloneInRequest)
-	if err := invalid(append(c.rest.violations, violations...)); err != nil {
+	faults := c.rest.violations
+	question := h.question(req, &faults)
+	if err := faults.err(); err != nil {
 		return nil, err
 	}
 	c.customerID, c.knowsCustomerID = question.CustomerID, true
@@ -59,20 +60,25 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 // fails as a whole only if the batch itself is malformed.
 func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
 	c := callOf(ctx)
-	violations := c.rest.violations
-	if n := len(req.GetRequests()); len(violations) == 0 && (n == 0 || n > maxBatch) {
-		violations = []eligibility.Violation{{Field: "requests", Description: fmt.Sprintf("must hold 1 to %d questions", maxBatch)}}
+	faults := c.rest.violations
+	n := len(req.GetRequests())
+	if len(faults.kept) == 0 && (n == 0 || n > maxBatch) {
+		faults.add("requests", fmt.Sprintf("must hold 1 to %d questions", maxBatch))
 	}
-	if err := invalid(violations); err != nil {
+	if err := faults.err(); err != nil {
 		return nil, err
 	}
-	n := len(req.GetRequests())
 	c.tally, c.batch = new(tally), newRenderedBatch(n)
 	questions := make([]eligibility.Request, 0, n)
 	places := make([]int, 0, n) // place in questions → place in the batch
+	nameable := maxViolations
 	for i, item := range req.GetRequests() {
-		question, faults := h.question(item, i)
-		if err := invalid(append(c.rest.items[i], faults...)); err != nil {
+		faults := c.rest.itemFaults(i)
+		question := h.question(item, &faults)
+		// Each item names one at least, or its caller could not correct it.
+		faults.limit(max(nameable, 1))
+		if err := faults.err(); err != nil {
+			nameable -= len(faults.kept)
 			h.refuse(c, i, domainError(err))
 			continue
 		}
@@ -128,30 +134,18 @@ func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	}
 }
 
-// aloneInRequest is the place of a question that is in no batch.
-const aloneInRequest = -1
-
-// question reads a request. The violations name every field that is wrong, with
-// the place in the batch in front.
-func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, place int) (eligibility.Request, []eligibility.Violation) {
+// question converts a request and adds every field that is wrong to faults.
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *violations) eligibility.Request {
 	var question eligibility.Request
-	var violations []eligibility.Violation
-	violate := func(field, description string) {
-		if place != aloneInRequest {
-			field = fmt.Sprintf("requests[%d].%s", place, field)
-		}
-		violations = append(violations, eligibility.Violation{Field: field, Description: description})
-	}
-
 	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
 	if err != nil {
-		violate(fieldCustomerID, "must be a GUID")
+		faults.add(fieldCustomerID, "must be a GUID")
 	}
 	question.CustomerID = id
 
 	asked, known := segment(req.GetSegment())
 	if !known {
-		violate(fieldSegment, "must be a segment that the API defines")
+		faults.add(fieldSegment, "must be a segment that the API defines")
 	}
 	question.Segment = asked
 
@@ -159,9 +153,9 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, place int
 		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
 		switch {
 		case !age.IsValid():
-			violate(fieldMaxAge, "must be a valid duration")
+			faults.add(fieldMaxAge, "must be a valid duration")
 		case question.MaxAge < 0:
-			violate(fieldMaxAge, "must not be negative")
+			faults.add(fieldMaxAge, "must not be negative")
 		}
 	}
 
@@ -169,12 +163,12 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, place int
 		question.MinEvidenceTime = at.AsTime()
 		switch {
 		case !at.IsValid():
-			violate(fieldMinEvidenceTime, "must be a valid timestamp")
+			faults.add(fieldMinEvidenceTime, "must be a valid timestamp")
 		case question.MinEvidenceTime.After(h.now().Add(maxClockLead)):
-			violate(fieldMinEvidenceTime, "must not lie more than one second in the future")
+			faults.add(fieldMinEvidenceTime, "must not lie more than one second in the future")
 		}
 	}
-	return question, violations
+	return question
 }
 
 // The fields of a question, as violations name them.

@@ -9,8 +9,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
-
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
@@ -84,10 +82,10 @@ type restRequest struct {
 	contentType string
 	// ifNoneMatch are the values of the header of that name.
 	ifNoneMatch []string
-	// violations are faults of the request as a whole, items those of the
-	// items of a batch, by place.
-	violations []eligibility.Violation
-	items      map[int][]eligibility.Violation
+	// violations are those of the request as a whole, items those of the items
+	// of a batch, by place.
+	violations violations
+	items      map[int]violations
 	// requestID, trace and span are the request's; span is nil where it is not
 	// traced.
 	requestID string
@@ -95,8 +93,13 @@ type restRequest struct {
 	span      trace.Span
 }
 
-func (r *restRequest) violate(field, description string) {
-	r.violations = append(r.violations, eligibility.Violation{Field: field, Description: description})
+// itemFaults returns the violations of an item of a batch, for the handler to
+// add its own.
+func (r *restRequest) itemFaults(place int) violations {
+	if faults, ok := r.items[place]; ok {
+		return faults
+	}
+	return violations{item: true, place: place}
 }
 
 type restKey struct{}

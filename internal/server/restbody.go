@@ -1,7 +1,7 @@
 package server
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
@@ -33,86 +32,91 @@ func isJSON(contentType string) bool {
 	return err == nil && (media == "application/json" || media == "application/x-www-form-urlencoded")
 }
 
-// readBatchRequest reads the questions of a batch. What is wrong with the body
-// as a whole spoils the call, what is wrong with one item that item.
-func readBatchRequest(w http.ResponseWriter, req *http.Request, said *restRequest, maxAge *durationpb.Duration) *eligibilityv1.BatchCheckEligibilityRequest {
-	readQuery(req.URL.RawQuery, said)
-	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
+// readBody reads the body of a request up to maxBodyBytes. If it cannot, it
+// records why and returns nil.
+func readBody(w http.ResponseWriter, req *http.Request, said *restRequest) []byte {
 	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		said.violate("requests", fmt.Sprintf("must fit into a body of %d bytes", maxBodyBytes))
+		said.violations.add("requests", fmt.Sprintf("must fit into a body of %d bytes", maxBodyBytes))
 	case err != nil:
-		said.violate("body", "could not be read to its end")
+		said.violations.add("body", "could not be read to its end")
 	default:
-		batch.Requests = readBatch(data, said)
+		return data
 	}
-	for _, question := range batch.GetRequests() {
-		narrow(question, maxAge)
-	}
-	return batch
+	return nil
 }
 
-// readBatch reads the body of a batch.
-func readBatch(data []byte, said *restRequest) []*eligibilityv1.CheckEligibilityRequest {
-	members, err := readObject(data)
-	if err != nil {
-		said.violate("body", "must be one JSON object")
-		return nil
+// readBatch parses the body of a batch; nil is one that readBody could not read.
+// What is wrong with the body as a whole spoils the call, what is wrong with one
+// item that item. It fails only if ctx ends before it does.
+func readBatch(ctx context.Context, data []byte, said *restRequest) ([]*eligibilityv1.CheckEligibilityRequest, error) {
+	if data == nil {
+		return nil, nil
 	}
-	var items []json.RawMessage
+	if !json.Valid(data) || kindOf(data) != '{' {
+		said.violations.add("body", "must be one JSON object")
+		return nil, nil
+	}
+	var list json.RawMessage
 	seen := false
-	for _, member := range members {
+	for name, value := range members(data) {
 		switch {
-		case member.name != "requests":
-			said.violate(printable(member.name), "is no member of the body")
+		case name != "requests":
+			said.violations.add(printable(name), "is no member of the body")
 			continue
 		case seen:
-			said.violate("requests", "must stand in the body once")
-		case json.Unmarshal(member.value, &items) != nil:
-			said.violate("requests", "must be a list")
+			said.violations.add("requests", "must stand in the body once")
+		case kindOf(value) == '[':
+			list = value
+		case kindOf(value) != 'n':
+			said.violations.add("requests", "must be a list")
 		}
 		seen = true
 	}
-	// One item too many is enough for the handler to refuse the batch.
-	items = items[:min(len(items), maxBatch+1)]
-	questions := make([]*eligibilityv1.CheckEligibilityRequest, len(items))
-	said.items = make(map[int][]eligibility.Violation)
-	for i, item := range items {
-		var faults []eligibility.Violation
-		questions[i], faults = readQuestion(item, fmt.Sprintf("requests[%d]", i))
-		if len(faults) > 0 {
-			said.items[i] = faults
+	var questions []*eligibilityv1.CheckEligibilityRequest
+	said.items = make(map[int]violations)
+	for item := range elements(list) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		place := len(questions)
+		question, faults := readQuestion(item, place)
+		if len(faults.kept) > 0 {
+			said.items[place] = faults
+		}
+		questions = append(questions, question)
+		if len(questions) > maxBatch { // enough for the handler to refuse the batch
+			break
 		}
 	}
-	return questions
+	return questions, nil
 }
 
-// readQuestion reads one item of a batch, whose place is path.
-func readQuestion(item json.RawMessage, path string) (*eligibilityv1.CheckEligibilityRequest, []eligibility.Violation) {
+// readQuestion parses the item of a batch at place.
+func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibilityRequest, violations) {
 	question := new(eligibilityv1.CheckEligibilityRequest)
-	members, err := readObject(item)
-	if err != nil {
-		return question, []eligibility.Violation{{Field: path, Description: "must be a JSON object"}}
+	faults := violations{item: true, place: place}
+	if kindOf(item) != '{' {
+		faults.add("", "must be a JSON object")
+		return question, faults
 	}
-	var faults []eligibility.Violation
-	seen := make(map[string]bool, len(members))
-	for _, member := range members {
-		field := fieldNamed(member.name)
-		var fault string
+	seen := make(map[string]bool, 4) // the fields of a question
+	for name, value := range members(item) {
+		field := fieldNamed(name)
 		switch {
 		case field == "":
-			field, fault = printable(member.name), "is no member of a question"
+			faults.add(printable(name), "is no member of a question")
+			continue
 		case seen[field]:
-			fault = "must stand in a question once"
+			faults.add(field, "must stand in a question once")
 		default:
-			fault = setField(question, field, member.value)
+			if fault := setField(question, field, value); fault != "" {
+				faults.add(field, fault)
+			}
 		}
 		seen[field] = true
-		if fault != "" {
-			faults = append(faults, eligibility.Violation{Field: path + "." + field, Description: fault})
-		}
 	}
 	return question, faults
 }
@@ -179,35 +183,4 @@ func setSegment(question *eligibilityv1.CheckEligibilityRequest, value json.RawM
 		return fault
 	}
 	return ""
-}
-
-// member is one member of a JSON object.
-type member struct {
-	name  string
-	value json.RawMessage
-}
-
-// readObject returns the members of the one JSON object that data is, in their
-// order, repeated ones included.
-func readObject(data []byte) ([]member, error) {
-	if !json.Valid(data) {
-		return nil, errors.New("not JSON")
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	if opening, err := decoder.Token(); err != nil || opening != json.Delim('{') {
-		return nil, errors.New("not a JSON object")
-	}
-	var members []member
-	for decoder.More() {
-		name, err := decoder.Token()
-		if err != nil {
-			return nil, fmt.Errorf("read member name: %w", err)
-		}
-		next := member{name: fmt.Sprint(name)}
-		if err := decoder.Decode(&next.value); err != nil {
-			return nil, fmt.Errorf("read member: %w", err)
-		}
-		members = append(members, next)
-	}
-	return members, nil
 }

@@ -41,7 +41,7 @@ func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
 		if timeout := first(req.Header["Grpc-Timeout"]); timeout != "" {
 			left, ok := parseTimeout(timeout)
 			if !ok {
-				said.violate("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
+				said.violations.add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
 			} else {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, left)
@@ -50,7 +50,8 @@ func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		maxAge := cacheControlAge(req.Header["Cache-Control"], said)
 		if req.Method == http.MethodPost {
-			r.batch(ctx, w, readBatchRequest(w, req, said, maxAge))
+			readQuery(req.URL.RawQuery, said)
+			r.batch(ctx, w, said, readBody(w, req, said), maxAge)
 			return
 		}
 		question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
@@ -79,11 +80,19 @@ func (r *rest) check(ctx context.Context, w http.ResponseWriter, said *restReque
 	}
 }
 
-// batch asks many questions and writes their results.
-func (r *rest) batch(ctx context.Context, w http.ResponseWriter, questions *eligibilityv1.BatchCheckEligibilityRequest) {
+// batch asks the questions in body and writes their results. The body is parsed
+// behind the interceptor, which bounds how many are at a time, and for how long.
+func (r *rest) batch(ctx context.Context, w http.ResponseWriter, said *restRequest, body []byte, maxAge *durationpb.Duration) {
 	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-	resp, err := r.intercept(ctx, questions, &info, func(ctx context.Context, _ any) (any, error) {
-		return r.answers.BatchCheckEligibility(ctx, questions)
+	resp, err := r.intercept(ctx, nil, &info, func(bounded context.Context, _ any) (any, error) {
+		questions, err := readBatch(ctx, body, said) // up to the caller's deadline: local answers need no more time
+		if err != nil {
+			return nil, err
+		}
+		for _, question := range questions {
+			narrow(question, maxAge)
+		}
+		return r.answers.BatchCheckEligibility(bounded, &eligibilityv1.BatchCheckEligibilityRequest{Requests: questions})
 	})
 	if err != nil {
 		writeError(ctx, nil, nil, w, nil, err)
@@ -124,19 +133,19 @@ func readQuery(raw string, said *restRequest, allowed ...string) *eligibilityv1.
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		said.violate("query", "must be well formed")
+		said.violations.add("query", "must be well formed")
 	}
 	seen := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		field := fieldNamed(name)
 		switch {
 		case !slices.Contains(allowed, field):
-			said.violate(printable(name), "is no query parameter of this method")
+			said.violations.add(printable(name), "is no query parameter of this method")
 		case seen[field] || len(values[name]) != 1:
-			said.violate(field, "must stand in the query once")
+			said.violations.add(field, "must stand in the query once")
 		default:
 			if fault := setField(question, field, queryValue(field, values[name][0])); fault != "" {
-				said.violate(field, fault)
+				said.violations.add(field, fault)
 			}
 		}
 		seen[field] = true
@@ -180,7 +189,7 @@ func cacheControlAge(values []string, said *restRequest) *durationpb.Duration {
 			digits := strings.Trim(value, `"`)
 			parsed, err := strconv.ParseUint(digits, 10, 31)
 			if err != nil && !isDigits(digits) {
-				said.violate("Cache-Control", "max-age must be whole seconds")
+				said.violations.add("Cache-Control", "max-age must be whole seconds")
 				continue
 			}
 			seconds = parsed // the largest that fits, where it is too large

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// costly are bodies of a batch of about size bytes, each of a shape that makes
+// a careless reader repeat work.
+func costly(size int) map[string]string {
+	item := func(members string) string { return `{"requests":[{` + members + `}]}` }
+	fill := func(part string) string { return strings.Repeat(part, size/len(part)) }
+	numbered := func(format string) string {
+		var b strings.Builder
+		for i := 0; b.Len() < size; i++ {
+			fmt.Fprintf(&b, format, i)
+		}
+		return strings.TrimSuffix(b.String(), ",")
+	}
+	const deep = 4000 // json.Valid accepts 10,000
+	return map[string]string{
+		"unknown members of an item":       item(numbered(`"x%d":0,`)),
+		"one unknown member, repeated":     item(strings.TrimSuffix(fill(`"x":0,`), ",")),
+		"one known member, repeated":       item(strings.TrimSuffix(fill(`"segment":"EDU",`), ",")),
+		"members without a name":           item(strings.TrimSuffix(fill(`"":0,`), ",")),
+		"unknown members of the body":      `{` + numbered(`"x%d":0,`) + `}`,
+		"requests, repeated":               `{` + strings.TrimSuffix(fill(`"requests":[],`), ",") + `}`,
+		"items that are no objects":        `{"requests":[` + strings.TrimSuffix(fill(`0,`), ",") + `]}`,
+		"items that are empty":             `{"requests":[` + strings.TrimSuffix(fill(`{},`), ",") + `]}`,
+		"unknown members of every item":    `{"requests":[` + strings.TrimSuffix(fill(`{"a":0,"b":0,"c":0,"d":0,"e":0,"f":0},`), ",") + `]}`,
+		"lists within lists":               item(`"x":` + strings.Repeat("[", size/2) + strings.Repeat("]", size/2)),
+		"lists within lists, to the limit": item(strings.TrimSuffix(fill(`"customerId":`+strings.Repeat("[", deep)+strings.Repeat("]", deep)+`,`), ",")),
+		"a long name":                      item(`"` + fill("x") + `":0`),
+		"a long name of escapes":           item(`"` + fill(`\u0000`) + `":0`),
+		"a long id":                        item(`"customerId":"` + fill("x") + `"`),
+		"an id of blanks":                  item(`"customerId":"` + fill(" ") + `"`),
+		"a long segment":                   item(`"segment":"` + fill("_") + `"`),
+		"a long number as segment":         item(`"segment":` + fill("9")),
+		"a long exponent as segment":       item(`"segment":1e` + fill("9")),
+		"a long duration":                  item(`"maxAge":"` + fill("0") + `s"`),
+		"a long fraction of a duration":    item(`"maxAge":"0.` + fill("0") + `s"`),
+		"a long timestamp":                 item(`"minEvidenceTime":"2026-01-01T00:00:00.` + fill("0") + `Z"`),
+		"blanks":                           `{"requests":[` + fill(" ") + `{}]}`,
+		"no end":                           `{"requests":[{"x":[` + fill("0,"),
+	}
+}
+
+// cost is what answering a batch takes: CPU time of this process, bytes allocated
+// and bytes answered.
+type cost struct {
+	cpu       time.Duration
+	allocated uint64
+	answered  int
+}
+
+func costOf(tb testing.TB, handler http.Handler, body string) cost {
+	tb.Helper()
+	var before, after runtime.MemStats
+	req := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/v1/customers:batchCheckEligibility", strings.NewReader(body))
+	w := httptest.NewRecorder()
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	start := cpuTime(tb)
+	handler.ServeHTTP(w, req)
+	took := cpuTime(tb) - start
+	runtime.ReadMemStats(&after)
+	return cost{took, after.TotalAlloc - before.TotalAlloc, w.Body.Len()}
+}
+
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// TestABatchCostsNoMoreThanItsBytes holds bodies of each shape to a cost for each
+// byte. A reader that repeats work for each member takes a hundred times as much.
+//
+//nolint:paralleltest // it measures the process
+func TestABatchCostsNoMoreThanItsBytes(t *testing.T) {
+	handler := startWarm(t, Config{PlainRecords: 1}).server.http.Handler
+	const size = 200_000
+	for name, body := range costly(size) {
+		// The race detector takes ten times as long.
+		const most = 30*time.Millisecond + size*500*time.Nanosecond
+		got := costOf(t, handler, body)
+		for try := 0; got.cpu > most && try < 3; try++ { // the collector may add to it
+			got = costOf(t, handler, body)
+		}
+		if got.cpu > most {
+			t.Errorf("%s: %v of CPU, want at most %v", name, got.cpu, most)
+		}
+		if most := uint64(1<<20 + 16*size); got.allocated > most {
+			t.Errorf("%s: %d bytes allocated, want at most %d", name, got.allocated, most)
+		}
+		if most := 128 << 10; got.answered > most {
+			t.Errorf("%s: answered by %d bytes, want at most %d", name, got.answered, most)
+		}
+	}
+}
+
+// TestViolationsAreBounded counts what callers are told about a batch in which
+// nothing is right.
+func TestViolationsAreBounded(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: approved()})
+	unknown := func(n int) string {
+		var members []string
+		for i := range n {
+			members = append(members, fmt.Sprintf(`"x%d":0`, i))
+		}
+		return strings.Join(members, ",")
+	}
+	item := `{"customerId":"` + customerA + `",` + unknown(50) + `}`
+	got := run.post(t, `{"requests":[`+strings.TrimSuffix(strings.Repeat(item+",", 100), ",")+`]}`)
+	results, _ := got.json(t)["results"].([]any)
+	if len(results) != 100 {
+		t.Fatalf("%d results: %.300s", len(results), got.body)
+	}
+	for i, result := range results {
+		failure, _ := result.(map[string]any)["error"].(map[string]any)
+		message := fmt.Sprint(failure["message"])
+		named := 20
+		if i >= 5 {
+			named = 1 // 100 are named already
+		}
+		if count := strings.Count(message, "is no member of a question"); count != named {
+			t.Errorf("item %d names %d violations, want %d", i, count, named)
+		}
+		if want := fmt.Sprintf(" and %d more", 50-named); !strings.HasSuffix(message, want) {
+			t.Errorf("item %d: %q, want %q at its end", i, message, want)
+		}
+	}
+
+	st := run.post(t, `{"requests":[{}],`+unknown(250)+`}`).status(t)
+	for _, detail := range st.Details {
+		if n := len(detail.FieldViolations); n > 0 {
+			if last := detail.FieldViolations[n-1]; n != 101 || last != (restViolation{Description: "and 150 more"}) {
+				t.Errorf("%d violations, the last is %v", n, last)
+			}
+		}
+	}
+	if st.reason() != "INVALID_ARGUMENT" || len(st.fields()) == 0 {
+		t.Errorf("%+v", st)
+	}
+}
