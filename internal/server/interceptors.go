@@ -40,6 +40,9 @@ const (
 func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	series, ours := s.metrics.rpcs[info.FullMethod]
 	if !ours {
+		if err := refusal(req); err != nil {
+			return nil, statusOf(domainError(err)).Err()
+		}
 		return s.recovered(ctx, req, info.FullMethod, handler)
 	}
 	start := time.Now()
@@ -86,6 +89,9 @@ func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandle
 	if s.inFlight.Add(1) > int64(s.cfg.MaxConcurrent) {
 		s.metrics.overloaded.Inc()
 		return nil, &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry}
+	}
+	if err := refusal(req); err != nil {
+		return nil, err
 	}
 	s.bound(c)
 	resp, err := s.recovered(c, req, method, handler)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
@@ -114,19 +113,4 @@ func slotOf(id eligibility.CustomerID, reasons int) uint64 {
 	// Whichever byte is the one in which IDs differ comes down to the slot.
 	x = (x ^ x>>32) * odd
 	return (x ^ x>>29) * odd >> 32 % (memoSlots / memoWays) * memoWays
-}
-
-// codec is protobuf's, but for answers that are encoded already.
-type codec struct{ encoding.CodecV2 }
-
-// Marshal returns the encoded form of a message.
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	switch v := v.(type) {
-	case *rendered:
-		return mem.BufferSlice{v.wire}, nil
-	case *renderedBatch:
-		return v.marshal()
-	default:
-		return c.CodecV2.Marshal(v)
-	}
 }

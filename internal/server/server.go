@@ -158,6 +158,9 @@ const (
 	// writeBufferBytes is what a gRPC connection collects before it writes; it
 	// has the buffer only while it writes.
 	writeBufferBytes = 128 << 10
+	// maxMessageBytes is from which size on grpc-go itself refuses a message,
+	// with a bare status. A smaller one above maxBodyBytes gets ours.
+	maxMessageBytes = 4 << 20
 	// maxHeaderBytes bounds the header of one request.
 	maxHeaderBytes = 16 << 10
 	// greetTimeout is how long a new connection may take to say what it wants.
@@ -229,7 +232,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.UnaryInterceptor(s.intercept),
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)}),
 		grpc.ChainStreamInterceptor(s.recoverStream),
-		grpc.MaxRecvMsgSize(maxBodyBytes),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(greetTimeout),

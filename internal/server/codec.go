@@ -1,0 +1,107 @@
+package server
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// codec is protobuf's, except for answers that are encoded already and for
+// requests that are refused.
+type codec struct{ encoding.CodecV2 }
+
+// Marshal returns the encoded form of a message.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch v := v.(type) {
+	case *rendered:
+		return mem.BufferSlice{v.wire}, nil
+	case *renderedBatch:
+		return v.marshal()
+	default:
+		return c.CodecV2.Marshal(v)
+	}
+}
+
+// The marks of requests that are too large or malformed. An error of Unmarshal
+// would reach the caller as a bare status, so a request is marked instead, and
+// refused by [refusal] where errors are converted. A mark is recognised by its
+// address, which no caller can send.
+var (
+	markTooLarge  = protowire.AppendTag(nil, protowire.LastReservedNumber, protowire.VarintType)
+	markMalformed = protowire.AppendTag(nil, protowire.FirstReservedNumber, protowire.VarintType)
+)
+
+// Unmarshal decodes a request, of a batch no more items than the handler needs
+// in order to refuse it.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	message, ok := v.(proto.Message)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	var err error
+	switch batch, isBatch := v.(*eligibilityv1.BatchCheckEligibilityRequest); {
+	case data.Len() > maxBodyBytes:
+		message.ProtoReflect().SetUnknown(markTooLarge)
+	case isBatch:
+		err = unmarshalBatch(data, batch)
+	default:
+		err = c.CodecV2.Unmarshal(data, v)
+	}
+	if err != nil {
+		proto.Reset(message)
+		message.ProtoReflect().SetUnknown(markMalformed)
+	}
+	return nil
+}
+
+// requestsField is the number of the only field of a batch.
+const requestsField = 1
+
+// unmarshalBatch decodes a batch up to one item more than it may have: the two
+// bytes of an empty item become a hundred in memory.
+func unmarshalBatch(data mem.BufferSlice, batch *eligibilityv1.BatchCheckEligibilityRequest) error {
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	wire := buffer.ReadOnlyData()
+	end := 0
+	for items := 0; end < len(wire) && items <= maxBatch; {
+		number, _, n := protowire.ConsumeField(wire[end:])
+		if n < 0 {
+			return fmt.Errorf("decode batch: %w", protowire.ParseError(n))
+		}
+		if number == requestsField {
+			items++
+		}
+		end += n
+	}
+	if err := proto.Unmarshal(wire[:end], batch); err != nil {
+		return fmt.Errorf("decode batch: %w", err)
+	}
+	return nil
+}
+
+// refusal is the error of a request that Unmarshal has marked; nil for others.
+func refusal(req any) error {
+	message, ok := req.(proto.Message)
+	if !ok {
+		return nil
+	}
+	var faults violations
+	switch unknown := message.ProtoReflect().GetUnknown(); {
+	case isMark(unknown, markTooLarge):
+		faults.add("message", fmt.Sprintf("must fit into %d bytes", maxBodyBytes))
+	case isMark(unknown, markMalformed):
+		faults.add("message", "must be a well-formed protobuf message")
+	}
+	return faults.err()
+}
+
+func isMark(unknown protoreflect.RawFields, mark []byte) bool {
+	return len(unknown) > 0 && &unknown[0] == &mark[0]
+}
