@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -40,8 +41,8 @@ const (
 func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	series, ours := s.metrics.rpcs[info.FullMethod]
 	if !ours {
-		if err := refusal(req); err != nil {
-			return nil, statusOf(domainError(err)).Err()
+		if err := refusedStatus(nil, req); err != nil {
+			return nil, err
 		}
 		return s.recovered(ctx, req, info.FullMethod, handler)
 	}
@@ -136,17 +137,62 @@ func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.Str
 			err = s.panicked(r, info.FullMethod)
 		}
 	}()
-	return handler(srv, &endingStream{ServerStream: stream, ctx: ctx})
+	bounded := &boundedStream{ServerStream: stream, ctx: ctx, awaited: &s.awaited, open: &s.streams}
+	defer bounded.leave()
+	return handler(srv, bounded)
 }
 
-// endingStream is a stream whose context ends with the server.
-type endingStream struct {
+// maxOpenStreams is how many streams of health and reflection may be open after
+// their first message.
+const maxOpenStreams = 4096
+
+// boundedStream is a stream whose context ends with the server. It is awaited up
+// to its first message, and counts as open from then on.
+type boundedStream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // a stream's context is handed on by its method only
+	ctx     context.Context //nolint:containedctx // a stream's context is handed on by its method only
+	awaited *awaited
+	open    *atomic.Int64
+	counted bool
 }
 
 // Context returns the context that ends with the server.
-func (e *endingStream) Context() context.Context { return e.ctx }
+func (b *boundedStream) Context() context.Context { return b.ctx }
+
+// RecvMsg receives the next message. It fails if the message is refused, or if
+// it is the first and too many streams are open.
+func (b *boundedStream) RecvMsg(m any) error {
+	receive := func() error { return b.ServerStream.RecvMsg(m) }
+	if b.counted {
+		return refusedStatus(receive(), m)
+	}
+	if err := refusedStatus(b.awaited.receive(b.ctx, receive), m); err != nil {
+		return err
+	}
+	b.counted = true
+	if b.open.Add(1) > maxOpenStreams {
+		return overloaded().Err()
+	}
+	return nil
+}
+
+// refusedStatus is err, or the status of a message that is refused.
+func refusedStatus(err error, message any) error {
+	if err != nil {
+		return err
+	}
+	if err := refusal(message); err != nil {
+		return statusOf(domainError(err)).Err()
+	}
+	return nil
+}
+
+// leave ends the count.
+func (b *boundedStream) leave() {
+	if b.counted {
+		b.open.Add(-1)
+	}
+}
 
 // panicked logs a panic and returns what the caller is told of it. The result
 // is an error of the domain that also says its gRPC status, for RPCs that are not

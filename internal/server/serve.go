@@ -52,13 +52,21 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		// It says that it is stopped where the end came before its beginning.
-		if err := s.grpc.Serve(listeners.GRPC); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		if err := s.grpc.Serve(&boundedListener{listeners.GRPC, maxConnections, s.grpcConnections}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve grpc: %w", err)
 		}
 		return nil
 	})
-	group.Go(func() error { return serveHTTP(s.http, listeners.HTTP, "http") })
-	group.Go(func() error { return serveHTTP(s.admin, listeners.Admin, "admin") })
+	group.Go(func() error {
+		return serveHTTP(s.http, &boundedListener{listeners.HTTP, maxConnections, s.httpConnections}, "http")
+	})
+	group.Go(func() error {
+		return serveHTTP(s.admin, &boundedListener{listeners.Admin, maxConnections, s.adminConnections}, "admin")
+	})
+	group.Go(func() error {
+		s.awaited.run(s.stopping)
+		return nil
+	})
 	group.Go(func() error {
 		<-failed.Done()
 		return s.shutdown(ctx.Err() != nil)

@@ -151,7 +151,7 @@ func withDefaults(c Config) Config {
 const (
 	// maxStreams bounds the RPCs in progress of one gRPC connection; a client
 	// that wants more waits in its own queue.
-	maxStreams = 1024
+	maxStreams = 250
 	// streamWorkers answer RPCs on stacks that have grown already; more at once
 	// get a goroutine each.
 	streamWorkers = 64
@@ -165,6 +165,8 @@ const (
 	maxHeaderBytes = 16 << 10
 	// greetTimeout is how long a new connection may take to say what it wants.
 	greetTimeout = 10 * time.Second
+	// idleTimeout is how long a connection may be open without a request.
+	idleTimeout = 2 * time.Minute
 )
 
 // Server serves the API. It is built by [New] and run once by [Server.Serve].
@@ -183,8 +185,13 @@ type Server struct {
 	http    *http.Server
 	admin   *http.Server
 
-	state     atomic.Int32 // stateStarting and its like
-	inFlight  atomic.Int64
+	state    atomic.Int32 // stateStarting and its like
+	inFlight atomic.Int64
+	streams  atomic.Int64 // of health and reflection
+	awaited  awaited      // gRPC streams without a message
+
+	grpcConnections, httpConnections, adminConnections *connections
+
 	drainEnds context.Context //nolint:containedctx // the server's own life, no request's
 	endDrain  context.CancelFunc
 	stopping  context.Context //nolint:containedctx // the server's own life, no request's: ends the streams of watchers
@@ -206,6 +213,10 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	s.tracer = newTracer(s.cfg.Tracer, s.cfg.SampleRatio)
 	var err error
 	s.metrics, err = newMetrics(s.cfg.Registerer, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
+	if err != nil {
+		return nil, fmt.Errorf("new server: register metrics: %w", err)
+	}
+	s.grpcConnections, s.httpConnections, s.adminConnections, err = newConnections(s.cfg.Registerer, &s.awaited)
 	if err != nil {
 		return nil, fmt.Errorf("new server: register metrics: %w", err)
 	}
@@ -241,11 +252,11 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.WaitForHandlers(true), // nothing below may close before they end
 		// Ask a silent client after a minute whether it is still there, and
 		// let clients ask as often as they usually do.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
-	eligibilityv1.RegisterEligibilityServiceServer(server, s.answers)
-	healthv1.RegisterHealthServer(server, s.health)
+	server.RegisterService(s.awaited.awaiting(eligibilityv1.EligibilityService_ServiceDesc), s.answers)
+	server.RegisterService(s.awaited.awaiting(healthv1.Health_ServiceDesc), s.health)
 	reflection.Register(server)
 	return server
 }
@@ -257,7 +268,7 @@ func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http
 		ReadHeaderTimeout: greetTimeout / 2,
 		ReadTimeout:       greetTimeout,
 		WriteTimeout:      writeTimeout,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          s.errorLog(),
 	}
