@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -76,11 +77,14 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 // questionsIn counts the questions of a request that failed as a whole. A batch
 // that is malformed counts as no more than one may hold.
 func questionsIn(req any) int {
-	batch, ok := req.(*eligibilityv1.BatchCheckEligibilityRequest)
-	if !ok {
-		return 1
+	questions := 1
+	switch req := req.(type) {
+	case *eligibilityv1.BatchCheckEligibilityRequest:
+		questions = len(req.GetRequests())
+	case restBatch:
+		questions = bytes.Count(req, []byte("{")) - 1 // exact if it is well formed
 	}
-	return min(max(len(batch.GetRequests()), 1), maxBatch)
+	return min(max(questions, 1), maxBatch)
 }
 
 // admit turns the RPC away while as many as Config.MaxConcurrent are in

@@ -72,6 +72,10 @@ func TestEveryMetricIsScraped(t *testing.T) {
 		`eligibility_overloaded_total 1`,
 		`eligibility_panics_total 1`,
 		`eligibility_rpcs_in_progress 0`,
+		`eligibility_connections{listener="grpc"} 1`,
+		`eligibility_connections_refused_total{listener="http"} 0`,
+		`eligibility_grpc_streams_waiting 0`,
+		`eligibility_grpc_streams_timed_out_total 0`,
 		`eligibility_build_info{commit="abc",go_version="go1.`,
 	} {
 		if got := run.scrape(t, want); len(got) != 1 {
@@ -89,8 +93,8 @@ func TestEveryMetricIsScraped(t *testing.T) {
 			t.Errorf("metric %s: %q", family.GetName(), family.GetHelp())
 		}
 	}
-	if len(families) != 9 {
-		t.Errorf("%d metrics, this test knows 9", len(families))
+	if len(families) != 13 {
+		t.Errorf("%d metrics, this test knows 13", len(families))
 	}
 }
 

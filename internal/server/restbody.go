@@ -32,9 +32,12 @@ func isJSON(contentType string) bool {
 	return err == nil && (media == "application/json" || media == "application/x-www-form-urlencoded")
 }
 
+// restBatch is the body of a batch.
+type restBatch []byte
+
 // readBody reads the body of a request up to maxBodyBytes. If it cannot, it
 // records why and returns nil.
-func readBody(w http.ResponseWriter, req *http.Request, said *restRequest) []byte {
+func readBody(w http.ResponseWriter, req *http.Request, said *restRequest) restBatch {
 	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -51,7 +54,7 @@ func readBody(w http.ResponseWriter, req *http.Request, said *restRequest) []byt
 // readBatch parses the body of a batch; nil is one that readBody could not read.
 // What is wrong with the body as a whole spoils the call, what is wrong with one
 // item that item. It fails only if ctx ends before it does.
-func readBatch(ctx context.Context, data []byte, said *restRequest) ([]*eligibilityv1.CheckEligibilityRequest, error) {
+func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligibilityv1.CheckEligibilityRequest, error) {
 	if data == nil {
 		return nil, nil
 	}

@@ -82,9 +82,9 @@ func (r *rest) check(ctx context.Context, w http.ResponseWriter, said *restReque
 
 // batch asks the questions in body and writes their results. The body is parsed
 // behind the interceptor, which bounds how many are at a time, and for how long.
-func (r *rest) batch(ctx context.Context, w http.ResponseWriter, said *restRequest, body []byte, maxAge *durationpb.Duration) {
+func (r *rest) batch(ctx context.Context, w http.ResponseWriter, said *restRequest, body restBatch, maxAge *durationpb.Duration) {
 	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-	resp, err := r.intercept(ctx, nil, &info, func(bounded context.Context, _ any) (any, error) {
+	resp, err := r.intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, said) // up to the caller's deadline: local answers need no more time
 		if err != nil {
 			return nil, err

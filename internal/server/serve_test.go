@@ -446,12 +446,12 @@ func TestZeroValuesMeanTheDocumentedDefaults(t *testing.T) {
 	}
 }
 
-// TestAMessageTooLargeIsRefused holds the bound of a request over gRPC; a REST
-// body has its own test.
-func TestAMessageTooLargeIsRefused(t *testing.T) {
+// TestAMessageTooLargeForUsIsRefused holds the bound that grpc-go itself keeps;
+// codec_test.go has ours, below it.
+func TestAMessageTooLargeForUsIsRefused(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{})
-	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", maxBodyBytes)})
+	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", maxMessageBytes)})
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("%v", err)
 	}
