@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -31,8 +32,6 @@ const (
 	checkChunk = 100
 	// progressFrom is the length from which a list gets a progress bar.
 	progressFrom = 2 * checkChunk
-	// maxIDBytes bounds a line of standard input.
-	maxIDBytes = 1 << 10
 )
 
 // checkFlags are the check command's.
@@ -49,7 +48,9 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check ID... | -",
 		Short: "Ask a running service whether customers may buy",
 		Long: `check asks a running service over gRPC about one customer or thousands. With
-"-" it reads the customer IDs from standard input, one a line.
+"-" it reads the customer IDs from standard input, one a line, in UTF-8 or, with a
+byte order mark, UTF-16. Every ID gets a line, also one that is none or whose call
+failed.
 
 Exit code: 4 if any customer is undecided, else 3 if any is blocked, else 0.`,
 		Example: `  eligibilityd check a0000000-0000-4000-8000-000000000001
@@ -88,53 +89,21 @@ func parseSegment(word string) (eligibilityv1.Segment, error) {
 	return eligibilityv1.Segment(number), nil
 }
 
-// customerIDs returns the IDs of the command line, with those of stdin in the
-// place of "-". Whether they are GUIDs the service says.
-func customerIDs(args []string, stdin io.Reader) ([]string, error) {
-	var ids []string
-	for _, arg := range args {
-		if arg != "-" {
-			ids = append(ids, arg)
-			continue
-		}
-		lines := bufio.NewScanner(stdin)
-		lines.Buffer(nil, maxIDBytes)
-		for lines.Scan() {
-			if id := strings.TrimSpace(lines.Text()); id != "" {
-				ids = append(ids, id)
-			}
-		}
-		if err := lines.Err(); err != nil {
-			return nil, fmt.Errorf("standard input, after %d customer IDs: %w", len(ids), err)
-		}
-	}
-	if len(ids) == 0 {
-		return nil, errors.New("no customer IDs given")
-	}
-	return ids, nil
-}
-
-// check asks about ids and prints the answers in their order as they come.
+// check asks about ids and prints the answers in their order as they come. Every
+// ID gets its line: one that cannot be sent, or a call that fails, spoils no other.
 func check(ctx context.Context, flags checkFlags, segment eligibilityv1.Segment, ids []string, out, progressOut io.Writer) error {
 	conn, err := grpc.NewClient(flags.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("--address: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	client := eligibilityv1.NewEligibilityServiceClient(conn)
+	asked := asker{client: eligibilityv1.NewEligibilityServiceClient(conn), timeout: flags.timeout, segment: segment}
 
 	bar := progress(len(ids), progressOut)
 	printer := newPrinter(flags.json, out)
 	var total tally
-	for start := 0; start < len(ids); start += checkChunk {
-		chunk := ids[start:min(start+checkChunk, len(ids))]
-		results, err := checkChunkOf(ctx, client, flags.timeout, segment, chunk)
-		if err != nil {
-			_ = bar.Exit()
-			return &exitError{code: exitUndecided, err: errors.Join(printer.flush(),
-				fmt.Errorf("%s: %d of %d customers were not answered: %w", flags.address, len(ids)-start, len(ids), err))}
-		}
-		for i, result := range results {
+	for chunk := range slices.Chunk(ids, checkChunk) {
+		for i, result := range asked.about(ctx, chunk) {
 			total.count(result)
 			if err := printer.print(chunk[i], result); err != nil {
 				return err
@@ -145,17 +114,63 @@ func check(ctx context.Context, flags checkFlags, segment eligibilityv1.Segment,
 	if err := printer.flush(); err != nil {
 		return err
 	}
+	if asked.failure != nil {
+		return &exitError{code: exitUndecided, err: fmt.Errorf("%s: %d of %d customers were not answered: %w", flags.address, asked.unanswered, len(ids), asked.failure)}
+	}
 	return total.exit()
 }
 
-func checkChunkOf(ctx context.Context, client eligibilityv1.EligibilityServiceClient, timeout time.Duration, segment eligibilityv1.Segment, ids []string) ([]*eligibilityv1.BatchCheckEligibilityResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// asker asks a service about customers, chunk by chunk.
+type asker struct {
+	client  eligibilityv1.EligibilityServiceClient
+	timeout time.Duration // of one call
+	segment eligibilityv1.Segment
+
+	failure    error // of the last call that failed
+	over       bool  // further calls would fail like it
+	unanswered int   // customers in calls that failed, or were not made since
+}
+
+// about returns a result for each ID.
+func (a *asker) about(ctx context.Context, ids []string) []*eligibilityv1.BatchCheckEligibilityResult {
+	results := make([]*eligibilityv1.BatchCheckEligibilityResult, len(ids))
+	sent := make([]string, 0, len(ids))
+	places := make([]int, 0, len(ids)) // place in sent → place in ids
+	for i, id := range ids {
+		if fault := unsendable(id); fault != "" {
+			results[i] = failed(codes.InvalidArgument, "INVALID_ARGUMENT", fault)
+			continue
+		}
+		sent, places = append(sent, id), append(places, i)
+	}
+	answers, err := a.call(ctx, sent)
+	if err != nil {
+		a.failure, a.unanswered = err, a.unanswered+len(sent)
+		// The service cannot be reached, or the run was interrupted.
+		a.over = status.Code(err) == codes.Unavailable || ctx.Err() != nil
+	}
+	for i, place := range places {
+		if err != nil {
+			results[place] = failed(status.Code(err), "", "The call failed.")
+			continue
+		}
+		results[place] = answers[i]
+	}
+	return results
+}
+
+// call asks about ids in one call; about none, or if that is hopeless, without one.
+func (a *asker) call(ctx context.Context, ids []string) ([]*eligibilityv1.BatchCheckEligibilityResult, error) {
+	if a.over || len(ids) == 0 {
+		return nil, a.failure
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	req := &eligibilityv1.BatchCheckEligibilityRequest{}
 	for _, id := range ids {
-		req.Requests = append(req.Requests, &eligibilityv1.CheckEligibilityRequest{CustomerId: id, Segment: segment})
+		req.Requests = append(req.Requests, &eligibilityv1.CheckEligibilityRequest{CustomerId: id, Segment: a.segment})
 	}
-	resp, err := client.BatchCheckEligibility(ctx, req, grpc.WaitForReady(false))
+	resp, err := a.client.BatchCheckEligibility(ctx, req, grpc.WaitForReady(false))
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +178,15 @@ func checkChunkOf(ctx context.Context, client eligibilityv1.EligibilityServiceCl
 		return nil, fmt.Errorf("%d results for %d customers", len(resp.GetResults()), len(ids))
 	}
 	return resp.GetResults(), nil
+}
+
+// failed is the result of an ID that the service has not answered.
+func failed(code codes.Code, reason, message string) *eligibilityv1.BatchCheckEligibilityResult {
+	return &eligibilityv1.BatchCheckEligibilityResult{
+		Result: &eligibilityv1.BatchCheckEligibilityResult_Error{Error: &eligibilityv1.BatchCheckEligibilityError{
+			Code: int32(code), Reason: reason, Message: message, //nolint:gosec // gRPC codes end at 16
+		}},
+	}
 }
 
 // progress is a bar for long lists on a terminal, and nothing elsewhere.

@@ -4,8 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
 	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/text/encoding/unicode"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // runCommand runs a command line as the shell does.
@@ -49,6 +59,142 @@ func TestCheckExitsAsItsAnswersSay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A bad ID, whatever is wrong with it, gets a line of its own and spoils no other.
+func TestCheckReportsEachBadID(t *testing.T) {
+	t.Parallel()
+	p := startDev(t)
+	for name, row := range map[string]struct {
+		bad    string
+		reason string
+	}{
+		"no GUID":                {"nonsense", "INVALID_ARGUMENT"},
+		"invalid UTF-8":          {"a0000000-\xff\xfe", "INVALID_ARGUMENT"},
+		"a control character":    {"a\x00b", "INVALID_ARGUMENT"},
+		"longer than any ID":     {strings.Repeat("é", 100_000), "INVALID_ARGUMENT"},
+		"just too long":          {strings.Repeat("x", maxIDBytes+1), "INVALID_ARGUMENT"},
+		"blanks without an end":  {strings.Repeat(" ", 5000) + "x", "INVALID_ARGUMENT"},
+		"nobody":                 {nobodyID, "CUSTOMER_NOT_FOUND"},
+		"as long as may be sent": {strings.Repeat("x", maxIDBytes), "INVALID_ARGUMENT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stdin := strings.Repeat(allowedID+"\n", 150) + row.bad + "\n" + strings.Repeat(allowedID+"\n", 150)
+			code, out, errOut := runCommand(t, stdin, "check", "--json", "--address", p.GRPC, "-")
+			if code != exitUndecided || errOut != "" {
+				t.Errorf("exit code %d, %s", code, errOut)
+			}
+			if n := strings.Count(out, "DECISION_ALLOWED"); n != 300 {
+				t.Errorf("%d of 300 customers decided", n)
+			}
+			lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+			if len(lines) != 301 || !strings.Contains(lines[150], row.reason) || len(lines[150]) > 3*maxIDBytes {
+				t.Errorf("%d lines, line 150: %.200s", len(lines), lines[150])
+			}
+		})
+	}
+}
+
+// Lists come from editors and shells of all kinds.
+func TestCheckReadsListsAsTheyCome(t *testing.T) {
+	t.Parallel()
+	utf16 := func(order unicode.Endianness) string {
+		text, err := unicode.UTF16(order, unicode.UseBOM).NewEncoder().String(allowedID + "\r\n" + underReviewID + "\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for name, list := range map[string]string{
+		"byte order mark":        "\ufeff" + allowedID + "\n" + underReviewID,
+		"lists that were joined": allowedID + "\n\ufeff" + underReviewID + "\n",
+		"mark and blanks":        " \ufeff " + allowedID + "\u00a0\r\n\t" + underReviewID + "\r\n\r\n",
+		"UTF-16, little end":     utf16(unicode.LittleEndian),
+		"UTF-16, big end":        utf16(unicode.BigEndian),
+	} {
+		ids, err := customerIDs([]string{"-"}, strings.NewReader(list))
+		if diff := cmp.Diff([]string{allowedID, underReviewID}, ids); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+	if _, err := customerIDs([]string{"-"}, strings.NewReader(strings.Repeat("x\n", maxIDs+1))); err == nil {
+		t.Error("a list of any length is taken")
+	}
+}
+
+func FuzzCustomerIDs(f *testing.F) {
+	f.Add([]byte(allowedID + "\n"))
+	f.Add([]byte("\xff\xfea\x00\n\x00"))
+	f.Add(bytes.Repeat([]byte("x"), 3000))
+	f.Fuzz(func(t *testing.T, list []byte) {
+		ids, err := customerIDs([]string{"-"}, bytes.NewReader(list))
+		if err != nil {
+			return
+		}
+		for _, id := range ids {
+			if id == "" || len(id) > 2*maxIDBytes || len(shownID(id)) > maxIDBytes || unsendable(id) == "" && !utf8.ValidString(id) {
+				t.Errorf("ID %q", id)
+			}
+		}
+	})
+}
+
+// A call that fails is the fault of its own customers only; without a service
+// every customer still gets a line.
+func TestCheckGoesOnAfterACallThatFailed(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	address := serveBatches(t, func() error {
+		if calls++; calls == 1 {
+			return status.Error(codes.ResourceExhausted, "too busy")
+		}
+		return nil
+	})
+	code, out, errOut := runCommand(t, strings.Repeat(allowedID+"\n", 250), "check", "--json", "--address", address, "-")
+	if code != exitUndecided || !strings.Contains(errOut, "100 of 250") {
+		t.Errorf("exit code %d, %s", code, errOut)
+	}
+	if allowed, all := strings.Count(out, "DECISION_ALLOWED"), strings.Count(out, "\n"); allowed != 150 || all != 250 {
+		t.Errorf("%d of %d lines allow, want 150 of 250", allowed, all)
+	}
+	code, out, errOut = runCommand(t, strings.Repeat(allowedID+"\n", 250), "check", "--json", "--address", "127.0.0.1:1", "-")
+	if all := strings.Count(out, "\n"); code != exitUndecided || all != 250 || !strings.Contains(errOut, "250 of 250") {
+		t.Errorf("exit code %d, %d lines, %s", code, all, errOut)
+	}
+}
+
+// batchServer allows every customer of a batch unless fault returns an error.
+type batchServer struct {
+	eligibilityv1.UnimplementedEligibilityServiceServer
+
+	fault func() error
+}
+
+func serveBatches(t *testing.T, fault func() error) (address string) {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	eligibilityv1.RegisterEligibilityServiceServer(server, batchServer{fault: fault})
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	return listener.Addr().String()
+}
+
+func (s batchServer) BatchCheckEligibility(_ context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
+	if err := s.fault(); err != nil {
+		return nil, err
+	}
+	resp := new(eligibilityv1.BatchCheckEligibilityResponse)
+	for range req.GetRequests() {
+		resp.Results = append(resp.Results, &eligibilityv1.BatchCheckEligibilityResult{Result: &eligibilityv1.BatchCheckEligibilityResult_Response{
+			Response: &eligibilityv1.CheckEligibilityResponse{Decision: eligibilityv1.Decision_DECISION_ALLOWED},
+		}})
+	}
+	return resp, nil
 }
 
 func TestCheckWithoutAServiceIsUndecided(t *testing.T) {

@@ -61,7 +61,7 @@ func (p printer) printJSON(id string, result *eligibilityv1.BatchCheckEligibilit
 	line, err := json.Marshal(struct {
 		CustomerID string          `json:"customerId"`
 		Error      json.RawMessage `json:"error"`
-	}{id, failure})
+	}{shownID(id), failure})
 	if err != nil {
 		return fmt.Errorf("print %s: %w", id, err)
 	}
@@ -78,7 +78,7 @@ func (p printer) printRow(id string, result *eligibilityv1.BatchCheckEligibility
 	response := result.GetResponse()
 	if response == nil {
 		failure := result.GetError()
-		_, err := fmt.Fprintf(p.table, "%s\tundecided\t%s\t-\t-\n", printable(id), orText(failure.GetReason(), codes.Code(failure.GetCode()).String())) //nolint:gosec // a gRPC code
+		_, err := fmt.Fprintf(p.table, "%s\tundecided\t%s\t-\t-\n", printable(shownID(id)), orText(failure.GetReason(), codes.Code(failure.GetCode()).String())) //nolint:gosec // a gRPC code
 		return err
 	}
 	var reasons []string
