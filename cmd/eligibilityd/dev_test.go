@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -40,7 +45,7 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 		"e0000000-0000-4000-8000-000000000003": "blocked: ACCOUNT_ALLOWED, QUALIFICATION_DENIED",
 		"d0000000-0000-4000-8000-000000000001": "blocked: ACCOUNT_UNDER_REVIEW",
 		"f0000000-0000-4000-8000-000000000001": "error: not_found",
-		"f0000000-0000-4000-8000-000000000005": "error: throttled",
+		"f0000000-0000-4000-8000-000000000005": "error: throttled (!)",
 	} {
 		row := ""
 		for line := range strings.SplitSeq(printed, "\n") {
@@ -52,6 +57,12 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 			t.Errorf("row %q, want %q", row, want)
 		}
 	}
+	p.out.await(t, "the warning", func(printed string) bool {
+		return strings.Contains(printed, "(!) Partner Center answers 429") && strings.Contains(printed, "pauses the calls\n    about every customer")
+	})
+	if marks := strings.Count(printed, " (!)"); marks != 1 {
+		t.Errorf("%d customers are marked as throttling, want 1", marks)
+	}
 	for _, line := range []string{"curl -s 'http://" + p.HTTP, "grpcurl -plaintext", "eligibilityd check --address " + p.GRPC, p.HTTP + "/docs"} {
 		if !strings.Contains(printed, line) {
 			t.Errorf("nothing to copy that begins %q", line)
@@ -61,6 +72,50 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 	resp, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID})
 	if err != nil || resp.GetSource() != eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
 		t.Errorf("first question of a caller: %v, %v", resp, err)
+	}
+}
+
+// A batch may ask about as many new customers as it holds.
+func TestDevAnswersABatchOfNewCustomers(t *testing.T) {
+	t.Parallel()
+	p := startDev(t)
+	p.out.await(t, "the control API", func(printed string) bool { return strings.Contains(printed, "scripts what a customer gets") })
+	_, control, _ := strings.Cut(p.out.String(), "simulator    http://")
+	control, _, _ = strings.Cut(control, "/")
+	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
+	for i := range 1000 {
+		id := fmt.Sprintf("0d000000-0000-4000-8000-%012d", i)
+		batch.Requests = append(batch.Requests, &eligibilityv1.CheckEligibilityRequest{CustomerId: id})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+control+"/v1/customers/"+id,
+			strings.NewReader(`{"account":[{"status":"Allowed"}],"qualifications":[{"items":[]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode >= http.StatusBadRequest {
+			t.Fatalf("script customer %d: %s", i, resp.Status)
+		}
+	}
+	conn, err := grpc.NewClient(p.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	resp, err := eligibilityv1.NewEligibilityServiceClient(conn).BatchCheckEligibility(ctx, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, result := range resp.GetResults() {
+		if result.GetResponse().GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
+			t.Fatalf("customer %d of %d: %v", i, len(resp.GetResults()), result)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -50,10 +52,36 @@ Try:
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CUSTOMER\tSHOWS\tFIRST ANSWER\tFOR ITS SEGMENT")
+	warning := ""
 	for i, customer := range g.customers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", customer.ID, customer.Name, answers[i].commercial, answers[i].segment)
+		first := answers[i].commercial
+		if throttles(customer) {
+			first += " (!)"
+			warning = throttleWarning
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", customer.ID, customer.Name, first, answers[i].segment)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err = io.WriteString(out, warning)
+	return err
+}
+
+// throttleWarning explains the mark of customers that throttle.
+const throttleWarning = `
+(!) Partner Center answers 429 for this customer. Its Retry-After pauses the calls
+    about every customer: until it has passed, only the cache answers.
+`
+
+// throttles reports whether a customer's script answers 429.
+func throttles(customer pcsim.Customer) bool {
+	for _, step := range slices.Concat(customer.Account, customer.Qualifications) {
+		if step.Raw != nil && step.Raw.Status == http.StatusTooManyRequests {
+			return true
+		}
+	}
+	return false
 }
 
 // exampleIDs picks the customers of the lines to try.

@@ -20,6 +20,10 @@ import (
 // rehearsed is what a customer's first questions were answered.
 type rehearsed struct{ commercial, segment string }
 
+// rehearseAtOnce bounds the customers that are asked about at once: more than
+// there are seeds, since some of these take seconds.
+const rehearseAtOnce = 64
+
 // rehearse asks about every customer once, on a simulator and clients of its
 // own: what dev serves is left as it was, timelines included, and a customer
 // that is throttled holds up no other.
@@ -38,7 +42,7 @@ func rehearse(ctx context.Context, g guide) ([]rehearsed, error) {
 
 	answers := make([]rehearsed, len(g.customers))
 	var asking errgroup.Group
-	asking.SetLimit(len(g.customers))
+	asking.SetLimit(rehearseAtOnce)
 	for i, customer := range g.customers {
 		asking.Go(func() error {
 			var err error
