@@ -36,7 +36,8 @@ Environment variables change its configuration as that of serve:
 ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return dev(cmd.Context(), os.Environ(), controlAddress, scripts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			logOut := lifecycleOf(cmd.Context()).serve(cmd.ErrOrStderr())
+			return dev(cmd.Context(), os.Environ(), controlAddress, scripts, cmd.OutOrStdout(), logOut)
 		},
 	}
 	cmd.Flags().StringVar(&controlAddress, "control-address", "127.0.0.1:9081", "where the simulator's control API listens")
@@ -45,7 +46,6 @@ ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
 }
 
 func dev(ctx context.Context, environ []string, controlAddress string, scripts []string, out, logOut io.Writer) error {
-	lifecycleOf(ctx).serve()
 	environ = withDefault(environ, "ELIGIBILITY_LOG__FORMAT", "console")
 	environ = withDefault(environ, "ELIGIBILITY_SERVER__DRAIN", "0s")
 	cfg, err := config.Load("", environ, config.Dev)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -61,13 +62,18 @@ func withSignals(parent context.Context) context.Context {
 }
 
 // serve prepares the process for a command that serves: it outlives its terminal
-// and the reader of its output.
-func (l lifecycle) serve() {
+// and the reader of its output. It returns where the command's log goes in place
+// of errOut.
+func (l lifecycle) serve(errOut io.Writer) (logOut io.Writer) {
 	if l.serves == nil {
-		return
+		return errOut
 	}
 	l.serves.Store(true)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	if pipe := unblockStandardError(); pipe != nil {
+		return pipe
+	}
+	return errOut
 }
 
 // armHardEnd makes the process exit, once ctx has ended, when the time for an

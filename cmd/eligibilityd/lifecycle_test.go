@@ -151,6 +151,17 @@ func TestTheLogNeverStopsTheService(t *testing.T) {
 	}
 }
 
+// A crash is printed to standard error before the process exits.
+func TestACrashEndsTheProcessAlthoughNothingReadsItsLog(t *testing.T) {
+	t.Parallel()
+	p := launch(t, nil, anyPort(allRecords), "dev", "--control-address", "127.0.0.1:0")
+	p.answers(t, 500)
+	p.signal(t, syscall.SIGQUIT) // the runtime prints all stacks, as for a panic
+	if code := p.exits(t); code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 // fullPipe returns the write end of a pipe that is full and that nothing reads.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()

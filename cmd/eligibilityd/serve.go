@@ -27,7 +27,8 @@ Every key of the configuration file can be given, or overridden, by an
 environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), os.Environ(), path, checkConfig, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			logOut := lifecycleOf(cmd.Context()).serve(cmd.ErrOrStderr())
+			return serve(cmd.Context(), os.Environ(), path, checkConfig, cmd.OutOrStdout(), logOut)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "YAML configuration file; without one, the environment says all")
@@ -36,7 +37,6 @@ environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
 }
 
 func serve(ctx context.Context, environ []string, path string, checkConfig bool, out, logOut io.Writer) error {
-	lifecycleOf(ctx).serve()
 	cfg, err := config.Load(path, environ, config.Serve)
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)

@@ -41,7 +41,8 @@ GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent a
 --clock-skew say holds from the start; PUT /v1/settings changes it.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return simulate(cmd.Context(), flags, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			logOut := lifecycleOf(cmd.Context()).serve(cmd.ErrOrStderr())
+			return simulate(cmd.Context(), flags, cmd.OutOrStdout(), logOut)
 		},
 	}
 	f := cmd.Flags()
@@ -63,7 +64,6 @@ GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent a
 }
 
 func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) error {
-	lifecycleOf(ctx).serve()
 	logger, _, err := newLogger(config.Log{Level: config.LogInfo, Format: config.LogConsole}, logOut)
 	if err != nil {
 		return err
