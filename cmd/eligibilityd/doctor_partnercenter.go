@@ -83,7 +83,19 @@ func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 	if errors.Is(fail, pcclient.ErrRefreshTokenStore) {
 		return "let the user of the service read the refresh token where it is stored"
 	}
-	switch fail.Reason {
+	reason := fail.Reason
+	if reason == pcclient.ReasonInvalidGrant {
+		switch fail.GrantCause() {
+		case pcclient.GrantConsentMissing:
+			reason = pcclient.ReasonConsent
+		case pcclient.GrantConditionalAccess:
+			reason = pcclient.ReasonInteraction
+		case pcclient.GrantUnclear:
+			return "try again in a minute, as it sometimes passes by itself; if it lasts, " + consent
+		case pcclient.GrantEnded:
+		}
+	}
+	switch reason {
 	case pcclient.ReasonRefreshToken, pcclient.ReasonInvalidGrant:
 		return consent
 	case pcclient.ReasonInteraction:

@@ -164,6 +164,9 @@ func TestDoctorSaysWhatToDoAboutTheToken(t *testing.T) {
 	}{
 		"wrong secret":         {environ: "ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=wrong", want: []string{"invalid_client", "AADSTS7000215", "client_secret"}},
 		"expired consent":      {token: &pcsim.Step{EntraError: 700082}, want: []string{"invalid_grant", "AADSTS700082", "eligibilityd login"}},
+		"consent missing":      {token: &pcsim.Step{EntraError: 65001}, want: []string{"invalid_grant", "AADSTS65001", "administrator"}},
+		"Conditional Access":   {token: &pcsim.Step{EntraError: 53003}, want: []string{"invalid_grant", "AADSTS53003", "Conditional Access"}},
+		"perhaps passing":      {token: &pcsim.Step{EntraError: 70000}, want: []string{"invalid_grant", "AADSTS70000", "try again", "eligibilityd login"}},
 		"MFA asked for":        {token: &pcsim.Step{EntraError: 50076}, want: []string{"interaction_required", "eligibilityd login"}},
 		"permission missing":   {token: &pcsim.Step{EntraError: 65005}, want: []string{"invalid_resource", "API permissions"}},
 		"wrong tenant":         {environ: "ELIGIBILITY_PARTNER_CENTER__TENANT_ID=elsewhere.example", want: []string{"invalid_request", "tenant_id"}},

@@ -128,8 +128,9 @@ type APIError struct {
 	final bool
 	// pause is the pause that the login host asked for; 0 if it did not.
 	pause time.Duration
-	// aadsts are the login host's own numbers, for the log.
-	aadsts []int
+	// aadsts and suberror are the login host's own details, for advice.
+	aadsts   []int
+	suberror string
 }
 
 // Error describes the failure in one line that is free of secrets and of the

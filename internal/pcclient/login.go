@@ -187,7 +187,8 @@ func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
 		}
 	}
 	word, numbers := readLoginError(object)
-	fail := &APIError{Op: OpToken, Status: status, Code: word, aadsts: numbers, pause: loginPause(got.header, numbers, now)}
+	suberror, _ := object["suberror"].(string)
+	fail := &APIError{Op: OpToken, Status: status, Code: word, aadsts: numbers, suberror: suberror, pause: loginPause(got.header, numbers, now)}
 	fail.Reason, fail.Class = loginReason(word)
 	switch {
 	case status == http.StatusTooManyRequests:

@@ -105,7 +105,10 @@ func TestRefusedTokenRequest(t *testing.T) {
 		"F-02 revoked":           {400, "invalid_grant", 50173, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
 		"F-03 sign-in frequency": {400, "invalid_grant", 70043, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
 		"F-04 MFA":               {400, "interaction_required", 50076, pcclient.ReasonInteraction, 0, "Conditional Access"},
-		"F-04 MFA expired":       {400, "invalid_grant", 50078, pcclient.ReasonInvalidGrant, 0, "`eligibilityd login`"},
+		"F-04 MFA expired":       {400, "invalid_grant", 50078, pcclient.ReasonInvalidGrant, 0, "multi-factor"},
+		"consent, as a grant":    {400, "invalid_grant", 65001, pcclient.ReasonInvalidGrant, 0, "administrator"},
+		"Conditional Access":     {400, "invalid_grant", 53003, pcclient.ReasonInvalidGrant, 0, "Conditional Access"},
+		"perhaps passing":        {400, "invalid_grant", 70000, pcclient.ReasonInvalidGrant, 0, "passes by itself"},
 		"F-05 wrong secret":      {401, "invalid_client", 7000215, pcclient.ReasonInvalidClient, 0, "secret or certificate"},
 		"F-05 wrong secret, 400": {400, "invalid_client", 7000215, pcclient.ReasonInvalidClient, 0, "secret or certificate"},
 		"F-06 secret expired":    {401, "invalid_client", 7000222, pcclient.ReasonInvalidClient, 0, "has expired"},
@@ -304,4 +307,39 @@ func TestGrantsThatAreGood(t *testing.T) {
 			r.ask()
 		})
 	}
+}
+
+// The numbers go before the suberror, and the most telling number before others.
+func TestGrantCause(t *testing.T) {
+	t.Parallel()
+	for details, want := range map[string]pcclient.GrantCause{
+		``:                        pcclient.GrantEnded,
+		`,"error_codes":[700082]`: pcclient.GrantEnded,
+		`,"error_codes":[50173],"suberror":"message_only"`: pcclient.GrantEnded,
+		`,"error_codes":[65001]`:                           pcclient.GrantConsentMissing,
+		`,"suberror":"consent_required"`:                   pcclient.GrantConsentMissing,
+		`,"error_codes":[53003],"suberror":"message_only"`: pcclient.GrantConditionalAccess,
+		`,"suberror":"basic_action"`:                       pcclient.GrantConditionalAccess,
+		`,"error_codes":[70000]`:                           pcclient.GrantUnclear,
+		`,"error_codes":[70000,65001]`:                     pcclient.GrantConsentMissing,
+		`,"error_codes":[70000],"suberror":"bad_token"`:    pcclient.GrantEnded,
+		`,"error_codes":["65001"],"suberror":7`:            pcclient.GrantEnded,
+		`,"suberror":"canary-body"`:                        pcclient.GrantEnded,
+	} {
+		r := start(t, setup{login: says(http.StatusBadRequest, `{"error":"invalid_grant"`+details+`}`)})
+		fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+		if got := fail.GrantCause(); got != want {
+			t.Errorf("%s: %d, want %d", details, got, want)
+		}
+	}
+}
+
+func TestAnotherCauseOfARefusedGrantIsLoggedAtOnce(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{login: inTurn{entra(400, "invalid_grant", 700082), entra(400, "invalid_grant", 53003)}.play})
+	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+	r.clock.advance(30 * time.Second)
+	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
+	r.told(zapcore.ErrorLevel, "expired or was revoked", 1)
+	r.told(zapcore.ErrorLevel, "Conditional Access", 1)
 }

@@ -17,7 +17,7 @@ const (
 type notice struct {
 	op     Op
 	reason Reason
-	code   string
+	detail string // of a limited set, or bounded by maxNotices
 }
 
 // notices keeps a failure that lasts from filling the log: each kind is told

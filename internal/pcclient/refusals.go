@@ -62,8 +62,69 @@ func refusalPause(fail *APIError) time.Duration {
 	return max(fail.pause, tokenPause)
 }
 
+// GrantCause is why the login host refuses a refresh token, as far as its
+// numbers and its suberror show. They serve for advice and decide nothing: they
+// change.
+type GrantCause uint8
+
+// The causes.
+const (
+	// GrantEnded: the token has expired or was revoked, or no known cause is
+	// given. A new consent cures it.
+	GrantEnded GrantCause = iota
+	// GrantConsentMissing: an administrator has to consent to a permission.
+	GrantConsentMissing
+	// GrantConditionalAccess: a Conditional Access policy or multi-factor
+	// authentication stands in the way; a new consent alone meets it again.
+	GrantConditionalAccess
+	// GrantUnclear: a refusal that sometimes passes by itself.
+	GrantUnclear
+)
+
+// GrantCause returns the cause of a failure for ReasonInvalidGrant.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
+// (read 2026-11-27)
+func (e *APIError) GrantCause() GrantCause {
+	unclear := false
+	for _, number := range e.aadsts {
+		switch number {
+		case 65001:
+			return GrantConsentMissing
+		case 50074, 50076, 50078, 50079, 50158, 53000, 53001, 53002, 53003, 53004, 530002, 530003:
+			return GrantConditionalAccess
+		case 700082, 70008, 70043, 50173:
+			return GrantEnded
+		case 70000:
+			unclear = true
+		}
+	}
+	switch {
+	case e.suberror == "consent_required":
+		return GrantConsentMissing
+	case e.suberror == "basic_action", e.suberror == "additional_action", e.suberror == "message_only", e.suberror == "protection_policy_required":
+		return GrantConditionalAccess
+	case unclear && e.suberror != "bad_token" && e.suberror != "token_expired":
+		return GrantUnclear
+	default:
+		return GrantEnded
+	}
+}
+
 // advice is the log's message about a failure of a token request: what to do.
-func advice(reason Reason) string {
+func advice(fail *APIError) string {
+	reason := fail.Reason
+	if reason == ReasonInvalidGrant {
+		switch fail.GrantCause() {
+		case GrantConsentMissing:
+			reason = ReasonConsent
+		case GrantConditionalAccess:
+			reason = ReasonInteraction
+		case GrantUnclear:
+			return "login host refuses the refresh token, which sometimes passes by itself; will be asked again: if it lasts, run `eligibilityd login`"
+		case GrantEnded:
+		}
+	}
 	switch reason {
 	case ReasonInvalidGrant:
 		return "login host refuses the refresh token, which has expired or was revoked: run `eligibilityd login`"

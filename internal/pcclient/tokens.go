@@ -250,13 +250,13 @@ func (t *tokens) tell(fail *APIError) {
 		t.notices.over(OpToken)
 		return
 	}
-	if !t.notices.due(notice{OpToken, fail.Reason, fail.Code}) {
+	if !t.notices.due(notice{OpToken, fail.Reason, advice(fail)}) {
 		return
 	}
 	log := t.log.Warn
 	if fail.Class == ClassCredentials {
 		log = t.log.Error
 	}
-	log(advice(fail.Reason), zap.String("reason", string(fail.Reason)), zap.Int("status", fail.Status),
+	log(advice(fail), zap.String("reason", string(fail.Reason)), zap.Int("status", fail.Status),
 		zap.String("login_error", fail.Code), zap.Ints("aadsts", fail.aadsts), zap.Error(fail.Err))
 }

@@ -79,6 +79,12 @@ func entraErrorFor(code int) (entraError, bool) {
 		return refused("invalid_grant", "The request is malformed or not valid.")
 	case 50078:
 		return refused("invalid_grant", "The presented multi-factor authentication has expired.")
+	case 70000:
+		return refused("invalid_grant", "The provided grant is invalid.")
+	case 65001:
+		return refused("invalid_grant", "The user or administrator has not consented to use the application.")
+	case 53003:
+		return refused("invalid_grant", "Access has been blocked by Conditional Access policies.")
 	case 50074, 50076, 50079:
 		return refused("interaction_required", "Multi-factor authentication is needed.")
 	case aadClientUnknown:
