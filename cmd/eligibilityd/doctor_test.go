@@ -119,12 +119,12 @@ func TestDoctorFindsAHealthyServiceHealthy(t *testing.T) {
 	e := consult(t, environ, doctorFlags{customer: allowedID}, nil)
 	for _, check := range []string{
 		"configuration", "login host", "partner center host", "clock", checkTokenFile, checkToken, checkMFA,
-		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMemory,
+		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisMemory,
 		"listener grpc", "listener http", "listener admin",
 	} {
 		e.says(check, verdictOK)
 	}
-	if len(e.checks) != 15 {
+	if len(e.checks) != 16 {
 		t.Errorf("%d checks: %s", len(e.checks), e.printed)
 	}
 	e.says(checkAccount, verdictOK, `"Allowed"`)

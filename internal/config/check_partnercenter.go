@@ -27,10 +27,38 @@ func (l *loader) checkPartnerCenter() {
 	if pc.ClientID != "" && !guid.MatchString(pc.ClientID) {
 		l.object("partner_center.client_id", "is not a GUID")
 	}
+	for _, id := range []struct{ key, value string }{
+		{"partner_center.tenant_id", pc.TenantID},
+		{"partner_center.client_id", pc.ClientID},
+	} {
+		if id.value == zeros {
+			l.object(id.key, "is the placeholder of the example; see the overview of the app registration")
+		}
+	}
+	l.checkClientSecret(pc)
 	l.checkCertificate(pc)
 	l.checkHosts(pc)
 	l.checkAudience(pc)
 	l.checkVault(pc)
+}
+
+// zeros is what examples write in place of an ID.
+const zeros = "00000000-0000-0000-0000-000000000000"
+
+// checkClientSecret drops what copying adds, and rejects what is no secret.
+func (l *loader) checkClientSecret(pc *PartnerCenter) {
+	key := "partner_center.client_secret"
+	if pc.ClientSecretFile != "" {
+		key += "_file"
+	}
+	secret, problem := trimToken(pc.ClientSecret)
+	switch {
+	case problem != "":
+		l.object(key, "%s", problem)
+	case guid.MatchString(secret.Reveal()):
+		l.object(key, "is a GUID, which is the ID of a secret; give its value, which the portal shows once, when the secret is made")
+	}
+	pc.ClientSecret = secret
 }
 
 // checkHosts checks the two URLs that requests go to.
@@ -67,9 +95,34 @@ func (l *loader) checkAudience(pc *PartnerCenter) {
 		l.object(key, "is retired, and Partner Center refuses tokens for it; use %s", pc.Cloud.hosts().audience)
 	case strings.HasSuffix(audience.Path, "/.default"):
 		l.object(key, "must not end in /.default, which is added to it")
+	case audience.Path != "":
+		l.object(key, "must not have a path: the scope is added to it; use %s", pc.Cloud.hosts().audience)
+	case isOtherAPI(audience.Hostname()):
+		l.object(key, "is another API of Microsoft's, whose tokens Partner Center refuses; use %s", pc.Cloud.hosts().audience)
 	default:
 		pc.Audience = audience.String()
 	}
+}
+
+// microsoftDomains are where Microsoft's APIs are.
+var microsoftDomains = []string{ //nolint:gochecknoglobals // only read
+	"microsoft.com", "microsoft.us", "office.com", "office365.com", "office365.us", "azure.com", "azure.us", "azure.cn", "azure.net",
+	"windows.net", "windows-ppe.net", "microsoftonline.com", "microsoftonline.us", "microsoftonline.cn", "chinacloudapi.cn",
+	"usgovcloudapi.net", "sharepoint.com", "dynamics.com", "powerbi.com",
+}
+
+// isOtherAPI reports whether a host is of Microsoft and not the audience of
+// Partner Center in any cloud.
+func isOtherAPI(host string) bool {
+	host = strings.ToLower(host)
+	for _, cloud := range []Cloud{CloudGlobal, CloudUSGovernment, CloudChina} {
+		if "https://"+host == cloud.hosts().audience {
+			return false
+		}
+	}
+	return slices.ContainsFunc(microsoftDomains, func(domain string) bool {
+		return host == domain || strings.HasSuffix(host, "."+domain)
+	})
 }
 
 // require notes what serve or login cannot do without, and which command helps.
@@ -106,7 +159,11 @@ func (l *loader) requireRefreshToken(command Command, tokenFile, configFile stri
 	if command == Login {
 		return
 	}
-	if _, problem := readSecret(tokenFile); problem != "" {
+	text, problem := readSecret(tokenFile)
+	if problem == "" {
+		_, problem = trimToken(NewSecret(text))
+	}
+	if problem != "" {
 		l.object(key, "%s; "+login, problem, configFile)
 	}
 }

@@ -35,6 +35,12 @@ func (l *loader) checkRedis() {
 	l.checkSentinel(redis)
 	l.checkRedisTLS(redis)
 	l.checkIntegrityKeys(redis)
+	if redis.PasswordFile == "" {
+		redis.Password = NewSecret(trimLine(redis.Password.Reveal()))
+	}
+	if redis.Sentinel.PasswordFile == "" {
+		redis.Sentinel.Password = NewSecret(trimLine(redis.Sentinel.Password.Reveal()))
+	}
 	if !hashTagFree.MatchString(redis.KeyPrefix) {
 		l.object("cache.redis.key_prefix", "must be 1 to 64 of letters, digits and . _ : -")
 	}
@@ -138,7 +144,7 @@ func (l *loader) checkIntegrityKeys(redis *Redis) {
 		{key, redis.IntegrityKeyFile, &redis.IntegrityKey},
 		{previous, redis.IntegrityKeyPreviousFile, &redis.IntegrityKeyPrevious},
 	} {
-		text := strings.TrimSpace(k.secret.Reveal())
+		text := strings.Trim(k.secret.Reveal(), " \t\r\n\v\f"+bom)
 		*k.secret = NewSecret(text)
 		name := k.name
 		if k.file != "" {

@@ -28,17 +28,19 @@ func deployed(t *testing.T, name string) string {
 func TestTheExampleLoadsAndStatesTheDefaults(t *testing.T) {
 	t.Parallel()
 	secret, token := write(t, "secret", canary+"\n"), write(t, "token", canary+"\n")
+	const id = "10000000-0000-4000-8000-000000000001"
 	cfg, err := config.Load(filepath.Join("..", "..", "deploy", "config.example.yaml"), []string{
 		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_FILE=" + secret,
 		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE=" + token,
+		"ELIGIBILITY_PARTNER_CENTER__TENANT_ID=" + id,
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_ID=" + id,
 	}, config.Serve)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const placeholder = "00000000-0000-0000-0000-000000000000"
 	want := config.Default()
-	want.PartnerCenter.TenantID = placeholder
-	want.PartnerCenter.ClientID = placeholder
+	want.PartnerCenter.TenantID = id
+	want.PartnerCenter.ClientID = id
 	want.PartnerCenter.ClientSecret = config.NewSecret(canary)
 	want.PartnerCenter.ClientSecretFile = secret
 	want.PartnerCenter.RefreshTokenFile = token

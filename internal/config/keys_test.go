@@ -36,7 +36,7 @@ var others = map[string]string{
 	"policy.when_undecidable":      "block",
 	"log.level":                    "debug",
 	"log.format":                   "console",
-	"partner_center.client_secret": "a secret",
+	"partner_center.client_secret": "a~secret",
 	"cache.redis.password":         "a password",
 	"cache.redis.integrity_key":    "0123456789abcdef0123456789abcdef",
 	"tracing.endpoint":             "https://collector.example:4317",
@@ -101,7 +101,7 @@ func other(t *testing.T, l leaf) string {
 		return write(t, "key", "00112233445566778899aabbccddeeff\n")
 	}
 	if strings.HasSuffix(l.key, "_file") {
-		return write(t, "secret", "from a file\n")
+		return write(t, "secret", "from~a~file\n")
 	}
 	switch v := l.in(config.Default()).Interface().(type) {
 	case time.Duration:

@@ -34,7 +34,7 @@ type PartnerCenter struct {
 	// Load it holds the secret, whichever way that was given.
 	ClientSecret Secret `yaml:"client_secret"`
 	// ClientSecretFile is a file that holds the secret and nothing else, but
-	// for one newline at its end; read once, at start. Conflicts with
+	// for blanks around it; read once, at start. Conflicts with
 	// client_secret and client_certificate_file.
 	ClientSecretFile string `yaml:"client_secret_file"`
 	// ClientCertificateFile is a PEM file with a certificate of that

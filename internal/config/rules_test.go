@@ -147,6 +147,13 @@ cache:
 			environ: []string{"ELIGIBILITY_CACHE__REDIS__KEY_PREFIX="},
 			want:    []string{`ELIGIBILITY_CACHE__REDIS__KEY_PREFIX: cache.redis.key_prefix: must be 1 to 64 of letters, digits and . _ : -`},
 		},
+		"placeholders": {
+			text: "partner_center: {tenant_id: 00000000-0000-0000-0000-000000000000, client_id: 00000000-0000-0000-0000-000000000000}\n",
+			want: []string{
+				`config.yaml:1: partner_center.tenant_id: is the placeholder of the example; see the overview of the app registration`,
+				`config.yaml:1: partner_center.client_id: is the placeholder of the example; see the overview of the app registration`,
+			},
+		},
 		"Partner Center ids": {
 			text: "partner_center: {tenant_id: common, client_id: my-app, cloud: germany}\n",
 			want: []string{
@@ -174,6 +181,8 @@ func TestURLs(t *testing.T) {
 		query    = "must not have a query or a fragment"
 		plain    = "must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost)"
 		tenant   = "must not name a tenant, which tenant_id does"
+		path     = "must not have a path: the scope is added to it; use https://api.partnercenter.microsoft.com"
+		another  = "is another API of Microsoft's, whose tokens Partner Center refuses; use https://api.partnercenter.microsoft.com"
 		retired  = "is retired, and Partner Center refuses tokens for it; use https://api.partnercenter.microsoft.com"
 	)
 	for _, c := range []struct{ key, url, want string }{
@@ -219,6 +228,20 @@ func TestURLs(t *testing.T) {
 		{"audience", "https://GRAPH.windows.net/", retired},
 		{"audience", "https://graph.chinacloudapi.cn", retired},
 		{"audience", "https://api.partnercenter.microsoft.com/.default", "must not end in /.default, which is added to it"},
+		{"audience", "https://api.partnercenter.microsoft.com/user_impersonation", path},
+		{"audience", "https://audience.example/a", path},
+		{"audience", "api://fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd", ""},
+		{"audience", "api://fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd/user_impersonation", path},
+		{"audience", "https://API.partnercenter.microsoft.com/", ""},
+		{"audience", "https://audience.example", ""},
+		{"audience", "https://notmicrosoft.com", ""},
+		{"audience", "https://graph.microsoft.com", another},
+		{"audience", "https://Graph.Microsoft.com/", another},
+		{"audience", "https://management.azure.com", another},
+		{"audience", "https://management.core.windows.net/", another},
+		{"audience", "https://vault.azure.net", another},
+		{"audience", "https://login.microsoftonline.com", another},
+		{"audience", "https://microsoftgraph.chinacloudapi.cn", another},
 	} {
 		variable := "ELIGIBILITY_PARTNER_CENTER__" + strings.ToUpper(c.key)
 		_, err := config.Load("", []string{variable + "=" + c.url, "ELIGIBILITY_PARTNER_CENTER__TENANT_ID=contoso.example"}, config.Dev)

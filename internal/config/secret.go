@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 )
 
 // redacted stands for every secret, set or not, in whatever is printed.
@@ -58,9 +59,35 @@ func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 // MarshalText returns "[redacted]"; it serves JSON, YAML and slog alike.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// readSecret returns the secret in a file without one newline at its end, or
-// what is wrong with the file. The problem never shows the path: a secret
-// written where its file's name belongs is an easy mistake.
+// bom is the byte order mark that some editors put in front of a text.
+const bom = "\ufeff"
+
+// trimLine returns a text without a byte order mark and without one newline at
+// its end. A password may begin or end with anything else.
+func trimLine(text string) string {
+	text = strings.TrimPrefix(text, bom)
+	if line, ok := strings.CutSuffix(text, "\n"); ok {
+		return strings.TrimSuffix(line, "\r")
+	}
+	return text
+}
+
+// trimToken returns a secret that Microsoft has handed out without the byte
+// order mark and the blanks around it that copying adds, or what is wrong
+// with it.
+func trimToken(secret Secret) (trimmed Secret, problem string) {
+	text := strings.Trim(secret.Reveal(), " \t\r\n\v\f"+bom)
+	for i := range len(text) {
+		if char := text[i]; char <= ' ' || char > '~' || strings.IndexByte("\"'`", char) >= 0 {
+			return Secret{}, "holds a blank, a quote, a control character or a letter beyond ASCII, which none that Microsoft hands out does; copy it again"
+		}
+	}
+	return NewSecret(text), ""
+}
+
+// readSecret returns the secret in a file without a byte order mark and one
+// newline at its end, or what is wrong with the file. The problem never shows
+// the path: a secret written where its file's name belongs is an easy mistake.
 func readSecret(path string) (text, problem string) { return readText(path, maxSecretBytes) }
 
 // readText is readSecret for a file of at most limit bytes.
@@ -76,13 +103,14 @@ func readText(path string, limit int64) (text, problem string) {
 	if err != nil {
 		return "", "cannot be read: " + reason(err)
 	}
-	if line, ok := bytes.CutSuffix(data, []byte("\n")); ok {
-		data = bytes.TrimSuffix(line, []byte("\r"))
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return "", "is in UTF-16; save it as UTF-8"
 	}
-	if len(bytes.TrimSpace(data)) == 0 {
+	text = trimLine(string(data))
+	if strings.TrimSpace(text) == "" {
 		return "", "is an empty file"
 	}
-	return string(data), ""
+	return text, ""
 }
 
 // readFile returns the contents of a file of at most limit bytes.

@@ -160,38 +160,115 @@ func TestNoFaultShowsASecret(t *testing.T) {
 	hidden(t, "a variable", err.Error())
 }
 
+// What is wrong with a client secret.
+const (
+	noSecret = "holds a blank, a quote, a control character or a letter beyond ASCII, which none that Microsoft hands out does; copy it again"
+	secretID = "is a GUID, which is the ID of a secret; give its value, which the portal shows once, when the secret is made"
+)
+
 func TestASecretMayBeAFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for name, c := range map[string]struct{ contents, secret, problem string }{
-		"plain":                 {"s3cret", "s3cret", ""},
-		"a newline":             {"s3cret\n", "s3cret", ""},
-		"a Windows newline":     {"s3cret\r\n", "s3cret", ""},
-		"one newline only":      {"s3cret\n\n", "s3cret\n", ""},
-		"blanks stay":           {" s3 cret \r", " s3 cret \r", ""},
-		"the greatest size":     {strings.Repeat("s", 64<<10), strings.Repeat("s", 64<<10), ""},
-		"too long":              {strings.Repeat("s", 64<<10+1), "", "cannot be read: larger than 65536 bytes"},
-		"empty":                 {"", "", "is an empty file"},
-		"a newline and no more": {"\n", "", "is an empty file"},
-		"blanks only":           {" \t\n", "", "is an empty file"},
+	for name, c := range map[string]struct {
+		contents         string
+		secret, password string
+		problem          string // of both
+		secretProblem    string
+	}{
+		"plain":                 {contents: "s3cret", secret: "s3cret", password: "s3cret"},
+		"a newline":             {contents: "s3cret\n", secret: "s3cret", password: "s3cret"},
+		"a Windows newline":     {contents: "s3cret\r\n", secret: "s3cret", password: "s3cret"},
+		"two newlines":          {contents: "s3cret\n\n", secret: "s3cret", password: "s3cret\n"},
+		"a byte order mark":     {contents: "\ufeffs3cret\n", secret: "s3cret", password: "s3cret"},
+		"blanks around":         {contents: " \ts3cret \r", secret: "s3cret", password: " \ts3cret \r"},
+		"a blank within":        {contents: "s3 cret", password: "s3 cret", secretProblem: noSecret},
+		"quotes":                {contents: `"s3cret"`, password: `"s3cret"`, secretProblem: noSecret},
+		"another quote":         {contents: "s3c'ret", password: "s3c'ret", secretProblem: noSecret},
+		"two lines":             {contents: "s3cret\nnote\n", password: "s3cret\nnote", secretProblem: noSecret},
+		"not ASCII":             {contents: "s3crét", password: "s3crét", secretProblem: noSecret},
+		"a GUID":                {contents: "11111111-2222-3333-4444-abcdefABCDEF\n", password: "11111111-2222-3333-4444-abcdefABCDEF", secretProblem: secretID},
+		"punctuation":           {contents: "a8Q~.-_~!@#$%^&*()+=[]{}|;:,<>/?", secret: "a8Q~.-_~!@#$%^&*()+=[]{}|;:,<>/?", password: "a8Q~.-_~!@#$%^&*()+=[]{}|;:,<>/?"},
+		"the greatest size":     {contents: strings.Repeat("s", 64<<10), secret: strings.Repeat("s", 64<<10), password: strings.Repeat("s", 64<<10)},
+		"too long":              {contents: strings.Repeat("s", 64<<10+1), problem: "cannot be read: larger than 65536 bytes"},
+		"UTF-16":                {contents: "\xff\xfes\x003\x00", problem: "is in UTF-16; save it as UTF-8"},
+		"UTF-16, big endian":    {contents: "\xfe\xff\x00s\x003", problem: "is in UTF-16; save it as UTF-8"},
+		"empty":                 {problem: "is an empty file"},
+		"a newline and no more": {contents: "\n", problem: "is an empty file"},
+		"blanks only":           {contents: " \t\n", problem: "is an empty file"},
+		"a mark and no more":    {contents: "\ufeff\n", problem: "is an empty file"},
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(c.contents), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, key := range []string{"PARTNER_CENTER__CLIENT_SECRET_FILE", "CACHE__REDIS__PASSWORD_FILE"} {
-			cfg, err := config.Load("", []string{"ELIGIBILITY_" + key + "=" + path}, config.Dev)
+		for _, key := range []struct {
+			name, want, problem string
+			of                  func(*config.Config) config.Secret
+		}{
+			{"PARTNER_CENTER__CLIENT_SECRET_FILE", c.secret, c.problem + c.secretProblem, func(cfg *config.Config) config.Secret { return cfg.PartnerCenter.ClientSecret }},
+			{"CACHE__REDIS__PASSWORD_FILE", c.password, c.problem, func(cfg *config.Config) config.Secret { return cfg.Cache.Redis.Password }},
+		} {
+			cfg, err := config.Load("", []string{"ELIGIBILITY_" + key.name + "=" + path}, config.Dev)
 			switch {
-			case c.problem != "" && (err == nil || !strings.HasSuffix(err.Error(), ": "+c.problem)):
-				t.Errorf("%s: error %v, want %s", name, err, c.problem)
-			case c.problem == "" && err != nil:
-				t.Errorf("%s: %v", name, err)
-			case c.problem == "":
-				got := cfg.PartnerCenter.ClientSecret.Reveal() + cfg.Cache.Redis.Password.Reveal()
-				if got != c.secret {
-					t.Errorf("%s: %s is %q", name, key, got)
-				}
+			case key.problem != "" && (err == nil || !strings.HasSuffix(err.Error(), strings.ToLower(key.name[strings.LastIndex(key.name, "__")+2:])+": "+key.problem)):
+				t.Errorf("%s: %s: error %v, want %s", name, key.name, err, key.problem)
+			case key.problem == "" && err != nil:
+				t.Errorf("%s: %s: %v", name, key.name, err)
+			case key.problem == "" && key.of(cfg).Reveal() != key.want:
+				t.Errorf("%s: %s is %q", name, key.name, key.of(cfg).Reveal())
 			}
+		}
+	}
+}
+
+// Secrets in the file or the environment are copied, too.
+func TestSecretsThatAreCopiedAreTrimmed(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load(write(t, "config.yaml", "partner_center: {client_secret: ' \ufeff~s3cret '}\ncache: {redis: {password: ' s3cret '}}\n"), []string{
+		"ELIGIBILITY_CACHE__REDIS__MODE=sentinel", "ELIGIBILITY_CACHE__REDIS__SENTINEL__PASSWORD=\ufeffs3 cret\r\n",
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=\ufeff ~s3cret\t\r\n",
+	}, config.Dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, got := range map[string]config.Secret{
+		"~s3cret": cfg.PartnerCenter.ClientSecret, " s3cret ": cfg.Cache.Redis.Password, "s3 cret": cfg.Cache.Redis.Sentinel.Password,
+	} {
+		if got.Reveal() != want {
+			t.Errorf("%q, want %q", got.Reveal(), want)
+		}
+	}
+	for text, want := range map[string]string{
+		"'" + canary + " x'":                   noSecret,
+		`'"` + canary + `"'`:                   noSecret,
+		`"` + canary + `\u0000"`:               noSecret,
+		"11111111-2222-3333-4444-abcdefABCDEF": secretID,
+	} {
+		got := faults(t, "partner_center: {client_secret: "+text+"}\n", nil, config.Dev)
+		if diff := cmp.Diff([]string{"config.yaml:1: partner_center.client_secret: " + want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+func TestTheRefreshTokenFileHoldsAToken(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ contents, problem string }{
+		"plain":          {"0.AXY-_.~token", ""},
+		"what is copied": {" \ufeff 0.AXY-_.~token \r\n\n", ""},
+		"quotes":         {`"0.AXY"`, noSecret},
+		"a blank within": {"0.AXY token", noSecret},
+		"JSON":           {`{"refresh_token":"0.AXY"}`, noSecret},
+		"UTF-16":         {"\xff\xfe0\x00.\x00", "is in UTF-16; save it as UTF-8"},
+	} {
+		path := write(t, "token", c.contents)
+		_, err := config.Load("", []string{
+			"ELIGIBILITY_PARTNER_CENTER__TENANT_ID=contoso.example", "ELIGIBILITY_PARTNER_CENTER__CLIENT_ID=11111111-2222-3333-4444-abcdefABCDEF",
+			"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=x", "ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE=" + path,
+		}, config.Serve)
+		want := "ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE: partner_center.refresh_token_file: " + c.problem + "; `eligibilityd login"
+		if c.problem == "" && err != nil || c.problem != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("%s: error %v, want %q", name, err, c.problem)
 		}
 	}
 }

@@ -14,7 +14,7 @@ const connection = "partner_center: {tenant_id: contoso.example, client_id: 0000
 func TestServeNeedsAConnection(t *testing.T) {
 	t.Parallel()
 	const variable = "ELIGIBILITY_PARTNER_CENTER__"
-	token := write(t, "token", "a refresh token\n")
+	token := write(t, "token", "a~refresh~token\n")
 	for name, c := range map[string]struct {
 		text    string
 		environ []string

@@ -259,7 +259,7 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	kind, _ := object["token_type"].(string)
 	refresh, _ := object["refresh_token"].(string)
 	idToken, _ := object["id_token"].(string)
-	if len(refresh) > maxRefreshTokenBytes || !headerSafe(refresh) {
+	if len(refresh) > maxRefreshTokenBytes || !storable(refresh) {
 		refresh = "" // it could not be read back from its store
 	}
 	var life string

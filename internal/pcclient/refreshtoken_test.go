@@ -236,6 +236,7 @@ func TestRotationIntoNonsense(t *testing.T) {
 		"empty":     ``,
 		"blank":     ` `,
 		"with line": `a\nb`,
+		"a quote":   `a\"b`,
 		"huge":      strings.Repeat("a", 64<<10+1),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,6 +258,9 @@ func TestNoRefreshToken(t *testing.T) {
 		"empty":   func(t *testing.T, path string) { write(t, path, "") },
 		"blank":   func(t *testing.T, path string) { write(t, path, " \r\n") },
 		"huge":    func(t *testing.T, path string) { write(t, path, strings.Repeat("a", 64<<10+1)) },
+		"quotes":  func(t *testing.T, path string) { write(t, path, `"refresh-0"`) },
+		"a blank": func(t *testing.T, path string) { write(t, path, "refresh-0 canary") },
+		"UTF-16":  func(t *testing.T, path string) { write(t, path, "\xff\xfer\x00e\x00") },
 		"a directory": func(t *testing.T, path string) {
 			remove(t, path)
 			if err := os.Mkdir(path, 0o700); err != nil {
@@ -290,6 +294,16 @@ func TestNoRefreshToken(t *testing.T) {
 			r.clock.advance(30 * time.Second)
 			r.ask()
 		})
+	}
+}
+
+func TestWhatEditorsAddToARefreshTokenIsDropped(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{})
+	r.write("\ufeff refresh-0\t\r\n\n")
+	r.ask()
+	if got := r.login.asked()[0].form.Get("refresh_token"); got != "refresh-0" {
+		t.Errorf("sent %q", got)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/google/renameio/v2"
 )
@@ -34,9 +33,12 @@ func (f tokenFile) load(context.Context) (storedToken, error) {
 	if err != nil {
 		return storedToken{}, fmt.Errorf("%w: refresh token file: %w", ErrRefreshTokenStore, withoutPath(err))
 	}
-	token := strings.TrimSpace(string(content))
-	if token == "" {
+	token := trimToken(string(content))
+	switch {
+	case token == "":
 		return storedToken{}, fmt.Errorf("%w: refresh token file is empty", ErrNoRefreshToken)
+	case !storable(token):
+		return storedToken{}, fmt.Errorf("%w: refresh token file %w", ErrNoRefreshToken, errNoToken)
 	}
 	return storedToken{token, info.ModTime()}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,18 @@ var (
 	// be a refresh token.
 	ErrRefreshTokenStore = errors.New("refresh token cannot be read")
 )
+
+// errNoToken describes content that cannot be a refresh token.
+var errNoToken = errors.New("holds a blank, a quote, a control character or a letter beyond ASCII, which no refresh token does")
+
+// trimToken returns the content of a store without the byte order mark and the
+// blanks around it that editors and copying add.
+func trimToken(content string) string {
+	return strings.Trim(content, " \t\r\n\v\f\ufeff")
+}
+
+// storable reports whether a refresh token can be read back from a store.
+func storable(token string) bool { return headerSafe(token) && !strings.ContainsAny(token, "\"'`") }
 
 // tokenStore is where the refresh token outlives the process. Others may write
 // there at any time: a replica that rotated it, or somebody who consented

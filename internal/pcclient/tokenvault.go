@@ -114,7 +114,7 @@ func (v *tokenVault) load(ctx context.Context) (storedToken, error) {
 	}
 	var stored storedToken
 	if got.Value != nil {
-		stored.value = strings.TrimSpace(*got.Value)
+		stored.value = trimToken(*got.Value)
 	}
 	if got.Attributes != nil && got.Attributes.Created != nil {
 		stored.born = *got.Attributes.Created
@@ -124,6 +124,8 @@ func (v *tokenVault) load(ctx context.Context) (storedToken, error) {
 		return storedToken{}, fmt.Errorf("%w: secret of the vault is empty", ErrNoRefreshToken)
 	case len(stored.value) > maxRefreshTokenBytes:
 		return storedToken{}, fmt.Errorf("%w: secret of the vault is too large", ErrRefreshTokenStore)
+	case !storable(stored.value):
+		return storedToken{}, fmt.Errorf("%w: secret of the vault %w", ErrNoRefreshToken, errNoToken)
 	}
 	return stored, nil
 }
