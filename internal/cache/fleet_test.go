@@ -223,7 +223,7 @@ func TestAClaimForNewerEvidenceLeadsAfterAnEarlierFetch(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	mustLead(t, one, anyEvidence)
-	fetched := allowed(time.Now())
+	fetched := allowed(time.Now().Add(-time.Second))
 	now := anyEvidence
 	now.NotBefore = fetched.FetchTime.Add(time.Millisecond)
 	answer := lead(two, now)
@@ -433,5 +433,21 @@ func publish(t *testing.T, client *redis.Client, channel string, payload []byte)
 	t.Helper()
 	if err := client.Publish(context.Background(), channel, payload).Err(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A fetch in flight elsewhere cannot serve a claim for evidence of a later date,
+// so the claim must not wait for it.
+func TestAClaimForEvidenceStillToComeDoesNotWait(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
+	mustLead(t, one, anyEvidence)
+	now := anyEvidence
+	now.NotBefore = time.Now().Add(time.Minute)
+	began := time.Now()
+	mustLead(t, two, now)
+	if took := time.Since(began); took > cache.LeaseLife/2 {
+		t.Errorf("waited %v for a fetch that cannot serve", took)
 	}
 }

@@ -166,6 +166,9 @@ func (c *claiming) try(ctx context.Context) (lead eligibility.Lead, settled bool
 		return c.take(reply.evidence)
 	case reply.failure != nil:
 		return eligibility.Lead{Err: reply.failure}, true
+	case reply.holder != nil && c.NotBefore.After(c.asked):
+		// The holder's fetch started too early: this replica fetches beside it.
+		return eligibility.Lead{}, true
 	case reply.holder != nil:
 		c.awaited = reply.holder
 		return eligibility.Lead{}, false

@@ -300,13 +300,14 @@ func (m *model) check() {
 	}
 	for _, evidence := range []*eligibility.Evidence{answer.Account, answer.Qualifications} {
 		if evidence != nil {
-			m.judge(r, evidence, asked, answer.Stale)
+			m.judge(r, evidence, asked, answer.Stale, answer.Tier == eligibility.TierPartnerCenter && evidence.FetchedHere())
 		}
 	}
 }
 
-// judge is called with the lock held.
-func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked time.Time, stale bool) {
+// judge is called with the lock held. What the replica has just fetched itself may
+// answer against evidence that is later by less than clocks differ.
+func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked time.Time, stale, fetched bool) {
 	var number int
 	if _, err := fmt.Sscan(evidence.CorrelationID, &number); err != nil || number >= len(m.fetches) {
 		m.t.Errorf("step %d: evidence of no fetch: %+v", m.step, evidence)
@@ -322,7 +323,8 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 	for i := len(m.fetches) - 1; i >= 0; i-- {
 		newer := &m.fetches[i]
 		if newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
-			newer.learnt.IsZero() || !newer.stamp.After(from.stamp) {
+			newer.learnt.IsZero() || !newer.stamp.After(from.stamp) ||
+			fetched && !newer.stamp.After(from.stamp.Add(time.Second)) {
 			continue
 		}
 		if late := m.late(newer.learnt, asked, now, stale); late > 0 {
@@ -361,7 +363,7 @@ func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 // Fetch implements eligibility.Source.
 func (r *modelReplica) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
 	m := r.m
-	stamp := r.now().Round(0)
+	stamp := r.now().Truncate(time.Millisecond)
 	m.mu.Lock()
 	number := len(m.fetches)
 	m.fetches = append(m.fetches, fetched{key: query.Key, stamp: stamp})

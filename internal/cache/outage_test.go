@@ -18,6 +18,7 @@ type farAway struct{ away atomic.Bool }
 
 func (f *farAway) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
 	call := eligibility.Call{Attempts: 1}
+	query.Started()
 	if f.away.Load() {
 		return eligibility.Evidence{}, call, &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: time.Second, Call: call}
 	}

@@ -7,58 +7,94 @@ import (
 )
 
 var (
-	errGrace   = errors.New("qualifications not waited for")
-	errExpired = errors.New("evidence became too old while the caller waited")
-	errTooOld  = errors.New("the fetch brought nothing recent enough")
+	errNotNeeded  = errors.New("qualifications neither needed nor waited for")
+	errExpired    = errors.New("evidence became too old while the caller waited")
+	errTooOld     = errors.New("the fetch brought nothing recent enough")
+	errSuperseded = errors.New("another replica knows newer evidence, which is out of reach or too old")
 )
 
 // ask fetches what is not settled and waits for it: for the account, and for
-// the qualifications where the decision needs them, as long as ctx allows; for
-// qualifications that it does not need, no longer than the grace.
+// the qualifications if the decision needs them, as long as ctx allows; for
+// qualifications that it does not need, no longer than the grace. For a caller
+// who waits for one customer it also queries the shared tier again before it gives
+// up.
 func (s *Service) ask(ctx context.Context, c *check, in Lane) {
-	if !s.waitUntil(ctx, c.notBefore) || ctx.Err() != nil && (in < LaneCheckout || errors.Is(ctx.Err(), context.Canceled)) {
+	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LaneCheckout || errors.Is(ctx.Err(), context.Canceled)) {
 		s.leave(ctx, c)
 		return
 	}
 	// A caller who has run out of time gets nothing of the fetch, but the
 	// next one does.
-	for _, v := range c.views() {
-		if v.settled() {
-			continue
-		}
-		urgency := in
-		if v == &c.qualifications && c.req.Segment == SegmentCommercial {
-			urgency = LaneSpare
-		}
-		v.flight = s.fetch(ctx, v.key, c.notBefore, urgency, func() bool {
-			now := s.now()
-			s.consider(c, v, s.store.Peek(v.key, now), now)
-			return v.fresh
-		})
-	}
-	var grace <-chan time.Time
+	issued := time.Now()
+	s.issue(ctx, c, in)
+	look := lookTime(ctx, in)
+	var known time.Time // when nothing but qualifications that are not needed was left to wait for
 	for c.account.flight != nil || c.qualifications.flight != nil {
+		var grace <-chan time.Time
 		if c.account.flight == nil && !s.needsQualifications(c) {
-			switch {
-			case c.nothingToGain():
-				c.qualifications.abandon()
-				continue
-			case grace == nil:
-				grace = time.After(s.grace)
+			if known.IsZero() {
+				known = time.Now()
 			}
+			left := s.graceLeft(c, issued, known)
+			if left <= 0 {
+				s.abandon(c)
+				continue
+			}
+			grace = time.After(left)
 		}
 		select {
 		case <-c.account.flight.landed():
 			s.settle(c, &c.account)
 		case <-c.qualifications.flight.landed():
 			s.settle(c, &c.qualifications)
-		case <-grace:
-			c.qualifications.abandon()
+		case <-grace: // counted again above
+		case <-look:
+			look = nil
+			s.lookElsewhere(ctx, c)
 		case <-ctx.Done():
 			s.leave(ctx, c)
 		}
 	}
+	if in == LaneCheckout {
+		s.lookElsewhere(ctx, c)
+	}
 	s.lookAgain(ctx, c)
+}
+
+// issue starts the fetches of what is not settled, the account's first.
+func (s *Service) issue(ctx context.Context, c *check, in Lane) {
+	for _, v := range c.views() {
+		if v.settled() {
+			continue
+		}
+		o := order{Key: v.key, bound: c.bound(), lane: in, enough: func() bool {
+			now := s.now()
+			s.consider(c, v, s.store.Peek(v.key, now), now)
+			return v.fresh
+		}}
+		if v == &c.account || c.req.Segment != SegmentCommercial {
+			v.flight = s.fetch(ctx, o)
+			continue
+		}
+		o.lane, o.account = LaneSpare, c.account.flight
+		v.flight, v.err = c.spares.fetch(func() *flight { return s.fetch(ctx, o) })
+	}
+}
+
+// graceLeft is how much longer the check waits for qualifications that it does not
+// need: no longer than startGrace for their fetch to leave the queue. A commercial
+// check does not wait at all if it has usable ones or got the account without a
+// fetch.
+func (s *Service) graceLeft(c *check, issued, known time.Time) time.Duration {
+	commercial := c.req.Segment == SegmentCommercial
+	switch {
+	case c.nothingToGain(), commercial && (!c.account.asked || c.qualifications.found.Evidence != nil):
+		return 0
+	case c.qualifications.flight.isSent():
+		return s.grace - time.Since(known)
+	default:
+		return min(s.grace-time.Since(known), startGrace-time.Since(issued))
+	}
 }
 
 // lookAgain takes what other replicas have announced while the check waited,
@@ -71,10 +107,10 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 		if before == nil {
 			now := s.now()
 			s.consider(c, v, s.store.Peek(v.key, now), now)
-		} else if newest := s.newest(ctx, v.key, before); newest == nil {
+		} else if later, lost := s.later(ctx, v.key, before); later != nil {
+			s.consider(c, v, Found{Evidence: later, Tier: TierRedis}, s.now())
+		} else if lost && !(v.asked && s.blocks(c.req.Segment, before)) {
 			v.found, v.fresh = Found{}, false
-		} else if newest != before {
-			s.consider(c, v, Found{Evidence: newest, Tier: TierRedis}, s.now())
 		}
 		if before != nil && v.found.Evidence == nil {
 			v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errSuperseded}
@@ -88,12 +124,70 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 	}
 }
 
-// waitUntil waits for a moment that the caller's clock already shows, and
-// reports whether it came before ctx ended.
-func (s *Service) waitUntil(ctx context.Context, moment time.Time) bool {
+// lookTime returns when a caller who waits for one customer queries the shared
+// tier again if it still has no evidence: while there is time for it.
+func lookTime(ctx context.Context, in Lane) <-chan time.Time {
+	deadline, limited := ctx.Deadline()
+	if !limited || in < LaneCheckout {
+		return nil
+	}
+	return time.After(time.Until(deadline) - lookReserve(time.Until(deadline)))
+}
+
+// lookReserve is how much of a caller's remaining time is kept for a last query of
+// the shared tier.
+func lookReserve(left time.Duration) time.Duration { return min(left/4, maxLookReserve) }
+
+// lookElsewhere queries the shared tier for the evidence without which the check
+// would end with an error: the first query may have been skipped or have timed out.
+func (s *Service) lookElsewhere(ctx context.Context, c *check) {
+	keys := s.lacking(c, make([]Key, 0, 2))
+	if len(keys) == 0 || ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	for i, found := range s.store.LoadWithin(ctx, keys) {
+		s.learn(c, c.view(keys[i].Facet), found, s.now())
+	}
+}
+
+// learn takes what the shared tier holds in place of a fetch that has failed or
+// has not ended.
+func (s *Service) learn(c *check, v *view, found Found, now time.Time) {
+	s.consider(c, v, found, now)
+	if v.fresh {
+		v.flight, v.err = nil, nil
+	}
+}
+
+// lacking appends the keys of the evidence for lack of which the check would end
+// with an error.
+func (s *Service) lacking(c *check, keys []Key) []Key {
+	account, qualifications := c.account.found.Evidence, c.qualifications.found.Evidence
+	switch {
+	case account != nil && !s.needsQualifications(c):
+		return keys
+	case account == nil && qualifications != nil && qualifications.Absence == AbsenceNone && s.blocks(c.req.Segment, qualifications):
+		return keys
+	}
+	if account == nil {
+		keys = append(keys, c.account.key)
+	}
+	if qualifications == nil && c.req.Segment != SegmentCommercial {
+		keys = append(keys, c.qualifications.key)
+	}
+	return keys
+}
+
+// awaitMinimum waits until a fetch can satisfy min_evidence_time, which may be a
+// moment ahead of this clock, and reports whether ctx allowed it. It does not wait
+// for a moment that only a clock that was set back explains.
+func (s *Service) awaitMinimum(ctx context.Context, c *check) bool {
+	moment := ceilMillisecond(c.req.MinEvidenceTime)
 	for {
 		ahead := moment.Sub(s.now())
-		if ahead <= 0 {
+		if ahead <= 0 || ahead > clockTolerance+time.Millisecond {
 			return true
 		}
 		select {
@@ -114,9 +208,16 @@ func (c *check) nothingToGain() bool {
 	return account.Absence != AbsenceNone
 }
 
-// abandon stops waiting for the view's flight, which goes on.
-func (v *view) abandon() {
-	v.flight, v.left, v.err = nil, v.flight, errGrace
+// abandon stops waiting for the fetch of the qualifications, which goes on unless
+// it has just ended.
+func (s *Service) abandon(c *check) {
+	v := &c.qualifications
+	select {
+	case <-v.flight.landed():
+		s.settle(c, v)
+	default:
+		v.flight, v.err = nil, errNotNeeded
+	}
 }
 
 // settle takes the result of the view's flight, which has landed.
@@ -126,29 +227,49 @@ func (s *Service) settle(c *check, v *view) {
 	if f.err != nil {
 		return
 	}
-	s.consider(c, v, Found{Evidence: f.evidence, Tier: f.tier}, s.now())
+	if f.lost && !s.blocks(c.req.Segment, f.evidence) {
+		v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errSuperseded}
+		return
+	}
+	now, known := s.now(), v.found
+	if f.evidence.FetchedHere() { // first: what else there is must be later by replaces
+		v.found, v.fresh = Found{}, false
+	}
+	s.consider(c, v, Found{Evidence: f.evidence, Tier: f.tier}, now)
+	v.asked = v.found.Evidence == f.evidence
+	s.consider(c, v, known, now)
+	s.consider(c, v, Found{Evidence: f.rival, Tier: TierRedis}, now)
+	v.asked = v.found.Evidence != nil && (v.found.Evidence == f.evidence || v.found.Evidence == f.rival)
 	switch {
-	case v.found.Evidence == f.evidence:
-		v.fresh, v.asked = true, true
+	case v.asked:
+		v.fresh = true
 	case !v.fresh:
 		v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errTooOld}
 	}
 }
 
-// leave gives up on what has not landed when ctx ended.
+// leave gives up on what has not landed when ctx ended. Partner Center has not
+// failed: the fetch goes on.
 func (s *Service) leave(ctx context.Context, c *check) {
-	failure := &Error{Kind: KindCanceled, Err: ctx.Err()}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		failure = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Err: ctx.Err()}
-	}
 	for _, v := range c.views() {
 		select {
 		case <-v.flight.landed():
 			s.settle(c, v)
 		default:
-			if !v.settled() {
-				v.flight, v.err = nil, failure
-			}
+		}
+	}
+	failure := &Error{Kind: KindCanceled, Err: ctx.Err()}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		failure = &Error{Kind: KindDeadlineExceeded, RetryAfter: leftEarlyRetry, Err: ctx.Err()}
+	}
+	c.fail(failure)
+}
+
+// fail ends the wait for what is not settled.
+func (c *check) fail(failure error) {
+	for _, v := range c.views() {
+		if !v.settled() {
+			v.flight, v.err = nil, failure
 		}
 	}
 }

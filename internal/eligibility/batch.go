@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,10 +15,12 @@ import (
 
 // CheckBatch answers many questions within ctx: it calls answered once for each,
 // with its place in reqs, in any order and never twice at a time. An answer is
-// the callee's until it returns. The shared tier is asked once for all questions,
-// Partner Center about no more than Config.BatchConcurrency customers at a time
-// and once about each; questions that are still open when ctx ends are answered
-// from usable evidence or with the error that [Service.Check] would give.
+// the callee's until it returns. The shared tier is queried once for all
+// questions, and once more for those that would end with an error; Partner Center
+// is called for no more than Config.BatchConcurrency customers at a time and once
+// for each. Questions that are still open shortly before ctx ends are answered
+// from usable evidence or with KindDeadlineExceeded, whose RetryAfter is when the
+// batch would have come to them.
 func (s *Service) CheckBatch(ctx context.Context, reqs []Request, answered func(place int, answer *Answer, err error)) {
 	now := s.now()
 	var open []openCheck
@@ -30,7 +34,7 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []Request, answered func(
 			answered(i, &answer, err)
 			continue
 		}
-		if open == nil { // where one is open, most of the rest are
+		if open == nil { // if one is open, most of the rest are
 			open = make([]openCheck, 0, len(reqs)-i)
 		}
 		open = append(open, openCheck{check: c, place: i})
@@ -38,53 +42,91 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []Request, answered func(
 	if len(open) == 0 {
 		return
 	}
-	s.loadAll(ctx, open, now)
-	s.finishAll(ctx, open)
+	s.load(ctx, open, (*check).missing, s.store.Load)
+	pace := s.askAll(ctx, open)
+	if ctx.Err() == nil {
+		looking, cancel := context.WithTimeout(ctx, lookTimeout)
+		s.load(looking, open, s.lacking, s.store.LoadWithin)
+		cancel()
+	}
 	for i := range open {
-		answered(open[i].place, &open[i].answer, open[i].failure)
+		answer, err = s.conclude(&open[i], pace)
+		answered(open[i].place, &answer, err)
 	}
 }
 
-// openCheck is a check of a batch that what this process holds did not settle.
+// openCheck is a check of a batch that this process's evidence did not settle.
 type openCheck struct {
 	check
 
-	place   int // in the batch
-	answer  Answer
-	failure error
+	place  int   // in the batch
+	failed error // a panic's
 }
 
-// loadAll asks the shared tier once for every key that is not settled.
-func (s *Service) loadAll(ctx context.Context, open []openCheck, now time.Time) {
+// load queries the shared tier once for every key that the checks want.
+func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check, []Key) []Key,
+	query func(context.Context, []Key) []Found,
+) {
 	keys := make([]Key, 0, 2*len(open))
 	places := make(map[Key]int, 2*len(open)) // key → place in keys
+	wanted := make([]Key, 0, 2)
 	for i := range open {
-		for _, key := range open[i].missing(make([]Key, 0, 2)) {
+		for _, key := range wants(&open[i].check, wanted) {
 			if _, listed := places[key]; !listed {
 				places[key] = len(keys)
 				keys = append(keys, key)
 			}
 		}
 	}
-	founds := s.store.Load(ctx, keys)
+	if len(keys) == 0 {
+		return
+	}
+	founds, now := query(ctx, keys), s.now()
 	for i := range open {
-		for _, key := range open[i].missing(make([]Key, 0, 2)) {
-			s.consider(&open[i].check, open[i].view(key.Facet), founds[places[key]], now)
+		for _, key := range wants(&open[i].check, wanted) {
+			s.learn(&open[i].check, open[i].view(key.Facet), founds[places[key]], now)
 		}
 	}
 }
 
-// finishAll decides what is settled now and asks Partner Center about the rest.
-func (s *Service) finishAll(ctx context.Context, open []openCheck) {
-	now := s.now()
+// pace is how fast a batch fetched.
+type pace struct {
+	took    time.Duration
+	workers int
+	done    atomic.Int64 // customers that were not left open
+
+	ahead map[CustomerID]int // customers left open → how many of them were before it
+}
+
+// retryAfter is when the batch would have come to the customer, had it gone on as
+// fast: in seconds, at least one.
+func (p *pace) retryAfter(id CustomerID) time.Duration {
+	place, listed := p.ahead[id]
+	if !listed {
+		place = len(p.ahead)
+		p.ahead[id] = place
+	}
+	each := p.took / time.Duration(max(p.done.Load(), int64(p.workers)))
+	return max((each*time.Duration(place) + time.Second - 1).Truncate(time.Second), leftEarlyRetry)
+}
+
+// askAll fetches what is not settled. It ends before ctx does, so that there is
+// time to query the shared tier again and to answer.
+func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
+	if deadline, limited := ctx.Deadline(); limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-lookReserve(time.Until(deadline))))
+		defer cancel()
+	}
 	groups := make(map[CustomerID][]*openCheck) // customer → its open questions
 	customers := make(chan CustomerID, len(open))
+	bound := &spares{most: s.batchConcurrency}
 	for i := range open {
 		c := &open[i]
 		if c.settled() {
-			c.answer, c.failure = s.decide(&c.check, now)
 			continue
 		}
+		c.spares = bound
 		id := c.req.CustomerID
 		if groups[id] == nil {
 			customers <- id
@@ -92,37 +134,69 @@ func (s *Service) finishAll(ctx context.Context, open []openCheck) {
 		groups[id] = append(groups[id], c)
 	}
 	close(customers)
+	p := &pace{workers: min(len(customers), s.batchConcurrency), ahead: make(map[CustomerID]int)}
+	began := time.Now()
 	var workers sync.WaitGroup
-	for range min(len(customers), s.batchConcurrency) {
+	for range p.workers {
 		workers.Go(func() {
 			for id := range customers {
 				var before *check
 				for _, c := range groups[id] {
-					s.finish(ctx, c, before)
+					s.askNext(ctx, c, before)
 					before = &c.check
 				}
-				if len(customers) > 0 {
-					before.awaitLeft(ctx)
+				if ctx.Err() == nil {
+					p.done.Add(1)
 				}
 			}
 		})
 	}
 	workers.Wait()
+	p.took = time.Since(began)
+	return p
 }
 
-// finish asks Partner Center and decides, beginning with what the check before
-// it has learnt about the same customer. A panic spoils one answer only.
-func (s *Service) finish(ctx context.Context, c *openCheck, before *check) {
-	defer func() {
-		if r := recover(); r != nil {
-			c.answer, c.failure = Answer{}, s.panicked(r)
-		}
-	}()
+// askNext fetches what the check before it has not learnt about the same customer.
+// A panic spoils one answer only.
+func (s *Service) askNext(ctx context.Context, c *openCheck, before *check) {
+	defer s.spoil(c)
 	if before != nil {
 		s.follow(&c.check, before)
 	}
 	s.ask(ctx, &c.check, LaneBackground)
-	c.answer, c.failure = s.decide(&c.check, s.now())
+}
+
+// conclude decides, at the end of the batch: on what has become known since the
+// check was asked about, too.
+func (s *Service) conclude(c *openCheck, p *pace) (answer Answer, err error) {
+	defer func() {
+		if c.failed != nil {
+			answer, err = Answer{}, c.failed
+		}
+	}()
+	defer s.spoil(c)
+	now := s.now()
+	for _, v := range c.views() {
+		held := s.store.Peek(v.key, now)
+		if known := v.found.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
+			s.consider(&c.check, v, held, now)
+			v.asked = v.asked && v.found.Evidence == known
+		}
+		if v.fresh {
+			v.err = nil
+		}
+		if open, ok := errors.AsType[*Error](v.err); ok && open.Kind == KindDeadlineExceeded {
+			v.err = &Error{Kind: open.Kind, RetryAfter: p.retryAfter(c.req.CustomerID), Call: open.Call, Err: open.Err}
+		}
+	}
+	return s.decide(&c.check, now)
+}
+
+// spoil, deferred, turns a panic into the failure of one check.
+func (s *Service) spoil(c *openCheck) {
+	if r := recover(); r != nil {
+		c.failed = s.panicked(r)
+	}
 }
 
 // follow takes over what another check has learnt, failures included, as far as
@@ -141,16 +215,38 @@ func (s *Service) follow(c, before *check) {
 	}
 }
 
-// awaitLeft waits for a fetch that the check did not wait for, so that no more
-// of them are under way than there are workers.
-func (c *check) awaitLeft(ctx context.Context) {
-	if c == nil || c.qualifications.left == nil {
-		return
+// spares bounds the fetches of one batch that no decision needs: they may queue for
+// long behind the needed ones. A nil one bounds nothing.
+type spares struct {
+	most int
+
+	mu       sync.Mutex
+	inFlight []*flight // guarded by mu
+}
+
+// fetch calls start unless too many fetches are in flight.
+func (s *spares) fetch(start func() *flight) (*flight, error) {
+	if s == nil {
+		return start(), nil
 	}
-	select {
-	case <-c.qualifications.left.done:
-	case <-ctx.Done():
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(f *flight) bool {
+		select {
+		case <-f.done:
+			return true
+		default:
+			return false
+		}
+	})
+	if len(s.inFlight) >= s.most {
+		return nil, errNotNeeded
 	}
+	f := start()
+	if f != nil {
+		s.inFlight = append(s.inFlight, f)
+	}
+	return f, nil
 }
 
 // panicked logs a panic and returns the error that stands for it.

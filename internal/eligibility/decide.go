@@ -25,7 +25,7 @@ func (s *Service) decide(c *check, now time.Time) (Answer, error) {
 	}
 	answer := Answer{
 		Account: account, Reasons: make([]Reason, 0, rulesFor(segment)),
-		Call: c.account.call, Cause: errors.Join(c.account.err, c.qualifications.err),
+		Call: c.account.call, Cause: errors.Join(c.account.failure(), c.qualifications.failure()),
 	}
 	if qualifications != nil && qualifications.Absence == AbsenceNone {
 		answer.Qualifications = qualifications
@@ -110,7 +110,7 @@ func (s *Service) undecided(answer Answer, failure error, now time.Time) (Answer
 	answer.Decision = DecisionBlocked
 	answer.Cause = failure
 	answer.ExpireTime = time.Time{} // a failure stays true for no time at all
-	answer.RecheckTime = now.Add(retryAfter(failure))
+	answer.RecheckTime = now.Round(0).Add(retryAfter(failure))
 	return answer, nil
 }
 
@@ -131,7 +131,7 @@ func (c *check) recheckTime(answer *Answer, now time.Time) time.Time {
 		}
 		at := on.life.freshUntil
 		if !on.fresh {
-			at = now.Add(retryAfter(on.err))
+			at = now.Round(0).Add(retryAfter(on.err))
 		}
 		if at.After(recheck) {
 			recheck = at

@@ -72,7 +72,8 @@ type Answer struct {
 	Stale bool
 	// Call describes the account fetch made for this answer; zero where none was.
 	Call Call
-	// Cause is the failure that an answer survived: why evidence is stale,
-	// missing or undecidable. For logs only.
+	// Cause is the failure that an answer survived: why evidence is stale or
+	// missing. With ReasonUndecidable it is the *Error that the caller would have
+	// got in place of the block. For logs and metrics only.
 	Cause error
 }

@@ -17,7 +17,8 @@ const (
 	KindNotFound
 	// KindNotServed: this partner does not serve that customer.
 	KindNotServed
-	// KindUnavailable: Partner Center or the login host gave no complete answer in time.
+	// KindUnavailable: Partner Center or the login host failed, or gave no complete
+	// answer within the service's own limits.
 	KindUnavailable
 	// KindThrottled: Partner Center or the login host asked for a pause, or
 	// the own budget for it is spent.
@@ -29,7 +30,8 @@ const (
 	KindInvalidResponse
 	// KindOverloaded: this service has more to do than it can.
 	KindOverloaded
-	// KindDeadlineExceeded: the caller left too little time.
+	// KindDeadlineExceeded: the caller's deadline, or the default for callers
+	// without one, ended the wait. The fetch goes on.
 	KindDeadlineExceeded
 	// KindCanceled: the caller left.
 	KindCanceled

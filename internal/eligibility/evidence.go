@@ -134,3 +134,16 @@ func (e *Evidence) SetFetchTime(start time.Time) {
 // reading of this process's clock. Evidence read from the shared tier or from a
 // message is another replica's.
 func (e *Evidence) FetchedHere() bool { return !e.started.IsZero() }
+
+// setBack returns how far the clock was set back since this process fetched e,
+// beyond the tolerance: by so much is e older than its FetchTime says. It is 0 for
+// another replica's evidence, whose age no monotonic clock has measured.
+func (e *Evidence) setBack(now time.Time) time.Duration {
+	if !e.FetchedHere() {
+		return 0
+	}
+	if behind := now.Sub(e.started) - now.Round(0).Sub(e.started.Round(0)); behind > clockTolerance {
+		return behind
+	}
+	return 0
+}

@@ -42,6 +42,7 @@ func (s *scripted) Fetch(ctx context.Context, query eligibility.Query) (eligibil
 		out = s.held
 	}
 	s.mu.Unlock()
+	query.Started()
 	if out.latency > 0 {
 		select {
 		case <-time.After(out.latency):

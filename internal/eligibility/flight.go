@@ -42,21 +42,69 @@ type slot struct {
 	next    *flight // nil unless somebody needs a later start
 }
 
-// flight is one fetch, by this replica or by another that it waits for. What it
-// brought is written before done is closed and read after.
+// flight is one fetch, by this replica or by another that it waits for. Its
+// result is written before done is closed and read after.
 type flight struct {
 	ctx    context.Context   //nolint:containedctx // its own life: the values of who asked for it first, without an end
 	span   trace.Span        // its own, below that of who asked for it first
 	asking trace.SpanContext // of who asked for it first
 
-	done      chan struct{}
-	priority  *Priority
-	notBefore time.Time // its evidence is no older than that; guarded by the shard's mutex
-	created   time.Time
-	evidence  *Evidence
-	tier      Tier // where the evidence is from
-	call      Call
-	err       error
+	done     chan struct{}
+	sent     chan struct{} // closed when this replica is about to send the first request
+	sending  sync.Once     // closes sent
+	priority *Priority
+	account  *flight   // the fetch of the account, if this one must not send before it
+	bound    recency   // what it promises; guarded by the shard's mutex
+	here     bool      // this replica makes the fetch itself; guarded by the shard's mutex
+	created  time.Time // on the monotonic clock
+
+	evidence *Evidence
+	tier     Tier      // where the evidence is from
+	rival    *Evidence // dated later, and fetched by another replica; mostly nil
+	lost     bool      // another replica announced a later fetch, whose evidence is out of reach
+	call     Call
+	err      error
+}
+
+// recency is how recent evidence must be, by who fetches it: no clock but this
+// process's own is exact.
+type recency struct {
+	// started bounds the start of a fetch by this process. It may carry a
+	// monotonic reading.
+	started time.Time
+	// dated bounds the FetchTime of a fetch by another replica.
+	dated time.Time
+}
+
+// serves reports whether f satisfies bound. The shard's lock is held.
+func (f *flight) serves(bound recency) bool {
+	return !f.bound.started.Before(bound.started) && (f.here || !f.bound.dated.Before(bound.dated))
+}
+
+// extend makes f, which has not been started, satisfy bound as well. The shard's
+// lock is held.
+func (f *flight) extend(bound recency) {
+	f.bound = recency{started: latest(f.bound.started, bound.started), dated: latest(f.bound.dated, bound.dated)}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// send notes that the first request is about to be sent.
+func (f *flight) send() { f.sending.Do(func() { close(f.sent) }) }
+
+// isSent reports whether the first request has left the queue.
+func (f *flight) isSent() bool {
+	select {
+	case <-f.sent:
+		return true
+	default:
+		return false
+	}
 }
 
 // landed is the flight's done channel; nil, which blocks, where there is none.
@@ -80,18 +128,30 @@ func (f *flights) shard(key Key) *flightShard {
 	return &f.shards[key.CustomerID[15]%flightShards]
 }
 
-// fetch returns a flight whose fetch starts, or started, no earlier than
-// notBefore, which must not lie in the future; nil if no fetch is under way and enough says
-// that none is needed, since one has landed while the caller was on its way. The
-// flight outlives ctx, whose values it keeps. It has the lane of its most urgent
-// caller.
-func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in Lane, enough func() bool) *flight {
-	shard := s.flights.shard(key)
+// order is what a caller asks of a fetch.
+type order struct {
+	Key
+
+	bound recency // its times must not lie in the future by this process's clock
+	lane  Lane
+	// account, if set, is the fetch that must have sent its request before this
+	// one does, unless this one leaves LaneSpare.
+	account *flight
+	// enough reports whether no fetch is needed any more, since one has ended
+	// while the caller was on its way.
+	enough func() bool
+}
+
+// fetch returns a flight that satisfies the order, or nil if none is in flight and
+// none is needed. The flight outlives ctx, whose values it keeps. It has the lane
+// of its most urgent caller.
+func (s *Service) fetch(ctx context.Context, o order) *flight {
+	shard := s.flights.shard(o.Key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	f := s.flightFor(ctx, shard, key, notBefore, in, enough)
+	f := s.flightFor(ctx, shard, o)
 	if f != nil {
-		f.priority.Raise(in)
+		f.priority.Raise(o.lane)
 		f.joined(ctx)
 	}
 	return f
@@ -99,40 +159,37 @@ func (s *Service) fetch(ctx context.Context, key Key, notBefore time.Time, in La
 
 // flightFor finds or starts the flight. The shard's lock is held: what landed
 // before is in the store, and what lands next still has its slot.
-func (s *Service) flightFor(ctx context.Context, shard *flightShard, key Key, notBefore time.Time, in Lane, enough func() bool) *flight {
-	under := shard.slots[key]
+func (s *Service) flightFor(ctx context.Context, shard *flightShard, o order) *flight {
+	under := shard.slots[o.Key]
 	if under == nil {
-		if enough() {
+		if o.enough() {
 			return nil
 		}
-		under = &slot{running: s.newFlight(ctx, key, in)}
-		under.running.notBefore = notBefore
-		shard.slots[key] = under
-		s.fly(key, under.running)
+		under = &slot{running: s.newFlight(ctx, o)}
+		shard.slots[o.Key] = under
+		s.fly(o.Key, under.running)
 		return under.running
 	}
-	if !under.running.notBefore.Before(notBefore) {
+	if under.running.serves(o.bound) {
 		s.metrics.joined.Inc()
 		return under.running
 	}
 	if under.next == nil {
-		under.next = s.newFlight(ctx, key, in)
+		under.next = s.newFlight(ctx, o)
 	} else {
 		s.metrics.joined.Inc()
-	}
-	if under.next.notBefore.Before(notBefore) {
-		under.next.notBefore = notBefore
+		under.next.extend(o.bound)
 	}
 	return under.next
 }
 
 // newFlight returns a flight that the caller of ctx asks for.
-func (s *Service) newFlight(ctx context.Context, key Key, in Lane) *flight {
+func (s *Service) newFlight(ctx context.Context, o order) *flight {
 	f := &flight{
-		done: make(chan struct{}), priority: NewPriority(in), created: s.now(),
-		asking: trace.SpanContextFromContext(ctx),
+		done: make(chan struct{}), sent: make(chan struct{}), priority: NewPriority(o.lane),
+		account: o.account, bound: o.bound, created: time.Now(), asking: trace.SpanContextFromContext(ctx),
 	}
-	f.ctx, f.span = startFetch(context.WithoutCancel(ctx), key)
+	f.ctx, f.span = startFetch(context.WithoutCancel(ctx), o.Key)
 	return f
 }
 
@@ -140,7 +197,7 @@ func (s *Service) newFlight(ctx context.Context, key Key, in Lane) *flight {
 // the next flight for the key and then shares what was learnt. The caller holds
 // the lock of the key's shard.
 func (s *Service) fly(key Key, f *flight) {
-	oldest := f.notBefore
+	oldest := f.bound.dated
 	flying := s.spawn(func() {
 		fetched, led := s.land(f.ctx, key, oldest, f)
 		f.endSpan()
@@ -151,7 +208,7 @@ func (s *Service) fly(key Key, f *flight) {
 		}
 	})
 	if !flying {
-		f.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Err: errClosed}
+		f.err = closedError(f.call)
 		f.endSpan()
 		close(f.done)
 		delete(s.flights.shard(key).slots, key)
@@ -161,14 +218,23 @@ func (s *Service) fly(key Key, f *flight) {
 // errClosed is why nothing is fetched any more.
 var errClosed = errors.New("service is shutting down")
 
+// closedError is the error of a fetch that the shutdown ended. Partner Center did
+// not fail, so it is not KindUnavailable.
+func closedError(call Call) error {
+	return &Error{Kind: KindOverloaded, RetryAfter: leftEarlyRetry, Call: call, Err: errClosed}
+}
+
 // land fills f: with what another replica fetches no earlier than oldest, or
 // with what this one does, which then leads and has fetched that evidence, nil
 // if it failed. A panic is an internal error: nobody may wait forever for a
 // flight that crashed.
 func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight) (fetched *Evidence, led bool) {
 	defer func() {
-		if r := recover(); r != nil {
+		switch r := recover(); {
+		case r != nil:
 			f.evidence, f.err = nil, s.panicked(r)
+		case f.err != nil && s.open.Err() != nil:
+			f.err = closedError(f.call)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -181,19 +247,29 @@ func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight
 	}
 	s.metrics.led.Inc()
 	led = true
-	started := s.begin(key, f)
-	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Priority: f.priority})
+	f.letAccountSend(ctx)
+	started := s.begin(ctx, key, f)
+	began := time.Now()
+	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Priority: f.priority, Started: f.send})
 	f.call, f.tier, f.err = call, TierPartnerCenter, err
 	if err != nil {
 		return nil, led
 	}
 	fetched = &evidence
 	fetched.Facet = key.Facet
-	fetched.FetchTime = started
-	if f.evidence = s.newest(ctx, key, fetched); f.evidence == nil {
-		f.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: call, Err: errSuperseded}
-	}
+	fetched.SetFetchTime(s.startedBy(started, time.Since(began)))
+	f.evidence = fetched
+	f.rival, f.lost = s.later(ctx, key, fetched)
 	return fetched, led
+}
+
+// startedBy returns when a fetch started by the clock as it is now, if the clock
+// was set back since: a time ahead of the clock would not be accepted.
+func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time {
+	if start := s.now().Add(-elapsed); started.Round(0).After(start.Add(clockTolerance)) {
+		return start
+	}
+	return started
 }
 
 // landElsewhere waits while another replica fetches, and reports whether that
@@ -205,7 +281,7 @@ func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, 
 			f.err = lead.Err
 			return lead.Err != nil
 		}
-		// What lies there may have been fetched long ago.
+		// It may have been fetched long ago.
 		life := s.ages.lifetimeOf(key, lead.Evidence, s.notReadyAllowed)
 		if s.now().Before(life.freshUntil) {
 			f.evidence, f.tier = lead.Evidence, TierRedis
@@ -215,34 +291,58 @@ func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, 
 	}
 }
 
-// begin lets everybody join who has asked by now, and returns the time that the
-// evidence will bear.
-func (s *Service) begin(key Key, f *flight) time.Time {
+// letAccountSend waits until the account's fetch has sent its request or has
+// ended, so that a permit that is left goes to the account. It does not wait once
+// a decision needs f.
+func (f *flight) letAccountSend(ctx context.Context) {
+	for f.account != nil {
+		lane, raised := f.priority.Watch()
+		if lane > LaneSpare {
+			return
+		}
+		select {
+		case <-f.account.sent:
+			return
+		case <-f.account.done:
+			return
+		case <-ctx.Done():
+			return
+		case <-raised:
+		}
+	}
+}
+
+// begin lets everybody join who has asked by now, and returns the time at which
+// the fetch starts. It is in a later millisecond than the evidence held, as two
+// fetches of one millisecond would count as one.
+func (s *Service) begin(ctx context.Context, key Key, f *flight) time.Time {
+	now := s.now()
+	if held := s.store.Peek(key, now).Evidence; held != nil && held.FetchTime.Equal(now.Truncate(time.Millisecond)) {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	f.notBefore = s.now()
-	return f.notBefore
+	f.bound.started, f.here = s.now(), true
+	return f.bound.started
 }
 
-// errSuperseded is why evidence that was just fetched is not used: another
-// replica's fetch started later, and what it brought cannot be read here or is no
-// longer usable.
-var errSuperseded = errors.New("another replica knows newer evidence, which is out of reach or too old")
-
-// newest keeps fetched in this process. Where another replica has announced a
-// later fetch, it returns what that one brought; nil if it is out of reach.
-func (s *Service) newest(ctx context.Context, key Key, fetched *Evidence) *Evidence {
-	known := s.store.Keep(key, fetched)
+// later returns the evidence that another replica has fetched after evidence, by
+// its date, and keeps evidence in this process if there is none. lost reports that
+// there is some, which is out of reach.
+func (s *Service) later(ctx context.Context, key Key, evidence *Evidence) (later *Evidence, lost bool) {
+	known := s.store.Keep(key, evidence)
 	if known == nil {
-		if known = s.store.Load(ctx, []Key{key})[0].Evidence; known == nil || !known.FetchTime.After(fetched.FetchTime) {
-			return nil
-		}
+		known = s.store.Load(ctx, []Key{key})[0].Evidence
+		lost = known == nil || !known.FetchTime.After(evidence.FetchTime)
 	}
-	if known.FetchTime.After(fetched.FetchTime) {
-		return known
+	if lost || !known.FetchTime.After(evidence.FetchTime) {
+		return nil, lost
 	}
-	return fetched
+	return known, false
 }
 
 // share ends this replica's lead, off the callers' path: it writes what was
@@ -292,7 +392,7 @@ func (shard *flightShard) rest(key Key, err error, now time.Time) {
 	}
 	if len(shard.rests) >= maxRests {
 		for other, r := range shard.rests {
-			if !now.Before(r.until) {
+			if !r.lasts(now) {
 				delete(shard.rests, other)
 			}
 		}
@@ -312,8 +412,14 @@ func (f *flights) restingBecause(key Key, now time.Time) error {
 	shard := f.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if r, rests := shard.rests[key]; rests && now.Before(r.until) {
+	if r, rests := shard.rests[key]; rests && r.lasts(now) {
 		return r.err
 	}
 	return nil
+}
+
+// lasts reports whether the rest is not over. A clock that was set back ends it.
+func (r *rest) lasts(now time.Time) bool {
+	left := r.until.Sub(now)
+	return left > 0 && left <= maxRest
 }

@@ -20,6 +20,12 @@ func education() eligibility.Request {
 func bubble(t *testing.T, cfg eligibility.Config, test func(t *testing.T, service *eligibility.Service, source *scripted, store *memory)) {
 	t.Helper()
 	t.Parallel()
+	bubbleOf(t, cfg, test)
+}
+
+// bubbleOf is bubble for tests that run several in one.
+func bubbleOf(t *testing.T, cfg eligibility.Config, test func(t *testing.T, service *eligibility.Service, source *scripted, store *memory)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		source, store := &scripted{}, newMemory()
 		service, stop := serve(t, source, store, cfg)

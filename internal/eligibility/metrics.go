@@ -79,14 +79,13 @@ func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (
 // before it.
 func (s *Service) oldestFlight() time.Duration {
 	var oldest time.Duration
-	now := s.now()
 	for i := range s.flights.shards {
 		shard := &s.flights.shards[i]
 		shard.mu.Lock()
 		for _, under := range shard.slots {
 			for _, f := range []*flight{under.running, under.next} {
 				if f != nil {
-					oldest = max(oldest, now.Sub(f.created))
+					oldest = max(oldest, time.Since(f.created))
 				}
 			}
 		}

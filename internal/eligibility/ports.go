@@ -88,8 +88,9 @@ type Store interface {
 // Claim is what a [Store] is asked before a fetch.
 type Claim struct {
 	Key
-	// NotBefore is when a fetch must have started for its evidence to serve
-	// here as well; zero if any does.
+	// NotBefore bounds the FetchTime of another replica's evidence that serves
+	// here as well; zero if any does. If it is still to come, no fetch in flight
+	// elsewhere can serve, and the claim waits for none.
 	NotBefore time.Time
 	// Priority is as in [Query]. A claim in LaneCheckout does not wait for long
 	// behind another replica's fetch in a lower lane.

@@ -19,14 +19,21 @@ const (
 	// lookAgainTimeout ends a last look-up before an answer, for which no
 	// caller's time is left but what is kept back to answer.
 	lookAgainTimeout = 10 * time.Millisecond
+	// startGrace is how long after their order a check that does not need the
+	// qualifications lets their fetch leave the queue.
+	startGrace = 20 * time.Millisecond
+	// lookTimeout ends the last query of the shared tier before an error, for
+	// which at most maxLookReserve of the caller's time is kept.
+	lookTimeout    = 2 * time.Second
+	maxLookReserve = 250 * time.Millisecond
 	// maxRefreshes bounds the background refreshes under way at once.
 	maxRefreshes = 16
 	// leftEarlyRetry is when a caller who ran out of time may ask again: the
 	// fetch goes on without it and fills the cache.
 	leftEarlyRetry = time.Second
-	// restAfterFailure is how long qualifications that failed are not asked
-	// for again where no decision needs them; a Retry-After may say less or,
-	// up to maxRest, more.
+	// restAfterFailure is how long qualifications that failed are not fetched
+	// again if no decision needs them; a Retry-After may be less or, up to
+	// maxRest, more.
 	restAfterFailure = 10 * time.Second
 	maxRest          = time.Minute
 	// recheckDefault is when to look again at a block that may pass, where
@@ -155,14 +162,15 @@ func (s *Service) spawn(f func()) bool {
 	return true
 }
 
-// now is the wall clock without a monotonic reading, so that ages mean the same
-// here, in Redis and after the machine slept.
-func (s *Service) now() time.Time { return s.clock().Round(0) }
+// now is the clock with its monotonic reading. Fetch times have none, so that ages
+// are of the wall clock: the same here, in Redis and after the machine slept.
+func (s *Service) now() time.Time { return s.clock() }
 
 // Check answers one question within ctx. Errors are *Error: of kind
 // KindNotFound, KindNotServed, KindUnavailable, KindThrottled, KindCredentials,
-// KindInvalidResponse, KindCanceled or KindInternal. A fetch that ctx does not
-// wait for goes on and fills the cache.
+// KindInvalidResponse, KindDeadlineExceeded, KindCanceled, KindOverloaded once
+// Run has ended, or KindInternal. A fetch that ctx does not wait for goes on and
+// fills the cache.
 func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 	now := s.now()
 	var c check

@@ -92,7 +92,7 @@ func TestAFetchThatOutlivesItsCallerStaysBelowIt(t *testing.T) {
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		_, err := service.Check(short, commercial)
-		wantKind(t, err, eligibility.KindUnavailable)
+		wantKind(t, err, eligibility.KindDeadlineExceeded)
 		span.End()
 		time.Sleep(2 * time.Second)
 		fetches := named(recorder, "fetch account")

@@ -56,7 +56,7 @@ func faultOf(kind eligibility.Kind) fault {
 	case eligibility.KindOverloaded:
 		return fault{codes.ResourceExhausted, "OVERLOADED", "This service has more to do than it can.", true, zapcore.WarnLevel}
 	case eligibility.KindDeadlineExceeded:
-		return fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", false, zapcore.InfoLevel}
+		return fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
 	case eligibility.KindCanceled:
 		return fault{codes.Canceled, "", "The caller left before there was an answer.", false, zapcore.InfoLevel}
 	default:

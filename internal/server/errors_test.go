@@ -49,7 +49,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		eligibility.KindCredentials:      {Code: codes.Unavailable, Reason: "PARTNER_CENTER_CREDENTIALS", Details: 1},
 		eligibility.KindInvalidResponse:  {Code: codes.Unavailable, Reason: "PARTNER_CENTER_INVALID_RESPONSE", Details: 1},
 		eligibility.KindOverloaded:       {Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: 7 * time.Second, Details: 2},
-		eligibility.KindDeadlineExceeded: {Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Details: 1},
+		eligibility.KindDeadlineExceeded: {Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: 7 * time.Second, Details: 2},
 		eligibility.KindCanceled:         {Code: codes.Canceled},
 	}
 	messages := make(map[string]eligibility.Kind)
@@ -94,7 +94,7 @@ func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
 		"a foreign error is a bare INTERNAL":         {errors.New("x"), told{Code: codes.Internal}},
 		"a gRPC status of others is a bare INTERNAL": {status.Error(codes.NotFound, "x"), told{Code: codes.Internal}},
 		"an unknown kind is a bare INTERNAL":         {&eligibility.Error{Kind: 255}, told{Code: codes.Internal}},
-		"a deadline keeps its name":                  {context.DeadlineExceeded, told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Details: 1}},
+		"a deadline keeps its name":                  {context.DeadlineExceeded, told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: retryDefault, Details: 2}},
 		"a cancellation keeps its name":              {fmt.Errorf("y: %w", context.Canceled), told{Code: codes.Canceled}},
 	} {
 		if diff := cmp.Diff(row.want, tellOf(statusOf(domainError(row.err)))); diff != "" {

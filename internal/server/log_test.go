@@ -42,7 +42,7 @@ func TestOneRecordTellsAnRPC(t *testing.T) {
 			want: map[string]any{
 				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "stale", "customer_id": customerA,
 				"upstream_attempts": int64(3), "upstream_status": int64(503), "ms_correlation_id": "c1", "ms_request_id": "r1",
-				"error": "eligibility: unavailable: status 503\neligibility: unavailable: status 503",
+				"error": "eligibility: unavailable: status 503",
 			},
 		},
 		"a failure says its cause": {
@@ -77,7 +77,7 @@ func TestOneRecordTellsAnRPC(t *testing.T) {
 		if row.age > 0 {
 			at := time.Now().Add(-row.age)
 			run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, at)
-			run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+			run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, time.Now())
 		}
 		run.get(t, customerA, "", "X-Request-Id", "q", "Grpc-Timeout", "5S")
 		record := run.record(t)

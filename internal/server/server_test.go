@@ -39,6 +39,7 @@ const (
 type source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
 
 func (f source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	query.Started()
 	return f(ctx, query.CustomerID, query.Facet)
 }
 
