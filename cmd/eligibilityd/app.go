@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -287,7 +288,6 @@ func (a *app) run(ctx context.Context, on server.Listeners) error {
 	a.flush(flushing)
 	err = errors.Join(err, a.close())
 	a.logger.Info("stopped")
-	_ = a.logger.Sync() // what is not read by now is lost
 	return err
 }
 
@@ -305,12 +305,15 @@ func (a *app) followSignals(ctx context.Context) (stop func()) {
 	return func() { close(ended) }
 }
 
-// flush sends, within ctx, what would be lost with the process. Nothing is
-// fetched any more, and the loops of run have ended.
+// flush sends, within ctx, what would be lost with the process, to all far sides
+// at once: one that hangs takes no time from the others. Nothing is fetched any
+// more, and the loops of run have ended.
 func (a *app) flush(ctx context.Context) {
+	var flushes sync.WaitGroup
 	if a.traces != nil {
-		a.traces.Flush(ctx)
+		flushes.Go(func() { a.traces.Flush(ctx) })
 	}
+	flushes.Wait()
 }
 
 // close gives back what newApp took. Nothing may be using it any more.

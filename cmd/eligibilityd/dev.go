@@ -77,6 +77,8 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return errors.Join(err, sim.close())
 	}
 
+	defer func() { _ = service.logger.Sync() }()
+
 	// The service drains while its Partner Center still answers.
 	simulating, endSimulator := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSimulator()

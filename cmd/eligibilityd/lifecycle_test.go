@@ -21,9 +21,9 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// soon is how long a process may take to exit if nothing is in progress: far
-// below its drain and shutdown timeout, and enough for a busy machine.
-const soon = 8 * time.Second
+// soon is how long a process may take to exit on a busy machine. One that only
+// its hard end has ended has another exit code.
+const soon = 25 * time.Second
 
 // program is the program as a process of its own, whose standard error is a
 // pipe.

@@ -45,6 +45,7 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	if err != nil {
 		return err
 	}
+	defer func() { _ = service.logger.Sync() }() // what is not read by then is lost
 	if checkConfig {
 		fmt.Fprintln(out, "configuration ok")
 		return service.close()

@@ -68,6 +68,7 @@ func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) 
 	if err != nil {
 		return err
 	}
+	defer func() { _ = logger.Sync() }()
 	flags.cfg.Logger = logger
 	lifecycleOf(ctx).armHardEnd(ctx, config.Server{}, logger)
 	for _, file := range flags.certificates {

@@ -41,5 +41,5 @@ func New(out io.Writer, cfg Config) (*zap.Logger, *Queue) {
 		defer line.Free()
 		return append([]byte(nil), line.Bytes()...)
 	}
-	return zap.New(zapcore.NewCore(encoder, queue, cfg.Level)), queue
+	return zap.New(zapcore.NewCore(encoder, queue, cfg.Level), zap.ErrorOutput(queue)), queue
 }
