@@ -146,7 +146,8 @@ func TestCheckGoesOnAfterACallThatFailed(t *testing.T) {
 	t.Parallel()
 	calls := 0
 	address := serveBatches(t, func() error {
-		if calls++; calls == 1 {
+		calls++
+		if calls == 1 {
 			return status.Error(codes.ResourceExhausted, "too busy")
 		}
 		return nil

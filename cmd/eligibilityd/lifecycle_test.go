@@ -61,7 +61,7 @@ func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *pr
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = reader.Close()
-		<-p.exited
+		_ = <-p.exited
 	})
 	serving := p.await(t, `"msg":"serving"`)
 	if err := json.Unmarshal([]byte(serving), &p.addresses); err != nil {

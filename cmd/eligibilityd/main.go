@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"os"
 
 	azlog "github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	redislog "github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/eligibilityd/eligibilityd/internal/logging"
@@ -32,12 +32,13 @@ func main() {
 // quietLibraries keeps libraries from printing to standard error in a form of
 // their own, where a write may block or carry a request (AZURE_SDK_GO_LOGGING):
 // what goes wrong with gRPC, Redis or the vault is in our log and metrics. What
-// the standard library prints goes through a queue.
+// the standard library prints becomes a record.
 func quietLibraries() {
 	redislog.Disable()
 	azlog.SetListener(nil)
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-	log.SetOutput(logging.NewQueue(os.Stderr))
+	logger, _ := logging.New(os.Stderr, logging.Config{Level: zap.WarnLevel})
+	_, _ = zap.RedirectStdLogAt(logger, zap.WarnLevel) // fails on an unknown level only
 }
 
 // run executes the command line and returns the exit code. Errors are printed

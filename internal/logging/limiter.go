@@ -3,6 +3,9 @@ package logging
 import (
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Limiter admits a number of records of one kind in each interval, and counts
@@ -34,4 +37,37 @@ func (l *Limiter) Admit(now time.Time) (leftOut int64, ok bool) {
 		return 0, false
 	}
 	return l.leftOut.Swap(0), true
+}
+
+// Limit returns logger with its records counted against limiter. A record that
+// follows others that were left out carries their number in left_out.
+func Limit(logger *zap.Logger, limiter *Limiter) *zap.Logger {
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return limited{core, limiter} }))
+}
+
+type limited struct {
+	zapcore.Core
+
+	limiter *Limiter
+}
+
+// With adds fields to the records that follow.
+func (l limited) With(fields []zapcore.Field) zapcore.Core {
+	return limited{l.Core.With(fields), l.limiter}
+}
+
+// Check adds the core to checked if the record is written.
+func (l limited) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if !l.Enabled(entry.Level) {
+		return checked
+	}
+	leftOut, ok := l.limiter.Admit(entry.Time)
+	switch {
+	case !ok:
+		return checked
+	case leftOut > 0:
+		return l.Core.With([]zapcore.Field{zap.Int64("left_out", leftOut)}).Check(entry, checked)
+	default:
+		return l.Core.Check(entry, checked)
+	}
 }

@@ -237,3 +237,24 @@ func TestALimiterCountsAnew(t *testing.T) {
 		}
 	}
 }
+
+func TestALimitedLoggerCountsWhatItLeavesOut(t *testing.T) {
+	t.Parallel()
+	out := new(flaky)
+	logger, queue := New(out, Config{Level: zapcore.InfoLevel})
+	limiter := NewLimiter(2, time.Hour)
+	limited := Limit(logger, limiter).Named("x").With(zap.String("k", "v"))
+	limited.Debug("below the level")
+	for range 10 {
+		limited.Info("limited")
+	}
+	logger.Info("unlimited")
+	limiter.limit += 100
+	limited.Info("again")
+	if err := queue.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if len(out.record) != 4 || !strings.Contains(out.record[3], `"left_out":8`) || !strings.Contains(out.record[3], `"k":"v"`) {
+		t.Errorf("%q", out.record)
+	}
+}

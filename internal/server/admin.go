@@ -2,12 +2,12 @@ package server
 
 import (
 	"fmt"
-	"log"
 	"net/http"
 	"net/http/pprof"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
 )
 
 // The states of the server, in the order in which it goes through them. Their
@@ -31,10 +31,10 @@ func stateName(state int32) string {
 
 // newAdmin serves what operators and their machines look at: metrics, liveness,
 // readiness and profiles.
-func newAdmin(gatherer prometheus.Gatherer, state func() int32, errorLog *log.Logger) http.Handler {
+func newAdmin(gatherer prometheus.Gatherer, state func() int32, complaints *zap.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
-		ErrorLog: errorLog,
+		ErrorLog: zap.NewStdLog(complaints),
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeState(w, http.StatusOK, "alive")

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -203,13 +204,10 @@ func (b *boundedStream) leave() {
 // the API's.
 func (s *Server) panicked(recovered any, method string) error {
 	s.metrics.panics.Inc()
-	if leftOut, ok := s.limits.failures[panicRecord].Admit(time.Now()); ok {
-		s.logger.Error("rpc panicked",
-			zap.String("rpc", method),
-			zap.String("panic", fmt.Sprint(recovered)),
-			zap.Int64("left_out", leftOut),
-			zap.ByteString("stack", debug.Stack()))
-	}
+	logging.Limit(s.logger, s.limits.failures[panicRecord]).Error("rpc panicked",
+		zap.String("rpc", method),
+		zap.String("panic", fmt.Sprint(recovered)),
+		zap.ByteString("stack", debug.Stack()))
 	return &panicError{eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}}
 }
 

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"bytes"
-	"log"
 	"time"
 
 	"go.uber.org/zap"
@@ -193,16 +191,8 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
 }
 
-// errorLog returns the logger of the HTTP servers. What they complain about is
+// complaints returns the logger of what the HTTP servers complain about. It is
 // often a client's doing, so it is limited like failures.
-func (s *Server) errorLog() *log.Logger { return log.New(complaints{s}, "", 0) }
-
-type complaints struct{ server *Server }
-
-// Write logs one complaint.
-func (c complaints) Write(p []byte) (int, error) {
-	if leftOut, ok := c.server.limits.failures[httpRecord].Admit(time.Now()); ok {
-		c.server.logger.Warn("http server", zap.ByteString("complaint", bytes.TrimSpace(p)), zap.Int64("left_out", leftOut))
-	}
-	return len(p), nil
+func (s *Server) complaints() *zap.Logger {
+	return logging.Limit(s.logger, s.limits.failures[httpRecord])
 }

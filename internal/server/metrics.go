@@ -39,20 +39,25 @@ type rpcMetrics struct {
 type reasonCounters [eligibility.ReasonUndecidable + 1]prometheus.Counter
 
 // questionCounters are those of eligibility_questions_total, by outcome.
-type questionCounters struct{ decided, undecided, rejected, abandoned, failed prometheus.Counter }
+type questionCounters struct {
+	decided, undecided, rejected, abandoned prometheus.Counter
 
-// of returns the counter of questions that ended with an error of a kind.
-func (q *questionCounters) of(kind eligibility.Kind) prometheus.Counter {
+	ours prometheus.Counter // outcome "failed"
+}
+
+// failed counts questions that ended with an error of a kind.
+func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
+	counter := q.ours
 	switch kind {
 	case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
-		return q.undecided
+		counter = q.undecided
 	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed:
-		return q.rejected
+		counter = q.rejected
 	case eligibility.KindCanceled, eligibility.KindDeadlineExceeded:
-		return q.abandoned
-	default:
-		return q.failed
+		counter = q.abandoned
+	case eligibility.KindInternal, eligibility.KindOverloaded:
 	}
+	counter.Add(float64(questions))
 }
 
 // internalReason stands in metrics for errors without a reason of their own.
@@ -112,7 +117,7 @@ func newMetrics(registerer prometheus.Registerer, version, commit string, inFlig
 		questions: questionCounters{
 			decided: questions.WithLabelValues("decided"), undecided: questions.WithLabelValues("undecided"),
 			rejected: questions.WithLabelValues("rejected"), abandoned: questions.WithLabelValues("abandoned"),
-			failed: questions.WithLabelValues("failed"),
+			ours: questions.WithLabelValues("failed"),
 		},
 		overloaded: overloaded,
 		panics:     panics,
@@ -207,7 +212,7 @@ func (m *metrics) decided(answer *eligibility.Answer) {
 // failed counts questions without a decision. Those of a caller that left are no
 // errors.
 func (m *metrics) failed(err *eligibility.Error, questions int) {
-	m.questions.of(err.Kind).Add(float64(questions))
+	m.questions.failed(err.Kind, questions)
 	if err.Kind != eligibility.KindCanceled {
 		m.errors[reasonOf(err.Kind)].Add(float64(questions))
 	}

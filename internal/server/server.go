@@ -232,7 +232,7 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	}
 	s.http = s.newHTTP(s.closing(api), s.cfg.MaxTimeout+greetTimeout)
 	// A profile is written for as long as it was asked for, minutes at most.
-	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.errorLog()), 5*time.Minute)
+	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.complaints()), 5*time.Minute)
 	return s, nil
 }
 
@@ -263,6 +263,8 @@ func (s *Server) newGRPC() *grpc.Server {
 
 // newHTTP builds an HTTP server that no slow or silent client can hold on to.
 func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http.Server {
+	// The logger's only failure is a level that it does not know.
+	errorLog, _ := zap.NewStdLogAt(s.complaints(), zap.WarnLevel)
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: greetTimeout / 2,
@@ -270,7 +272,7 @@ func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          s.errorLog(),
+		ErrorLog:          errorLog,
 	}
 }
 
