@@ -333,7 +333,7 @@ func TestDoctorReadsCertificates(t *testing.T) {
 	roots.AddCert(secure.Certificate())
 	environ := connection(secure.URL, tokenFile(t))
 	consult(t, environ, doctorFlags{}, roots).says("login host", verdictOK, "TLS 1.3", "more days")
-	consult(t, environ, doctorFlags{}, x509.NewCertPool()).says("login host", verdictFailure, "TLS", "authority")
+	consult(t, environ, doctorFlags{}, x509.NewCertPool()).says("login host", verdictFailure, "tls: certificate of an unknown authority")
 	consult(t, connection(strings.Replace(secure.URL, "127.0.0.1", "name.invalid", 1), tokenFile(t)), doctorFlags{}, roots).
 		says("partner center host", verdictFailure, "DNS")
 

@@ -3,6 +3,7 @@ package pcclient
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -184,7 +185,7 @@ func transportFailure(ctx context.Context, op Op, err error) *APIError {
 	case errors.As(err, &lookup):
 		fail.Err = lookup
 	case errors.As(err, &certificate):
-		fail.Err = certificate
+		fail.Err = CertificateError(certificate)
 	case errors.As(err, &operation):
 		fail.Err = operation
 	case errors.As(err, &alert):
@@ -195,4 +196,32 @@ func transportFailure(ctx context.Context, op Op, err error) *APIError {
 		fail.Err = io.ErrUnexpectedEOF
 	}
 	return fail
+}
+
+// The kinds of certificates that are not trusted.
+var (
+	errAuthority   = errors.New("tls: certificate of an unknown authority")
+	errName        = errors.New("tls: certificate for another name")
+	errPeriod      = errors.New("tls: certificate has expired or is not valid yet")
+	errCertificate = errors.New("tls: certificate cannot be verified")
+)
+
+// CertificateError returns the kind of a failure to verify a certificate. The
+// library's own texts repeat what the far side wrote into the certificate.
+func CertificateError(err error) error {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return errAuthority
+	case errors.As(err, &name):
+		return errName
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return errPeriod
+	default:
+		return errCertificate
+	}
 }
