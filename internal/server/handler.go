@@ -18,6 +18,9 @@ const (
 	// maxClockLead is how far in the future min_evidence_time may lie, for
 	// callers whose clock runs ahead of ours.
 	maxClockLead = time.Second
+	// itemReserve is the part of a batch's time that is kept back for each of its
+	// questions, to report those that are still open and to encode them all.
+	itemReserve = 100 * time.Microsecond
 )
 
 // handler answers the RPCs: it reads requests into the domain's words and says
@@ -86,6 +89,8 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		places = append(places, i)
 	}
 	if len(questions) > 0 {
+		ctx, cancel := withReserve(ctx, time.Duration(n)*itemReserve)
+		defer cancel()
 		ctx, span := c.child(ctx, "check batch")
 		h.service.CheckBatch(ctx, questions, func(i int, answer *eligibility.Answer, err error) {
 			if err != nil {
@@ -97,6 +102,15 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		span.End()
 	}
 	return c.batch.message, nil
+}
+
+// withReserve ends the context earlier by reserve, but leaves half of its time.
+func withReserve(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-max(min(reserve, time.Until(deadline)/2), 0)))
 }
 
 // accept makes the result of an item that was answered.

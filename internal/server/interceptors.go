@@ -99,7 +99,7 @@ func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandle
 	if err := refusal(req); err != nil {
 		return nil, err
 	}
-	s.bound(c)
+	s.bound(c, method)
 	resp, err := s.recovered(c, req, method, handler)
 	if err != nil {
 		return nil, c.blame(c, err)
@@ -108,11 +108,15 @@ func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandle
 }
 
 // bound gives the handler the caller's time less the reserve that the answer
-// needs, Config.DefaultTimeout where the caller set no deadline, and never more
-// than Config.MaxTimeout. It never refuses up front: a warm answer takes no time.
-func (s *Server) bound(c *call) {
+// needs, and never more than Config.MaxTimeout. If the caller set no deadline, a
+// single check gets Config.DefaultTimeout, and a batch all there is. It never
+// refuses up front: a warm answer takes no time.
+func (s *Server) bound(c *call, method string) {
 	now := time.Now()
 	left := s.cfg.DefaultTimeout
+	if method == eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName {
+		left = s.cfg.MaxTimeout
+	}
 	if deadline, ok := c.Context.Deadline(); ok {
 		left = deadline.Sub(now)
 		c.callers, c.left, c.hurried = deadline, left, left < minLeft

@@ -44,8 +44,8 @@ type Config struct {
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 
-	// DefaultTimeout is the time for an RPC whose caller set no deadline; 0
-	// means 2 s.
+	// DefaultTimeout is the time for a single check whose caller set no deadline;
+	// 0 means 2 s. A batch without one gets MaxTimeout.
 	DefaultTimeout time.Duration
 	// MaxTimeout is the most time that any RPC gets; 0 means 30 s.
 	MaxTimeout time.Duration
