@@ -108,13 +108,14 @@ func (r Reason) Remedy() Remedy {
 	}
 }
 
-// Message is one English sentence fit to show to a person.
+// Message is one English sentence fit to show to the shop's customers and staff.
+// It states what is so, not what to do: that is the remedy's part.
 func (r Reason) Message() string {
 	switch r.Code {
 	case ReasonAccountAllowed:
 		return "Microsoft allows this customer to buy."
 	case ReasonAccountHasNoStatus:
-		return "Microsoft keeps no validation status for this customer, so nothing stands against a purchase."
+		return "Microsoft has no validation status on record for this customer, and a purchase needs none."
 	case ReasonAccountUnderReview:
 		return "Microsoft is still reviewing this customer's account."
 	case ReasonAccountNotAllowed:
@@ -123,23 +124,23 @@ func (r Reason) Message() string {
 		return "Microsoft has not determined this customer's account status yet."
 	case ReasonAccountNotReady:
 		if !r.Blocks {
-			return "Microsoft has not validated this customer's account yet, and this service is set to allow that."
+			return "Microsoft has not validated this customer's account yet, but a purchase is allowed."
 		}
 		return "Microsoft has not validated this customer's account yet."
 	case ReasonAccountStatusUnrecognized:
-		return "Microsoft reports an account status that this service does not know."
+		return "Microsoft reports an account status that is not recognized."
 	case ReasonQualificationApproved:
-		return "The customer holds the qualification that this segment needs."
+		return "The customer holds the qualification that this offer requires."
 	case ReasonQualificationInReview:
-		return "Microsoft is still reviewing the qualification that this segment needs."
+		return "Microsoft is still reviewing the qualification that this offer requires."
 	case ReasonQualificationDenied:
-		return "Microsoft denied the qualification that this segment needs."
+		return "Microsoft denied the qualification that this offer requires."
 	case ReasonQualificationMissing:
-		return "The customer does not hold the qualification that this segment needs."
+		return "The customer does not hold the qualification that this offer requires."
 	case ReasonQualificationUnrecognized:
-		return "Microsoft reports a vetting status that this service does not know for the qualification that this segment needs."
+		return "Microsoft reports a status that is not recognized for the qualification that this offer requires."
 	case ReasonUndecidable:
-		return "Microsoft could not be asked about this customer, and this service is set to block then."
+		return "Microsoft's answer about this customer is not available at the moment."
 	default:
 		return ""
 	}
