@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -67,6 +68,11 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		header["Traceparent"] = []string{string(said.trace)}
 	}
 	header["X-Content-Type-Options"] = r.noSniff
+	if path, slash := strings.CutSuffix(req.URL.Path, "/"); slash && path != "" && path != docsPath {
+		tolerated := *req.URL
+		tolerated.Path, tolerated.RawPath = path, strings.TrimSuffix(tolerated.RawPath, "/")
+		req.URL = &tolerated
+	}
 	if r.docs.serve(w, req) {
 		return
 	}

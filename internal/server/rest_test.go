@@ -241,7 +241,8 @@ func TestRESTFaultsOfHTTPAloneHaveTheFormOfAllErrors(t *testing.T) {
 		{"GET", "/v1/customers", "", 404, 5, "PATH_NOT_FOUND", ""},
 		{"GET", "/v1/customers:other", "", 404, 5, "PATH_NOT_FOUND", ""},
 		{"GET", "/docs/nothing.js", "", 404, 5, "PATH_NOT_FOUND", ""},
-		{"GET", check + "/", "", 404, 5, "PATH_NOT_FOUND", ""},
+		{"GET", check + "//", "", 404, 5, "PATH_NOT_FOUND", ""},
+		{"GET", batch + "/", "", 405, 12, "METHOD_NOT_ALLOWED", "POST"},
 		{"POST", check, "", 405, 12, "METHOD_NOT_ALLOWED", "GET, HEAD"},
 		{"POST", check, form, 405, 12, "METHOD_NOT_ALLOWED", "GET, HEAD"},
 		{"DELETE", check, "", 405, 12, "METHOD_NOT_ALLOWED", "GET, HEAD"},
@@ -271,6 +272,33 @@ func TestRESTFaultsOfHTTPAloneHaveTheFormOfAllErrors(t *testing.T) {
 	for _, contentType := range []string{"", "application/json", "application/json; charset=utf-8", "Application/JSON", form} {
 		if got := run.post(t, `{"requests":[{}]}`, "Content-Type", contentType); got.StatusCode != http.StatusOK {
 			t.Errorf("Content-Type %q: %d %s", contentType, got.StatusCode, got.body)
+		}
+	}
+}
+
+func TestRESTToleratesATrailingSlash(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: approved()})
+	if got := run.get(t, customerA, "/?segment=EDUCATION"); got.StatusCode != http.StatusOK || reasons(got.json(t)) != "ACCOUNT_ALLOWED QUALIFICATION_APPROVED" {
+		t.Errorf("a check: %d %s", got.StatusCode, got.body)
+	}
+	if got := run.get(t, "%7B"+customerA+"%7D", "/"); got.StatusCode != http.StatusOK {
+		t.Errorf("a check of an escaped id: %d %s", got.StatusCode, got.body)
+	}
+	for method, path := range map[string]string{"POST": "/v1/customers:batchCheckEligibility/", "GET": "/openapi.json/", "HEAD": "/docs/"} {
+		if got := run.do(t, method, run.rest+path, `{"requests":[{}]}`); got.StatusCode != http.StatusOK {
+			t.Errorf("%s %s: %d %s", method, path, got.StatusCode, got.body)
+		}
+	}
+}
+
+func TestRESTRefusesACompressedBody(t *testing.T) {
+	t.Parallel()
+	run := start(t, setup{source: approved()})
+	for encoding, want := range map[string]int{"gzip": 415, "br, gzip": 415, "x": 415, "identity": 200, "Identity": 200, "": 200} {
+		got := run.post(t, `{"requests":[{}]}`, "Content-Encoding", encoding)
+		if got.StatusCode != want || want == 415 && (got.status(t).reason() != "UNSUPPORTED_MEDIA_TYPE" || got.Header.Get("Accept-Encoding") != "identity") {
+			t.Errorf("%q: %d %s", encoding, got.StatusCode, got.body)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -30,6 +31,13 @@ func isJSON(contentType string) bool {
 	}
 	media, _, err := mime.ParseMediaType(contentType)
 	return err == nil && (media == "application/json" || media == "application/x-www-form-urlencoded")
+}
+
+// isEncoded reports whether a body with this Content-Encoding is compressed.
+func isEncoded(encodings []string) bool {
+	return slices.ContainsFunc(encodings, func(encoding string) bool {
+		return encoding != "" && !strings.EqualFold(encoding, "identity")
+	})
 }
 
 // restBatch is the body of a batch.

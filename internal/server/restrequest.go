@@ -29,7 +29,8 @@ func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
 		ctx := req.Context()
 		said, _ := ctx.Value(restKey{}).(*restRequest)
-		if req.Method == http.MethodPost && !isJSON(said.contentType) {
+		if req.Method == http.MethodPost && (!isJSON(said.contentType) || isEncoded(req.Header["Content-Encoding"])) {
+			w.Header().Set("Accept-Encoding", "identity")
 			writeHTTPError(w, http.StatusUnsupportedMediaType)
 			return
 		}
