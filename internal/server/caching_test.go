@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"testing"
 	"time"
@@ -119,6 +120,28 @@ func TestAnAnswerThatTheCallerHoldsIsNotSentAgain(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatHasExpiredIsNotConfirmed moves the clock past the expiry of an
+// answer on its way, and asks for one that is stale.
+func TestAnAnswerThatHasExpiredIsNotConfirmed(t *testing.T) {
+	t.Parallel()
+	run := warm(t, time.Minute)
+	answer := newRESTAnswer(&eligibilityv1.CheckEligibilityResponse{
+		CustomerId: customerA, EvidenceTime: timestamppb.New(time.Unix(1000, 0)), ExpireTime: timestamppb.New(time.Unix(1060, 0)),
+	})
+	for at, want := range map[int64]int{1059: http.StatusNotModified, 1060: http.StatusOK, 2000: http.StatusOK} {
+		api := &rest{now: func() time.Time { return time.Unix(at, 0) }}
+		w := httptest.NewRecorder()
+		api.write(w, &restRequest{ifNoneMatch: answer.tag}, &answer)
+		if w.Code != want || w.Header().Get("Etag") != answer.tag[0] || w.Header().Get("Age") == "" {
+			t.Errorf("at %d: %d %v, want %d", at, w.Code, w.Header(), want)
+		}
+	}
+	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, time.Now().Add(-20*time.Minute))
+	if got := run.get(t, customerA, "", "If-None-Match", "*"); got.StatusCode != http.StatusOK || got.json(t)["stale"] != true {
+		t.Errorf("a stale answer: %d %s", got.StatusCode, got.body)
+	}
+}
+
 func TestErrorsAndBatchesAreNotKept(t *testing.T) {
 	t.Parallel()
 	run := warm(t, time.Minute)
@@ -133,9 +156,9 @@ func TestErrorsAndBatchesAreNotKept(t *testing.T) {
 	}
 }
 
-// TestTheEntityTagNamesTheDecisionAndItsEvidence changes each field of an
-// answer in turn, so that a field added later has to be thought of.
-func TestTheEntityTagNamesTheDecisionAndItsEvidence(t *testing.T) {
+// TestTheEntityTagCoversTheBody changes each field of an answer in turn, so that
+// a field added later is covered too.
+func TestTheEntityTagCoversTheBody(t *testing.T) {
 	t.Parallel()
 	full := func() *eligibilityv1.CheckEligibilityResponse {
 		return &eligibilityv1.CheckEligibilityResponse{
@@ -154,26 +177,20 @@ func TestTheEntityTagNamesTheDecisionAndItsEvidence(t *testing.T) {
 			Source:              eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_LOCAL, Stale: true, CorrelationId: "c",
 		}
 	}
-	const message = "it follows from the reason's code"
-	notNamed := map[protoreflect.FullName]string{
-		"eligibility.v1.CheckEligibilityResponse.source":         "where it came from",
-		"eligibility.v1.CheckEligibilityResponse.expire_time":    "Cache-Control says it",
-		"eligibility.v1.CheckEligibilityResponse.recheck_time":   "when to ask again",
-		"eligibility.v1.CheckEligibilityResponse.correlation_id": "how it was asked",
-		"eligibility.v1.Reason.message":                          message,
-		"eligibility.v1.Reason.temporary":                        message,
-		"eligibility.v1.Reason.remedy":                           message,
-	}
-	tag := entityTag(full())
-	if again := entityTag(full()); again != tag {
+	tagOf := func(answer *eligibilityv1.CheckEligibilityResponse) string { return newRESTAnswer(answer).tag[0] }
+	tag := tagOf(full())
+	if again := tagOf(full()); again != tag {
 		t.Fatalf("the same answer has tags %s and %s", tag, again)
 	}
 	check := func(field protoreflect.FieldDescriptor, changed *eligibilityv1.CheckEligibilityResponse) {
-		_, other := notNamed[field.FullName()]
-		if same := entityTag(changed) == tag; same != other {
-			t.Errorf("%s: tag stays %v, want %v", field.FullName(), same, other)
+		t.Helper()
+		if same := tagOf(changed) == tag; same != (field.Name() == "source") {
+			t.Errorf("%s: the tag stays %v", field.FullName(), same)
 		}
 	}
+	quoting := full()
+	quoting.Qualifications[0].VettingReason = `r","source":"EVIDENCE_SOURCE_LOCAL"`
+	check(quoting.ProtoReflect().Descriptor().Fields().ByName("qualifications"), quoting)
 	top := full().ProtoReflect().Descriptor().Fields()
 	for i := range top.Len() {
 		changed := full()

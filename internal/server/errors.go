@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -26,41 +27,58 @@ const (
 )
 
 // fault is what the API says about one kind of error. Its message is fixed: a
-// cause never leaves the process.
+// cause never leaves the process. It is read by the shop's staff and customers.
 type fault struct {
 	code    codes.Code
-	reason  string // of ErrorInfo; none is sent where it is empty
+	reason  string // of ErrorInfo
 	message string
 	retry   bool // RetryInfo is sent
 	level   zapcore.Level
 }
 
 // faultOf is the one table of errors, for both transports and for the items of
-// a batch. A kind that it does not name is a bare INTERNAL.
+// a batch. A kind that it does not name is an INTERNAL.
 func faultOf(kind eligibility.Kind) fault {
 	switch kind {
 	case eligibility.KindInvalidArgument:
 		return fault{codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid.", false, zapcore.InfoLevel}
 	case eligibility.KindNotFound:
-		return fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center knows no such customer.", false, zapcore.InfoLevel}
+		return fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center has no such customer.", false, zapcore.InfoLevel}
 	case eligibility.KindNotServed:
 		return fault{codes.FailedPrecondition, "CUSTOMER_NOT_SERVED", "This partner does not serve that customer.", false, zapcore.InfoLevel}
 	case eligibility.KindUnavailable:
-		return fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center gave no complete answer in time.", true, zapcore.ErrorLevel}
+		return fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center is not available at the moment.", true, zapcore.ErrorLevel}
 	case eligibility.KindThrottled:
-		return fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "Partner Center must not be asked again yet.", true, zapcore.WarnLevel}
+		return fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "The limit on questions to Partner Center is reached for now.", true, zapcore.WarnLevel}
 	case eligibility.KindCredentials:
-		return fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refuses the credentials of this service; its operator has to act.", false, zapcore.ErrorLevel}
+		return fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refused access.", false, zapcore.ErrorLevel}
 	case eligibility.KindInvalidResponse:
-		return fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center answered something that this service cannot read.", false, zapcore.ErrorLevel}
+		return fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center sent an answer that cannot be read.", false, zapcore.ErrorLevel}
 	case eligibility.KindOverloaded:
-		return fault{codes.ResourceExhausted, "OVERLOADED", "This service has more to do than it can.", true, zapcore.WarnLevel}
+		return fault{codes.ResourceExhausted, "OVERLOADED", "Too many requests are in progress at the moment.", true, zapcore.WarnLevel}
 	case eligibility.KindDeadlineExceeded:
 		return fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
 	case eligibility.KindCanceled:
-		return fault{codes.Canceled, "", "The caller left before there was an answer.", false, zapcore.InfoLevel}
+		return fault{codes.Canceled, "CANCELLED", "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
 	default:
-		return fault{codes.Internal, "", "The service failed.", false, zapcore.ErrorLevel}
+		return fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
+	}
+}
+
+// httpFaultOf is the table of errors of HTTP alone, by status. A status that it
+// does not name is an INVALID_ARGUMENT.
+func httpFaultOf(status int) fault {
+	switch status {
+	case http.StatusForbidden:
+		return fault{code: codes.PermissionDenied, reason: "PERMISSION_DENIED", message: "This request is not allowed from its origin."}
+	case http.StatusNotFound:
+		return fault{code: codes.NotFound, reason: "PATH_NOT_FOUND", message: "There is nothing at this path."}
+	case http.StatusMethodNotAllowed:
+		return fault{code: codes.Unimplemented, reason: "METHOD_NOT_ALLOWED", message: "This path does not accept this method."}
+	case http.StatusUnsupportedMediaType:
+		return fault{code: codes.InvalidArgument, reason: "UNSUPPORTED_MEDIA_TYPE", message: "The body must be application/json and not compressed."}
+	default:
+		return faultOf(eligibility.KindInvalidArgument)
 	}
 }
 
@@ -83,20 +101,24 @@ func domainError(err error) *eligibility.Error {
 // statusOf is what the caller of an RPC is told about err.
 func statusOf(err *eligibility.Error) *status.Status {
 	f := faultOf(err.Kind)
-	st := status.New(f.code, f.message)
-	var details []protoadapt.MessageV1
-	if f.reason != "" {
-		details = append(details, &errdetails.ErrorInfo{Domain: errorDomain, Reason: f.reason})
-	}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.reason}}
 	if f.retry {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter(err))})
 	}
 	if len(err.Violations) > 0 {
 		details = append(details, badRequest(err.Violations))
 	}
-	if len(details) == 0 {
-		return st
-	}
+	return f.status(details...)
+}
+
+// httpStatusOf is statusOf for a fault of HTTP alone.
+func httpStatusOf(code int) *status.Status {
+	f := httpFaultOf(code)
+	return f.status(&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.reason})
+}
+
+func (f *fault) status(details ...protoadapt.MessageV1) *status.Status {
+	st := status.New(f.code, f.message)
 	detailed, failure := st.WithDetails(details...)
 	if failure != nil { // a field with invalid UTF-8, which ours never have
 		return st

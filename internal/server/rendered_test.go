@@ -91,7 +91,7 @@ func TestAMemoNeverAnswersForAnother(t *testing.T) {
 			if diff := cmp.Diff(string(appendAnswerJSON(nil, want)), string(got.rest.body)); diff != "" {
 				t.Fatalf("over REST (-want +got):\n%s", diff)
 			}
-			if got.rest.tag[0] != entityTag(want) || got.rest.cacheControl[0] != cacheControl(want) {
+			if got.rest.tag[0] != newRESTAnswer(want).tag[0] || got.rest.cacheControl[0] != cacheControl(want) {
 				t.Fatalf("headers %+v", got.rest)
 			}
 		}

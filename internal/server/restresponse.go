@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"context"
-	"hash/fnv"
+	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -23,32 +24,36 @@ import (
 type restAnswer struct {
 	body              []byte
 	tag, cacheControl []string
-	evidenceTime      time.Time // zero where no evidence was used
+	evidenceTime      time.Time // zero if no evidence was used, like expireTime
+	expireTime        time.Time
 }
 
 func newRESTAnswer(message *eligibilityv1.CheckEligibilityResponse) restAnswer {
-	answer := restAnswer{
-		body:         appendAnswerJSON(make([]byte, 0, 1024), message),
-		tag:          []string{entityTag(message)},
-		cacheControl: []string{cacheControl(message)},
-	}
+	body := appendAnswerJSON(make([]byte, 0, 1024), message)
+	answer := restAnswer{body: body, tag: []string{entityTag(body)}, cacheControl: []string{cacheControl(message)}}
 	if at := message.GetEvidenceTime(); at != nil {
 		answer.evidenceTime = at.AsTime()
+	}
+	if at := message.GetExpireTime(); at != nil {
+		answer.expireTime = at.AsTime()
 	}
 	return answer
 }
 
-// write writes an answer; a 304 where the caller holds it already.
+// write writes an answer; a 304 with the same headers if the caller holds it
+// already. An answer that is stale, or that expired on its way, is never
+// confirmed: the caller must see it as it is.
 func (r *rest) write(w http.ResponseWriter, said *restRequest, answer *restAnswer) {
 	header := w.Header()
 	header["Content-Type"] = r.json
 	header["Cache-Control"] = answer.cacheControl
+	now := r.now()
 	if !answer.evidenceTime.IsZero() {
-		age := max(r.now().Sub(answer.evidenceTime), 0)
+		age := max(now.Sub(answer.evidenceTime), 0)
 		header["Age"] = []string{strconv.FormatInt(int64(age/time.Second), 10)}
 	}
 	header["Etag"] = answer.tag
-	if len(said.ifNoneMatch) > 0 && matches(said.ifNoneMatch, answer.tag[0]) {
+	if len(said.ifNoneMatch) > 0 && now.Before(answer.expireTime) && matches(said.ifNoneMatch, answer.tag[0]) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -65,42 +70,16 @@ func cacheControl(answer *eligibilityv1.CheckEligibilityResponse) string {
 	return "private, max-age=" + strconv.FormatInt(int64(fresh/time.Second), 10)
 }
 
-// entityTag names the decision and its evidence: two answers that differ only
-// in where they came from and when to ask again are the same.
-func entityTag(answer *eligibilityv1.CheckEligibilityResponse) string {
-	said := make([]byte, 0, 512)
-	// A length before each text keeps apart what would read the same in a row.
-	text := func(s string) {
-		said = append(strconv.AppendInt(said, int64(len(s)), 10), ':')
-		said = append(append(said, s...), ';')
-	}
-	number := func(n int64) { said = append(strconv.AppendInt(said, n, 10), ';') }
-	moment := func(t *timestamppb.Timestamp) {
-		number(t.GetSeconds())
-		number(int64(t.GetNanos()))
-	}
-	text(answer.GetCustomerId())
-	number(int64(answer.GetDecision()))
-	number(int64(len(answer.GetReasons())))
-	for _, reason := range answer.GetReasons() {
-		number(int64(reason.GetCode()))
-	}
-	number(int64(answer.GetAccountStatus()))
-	text(answer.GetAccountStatusText())
-	for _, held := range answer.GetQualifications() {
-		number(int64(held.GetType()))
-		text(held.GetTypeText())
-		number(int64(held.GetVettingStatus()))
-		text(held.GetVettingStatusText())
-		text(held.GetVettingReason())
-		moment(held.GetVettingCreatedTime())
-	}
-	text(strconv.FormatBool(answer.GetQualificationsKnown()))
-	text(strconv.FormatBool(answer.GetStale()))
-	moment(answer.GetEvidenceTime())
-	hash := fnv.New64a()
-	_, _ = hash.Write(said)
-	return `W/"` + strconv.FormatUint(hash.Sum64(), 36) + `"`
+// entityTag covers everything in the body of an answer except its source: where
+// evidence was found does not change what it shows.
+func entityTag(body []byte) string {
+	// No text in the body contains this, for its quotes would be escaped.
+	before, rest, _ := bytes.Cut(body, []byte(`,"source":"`))
+	_, after, _ := bytes.Cut(rest, []byte(`"`))
+	hash := sha256.New()
+	_, _ = hash.Write(before)
+	_, _ = hash.Write(after)
+	return `W/"` + base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:12]) + `"`
 }
 
 // matches reports whether an If-None-Match names tag, by weak comparison.
@@ -146,20 +125,7 @@ func writeNotAllowed(w http.ResponseWriter, allowed string) {
 
 // writeHTTPError answers a fault of HTTP alone, in the form of all other errors.
 func writeHTTPError(w http.ResponseWriter, code int) {
-	grpcCode, reason, message := codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid."
-	switch code {
-	case http.StatusNotFound:
-		grpcCode, reason, message = codes.NotFound, "PATH_NOT_FOUND", "There is nothing at this path."
-	case http.StatusMethodNotAllowed:
-		grpcCode, reason, message = codes.Unimplemented, "METHOD_NOT_ALLOWED", "This path does not take this method."
-	case http.StatusUnsupportedMediaType:
-		reason, message = "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json."
-	}
-	st := status.New(grpcCode, message)
-	if detailed, err := st.WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}); err == nil {
-		st = detailed
-	}
-	writeStatus(w, code, st)
+	writeStatus(w, code, httpStatusOf(code))
 }
 
 // writeStatus writes a google.rpc.Status as the body, and its RetryInfo as a
@@ -177,7 +143,7 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 	}
 	body, err := protojson.Marshal(st.Proto())
 	if err != nil {
-		body = []byte(`{"code":13,"message":"The service failed."}`)
+		body = []byte(`{"code":13,"message":"An internal fault prevented an answer."}`)
 	}
 	w.WriteHeader(code)
 	_, _ = w.Write(body) // a caller who left is no concern
