@@ -53,8 +53,9 @@ type Server struct {
 	// in front, such as a service mesh or a network policy, does both.
 	// Optional; false.
 	Insecure bool `yaml:"insecure"`
-	// DefaultTimeout is the deadline of a call whose caller set none; at
-	// least 100ms, since less would leave no time to ask anybody.
+	// DefaultTimeout is the deadline of a single check whose caller set none,
+	// at least 100ms, since less would leave no time to ask anybody. A batch
+	// gets 30s, which is the most for any call.
 	// Optional; 2s.
 	DefaultTimeout time.Duration `yaml:"default_timeout"`
 	// Drain is how long the service goes on serving after it was told to stop

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -24,7 +23,6 @@ type call struct {
 
 	callers time.Time     // the deadline that the caller set; zero where it set none
 	left    time.Duration // until then, on arrival
-	hurried bool          // less than minLeft on arrival
 
 	// customerID is the one asked about; not known for a batch, and for a name
 	// that is no GUID.
@@ -85,26 +83,4 @@ func callOf(ctx context.Context) *call {
 		return c
 	}
 	return &call{lazyContext: lazyContext{Context: ctx}, rest: new(restRequest)}
-}
-
-// blame returns err as the caller sees it. A service that ran out of the time
-// it was given reports that Partner Center was too slow; where it was the
-// caller who left or who gave too little time, the error says so instead. ctx
-// is the handler's.
-func (c *call) blame(ctx context.Context, err error) *eligibility.Error {
-	known := domainError(err)
-	if known.Kind != eligibility.KindUnavailable || ctx.Err() == nil {
-		return known
-	}
-	kind := known.Kind
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
-		kind = eligibility.KindCanceled
-	case c.hurried, !c.callers.IsZero() && !time.Now().Before(c.callers):
-		kind = eligibility.KindDeadlineExceeded
-	}
-	if kind == known.Kind {
-		return known
-	}
-	return &eligibility.Error{Kind: kind, Call: known.Call, Err: known}
 }

@@ -40,7 +40,7 @@ func tellOf(st *status.Status) told {
 func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 	t.Parallel()
 	want := map[eligibility.Kind]told{
-		eligibility.KindInternal:         {Code: codes.Internal},
+		eligibility.KindInternal:         {Code: codes.Internal, Reason: "INTERNAL", Details: 1},
 		eligibility.KindInvalidArgument:  {Code: codes.InvalidArgument, Reason: "INVALID_ARGUMENT", Details: 1},
 		eligibility.KindNotFound:         {Code: codes.NotFound, Reason: "CUSTOMER_NOT_FOUND", Details: 1},
 		eligibility.KindNotServed:        {Code: codes.FailedPrecondition, Reason: "CUSTOMER_NOT_SERVED", Details: 1},
@@ -50,7 +50,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		eligibility.KindInvalidResponse:  {Code: codes.Unavailable, Reason: "PARTNER_CENTER_INVALID_RESPONSE", Details: 1},
 		eligibility.KindOverloaded:       {Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: 7 * time.Second, Details: 2},
 		eligibility.KindDeadlineExceeded: {Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: 7 * time.Second, Details: 2},
-		eligibility.KindCanceled:         {Code: codes.Canceled},
+		eligibility.KindCanceled:         {Code: codes.Canceled, Reason: "CANCELLED", Details: 1},
 	}
 	messages := make(map[string]eligibility.Kind)
 	for _, kind := range eligibility.Kinds() {
@@ -91,11 +91,11 @@ func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
 		err  error
 		want told
 	}{
-		"a foreign error is a bare INTERNAL":         {errors.New("x"), told{Code: codes.Internal}},
-		"a gRPC status of others is a bare INTERNAL": {status.Error(codes.NotFound, "x"), told{Code: codes.Internal}},
-		"an unknown kind is a bare INTERNAL":         {&eligibility.Error{Kind: 255}, told{Code: codes.Internal}},
-		"a deadline keeps its name":                  {context.DeadlineExceeded, told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: retryDefault, Details: 2}},
-		"a cancellation keeps its name":              {fmt.Errorf("y: %w", context.Canceled), told{Code: codes.Canceled}},
+		"a foreign error is INTERNAL":         {errors.New("x"), told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
+		"a gRPC status of others is INTERNAL": {status.Error(codes.NotFound, "x"), told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
+		"an unknown kind is INTERNAL":         {&eligibility.Error{Kind: 255}, told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
+		"a deadline keeps its name":           {context.DeadlineExceeded, told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: retryDefault, Details: 2}},
+		"a cancellation keeps its name":       {fmt.Errorf("y: %w", context.Canceled), told{Code: codes.Canceled, Reason: "CANCELLED", Details: 1}},
 	} {
 		if diff := cmp.Diff(row.want, tellOf(statusOf(domainError(row.err)))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

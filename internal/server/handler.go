@@ -89,12 +89,12 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		places = append(places, i)
 	}
 	if len(questions) > 0 {
-		ctx, cancel := withReserve(ctx, time.Duration(n)*itemReserve)
-		defer cancel()
-		ctx, span := c.child(ctx, "check batch")
+		earlier := withReserve(ctx, time.Duration(n)*itemReserve)
+		defer earlier.end()
+		ctx, span := c.child(earlier, "check batch")
 		h.service.CheckBatch(ctx, questions, func(i int, answer *eligibility.Answer, err error) {
 			if err != nil {
-				h.refuse(c, places[i], c.blame(ctx, err))
+				h.refuse(c, places[i], domainError(err))
 				return
 			}
 			h.accept(c, places[i], questions[i].CustomerID, answer)
@@ -105,12 +105,12 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 }
 
 // withReserve ends the context earlier by reserve, but leaves half of its time.
-func withReserve(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return ctx, func() {}
+func withReserve(ctx context.Context, reserve time.Duration) *lazyContext {
+	earlier := &lazyContext{Context: ctx}
+	if deadline, ok := ctx.Deadline(); ok {
+		earlier.deadline = deadline.Add(-max(min(reserve, time.Until(deadline)/2), 0))
 	}
-	return context.WithDeadline(ctx, deadline.Add(-max(min(reserve, time.Until(deadline)/2), 0)))
+	return earlier
 }
 
 // accept makes the result of an item that was answered.

@@ -25,13 +25,8 @@ const (
 	viaREST = "rest"
 )
 
-const (
-	// minLeft is the time that a caller has to leave. Whoever left less and
-	// gets no answer is told that its own deadline was the reason.
-	minLeft = 50 * time.Millisecond
-	// overloadedRetry is when a caller that was turned away may ask again.
-	overloadedRetry = time.Second
-)
+// overloadedRetry is when a caller that was turned away may ask again.
+const overloadedRetry = time.Second
 
 // intercept is what every RPC runs through, whichever way it came: record, log,
 // metrics and span around recovery, limit and deadline. Inside, errors are the
@@ -100,11 +95,7 @@ func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandle
 		return nil, err
 	}
 	s.bound(c, method)
-	resp, err := s.recovered(c, req, method, handler)
-	if err != nil {
-		return nil, c.blame(c, err)
-	}
-	return resp, nil
+	return s.recovered(c, req, method, handler)
 }
 
 // bound gives the handler the caller's time less the reserve that the answer
@@ -119,7 +110,7 @@ func (s *Server) bound(c *call, method string) {
 	}
 	if deadline, ok := c.Context.Deadline(); ok {
 		left = deadline.Sub(now)
-		c.callers, c.left, c.hurried = deadline, left, left < minLeft
+		c.callers, c.left = deadline, left
 	}
 	c.deadline = now.Add(min(left, s.cfg.MaxTimeout) - s.cfg.Reserve)
 }

@@ -38,15 +38,7 @@ func newLimits(plain, failures int) limits {
 }
 
 // reasonOf names a kind of error in records and metrics.
-func reasonOf(kind eligibility.Kind) string {
-	if kind == eligibility.KindCanceled {
-		return "CANCELLED"
-	}
-	if reason := faultOf(kind).reason; reason != "" {
-		return reason
-	}
-	return internalReason
-}
+func reasonOf(kind eligibility.Kind) string { return faultOf(kind).reason }
 
 // class returns the level of an RPC's record and the limit that the record
 // counts against, nil if all are written: those of blocks and of answers from

@@ -60,9 +60,6 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 	counter.Add(float64(questions))
 }
 
-// internalReason stands in metrics for errors without a reason of their own.
-const internalReason = "INTERNAL"
-
 // newMetrics registers every metric of the server. inFlight is read at each scrape.
 func newMetrics(registerer prometheus.Registerer, version, commit string, inFlight func() float64) (*metrics, error) {
 	handled := prometheus.NewCounterVec(prometheus.CounterOpts{

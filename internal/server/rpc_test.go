@@ -185,12 +185,12 @@ func TestABatchAnswersInOrderAndFailsByItem(t *testing.T) {
 	}
 }
 
-func TestAPanicIsABareInternalError(t *testing.T) {
+func TestAPanicIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{})
 	run.store.broken = true
 	_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
-	if st := status.Convert(err); st.Code() != codes.Internal || len(st.Details()) != 0 || strings.Contains(st.Message(), "broken") {
+	if st := status.Convert(err); tellOf(st) != (told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}) || strings.Contains(st.Message(), "broken") {
 		t.Errorf("over grpc: %v", err)
 	}
 	if !logsPanic(run.logs.FilterMessage("rpc panicked").All()) {
@@ -262,7 +262,7 @@ func TestTimeIsShared(t *testing.T) {
 	}{
 		"without a deadline the default ends the wait": {
 			"",
-			Config{DefaultTimeout: 80 * time.Millisecond},
+			Config{DefaultTimeout: 80 * time.Millisecond, MaxTimeout: time.Second}, // a batch gets the latter
 			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", time.Second, 2},
 			504,
 		},

@@ -593,7 +593,9 @@ type CheckEligibilityRequest struct {
 	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3,oneof" json:"max_age,omitempty"`
 	// No evidence fetched before this instant is used. An order step passes the
 	// `evidence_time` that the checkout step was given, and so never sees
-	// anything older than what the customer was shown.
+	// anything older than what the customer was shown. If it was stored more
+	// coarsely than in milliseconds, it must have been rounded down: rounded up,
+	// it excludes the very evidence that it names.
 	//
 	// This is a demand: if newer evidence cannot be had, the call fails. More
 	// than one second in the future is refused.
@@ -683,8 +685,9 @@ type CheckEligibilityResponse struct {
 	// fetched and the decision did not need it: for commercial sales, or when a
 	// block was certain without it.
 	QualificationsKnown bool `protobuf:"varint,7,opt,name=qualifications_known,json=qualificationsKnown,proto3" json:"qualifications_known,omitempty"`
-	// When the oldest evidence that the decision used was fetched. To be passed
-	// as `min_evidence_time` by a later step of the same sale.
+	// When the oldest evidence that the decision used was fetched, in whole
+	// milliseconds. To be passed as `min_evidence_time` by a later step of the same
+	// sale: store it in milliseconds or finer, or round it down.
 	EvidenceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=evidence_time,json=evidenceTime,proto3" json:"evidence_time,omitempty"`
 	// When that evidence stops being fresh. Until then, asking again with the
 	// same wishes is answered from the cache. Not set in an answer with

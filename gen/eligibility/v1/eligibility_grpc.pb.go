@@ -41,32 +41,44 @@ const (
 // caller treats a failed call as "not decided", never as "allowed".
 //
 // Every error is a google.rpc.Status with a google.rpc.ErrorInfo detail whose
-// domain is "eligibility" and whose reason is one of:
+// domain is "eligibility" and whose reason is one of these. RetryInfo means that
+// a google.rpc.RetryInfo detail has the delay after which to ask again. Items of
+// a batch have the same reasons.
 //
-//   - INVALID_ARGUMENT (code INVALID_ARGUMENT): the request is malformed; the
-//     google.rpc.BadRequest detail names the field.
-//   - UNAUTHENTICATED, PERMISSION_DENIED (codes of the same names): the caller
-//     is not known, or may not ask.
-//   - CUSTOMER_NOT_FOUND (code NOT_FOUND): Partner Center knows no such
+//   - INVALID_ARGUMENT (code INVALID_ARGUMENT, HTTP 400): the request is
+//     malformed or too large. A google.rpc.BadRequest detail names the fields:
+//     up to 100, up to 20 of one item of a batch, and how many more there are.
+//   - UNAUTHENTICATED (code UNAUTHENTICATED, HTTP 401): the caller is not known.
+//   - PERMISSION_DENIED (code PERMISSION_DENIED, HTTP 403): the caller may not
+//     ask. Also a web page, or a name other than localhost, on a listener that
+//     is bound to loopback.
+//   - CUSTOMER_NOT_FOUND (code NOT_FOUND, HTTP 404): Partner Center has no such
 //     customer.
-//   - CUSTOMER_NOT_SERVED (code FAILED_PRECONDITION): the customer exists, but
-//     this partner does not serve it.
-//   - PARTNER_CENTER_UNAVAILABLE (code UNAVAILABLE): Partner Center, or
-//     Microsoft's login host, gave no complete answer in time. Ask again after
-//     the delay in the google.rpc.RetryInfo detail.
-//   - PARTNER_CENTER_THROTTLED (code UNAVAILABLE): Partner Center asks to be
-//     left alone for a while, or this service has spent its own budget of
-//     calls. Ask again after the delay in google.rpc.RetryInfo.
-//   - PARTNER_CENTER_CREDENTIALS (code UNAVAILABLE): Partner Center refuses the
-//     service's own credentials. The service's operator has to act; asking
-//     again does not help.
-//   - PARTNER_CENTER_INVALID_RESPONSE (code UNAVAILABLE): Partner Center
-//     answered something that cannot be read as evidence.
-//   - OVERLOADED (code RESOURCE_EXHAUSTED): this service has too much to do.
-//     Ask again after the delay in google.rpc.RetryInfo.
-//   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED): the caller's deadline ended
-//     first. The fetch goes on, so the next call is likely to be answered from
-//     the cache.
+//   - CUSTOMER_NOT_SERVED (code FAILED_PRECONDITION, HTTP 400): the customer
+//     exists, but this partner does not serve it.
+//   - PARTNER_CENTER_UNAVAILABLE (code UNAVAILABLE, HTTP 503, RetryInfo): Partner
+//     Center, or Microsoft's login host, failed, or gave no complete answer
+//     within the service's own limits.
+//   - PARTNER_CENTER_THROTTLED (code UNAVAILABLE, HTTP 503, RetryInfo): Partner
+//     Center asks for a pause, or the service's own budget of calls is spent.
+//   - PARTNER_CENTER_CREDENTIALS (code UNAVAILABLE, HTTP 503): Partner Center
+//     refuses the service's own credentials. The service's operator has to act;
+//     asking again does not help.
+//   - PARTNER_CENTER_INVALID_RESPONSE (code UNAVAILABLE, HTTP 503): Partner
+//     Center answered something that cannot be read as evidence.
+//   - OVERLOADED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the service has
+//     too much to do.
+//   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED, HTTP 504, RetryInfo): the
+//     caller's deadline ended first, or the default for callers without one: 2 s,
+//     30 s for a batch, which is the most for any call. The fetch goes on, so
+//     that the next call is likely to be answered from the cache.
+//   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
+//   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
+//   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
+//   - METHOD_NOT_ALLOWED (code UNIMPLEMENTED, HTTP 405): over REST, the path does
+//     not accept the method.
+//   - UNSUPPORTED_MEDIA_TYPE (code INVALID_ARGUMENT, HTTP 415): over REST, the
+//     body is not JSON, or is compressed.
 type EligibilityServiceClient interface {
 	// Check whether one customer may buy.
 	//
@@ -122,32 +134,44 @@ func (c *eligibilityServiceClient) BatchCheckEligibility(ctx context.Context, in
 // caller treats a failed call as "not decided", never as "allowed".
 //
 // Every error is a google.rpc.Status with a google.rpc.ErrorInfo detail whose
-// domain is "eligibility" and whose reason is one of:
+// domain is "eligibility" and whose reason is one of these. RetryInfo means that
+// a google.rpc.RetryInfo detail has the delay after which to ask again. Items of
+// a batch have the same reasons.
 //
-//   - INVALID_ARGUMENT (code INVALID_ARGUMENT): the request is malformed; the
-//     google.rpc.BadRequest detail names the field.
-//   - UNAUTHENTICATED, PERMISSION_DENIED (codes of the same names): the caller
-//     is not known, or may not ask.
-//   - CUSTOMER_NOT_FOUND (code NOT_FOUND): Partner Center knows no such
+//   - INVALID_ARGUMENT (code INVALID_ARGUMENT, HTTP 400): the request is
+//     malformed or too large. A google.rpc.BadRequest detail names the fields:
+//     up to 100, up to 20 of one item of a batch, and how many more there are.
+//   - UNAUTHENTICATED (code UNAUTHENTICATED, HTTP 401): the caller is not known.
+//   - PERMISSION_DENIED (code PERMISSION_DENIED, HTTP 403): the caller may not
+//     ask. Also a web page, or a name other than localhost, on a listener that
+//     is bound to loopback.
+//   - CUSTOMER_NOT_FOUND (code NOT_FOUND, HTTP 404): Partner Center has no such
 //     customer.
-//   - CUSTOMER_NOT_SERVED (code FAILED_PRECONDITION): the customer exists, but
-//     this partner does not serve it.
-//   - PARTNER_CENTER_UNAVAILABLE (code UNAVAILABLE): Partner Center, or
-//     Microsoft's login host, gave no complete answer in time. Ask again after
-//     the delay in the google.rpc.RetryInfo detail.
-//   - PARTNER_CENTER_THROTTLED (code UNAVAILABLE): Partner Center asks to be
-//     left alone for a while, or this service has spent its own budget of
-//     calls. Ask again after the delay in google.rpc.RetryInfo.
-//   - PARTNER_CENTER_CREDENTIALS (code UNAVAILABLE): Partner Center refuses the
-//     service's own credentials. The service's operator has to act; asking
-//     again does not help.
-//   - PARTNER_CENTER_INVALID_RESPONSE (code UNAVAILABLE): Partner Center
-//     answered something that cannot be read as evidence.
-//   - OVERLOADED (code RESOURCE_EXHAUSTED): this service has too much to do.
-//     Ask again after the delay in google.rpc.RetryInfo.
-//   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED): the caller's deadline ended
-//     first. The fetch goes on, so the next call is likely to be answered from
-//     the cache.
+//   - CUSTOMER_NOT_SERVED (code FAILED_PRECONDITION, HTTP 400): the customer
+//     exists, but this partner does not serve it.
+//   - PARTNER_CENTER_UNAVAILABLE (code UNAVAILABLE, HTTP 503, RetryInfo): Partner
+//     Center, or Microsoft's login host, failed, or gave no complete answer
+//     within the service's own limits.
+//   - PARTNER_CENTER_THROTTLED (code UNAVAILABLE, HTTP 503, RetryInfo): Partner
+//     Center asks for a pause, or the service's own budget of calls is spent.
+//   - PARTNER_CENTER_CREDENTIALS (code UNAVAILABLE, HTTP 503): Partner Center
+//     refuses the service's own credentials. The service's operator has to act;
+//     asking again does not help.
+//   - PARTNER_CENTER_INVALID_RESPONSE (code UNAVAILABLE, HTTP 503): Partner
+//     Center answered something that cannot be read as evidence.
+//   - OVERLOADED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the service has
+//     too much to do.
+//   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED, HTTP 504, RetryInfo): the
+//     caller's deadline ended first, or the default for callers without one: 2 s,
+//     30 s for a batch, which is the most for any call. The fetch goes on, so
+//     that the next call is likely to be answered from the cache.
+//   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
+//   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
+//   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
+//   - METHOD_NOT_ALLOWED (code UNIMPLEMENTED, HTTP 405): over REST, the path does
+//     not accept the method.
+//   - UNSUPPORTED_MEDIA_TYPE (code INVALID_ARGUMENT, HTTP 415): over REST, the
+//     body is not JSON, or is compressed.
 type EligibilityServiceServer interface {
 	// Check whether one customer may buy.
 	//
