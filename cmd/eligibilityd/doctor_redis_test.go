@@ -173,7 +173,7 @@ func TestTheManualNamesTheRights(t *testing.T) {
 // foreign listens and answers each chunk of a client's text by reply.
 func foreign(t *testing.T, reply func(received string) string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's own listener
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,8 +90,8 @@ func TestIntervalsGrowToTheirBoundAndSuccessResetsThem(t *testing.T) {
 	b, c := start()
 	for range 2 {
 		open(t, b)
-		for _, want := range []time.Duration{1, 2, 4, 5, 5, 5} {
-			want *= time.Second
+		for _, seconds := range []int{1, 2, 4, 5, 5, 5} {
+			want := time.Duration(seconds) * time.Second
 			reject(t, b, want)
 			c.move(want - 1)
 			reject(t, b, 1)
@@ -220,10 +220,10 @@ func TestAClosedBreakerAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkClosed(b *testing.B) {
-	breaker, _ := start()
+	closed, _ := start()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			permit, _, _ := breaker.Allow()
+			permit, _, _ := closed.Allow()
 			permit.Succeed()
 		}
 	})

@@ -35,8 +35,7 @@ func TestAClockSetBackProlongsNoWait(t *testing.T) {
 				_, _, _ = r.ValidationStatus(t.Context(), customerID)
 			}
 			_, _, err := r.ValidationStatus(t.Context(), customerID)
-			var fail *pcclient.APIError
-			if !errors.As(err, &fail) {
+			if _, waits := errors.AsType[*pcclient.APIError](err); !waits {
 				t.Fatalf("got %v, want a wait", err)
 			}
 			r.clock.advance(-hour)
