@@ -18,7 +18,7 @@ const module = "github.com/eligibilityd/eligibilityd/"
 var mayImport = map[string][]string{
 	"cmd/eligibilityd": {
 		"internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
-		"internal/server", "internal/tracing", "internal/logging", "internal/pcsim", "gen/eligibility/v1",
+		"internal/server", "internal/tracing", "internal/logging", "internal/loopback", "internal/pcsim", "gen/eligibility/v1",
 	},
 	"internal/breaker":             {},
 	"internal/config":              {},
@@ -27,8 +27,9 @@ var mayImport = map[string][]string{
 	"internal/pcclient/vaulttest":  {}, // for tests only
 	"internal/cache":               {"internal/breaker", "internal/eligibility"},
 	"internal/cache/cachetest":     {"internal/eligibility"}, // for tests only
-	"internal/server":              {"internal/eligibility", "internal/logging", "gen/eligibility/v1"},
+	"internal/server":              {"internal/eligibility", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
 	"internal/logging":             {},
+	"internal/loopback":            {},
 	"internal/tracing":             {"internal/logging"},
 	"internal/tracing/tracingtest": {}, // for tests only
 	"internal/pcsim":               {},

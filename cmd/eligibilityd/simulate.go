@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
@@ -150,11 +152,14 @@ func openSimulator(ctx context.Context, address, controlAddress string) (simulat
 // serveSimulator serves until ctx ends.
 func serveSimulator(ctx context.Context, simulator *pcsim.Server, on simulatorListeners) error {
 	group, ctx := errgroup.WithContext(ctx)
+	// A link of another site may lead to the sign-in page, as to Microsoft's own.
+	isSignIn := func(path string) bool { return strings.HasSuffix(path, "/authorize") }
 	for _, s := range []struct {
 		listener net.Listener
 		handler  http.Handler
-	}{{on.api, simulator.Handler()}, {on.control, simulator.ControlHandler()}} {
-		server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+		isPage   func(path string) bool
+	}{{on.api, simulator.Handler(), isSignIn}, {on.control, simulator.ControlHandler(), nil}} {
+		server := &http.Server{Handler: loopback.Guard(s.listener.Addr(), s.handler, s.isPage), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 		group.Go(func() error {
 			if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("simulator on %s: %w", s.listener.Addr(), err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
 // startSimulate runs the command line of simulate, and returns the roots of its
@@ -72,6 +75,45 @@ func TestSimulateRefusesWhatItCannotPlay(t *testing.T) {
 		root.SetArgs([]string{"simulate", "--address=127.0.0.1:0", "--control-address=127.0.0.1:0", flag})
 		if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
+
+// TestNoWebPageCanDriveTheSimulator sends what a page in a browser can, to both
+// listeners.
+func TestNoWebPageCanDriveTheSimulator(t *testing.T) {
+	t.Parallel()
+	api, control := startSimulate(t)
+	link := []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	for name, row := range map[string]struct {
+		method, url, host string
+		headers           []string
+		refused           bool
+	}{
+		"the control API by another name":  {"GET", control + "/v1/customers", "rebound.example:9081", nil, true},
+		"a reset by another name":          {"POST", control + "/v1/reset", "rebound.example:9081", nil, true},
+		"a reset from another site":        {"POST", control + "/v1/reset", "", []string{"Sec-Fetch-Site", "cross-site"}, true},
+		"a link to the control API":        {"GET", control + "/v1/customers", "", link, true},
+		"the control API by localhost":     {"GET", control + "/v1/customers", "localhost", nil, false},
+		"Partner Center by another name":   {"GET", api + "/v1/customers/x/qualifications", "rebound.example", nil, true},
+		"Partner Center from another site": {"GET", api + "/v1/customers/x/qualifications", "", link, true},
+		"a link to the sign-in page":       {"GET", api + "/" + pcsim.DefaultTenantID + "/oauth2/v2.0/authorize", "", link, false},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), row.method, row.url, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = row.host
+		for i := 0; i < len(row.headers); i += 2 {
+			req.Header.Set(row.headers[i], row.headers[i+1])
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if (resp.StatusCode == http.StatusForbidden) != row.refused {
+			t.Errorf("%s: %d, refused: %v", name, resp.StatusCode, row.refused)
 		}
 	}
 }

@@ -62,7 +62,7 @@ type cost struct {
 func costOf(tb testing.TB, handler http.Handler, body string) cost {
 	tb.Helper()
 	var before, after runtime.MemStats
-	req := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/v1/customers:batchCheckEligibility", strings.NewReader(body))
+	req := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "http://localhost/v1/customers:batchCheckEligibility", strings.NewReader(body))
 	w := httptest.NewRecorder()
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -61,11 +61,16 @@ func newDocs() (*docs, error) {
 	return d, nil
 }
 
+// isPage reports whether a path is a page of the documentation.
+func (d *docs) isPage(path string) bool {
+	return path == "/" || path == openAPIPath || path == docsPath || path == docsPath+"/"
+}
+
 // serve answers requests for the documentation and reports whether this was one.
 func (d *docs) serve(w http.ResponseWriter, req *http.Request) bool {
 	path := req.URL.Path
 	switch {
-	case path != "/" && path != openAPIPath && path != docsPath && path != docsPath+"/" && !d.assets[path]:
+	case !d.isPage(path) && !d.assets[path]:
 		return false
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		writeNotAllowed(w, "GET, HEAD")

@@ -10,6 +10,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
+
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
@@ -22,6 +24,7 @@ type rest struct {
 	intercept grpc.UnaryServerInterceptor
 	tracer    tracer
 	now       func() time.Time
+	guarded   bool // the listener is bound to loopback
 
 	// Values of headers that are the same in each answer.
 	noSniff, json, noStore []string
@@ -68,6 +71,10 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		header["Traceparent"] = []string{string(said.trace)}
 	}
 	header["X-Content-Type-Options"] = r.noSniff
+	if r.guarded && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
+		writeHTTPError(w, http.StatusForbidden)
+		return
+	}
 	if path, slash := strings.CutSuffix(req.URL.Path, "/"); slash && path != "" && path != docsPath {
 		tolerated := *req.URL
 		tolerated.Path, tolerated.RawPath = path, strings.TrimSuffix(tolerated.RawPath, "/")

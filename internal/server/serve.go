@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
 // adminTimeout is how long requests of the admin listener may take to end after
@@ -49,6 +51,8 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 		return errors.New("serve: all three listeners are required")
 	}
 	s.grpc = s.newGRPC()
+	s.rest.guarded = loopback.Is(listeners.HTTP.Addr())
+	s.admin.Handler = loopback.Guard(listeners.Admin.Addr(), s.admin.Handler, nil)
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		// It says that it is stopped where the end came before its beginning.

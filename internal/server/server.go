@@ -182,6 +182,7 @@ type Server struct {
 	headers sync.Pool    // of *callerHeader
 	grpc    *grpc.Server // since Serve
 	health  *health.Server
+	rest    *rest
 	http    *http.Server
 	admin   *http.Server
 
@@ -226,11 +227,11 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	s.health = health.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	s.answers = &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
-	api, err := newREST(s.stopping, s.answers, s.intercept, s.tracer, s.cfg.Now)
+	s.rest, err = newREST(s.stopping, s.answers, s.intercept, s.tracer, s.cfg.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
-	s.http = s.newHTTP(s.closing(api), s.cfg.MaxTimeout+greetTimeout)
+	s.http = s.newHTTP(s.closing(s.rest), s.cfg.MaxTimeout+greetTimeout)
 	// A profile is written for as long as it was asked for, minutes at most.
 	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.complaints()), 5*time.Minute)
 	return s, nil

@@ -1,0 +1,84 @@
+// Package loopback protects HTTP listeners that are bound to loopback and ask
+// for no credentials: it refuses what a web page in a browser on the same machine
+// can send them, by DNS rebinding or across sites.
+package loopback
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// Is reports whether a listener with this address is reached from this machine
+// only.
+func Is(address net.Addr) bool {
+	tcp, ok := address.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// Guard returns next for a listener with this address: behind a check that
+// refuses requests with 403 if it is bound to loopback, and as it is otherwise.
+// isPage reports whether a path is a page that links of other sites may open; nil
+// means that none is.
+func Guard(address net.Addr, next http.Handler, isPage func(path string) bool) http.Handler {
+	if !Is(address) {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if Refuses(r, isPage != nil && isPage(r.URL.Path)) {
+			http.Error(w, "403: the Host must be localhost or a loopback address, and no other site may send the request", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Refuses reports whether a request to a listener on loopback is refused: its
+// Host is not a loopback name, or a browser marks it as sent by another site.
+// page means that it is for a page that links of other sites may open.
+func Refuses(r *http.Request, page bool) bool {
+	return !isName(r.Host) || isCrossSite(r) && !(page && isNavigation(r))
+}
+
+// isName reports whether a Host, with or without a port, is localhost or a
+// loopback address. A page that was loaded from a name of its own, which now
+// resolves to loopback, sends that name.
+func isName(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
+}
+
+// isCrossSite reports whether a browser marks the request as sent by another
+// origin. Pages on other ports of this machine are other origins too. What is no
+// browser sends neither header.
+//
+// Source: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header (read 2026-11-27)
+func isCrossSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return false
+	case "":
+		origin := r.Header.Get("Origin")
+		sender, err := url.Parse(origin)
+		return origin != "" && (err != nil || !strings.EqualFold(sender.Host, r.Host))
+	default:
+		return true
+	}
+}
+
+// isNavigation reports whether the user follows a link, which shows the answer
+// to the user and not to the other site.
+func isNavigation(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
+		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
