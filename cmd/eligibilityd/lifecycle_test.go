@@ -32,7 +32,7 @@ type program struct {
 	process *os.Process
 	stderr  *os.File
 	lines   *bufio.Scanner // of stderr
-	exited  chan error
+	exited  chan int       // its exit code
 }
 
 // launch starts the program and reads its standard error until it serves.
@@ -56,12 +56,15 @@ func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *pr
 		t.Fatal(err)
 	}
 	_ = writer.Close()
-	p := &program{process: cmd.Process, stderr: reader, lines: bufio.NewScanner(reader), exited: make(chan error, 1)}
-	go func() { p.exited <- cmd.Wait() }()
+	p := &program{process: cmd.Process, stderr: reader, lines: bufio.NewScanner(reader), exited: make(chan int, 1)}
+	go func() {
+		_ = cmd.Wait() // the exit code is all that counts
+		p.exited <- cmd.ProcessState.ExitCode()
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = reader.Close()
-		_ = <-p.exited
+		<-p.exited
 	})
 	serving := p.await(t, `"msg":"serving"`)
 	if err := json.Unmarshal([]byte(serving), &p.addresses); err != nil {
@@ -73,6 +76,7 @@ func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *pr
 // await reads standard error up to the first line that contains text.
 func (p *program) await(t *testing.T, text string) string {
 	t.Helper()
+	_ = p.stderr.SetReadDeadline(time.Now().Add(patience)) // or it fails at the first line
 	for p.lines.Scan() {
 		if strings.Contains(p.lines.Text(), text) {
 			return p.lines.Text()
@@ -93,12 +97,9 @@ func (p *program) signal(t *testing.T, signal os.Signal) {
 func (p *program) exits(t *testing.T) int {
 	t.Helper()
 	select {
-	case err := <-p.exited:
-		p.exited <- err
-		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
-			return failed.ExitCode()
-		}
-		return 0
+	case code := <-p.exited:
+		p.exited <- code
+		return code
 	case <-time.After(soon):
 		t.Fatalf("the process did not exit within %v", soon)
 		return 0
@@ -129,19 +130,22 @@ const allRecords = "ELIGIBILITY_LOG__FAILURES_PER_SECOND=1000000"
 // Whatever becomes of the reader of its log, the service answers and ends.
 func TestTheLogNeverStopsTheService(t *testing.T) {
 	t.Parallel()
-	for name, upset := range map[string]func(*testing.T, *program){
-		"nothing reads":     func(*testing.T, *program) {},
-		"the reader leaves": func(_ *testing.T, p *program) { _ = p.stderr.Close() },
-		"the terminal is closed": func(t *testing.T, p *program) {
+	for name, row := range map[string]struct {
+		stdout func(*testing.T) *os.File
+		upset  func(*testing.T, *program)
+	}{
+		"nothing reads":     {fullPipe, func(*testing.T, *program) {}},
+		"the reader leaves": {brokenPipe, func(_ *testing.T, p *program) { _ = p.stderr.Close() }},
+		"the terminal is closed": {brokenPipe, func(t *testing.T, p *program) {
 			t.Helper()
 			_ = p.stderr.Close()
 			p.signal(t, syscall.SIGHUP)
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := launch(t, fullPipe(t), anyPort(allRecords), "dev", "--control-address", "127.0.0.1:0")
-			upset(t, p)
+			p := launch(t, row.stdout(t), anyPort(allRecords), "dev", "--control-address", "127.0.0.1:0")
+			row.upset(t, p)
 			p.answers(t, 500) // more than 128 KiB
 			p.signal(t, syscall.SIGTERM)
 			if code := p.exits(t); code != 0 {
@@ -179,6 +183,18 @@ func fullPipe(t *testing.T) *os.File {
 	if _, err := writer.Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("fill the pipe: %v", err)
 	}
+	return writer
+}
+
+// brokenPipe returns the write end of a pipe whose reader has left.
+func brokenPipe(t *testing.T) *os.File {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = reader.Close()
+	t.Cleanup(func() { _ = writer.Close() })
 	return writer
 }
 

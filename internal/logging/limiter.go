@@ -52,7 +52,7 @@ type limited struct {
 }
 
 // With adds fields to the records that follow.
-func (l limited) With(fields []zapcore.Field) zapcore.Core {
+func (l limited) With(fields []zapcore.Field) zapcore.Core { //nolint:ireturn // zapcore.Core asks for it
 	return limited{l.Core.With(fields), l.limiter}
 }
 

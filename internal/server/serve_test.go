@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -232,6 +233,13 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = idle.Close() }()
+			if _, err := io.WriteString(idle, "HEAD /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			idleReader := bufio.NewReader(idle)
+			if _, err := http.ReadResponse(idleReader, &http.Request{Method: http.MethodHead}); err != nil { //nolint:bodyclose // HEAD has none
+				t.Fatal(err)
+			}
 			if _, err := healthv1.NewHealthClient(run.conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil {
 				t.Fatal(err) // the connection over gRPC is up
 			}
@@ -261,7 +269,7 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 				}
 			} else {
 				_ = idle.SetReadDeadline(time.Now().Add(20 * time.Second))
-				if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				if _, err := idleReader.ReadByte(); !errors.Is(err, io.EOF) {
 					t.Errorf("the connection over REST was not closed while an RPC was in progress: %v", err)
 				}
 			}
