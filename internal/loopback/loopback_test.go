@@ -83,7 +83,8 @@ func TestOnlyListenersOnLoopbackAreGuarded(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://rebound.example/", http.NoBody)
-	if Guard(&net.UnixAddr{Name: "s"}, next, nil).ServeHTTP(w, r); w.Code != http.StatusNoContent {
+	Guard(&net.UnixAddr{Name: "s"}, next, nil).ServeHTTP(w, r)
+	if w.Code != http.StatusNoContent {
 		t.Errorf("on a Unix socket: %d", w.Code)
 	}
 }

@@ -121,7 +121,8 @@ func (a *awaited) remove(s *awaitedStream) {
 	}
 	s.older, s.newer, s.listed = nil, nil, false
 	a.count--
-	if a.counts[s.conn]--; a.counts[s.conn] == 0 {
+	a.counts[s.conn]--
+	if a.counts[s.conn] == 0 {
 		delete(a.counts, s.conn)
 	}
 }

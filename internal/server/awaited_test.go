@@ -185,7 +185,7 @@ func TestAwaitedHoldsWhatWasAdded(t *testing.T) {
 
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
-	counted := &connections{refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused", Help: "refused"})}
+	counted := &connections{refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused_total", Help: "refused"})}
 	listener := &boundedListener{listen(t), 2, counted}
 	defer func() { _ = listener.Close() }()
 	accepted := make(chan net.Conn)

@@ -29,12 +29,12 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // The marks of requests that are too large or malformed. An error of Unmarshal
-// would reach the caller as a bare status, so a request is marked instead, and
-// refused by [refusal] where errors are converted. A mark is recognised by its
-// address, which no caller can send.
-var (
-	markTooLarge  = protowire.AppendTag(nil, protowire.LastReservedNumber, protowire.VarintType)
-	markMalformed = protowire.AppendTag(nil, protowire.FirstReservedNumber, protowire.VarintType)
+// would reach the caller as a bare status, so a request is marked instead, in its
+// unknown fields, and refused by [refusal] when errors are converted. No caller can
+// send a mark: its first byte is no tag that protobuf has.
+const (
+	markTooLarge  = "\x07too large"
+	markMalformed = "\x07malformed"
 )
 
 // Unmarshal decodes a request, of a batch no more items than the handler needs
@@ -47,7 +47,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	var err error
 	switch batch, isBatch := v.(*eligibilityv1.BatchCheckEligibilityRequest); {
 	case data.Len() > maxBodyBytes:
-		message.ProtoReflect().SetUnknown(markTooLarge)
+		message.ProtoReflect().SetUnknown(protoreflect.RawFields(markTooLarge))
 	case isBatch:
 		err = unmarshalBatch(data, batch)
 	default:
@@ -55,7 +55,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	if err != nil {
 		proto.Reset(message)
-		message.ProtoReflect().SetUnknown(markMalformed)
+		message.ProtoReflect().SetUnknown(protoreflect.RawFields(markMalformed))
 	}
 	return nil
 }
@@ -93,15 +93,11 @@ func refusal(req any) error {
 		return nil
 	}
 	var faults violations
-	switch unknown := message.ProtoReflect().GetUnknown(); {
-	case isMark(unknown, markTooLarge):
+	switch string(message.ProtoReflect().GetUnknown()) {
+	case markTooLarge:
 		faults.add("message", fmt.Sprintf("must fit into %d bytes", maxBodyBytes))
-	case isMark(unknown, markMalformed):
+	case markMalformed:
 		faults.add("message", "must be a well-formed protobuf message")
 	}
 	return faults.err()
-}
-
-func isMark(unknown protoreflect.RawFields, mark []byte) bool {
-	return len(unknown) > 0 && &unknown[0] == &mark[0]
 }

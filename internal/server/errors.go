@@ -67,8 +67,8 @@ func faultOf(kind eligibility.Kind) fault {
 
 // httpFaultOf is the table of errors of HTTP alone, by status. A status that it
 // does not name is an INVALID_ARGUMENT.
-func httpFaultOf(status int) fault {
-	switch status {
+func httpFaultOf(code int) fault {
+	switch code {
 	case http.StatusForbidden:
 		return fault{code: codes.PermissionDenied, reason: "PERMISSION_DENIED", message: "This request is not allowed from its origin."}
 	case http.StatusNotFound:

@@ -143,7 +143,8 @@ func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
 		req := ask(customerA)
 		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
 		var faults violations
-		if h.question(req, &faults); (len(faults.kept) > 0) != refused {
+		h.question(req, &faults)
+		if (len(faults.kept) > 0) != refused {
 			t.Errorf("%v ahead: %v", ahead, faults.kept)
 		}
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -57,7 +58,7 @@ func (v *violations) err() error {
 	}
 	named := v.kept
 	if v.more > 0 {
-		named = append(named[:len(named):len(named)], eligibility.Violation{Description: "and " + strconv.Itoa(v.more) + " more"})
+		named = append(slices.Clip(named), eligibility.Violation{Description: "and " + strconv.Itoa(v.more) + " more"})
 	}
 	return &eligibility.Error{Kind: eligibility.KindInvalidArgument, Violations: named}
 }
