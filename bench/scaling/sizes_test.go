@@ -37,7 +37,7 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 		near(t, "bytes a customer, of all memory", perCustomer, redisBytesPerCustomer, 0.15)
 
 		var usage int64
-		keys, err := client.Keys(ctx, "*{"+strings.ReplaceAll(idOf(0).String(), "-", "")+"}*").Result()
+		keys, err := client.Keys(ctx, "*:"+strings.ReplaceAll(idOf(0).String(), "-", "")+":*").Result()
 		if err != nil || len(keys) != 2 {
 			t.Fatalf("keys of a customer: %v, %v", keys, err)
 		}

@@ -128,6 +128,7 @@ func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.R
 		MaxEntries:  cfg.Cache.Local.MaxEntries,
 		MaxBytes:    cfg.Cache.Local.MaxBytes,
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
+		Ages:        ages(cfg),
 		Redis:       redisConfig(cfg),
 		Logger:      logger.Named("cache"),
 		Registerer:  registerer,
@@ -178,17 +179,21 @@ func namespace(cfg config.PartnerCenter) string {
 	return name
 }
 
-func serviceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
+func ages(cfg *config.Config) eligibility.Ages {
 	age := func(a config.Age) eligibility.Age { return eligibility.Age{Fresh: a.Fresh, Usable: a.Usable} }
+	return eligibility.Ages{
+		Allowed:                age(cfg.Cache.Ages.Allowed),
+		NoStatus:               age(cfg.Cache.Ages.NoStatus),
+		Pending:                age(cfg.Cache.Ages.Pending),
+		NotAllowed:             age(cfg.Cache.Ages.NotAllowed),
+		Qualifications:         age(cfg.Cache.Ages.Qualifications),
+		QualificationsInReview: age(cfg.Cache.Ages.QualificationsInReview),
+	}
+}
+
+func serviceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
 	return eligibility.Config{
-		Ages: eligibility.Ages{
-			Allowed:                age(cfg.Cache.Ages.Allowed),
-			NoStatus:               age(cfg.Cache.Ages.NoStatus),
-			Pending:                age(cfg.Cache.Ages.Pending),
-			NotAllowed:             age(cfg.Cache.Ages.NotAllowed),
-			Qualifications:         age(cfg.Cache.Ages.Qualifications),
-			QualificationsInReview: age(cfg.Cache.Ages.QualificationsInReview),
-		},
+		Ages:                ages(cfg),
 		NotReadyAllowed:     cfg.Policy.NotReady == config.NotReadyAllow,
 		BlockUndecidable:    cfg.Policy.WhenUndecidable == config.UndecidableBlock,
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
@@ -313,6 +318,11 @@ func (a *app) flush(ctx context.Context) {
 	if a.traces != nil {
 		flushes.Go(func() { a.traces.Flush(ctx) })
 	}
+	flushes.Go(func() {
+		if left := a.store.Flush(ctx); left > 0 {
+			a.logger.Warn("evidence is lost with this process: redis did not store it", zap.Int("entries", left))
+		}
+	})
 	flushes.Wait()
 }
 
@@ -322,12 +332,17 @@ func (a *app) close() error {
 	return a.store.Close()
 }
 
-// awaitToken reports the service ready once the first token has come, or when
-// waiting longer would keep a restart from serving what it holds.
+// awaitToken reports the service ready once connections to Redis were tried and
+// the first token has come, or when waiting longer would keep a restart from
+// serving what it holds.
 func (a *app) awaitToken(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	defer a.server.SetReady()
+	select {
+	case <-a.store.Connected():
+	case <-ctx.Done():
+	}
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	for {

@@ -32,8 +32,8 @@ const (
 const redisLimit = 2 * time.Second
 
 // redisRights is what the cache's user needs, in the words of ACL SETUSER.
-const redisRights = "+ping +client|setname +get +getrange +set +del +unlink +pexpire +pttl +exists +eval +evalsha +script|load +publish +subscribe +unsubscribe " +
-	"+cluster|slots +asking +spublish +ssubscribe +sunsubscribe"
+const redisRights = "+ping +client|setname +get +getrange +set +del +unlink +pttl +exists +eval +evalsha +publish +subscribe +unsubscribe " +
+	"+cluster|slots +asking"
 
 // checkRedis does what the cache does, once, on a key of its own.
 func (p patient) checkRedis(ctx context.Context) (findings []finding) {

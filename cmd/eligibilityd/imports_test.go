@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"internal/eligibility":         {},
 	"internal/pcclient":            {"internal/breaker", "internal/eligibility"},
 	"internal/pcclient/vaulttest":  {}, // for tests only
-	"internal/cache":               {"internal/breaker", "internal/eligibility"},
+	"internal/cache":               {"internal/breaker", "internal/eligibility", "internal/logging"},
 	"internal/cache/cachetest":     {"internal/eligibility"}, // for tests only
 	"internal/server":              {"internal/eligibility", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
 	"internal/logging":             {},

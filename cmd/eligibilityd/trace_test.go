@@ -85,9 +85,9 @@ func TestATraceLeadsFromTheCallerToPartnerCenter(t *testing.T) {
 	below := `
   check
     fetch account [request request.resend_count=0 status=200 ok]
-      redis share
+      redis put
     fetch qualifications [request request.resend_count=0 status=200 ok]
-      redis share
+      redis put
     redis load`
 	want := "GET /v1/customers/{customer_id}/eligibility" + below +
 		"\neligibility.v1.EligibilityService/CheckEligibility" + below + "\n"

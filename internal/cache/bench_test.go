@@ -38,7 +38,7 @@ func BenchmarkLoad(b *testing.B) {
 // filledTier is a tier that holds both facets of each of those customers.
 func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) {
 	b.Helper()
-	local, err := newLocal(1, 1)
+	local, err := newLocal(1, 1, time.Minute)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -58,8 +58,8 @@ func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) 
 	for i := range 1024 {
 		id := eligibility.CustomerID{byte(i), byte(i >> 8)}
 		keys := []eligibility.Key{{CustomerID: id}, {CustomerID: id, Facet: eligibility.FacetQualifications}}
-		tier.share(context.Background(), keys[0], samples[0], now.Add(time.Hour), nil)
-		tier.share(context.Background(), keys[1], samples[len(samples)-1], now.Add(time.Hour), nil)
+		tier.put(context.Background(), keys[0], samples[0], now.Add(time.Hour), heldLease{})
+		tier.put(context.Background(), keys[1], samples[len(samples)-1], now.Add(time.Hour), heldLease{})
 		customers = append(customers, keys)
 	}
 	return tier, customers

@@ -28,6 +28,9 @@ type Config struct {
 	// configured, since another replica may know better; 0 means 30 s. Without
 	// Redis it trusts itself for the evidence's own ages.
 	LocalMaxAge time.Duration
+	// Ages are those by which the evidence is used: they bound how long it is kept
+	// out or written again. The zero value means eligibility.DefaultAges.
+	Ages eligibility.Ages
 	// Redis configures the shared tier; without Addresses there is none.
 	Redis RedisConfig
 	// Now is the wall clock; nil means time.Now.
@@ -40,14 +43,15 @@ type Config struct {
 
 // Store is the two-tier store of evidence. It is safe for concurrent use.
 type Store struct {
-	local   *local
-	redis   *sharedTier // nil without Redis
-	hearing hearing
-	leases  *leases
-	ledger  *ledger
-	maxAge  time.Duration
-	now     func() time.Time
-	metrics *metrics
+	local     *local
+	redis     *sharedTier // nil without Redis
+	leases    *leases
+	outbox    *outbox
+	connected chan struct{}
+	ages      eligibility.Ages
+	maxAge    time.Duration
+	now       func() time.Time
+	metrics   *metrics
 }
 
 var _ eligibility.Store = (*Store)(nil)
@@ -73,7 +77,10 @@ func New(cfg Config) (*Store, error) {
 	if cfg.MaxEntries < 0 || cfg.MaxBytes < 0 || cfg.LocalMaxAge < 0 {
 		return nil, errors.New("cache: max entries, max bytes and local max age must not be negative")
 	}
-	local, err := newLocal(cfg.MaxEntries, cfg.MaxBytes)
+	if cfg.Ages == (eligibility.Ages{}) {
+		cfg.Ages = eligibility.DefaultAges()
+	}
+	local, err := newLocal(cfg.MaxEntries, cfg.MaxBytes, cfg.Ages.LongestFresh())
 	if err != nil {
 		return nil, err
 	}
@@ -82,13 +89,18 @@ func New(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	store := &Store{
-		local: local, leases: newLeases(), ledger: newLedger(cfg.Now),
-		maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics,
+		local: local, leases: newLeases(), outbox: newOutbox(cfg.Now, metrics), connected: make(chan struct{}),
+		ages: cfg.Ages, maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics,
 	}
 	if len(cfg.Redis.Addresses) > 0 {
 		if store.redis, err = newSharedTier(cfg.Redis, cfg.Logger, metrics, cfg.Now); err != nil {
 			return nil, err
 		}
+	} else {
+		close(store.connected)
+	}
+	if err := metrics.observe(store, cfg.Registerer); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	return store, nil
 }
@@ -111,6 +123,11 @@ func fromFuture(evidence *eligibility.Evidence, now time.Time) bool {
 	return evidence.FetchTime.After(now.Add(clockTolerance))
 }
 
+// health is that of the server which holds key. There must be a Redis.
+func (s *Store) health(key eligibility.Key) *partitionHealth {
+	return &s.redis.health.partitions[partitionOf(key.CustomerID)]
+}
+
 // Peek implements eligibility.Store.
 func (s *Store) Peek(key eligibility.Key, now time.Time) eligibility.Found {
 	entry, held := s.local.get(key)
@@ -121,7 +138,7 @@ func (s *Store) Peek(key eligibility.Key, now time.Time) eligibility.Found {
 	found := eligibility.Found{
 		Evidence:  entry.evidence,
 		Tier:      eligibility.TierLocal,
-		Untrusted: s.redis != nil && !s.hearing.trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
+		Untrusted: s.redis != nil && !s.health(key).trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
 	}
 	if found.Untrusted {
 		s.metrics.localUntrusted.Inc()
@@ -131,23 +148,18 @@ func (s *Store) Peek(key eligibility.Key, now time.Time) eligibility.Found {
 	return found
 }
 
-// held is what the local tier says about key where Redis says nothing.
-func (s *Store) held(key eligibility.Key) eligibility.Found {
-	entry, held := s.local.get(key)
-	now := s.now()
-	if !held || fromFuture(entry.evidence, now) {
-		return eligibility.Found{}
-	}
-	return eligibility.Found{
-		Evidence:  entry.evidence,
-		Tier:      eligibility.TierLocal,
-		Untrusted: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
-	}
+// Load implements eligibility.Store. It waits for Redis no longer than the
+// read timeout, and a moment for reads in flight to share a round trip.
+func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return s.load(ctx, keys, (*sharedTier).load)
 }
 
-// Load implements eligibility.Store. It waits for Redis no longer than the
-// read timeout, and a moment for look-ups under way to share a round trip.
-func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+// LoadWithin implements eligibility.Store.
+func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+	return s.load(ctx, keys, (*sharedTier).loadWithin)
+}
+
+func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, []*eligibility.Evidence) []*eligibility.Evidence) []eligibility.Found {
 	founds := make([]eligibility.Found, len(keys))
 	var shared []*eligibility.Evidence
 	asked := s.now()
@@ -158,42 +170,87 @@ func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.
 			held[i] = entry.evidence
 		}
 		loading, span := startSpan(ctx, "load", len(keys))
-		shared = s.redis.load(loading, keys, held)
+		shared = read(s.redis, loading, keys, held)
 		endLoad(span, shared)
 	}
 	now := s.now()
 	for i, key := range keys {
 		if i < len(shared) && shared[i] != nil {
-			kept := s.local.keep(key, shared[i], asked, now)
-			if kept != nil && kept.FetchTime.Equal(shared[i].FetchTime) {
-				founds[i] = eligibility.Found{Evidence: kept, Tier: eligibility.TierRedis}
-				continue
-			}
+			founds[i] = s.adopt(key, shared[i], asked, now)
+		} else {
+			founds[i] = s.held(key, now)
 		}
-		founds[i] = s.held(key)
 	}
 	return founds
 }
 
-// LoadWithin implements eligibility.Store.
-func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
-	return s.Load(ctx, keys)
+// adopt keeps evidence that was read from Redis at asked, and returns the newest.
+// If Redis holds older evidence than this process, it has lost the newer.
+func (s *Store) adopt(key eligibility.Key, evidence *eligibility.Evidence, asked, now time.Time) eligibility.Found {
+	confirmed := unconfirmed
+	if s.health(key).confirms(evidence.FetchTime, now) {
+		confirmed = asked
+	}
+	newest, ok := s.local.keep(key, evidence, confirmed, now)
+	switch {
+	case !ok: // newer evidence was announced, and is not here
+		return eligibility.Found{}
+	case newest.evidence.FetchTime.After(evidence.FetchTime):
+		s.writeBack(key, newest.evidence)
+		return s.held(key, now)
+	}
+	// Within its own age, the local tier needs no confirmation while Redis cannot
+	// give one.
+	return eligibility.Found{
+		Evidence: newest.evidence, Tier: eligibility.TierRedis,
+		Untrusted: !within(int64(now.Sub(newest.confirmed)), s.maxAge),
+	}
+}
+
+// writeBack stores evidence of this process in place of older evidence in Redis.
+func (s *Store) writeBack(key eligibility.Key, evidence *eligibility.Evidence) {
+	s.metrics.writeBacks.Inc()
+	s.addToOutbox(key, evidence, s.ages.KeepUntil(evidence), false)
+}
+
+// held is what the local tier holds under key when Redis has nothing newer.
+func (s *Store) held(key eligibility.Key, now time.Time) eligibility.Found {
+	entry, held := s.local.get(key)
+	if !held || fromFuture(entry.evidence, now) {
+		return eligibility.Found{}
+	}
+	return eligibility.Found{
+		Evidence:  entry.evidence,
+		Tier:      eligibility.TierLocal,
+		Untrusted: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
+	}
 }
 
 // Keep implements eligibility.Store.
 func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
-	return s.local.keep(key, evidence, evidence.FetchTime, s.now())
+	newest, _ := s.local.keep(key, evidence, evidence.FetchTime, s.now())
+	return newest.evidence
 }
 
 // Share implements eligibility.Store. It waits for Redis no longer than the
-// write timeout; what Redis does not take is offered again by Run.
+// write timeout; Run repeats what Redis does not store.
 func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
 	if s.redis == nil {
 		return
 	}
-	ctx, span := startSpan(ctx, "share", 1)
+	ctx, span := startSpan(ctx, "put", 1)
 	defer span.End()
-	taken := s.redis.share(ctx, key, evidence, keepUntil, s.leases.letGo(key))
-	s.ledger.note(key, evidence, keepUntil, taken)
-	s.leases.wake(announcement{key: key, evidence: evidence})
+	lease, _ := s.leases.letGo(key)
+	result := s.redis.put(ctx, key, evidence, keepUntil, lease)
+	s.addToOutbox(key, evidence, keepUntil, result.stored)
+	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
+		s.local.announced(key, result.newer, now, false)
+	}
+	s.leases.wake(message{key: key, evidence: evidence})
+}
+
+func (s *Store) addToOutbox(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool) {
+	if !s.outbox.add(key, evidence, keepUntil, stored) {
+		s.redis.faults.outboxFull()
+	}
 }

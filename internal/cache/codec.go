@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"time"
 
@@ -16,16 +15,14 @@ import (
 
 // A stored value is
 //
-//	version (1 byte) | fetch time (8 bytes, Unix ns, big endian) | protobuf fields | CRC-32C (4 bytes)
+//	version (1 byte) | fetch time (8 bytes, Unix ns, big endian) | protobuf fields | seal
 //
-// The fetch time stands in front so that the writing script can compare it. The
-// checksum covers the key as well: a value under another key is unreadable.
-// Words are stored as Partner Center sent them and read again by the rule of
-// the process that uses them.
+// The fetch time comes first so that the scripts can compare it. The seal covers
+// the key too: a value under another key is unreadable. Words are stored as
+// Partner Center sent them and parsed by the process that uses them.
 const (
-	valueVersion  = 1
+	valueVersion  = 2
 	headerBytes   = 1 + 8
-	checksumBytes = 4
 	maxValueBytes = 4 << 20
 )
 
@@ -49,12 +46,11 @@ const (
 var errValue = errors.New("unreadable value")
 
 // encode returns the stored form of evidence under key.
-func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
-	b := appendBody(make([]byte, 0, 128), evidence)
-	return binary.BigEndian.AppendUint32(b, checksum(key, b))
+func (s *sealer) encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
+	return s.seal(appendBody(make([]byte, 0, 160), evidence), 0, sealValue, key)
 }
 
-// appendBody appends all but the checksum.
+// appendBody appends all but the seal.
 func appendBody(b []byte, evidence *eligibility.Evidence) []byte {
 	b = append(b, valueVersion)
 	b = appendTime(b, evidence.FetchTime)
@@ -104,32 +100,16 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
-func checksum(key eligibility.Key, value []byte) uint32 {
-	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	// The key by hand: what crc32.Update is given goes to the heap.
-	sum := ^uint32(0)
-	for _, b := range key.CustomerID {
-		sum = castagnoli[byte(sum&0xff)^b] ^ sum>>8
-	}
-	sum = castagnoli[byte(sum&0xff)^byte(key.Facet)] ^ sum>>8
-	return crc32.Update(^sum, castagnoli, value)
-}
-
-// decode reads a stored value. Anything that encode would not have written for
-// key is an error, never evidence.
-func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
-	return reread(key, value, nil)
-}
-
-// reread is decode for a value that may be of the same fetch as held, which it
-// then returns.
-func reread(key eligibility.Key, value []byte, held *eligibility.Evidence) (*eligibility.Evidence, error) {
-	if len(value) < headerBytes+checksumBytes || len(value) > maxValueBytes || value[0] != valueVersion {
+// decode parses a stored value. Anything that encode would not have written for
+// key is an error, never evidence. If the value is of the same fetch as held,
+// which may be nil, decode returns held.
+func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evidence) (*eligibility.Evidence, error) {
+	if len(value) < headerBytes+s.size() || len(value) > maxValueBytes || value[0] != valueVersion {
 		return nil, errValue
 	}
-	body, sum := value[:len(value)-checksumBytes], value[len(value)-checksumBytes:]
-	if checksum(key, body) != binary.BigEndian.Uint32(sum) {
-		return nil, fmt.Errorf("%w: checksum", errValue)
+	body, ok := s.open(value, sealValue, key)
+	if !ok {
+		return nil, fmt.Errorf("%w: seal", errValue)
 	}
 	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
 	if held != nil && held.FetchTime.UnixNano() == fetched {
@@ -162,10 +142,10 @@ func reread(key eligibility.Key, value []byte, held *eligibility.Evidence) (*eli
 	if err := readWords(evidence, noStatus); err != nil {
 		return nil, err
 	}
-	// Protobuf has many spellings for one message; encode has one. The checksum
-	// is right already.
+	// Protobuf has many encodings of one message, encode writes one of them. The
+	// seal has been verified.
 	if !bytes.Equal(appendBody(make([]byte, 0, 256), evidence), body) {
-		return nil, fmt.Errorf("%w: spelling", errValue)
+		return nil, fmt.Errorf("%w: not in canonical form", errValue)
 	}
 	return evidence, nil
 }

@@ -35,9 +35,20 @@ func qualification(fields ...[]byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, fieldQualification, protowire.BytesType), bytes.Join(fields, nil))
 }
 
-// seal ends a body with the right checksum.
+// unkeyed seals without an integrity key.
+var unkeyed = new(sealer)
+
+// seal ends a body with the right seal.
 func seal(key eligibility.Key, body []byte) []byte {
-	return binary.BigEndian.AppendUint32(bytes.Clone(body), checksum(key, body))
+	return unkeyed.seal(bytes.Clone(body), 0, sealValue, key)
+}
+
+func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
+	return unkeyed.encode(key, evidence)
+}
+
+func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
+	return unkeyed.decode(key, value, nil)
 }
 
 func TestDecodeReadsWhatEncodeWrote(t *testing.T) {

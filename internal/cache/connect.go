@@ -58,7 +58,9 @@ type RedisConfig struct {
 	ReadTimeout time.Duration
 	// WriteTimeout bounds a write as a whole; 0 means 100 ms.
 	WriteTimeout time.Duration
-	// PoolSize bounds the connections to one server; 0 means 20.
+	// PoolSize bounds the connections to one server, subscriptions aside; 0 means
+	// 20. Half of them are for reads, a quarter each for leases and for writes; at
+	// least one each.
 	PoolSize int
 }
 
@@ -118,12 +120,15 @@ func Connect(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:ireturn 
 	if err != nil {
 		return nil, err
 	}
-	return newClient(cfg), nil
+	return newClient(cfg, cfg.PoolSize), nil
 }
 
+func readPool(cfg RedisConfig) int  { return max(cfg.PoolSize/2, 1) }
+func otherPool(cfg RedisConfig) int { return max(cfg.PoolSize/4, 1) }
+
 // newClient takes a configuration withDefaults.
-func newClient(cfg RedisConfig) redis.UniversalClient { //nolint:ireturn // one of two types, by mode
-	options := universalOptions(cfg)
+func newClient(cfg RedisConfig, pool int) redis.UniversalClient { //nolint:ireturn // one of two types, by mode
+	options := universalOptions(cfg, pool)
 	switch cfg.Mode {
 	case RedisSentinel:
 		return redis.NewFailoverClient(options.Failover())
@@ -138,13 +143,13 @@ func newClient(cfg RedisConfig) redis.UniversalClient { //nolint:ireturn // one 
 // defaults would multiply the budgets. A failed command is a miss at once;
 // there is nothing to retry for. Nothing is ever read from a replica, which
 // may lag behind and answer with older evidence.
-func universalOptions(cfg RedisConfig) *redis.UniversalOptions {
+func universalOptions(cfg RedisConfig, pool int) *redis.UniversalOptions {
 	addresses := make([]string, len(cfg.Addresses))
 	for i, address := range cfg.Addresses {
 		addresses[i] = strings.TrimPrefix(address, "unix://") // go-redis takes the path
 	}
 	// Contexts bound each call; the client's own bounds must not be narrower.
-	longest := max(cfg.ReadTimeout, cfg.WriteTimeout)
+	longest := max(cfg.ReadTimeout, cfg.WriteTimeout, lastResort)
 	return &redis.UniversalOptions{
 		Addrs:                 addresses,
 		MasterName:            cfg.MasterName,
@@ -155,6 +160,7 @@ func universalOptions(cfg RedisConfig) *redis.UniversalOptions {
 		SentinelUsername:      cfg.SentinelUsername,
 		SentinelPassword:      cfg.SentinelPassword,
 		TLSConfig:             cfg.TLS,
+		Dialer:                guardedDialer(cfg.TLS),
 		DB:                    cfg.DB,
 		MaxRetries:            -1,
 		DialTimeout:           dialTimeout,
@@ -163,10 +169,10 @@ func universalOptions(cfg RedisConfig) *redis.UniversalOptions {
 		ReadTimeout:           longest,
 		WriteTimeout:          longest,
 		ContextTimeoutEnabled: true,
-		PoolSize:              cfg.PoolSize,
+		PoolSize:              pool,
 		PipelinePoolSize:      -1, // a pool of its own for pipelines would go beyond PoolSize
 		PoolTimeout:           longest,
-		MinIdleConns:          0, // one would be connected at once, in New
+		MinIdleConns:          0, // they would be connected in New, and authenticated in a caller's time
 		ConnMaxIdleTime:       5 * time.Minute,
 		ConnMaxLifetime:       time.Hour,
 		MaintNotificationsConfig: &maintnotifications.Config{

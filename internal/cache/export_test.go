@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"math"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -13,42 +14,54 @@ import (
 // Peek is the store's, at its own time.
 func Peek(s *Store, key eligibility.Key) eligibility.Found { return s.Peek(key, s.now()) }
 
-// HearNow is a sign of life of the subscription, as a pong is.
-func (s *Store) HearNow() { s.hearing.last.Store(s.now().UnixNano()) }
-
-// Hears reports whether the subscription lives.
-func (s *Store) Hears() bool {
-	quiet := s.now().UnixNano() - s.hearing.last.Load()
-	return quiet >= 0 && quiet < int64(silence)
+// Healthy makes all heartbeats of now succeed and come back, without any I/O.
+func (s *Store) Healthy() {
+	if s.redis == nil {
+		return
+	}
+	now := s.now().UnixNano()
+	for i := range s.redis.health.partitions {
+		health := &s.redis.health.partitions[i]
+		health.floor.CompareAndSwap(math.MaxInt64, 0)
+		health.accepted(now)
+		health.heard.Store(now)
+	}
 }
 
-// Receive takes an announcement as the subscription does.
+// Works reports whether heartbeats are stored and come back.
+func (s *Store) Works() bool {
+	health, now := &s.redis.health.partitions[0], s.now().UnixNano()
+	return health.writable(now) && health.subscribed(now)
+}
+
+// Receive applies a message as the subscription does.
 func (s *Store) Receive(payload []byte) { s.receive(payload, s.now()) }
 
 // RenewLeases is what Run does about leases from time to time.
 func (s *Store) RenewLeases(ctx context.Context) { s.renew(ctx) }
 
-// ShareAgain is what Run does about the ledger.
-func (s *Store) ShareAgain(ctx context.Context) { s.ledger.settle(ctx, s.redis) }
+// FlushOutbox is what Run does about the outbox.
+func (s *Store) FlushOutbox(ctx context.Context) { s.outbox.flush(ctx, s.redis) }
 
-// Reconnect is what a new subscription brings about.
-func (s *Store) Reconnect() {
-	s.hearing.since.Store(s.now().UnixNano())
-	s.ledger.reopen()
-	s.HearNow()
+// Resubscribe is what a new subscription brings about.
+func (s *Store) Resubscribe() {
+	s.redis.health.missed(s.now().UnixNano())
+	s.outbox.reopen()
+	s.Healthy()
 }
 
-// The times of the leases, and of the trust without a subscription.
+// The times of the leases and of the trust without a subscription, and the bounds
+// of the outbox and of what is kept out.
 const (
 	LeaseLife          = leaseLife
 	BackgroundPatience = backgroundPatience
-	DeafAge            = deafAge
-	ToldLife           = toldLife
+	UnsubscribedAge    = unsubscribedAge
+	MaxOutbox          = maxOutbox
 )
 
-// Announce is what a replica tells the others.
-func Announce(key eligibility.Key, evidence *eligibility.Evidence) []byte {
-	return encodeAnnouncement(kindEvidence, key, encode(key, evidence))
+// EvidenceMessage is what a replica sends to the others.
+func EvidenceMessage(key eligibility.Key, evidence *eligibility.Evidence) []byte {
+	return append(messageHeader(kindEvidence, key), new(sealer).encode(key, evidence)...)
 }
 
 // Waiting is how many claims of the store wait for another replica.
@@ -58,15 +71,22 @@ func Waiting(s *Store) int {
 	return int(m.GetGauge().GetValue())
 }
 
+// OutboxEntries is how many writes Redis has not stored.
+func OutboxEntries(s *Store) int { return s.outbox.pending() }
+
 // AddHook lets a test come between the store and Redis.
-func (s *Store) AddHook(hook redis.Hook) { s.redis.client.AddHook(hook) }
+func (s *Store) AddHook(hook redis.Hook) {
+	for _, client := range s.redis.clients() {
+		client.AddHook(hook)
+	}
+}
 
-// MaxTrips is how many round trips for look-ups are under way at once.
-const MaxTrips = maxTrips
+// MaxInFlight is how many batches of reads are in flight at once.
+const MaxInFlight = maxInFlight
 
-// Gathered is how many keys wait for the next round trip.
-func Gathered(s *Store) int {
-	g := s.redis.reads
+// Batched is how many keys wait for the next batch.
+func Batched(s *Store) int {
+	g := s.redis.batcher
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.next == nil {
@@ -75,8 +95,16 @@ func Gathered(s *Store) int {
 	return len(g.next.keys)
 }
 
-// GatherLong lets look-ups wait for the one under way however long it takes.
-func GatherLong(s *Store) { s.redis.reads.wait = time.Hour }
+// BatchLong lets batches wait for the one in flight however long it takes.
+func BatchLong(s *Store) { s.redis.batcher.wait = time.Hour }
 
 // IdleConnections is how many connections to Redis nobody uses.
-func IdleConnections(s *Store) int { return int(s.redis.client.PoolStats().IdleConns) }
+func IdleConnections(s *Store) int { return int(s.redis.reader.PoolStats().IdleConns) }
+
+// PartitionTag is the hash tag of the partition of key.
+func PartitionTag(key eligibility.Key) string { return partitionTags[partitionOf(key.CustomerID)] }
+
+// AddToOutbox records evidence that Redis has not stored.
+func (s *Store) AddToOutbox(key eligibility.Key, evidence *eligibility.Evidence) {
+	s.addToOutbox(key, evidence, evidence.FetchTime.Add(time.Hour), false)
+}

@@ -1,28 +1,42 @@
 package cache
 
 import (
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
-// faultInterval is how often a sick Redis is worth a line in the log.
+// faultInterval is how often faults of Redis are worth a line in the log.
 const faultInterval = 10 * time.Second
 
 // faultLog warns of Redis faults at most once an interval; the metrics count
-// all of them.
+// all of them. It never logs the text of an error: a server may repeat the
+// password in it.
 type faultLog struct {
-	logger *zap.Logger
-	now    func() time.Time
-	last   atomic.Int64 // Unix ns of the last line
+	logger  *zap.Logger
+	now     func() time.Time
+	limiter *logging.Limiter
+	drops   *logging.Limiter
+}
+
+func newFaultLog(logger *zap.Logger, now func() time.Time) *faultLog {
+	return &faultLog{logger: logger, now: now, limiter: logging.NewLimiter(1, faultInterval), drops: logging.NewLimiter(1, faultInterval)}
 }
 
 func (f *faultLog) warn(op string, err error) {
-	now, last := f.now().UnixNano(), f.last.Load()
-	if now-last < int64(faultInterval) || !f.last.CompareAndSwap(last, now) {
+	leftOut, ok := f.limiter.Admit(f.now())
+	if !ok {
 		return
 	}
-	f.logger.Warn("redis is away or unwell; going on without it",
-		zap.String("op", op), zap.Duration("next_report_in", faultInterval), zap.Error(err))
+	f.logger.Warn("redis unavailable; continuing without the shared cache",
+		zap.String("op", op), zap.String("cause", ErrorText(err)), zap.Int64("left_out", leftOut))
+}
+
+// outboxFull reports that evidence was dropped.
+func (f *faultLog) outboxFull() {
+	if leftOut, ok := f.drops.Admit(f.now()); ok {
+		f.logger.Error("outbox full; contents of redis count as not fresh when it accepts writes again", zap.Int64("left_out", leftOut))
+	}
 }

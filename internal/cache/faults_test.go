@@ -67,7 +67,7 @@ func TestAFaultIsCountedOnceARoundTrip(t *testing.T) {
 	ctx := context.Background()
 	client := redis.Client()
 	defer func() { _ = client.Close() }()
-	if err := client.Do(ctx, "ACL", "SETUSER", "gate", "on", ">word", "~p:v1:*:{09*", "+@all").Err(); err != nil {
+	if err := client.Do(ctx, "ACL", "SETUSER", "gate", "on", ">word", "~p:v2:*:09*", "+@all").Err(); err != nil {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()

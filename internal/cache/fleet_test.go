@@ -37,7 +37,15 @@ func replica(t *testing.T, cfg cache.Config) *cache.Store {
 	if cfg.Redis.ReadTimeout == 0 {
 		cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 5*time.Second, 5*time.Second // for a busy machine
 	}
-	store := newStore(t, cfg)
+	store := running(t, cfg)
+	await(t, "heartbeats", store.Works)
+	return store
+}
+
+// running is a store that runs, whether or not its Redis works.
+func running(t *testing.T, cfg cache.Config) *cache.Store {
+	t.Helper()
+	store := bare(t, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- store.Run(ctx) }()
@@ -47,7 +55,6 @@ func replica(t *testing.T, cfg cache.Config) *cache.Store {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	await(t, "the subscription", store.Hears)
 	return store
 }
 
@@ -111,7 +118,7 @@ func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	ctx := context.Background()
 	old, news := allowed(start.Add(-time.Second)), blocked(start)
 	one.Share(ctx, key, old, start.Add(time.Hour))
-	two.Receive(cache.Announce(key, news))
+	two.Receive(cache.EvidenceMessage(key, news))
 	if kept := two.Keep(key, old); kept != nil {
 		t.Errorf("kept %+v", kept)
 	}
@@ -124,11 +131,6 @@ func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	one.Share(ctx, key, news, start.Add(time.Hour))
 	mustBe(t, "Load", news, load(two).Evidence)
 	mustBe(t, "Keep of older evidence", news, two.Keep(key, old))
-
-	other := eligibility.Key{CustomerID: eligibility.CustomerID{9}}
-	two.Receive(cache.Announce(other, news))
-	clock.set(cache.ToldLife)
-	mustBe(t, "long after the announcement", old, two.Keep(other, old))
 }
 
 func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
@@ -136,7 +138,7 @@ func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
 	store := newStore(t, at(cachetest.StartRedis(t), start))
 	news := blocked(start)
 	for i := range 5000 {
-		store.Receive(cache.Announce(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, news))
+		store.Receive(cache.EvidenceMessage(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, news))
 	}
 	for i := range 5000 {
 		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}
@@ -153,10 +155,10 @@ func TestTrustBearsACallersOlderClock(t *testing.T) {
 	cfg := at(cachetest.StartRedis(t), start)
 	clock.in(&cfg)
 	store := newStore(t, cfg)
-	store.HearNow()
+	store.Healthy()
 	store.Keep(key, allowed(start))
 	clock.set(1400 * time.Millisecond)
-	store.HearNow()
+	store.Healthy()
 	if store.Peek(key, start.Add(1350*time.Millisecond)).Untrusted {
 		t.Error("untrusted 50 ms before a sign of life")
 	}
@@ -174,19 +176,19 @@ func TestTrustEndsWithTheSubscription(t *testing.T) {
 	clock.in(&cfg)
 	store := newStore(t, cfg)
 	store.Keep(key, allowed(start))
-	clock.set(cache.DeafAge - 1)
+	clock.set(cache.UnsubscribedAge - 1)
 	if cache.Peek(store, key).Untrusted {
 		t.Error("untrusted at once")
 	}
-	clock.set(cache.DeafAge)
+	clock.set(cache.UnsubscribedAge)
 	if !cache.Peek(store, key).Untrusted {
 		t.Error("trusted without a subscription")
 	}
-	store.HearNow()
+	store.Healthy()
 	if cache.Peek(store, key).Untrusted {
 		t.Error("untrusted although the subscription lives")
 	}
-	store.Reconnect()
+	store.Resubscribe()
 	if !cache.Peek(store, key).Untrusted {
 		t.Error("trusted although something may have been missed")
 	}
@@ -244,6 +246,7 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 		eligibility.KindCredentials: 0, eligibility.KindInvalidResponse: 0,
 	} {
 		mustLead(t, one, anyEvidence)
+		deaf.Healthy()
 		waiting := []<-chan eligibility.Lead{lead(two, anyEvidence), lead(deaf, anyEvidence)}
 		await(t, "the wait", func() bool { return cache.Waiting(two)+cache.Waiting(deaf) == 2 })
 		failure := &eligibility.Error{Kind: kind, RetryAfter: pause, Call: eligibility.Call{Attempts: 1}, Err: errors.New("a secret cause")}
@@ -405,14 +408,14 @@ func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
 	store := replica(t, cfg)
 	held := allowed(time.Now())
 	store.Keep(key, held)
-	good := cache.Announce(key, blocked(time.Now()))
+	good := cache.EvidenceMessage(key, blocked(time.Now()))
 	client := server.Client()
 	defer func() { _ = client.Close() }()
-	channel := client.PubSubChannels(context.Background(), "*").Val()
+	channel := client.PubSubChannels(context.Background(), "*:messages").Val()
 	if len(channel) != 1 {
 		t.Fatalf("channels %v", channel)
 	}
-	spoilt := [][]byte{nil, {1}, good[:18], good[:len(good)-1], append(slices.Clone(good), 0), cache.Announce(key, blocked(time.Now().Add(time.Hour)))}
+	spoilt := [][]byte{nil, {1}, good[:18], good[:len(good)-1], append(slices.Clone(good), 0), cache.EvidenceMessage(key, blocked(time.Now().Add(time.Hour)))}
 	for i := range good {
 		damaged := slices.Clone(good)
 		damaged[i] ^= 0x80
@@ -422,7 +425,7 @@ func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
 		publish(t, client, channel[0], payload)
 	}
 	await(t, "the last one", func() bool {
-		return gathered(t, registry, "eligibility_cache_unreadable_announcements_total") >= float64(len(spoilt)-1)
+		return gathered(t, registry, "eligibility_cache_unreadable_messages_total") >= float64(len(spoilt)-1)
 	})
 	if cache.Peek(store, key).Evidence != held {
 		t.Error("a spoilt announcement was believed")

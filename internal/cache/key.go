@@ -7,22 +7,25 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// schemaVersion changes with the meaning of a stored value, so that replicas
-// of two releases never read each other's.
-const schemaVersion = "v1"
+// schemaVersion changes with the meaning of what is stored, so that replicas of
+// two releases never read each other's.
+const schemaVersion = "v2"
 
 // redisKeys makes the keys of one partner's evidence:
 //
-//	{prefix}:v1:{namespace}:{customer, 32 hex digits, in braces}:{facet}
+//	{prefix}:v2:{namespace}:{TAG}:{customer, 32 hex digits}:{facet}
 //
-// The braces are Redis's hash tag: all keys of a customer share a slot. A lease's
-// key has ":lease" behind the facet, and announcements go through the channel
+// The braces around TAG, the tag of the customer's partition, are literal:
+// Redis's hash tag. A lease's key ends in ":lease". Each partition also has the
+// keys of its heartbeats, see [heartbeatScript]. Messages go through the channel
 //
-//	{prefix}:v1:{namespace}:announcements
+//	{prefix}:v2:{namespace}:messages
+//
+// and a replica's own heartbeats through ":messages:" and its ID.
 type redisKeys struct{ head string }
 
 func newRedisKeys(prefix, namespace string) redisKeys {
-	// A brace outside the customer's would be taken for the hash tag.
+	// A brace outside the tag would be read as the hash tag.
 	clean := strings.NewReplacer("{", "_", "}", "_")
 	return redisKeys{head: clean.Replace(prefix) + ":" + schemaVersion + ":" + clean.Replace(namespace) + ":"}
 }
@@ -30,12 +33,23 @@ func newRedisKeys(prefix, namespace string) redisKeys {
 func (k redisKeys) of(key eligibility.Key) string {
 	name := make([]byte, 0, 128) // on the stack
 	name = append(append(name, k.head...), '{')
-	name = hex.AppendEncode(name, key.CustomerID[:])
+	name = append(name, partitionTags[partitionOf(key.CustomerID)]...)
 	name = append(name, "}:"...)
+	name = hex.AppendEncode(name, key.CustomerID[:])
+	name = append(name, ':')
 	name = append(name, key.Facet.String()...)
 	return string(name)
 }
 
 func (k redisKeys) lease(key eligibility.Key) string { return k.of(key) + ":lease" }
 
-func (k redisKeys) channel() string { return k.head + "announcements" }
+// inPartition is a key of the partition itself.
+func (k redisKeys) inPartition(partition int, name string) string {
+	return k.head + "{" + partitionTags[partition] + "}:" + name
+}
+
+func (k redisKeys) channel() string { return k.head + "messages" }
+
+func (k redisKeys) ownChannel(replica token) string {
+	return k.channel() + ":" + hex.EncodeToString(replica[:])
+}

@@ -5,7 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -15,20 +15,23 @@ import (
 const (
 	// leaseLife is how soon another replica takes over from one that died.
 	leaseLife = time.Second
-	// renewInterval is how often a holder shows that it lives.
+	// renewInterval is how often a holder shows that it lives, and renewCheck how
+	// often its leases are examined for that, or for a lane that has risen.
 	renewInterval = 300 * time.Millisecond
-	// claimInterval is how often a replica that waits asks again, should an
-	// announcement have been missed.
+	renewCheck    = 100 * time.Millisecond
+	// claimInterval is how often a replica that waits claims again, in case it
+	// missed a message.
 	claimInterval = 200 * time.Millisecond
 	// backgroundPatience is how long a caller who waits for one customer lets
-	// another replica's batch or renewal hold the lease. It may be queueing
-	// there behind others' budget; interactive checks never do.
+	// another replica hold the lease in a lower lane, since it may be queueing
+	// there for the budget. A holder whose lane rises has longer than that to
+	// show it.
 	backgroundPatience = 250 * time.Millisecond
 	// failureLife is how long a failure stays in Redis for replicas that wait.
 	failureLife = 2 * time.Second
 )
 
-// token names the holder of a lease: a random one for every claim.
+// token identifies the holder of a lease: a random one for every claim.
 type token [16]byte
 
 func newToken() (t token) {
@@ -36,114 +39,142 @@ func newToken() (t token) {
 	return t
 }
 
+// heldLease is a lease of this process.
+type heldLease struct {
+	token    token
+	priority *eligibility.Priority
+	lane     byte      // as stored in Redis
+	renewed  time.Time // on the monotonic clock
+}
+
 // leases are the leases of this process and the callers who wait for others'.
 type leases struct {
 	mu      sync.Mutex
-	held    map[eligibility.Key]token                          // guarded by mu
-	waiting map[eligibility.Key]map[chan announcement]struct{} // guarded by mu
+	held    map[eligibility.Key]heldLease                 // guarded by mu
+	waiting map[eligibility.Key]map[chan message]struct{} // guarded by mu
 }
 
 func newLeases() *leases {
 	return &leases{
-		held:    make(map[eligibility.Key]token),
-		waiting: make(map[eligibility.Key]map[chan announcement]struct{}),
+		held:    make(map[eligibility.Key]heldLease),
+		waiting: make(map[eligibility.Key]map[chan message]struct{}),
 	}
 }
 
-func (l *leases) hold(key eligibility.Key, holder token) {
+func (l *leases) hold(key eligibility.Key, lease heldLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[key] = holder
+	l.held[key] = lease
 }
 
-// letGo forgets the lease of key and returns its token, nil where none is held.
-func (l *leases) letGo(key eligibility.Key) []byte {
+// letGo forgets the lease of key and returns it; false if none is held.
+func (l *leases) letGo(key eligibility.Key) (heldLease, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	holder, held := l.held[key]
-	if !held {
-		return nil
-	}
+	lease, held := l.held[key]
 	delete(l.held, key)
-	return holder[:]
+	return lease, held
 }
 
-// list returns what is held now.
-func (l *leases) list() map[eligibility.Key]token {
+// due returns the leases to renew.
+func (l *leases) due() map[eligibility.Key]heldLease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return maps.Clone(l.held)
+	due := make(map[eligibility.Key]heldLease)
+	for key, lease := range l.held {
+		if time.Since(lease.renewed) >= renewInterval || laneOf(lease.priority) != lease.lane {
+			due[key] = lease
+		}
+	}
+	return due
 }
 
-// await returns a channel for the next announcement about key, and how to stop
-// listening.
-func (l *leases) await(key eligibility.Key) (<-chan announcement, func()) {
-	heard := make(chan announcement, 1)
+// renewed records that the lease was renewed or, if it is not still held, forgets
+// it.
+func (l *leases) renewed(key eligibility.Key, lease heldLease, still bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[key].token != lease.token {
+		return
+	}
+	if still {
+		l.held[key] = lease
+	} else {
+		delete(l.held, key)
+	}
+}
+
+// await returns a channel for the next message about key, and a function that
+// ends the wait.
+func (l *leases) await(key eligibility.Key) (<-chan message, func()) {
+	received := make(chan message, 1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.waiting[key] == nil {
-		l.waiting[key] = make(map[chan announcement]struct{})
+		l.waiting[key] = make(map[chan message]struct{})
 	}
-	l.waiting[key][heard] = struct{}{}
-	return heard, func() {
+	l.waiting[key][received] = struct{}{}
+	return received, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.waiting[key], heard)
+		delete(l.waiting[key], received)
 		if len(l.waiting[key]) == 0 {
 			delete(l.waiting, key)
 		}
 	}
 }
 
-// wake tells those who wait for key. Who has not yet looked at the last
-// announcement asks Redis anyway.
-func (l *leases) wake(a announcement) {
+// wake delivers m to every waiter on its key. A waiter whose buffer is full
+// misses it and polls Redis instead.
+func (l *leases) wake(m message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for heard := range l.waiting[a.key] {
+	for received := range l.waiting[m.key] {
 		select {
-		case heard <- a:
+		case received <- m:
 		default:
 		}
 	}
 }
 
-// claiming is one claim until it is settled.
+// claiming is one claim until it is decided.
 type claiming struct {
 	store *Store
 	eligibility.Claim
 	token   token
 	awaited []byte    // the token of the holder that is waited for
+	ignored []byte    // a lease that no replica has sealed
 	began   time.Time // on the monotonic clock
 	asked   time.Time // when Redis was last asked
 }
 
-// Lead implements eligibility.Store. Where Redis is away it answers at once
-// that this replica fetches: each process then shares its fetches alone.
+// Lead implements eligibility.Store. If Redis is unavailable, or accepts no
+// writes, it returns at once that this replica fetches: each process then shares
+// its fetches alone.
 func (s *Store) Lead(ctx context.Context, claim eligibility.Claim) eligibility.Lead {
 	if s.redis == nil {
 		return eligibility.Lead{}
 	}
 	c := claiming{store: s, Claim: claim, token: newToken(), began: time.Now()}
-	heard, stop := s.leases.await(claim.Key)
+	received, stop := s.leases.await(claim.Key)
 	defer stop()
 	for {
-		if lead, settled := c.try(ctx); settled {
+		if lead, decided := c.try(ctx); decided {
 			return lead
 		}
-		if lead, settled := c.wait(ctx, heard); settled {
+		if lead, decided := c.wait(ctx, received); decided {
 			return lead
 		}
 	}
 }
 
-// wait ends with an announcement, with ctx, or when it is time to try again.
-func (c *claiming) wait(ctx context.Context, heard <-chan announcement) (lead eligibility.Lead, settled bool) {
+// wait ends with a message, with ctx, or when it is time to try again.
+func (c *claiming) wait(ctx context.Context, received <-chan message) (lead eligibility.Lead, decided bool) {
 	c.store.metrics.waits.Inc()
 	defer c.store.metrics.waits.Dec()
 	select {
-	case a := <-heard:
-		return c.hear(a)
+	case m := <-received:
+		return c.receive(m)
 	case <-time.After(claimInterval):
 		return eligibility.Lead{}, false
 	case <-ctx.Done():
@@ -155,50 +186,76 @@ func (c *claiming) wait(ctx context.Context, heard <-chan announcement) (lead el
 
 var errWaited = errors.New("another replica's fetch, waited for, took too long")
 
-// try asks Redis once.
-func (c *claiming) try(ctx context.Context) (lead eligibility.Lead, settled bool) {
-	c.asked = c.store.now()
-	reply, ok := c.store.redis.claim(ctx, c)
-	switch {
-	case !ok:
-		return eligibility.Lead{}, true
-	case reply.evidence != nil:
-		return c.take(reply.evidence)
-	case reply.failure != nil:
-		return eligibility.Lead{Err: reply.failure}, true
-	case reply.holder != nil && c.NotBefore.After(c.asked):
-		// The holder's fetch started too early: this replica fetches beside it.
-		return eligibility.Lead{}, true
-	case reply.holder != nil:
-		c.awaited = reply.holder
-		return eligibility.Lead{}, false
-	}
-	c.store.leases.hold(c.Key, c.token)
-	if c.awaited != nil {
-		c.store.metrics.takeOvers.Inc()
+// maxTries bounds how often one try asks Redis, each time with another obstacle
+// out of the way.
+const maxTries = 4
+
+// try asks Redis until it decides or another replica has to be waited for.
+func (c *claiming) try(ctx context.Context) (lead eligibility.Lead, decided bool) {
+	for range maxTries {
+		reply, ok := c.ask(ctx)
+		switch {
+		case !ok:
+			return eligibility.Lead{}, true
+		case reply.evidence != nil:
+			if c.store.health(c.Key).confirms(reply.evidence.FetchTime, c.store.now()) {
+				if lead, decided = c.adopt(reply.evidence); decided {
+					return lead, true
+				}
+			}
+			// Redis does not confirm it, or newer evidence was announced, which
+			// Redis does not have. If no replica is fetching, this one does.
+			c.NotBefore = reply.evidence.FetchTime.Add(1)
+		case reply.failure != nil:
+			return eligibility.Lead{Err: reply.failure}, true
+		case reply.holder != nil && c.NotBefore.After(c.asked):
+			// The holder's fetch started too early: this replica fetches beside it.
+			return eligibility.Lead{}, true
+		case reply.holder != nil:
+			c.awaited = reply.holder
+			return eligibility.Lead{}, false
+		case reply.acquired:
+			if c.awaited != nil {
+				c.store.metrics.takeOvers.Inc()
+			}
+			return eligibility.Lead{}, true
+		}
 	}
 	return eligibility.Lead{}, true
 }
 
-// hear takes an announcement as the end of the wait, if it is.
-func (c *claiming) hear(a announcement) (lead eligibility.Lead, settled bool) {
+// ask asks Redis once, unless it refuses writes.
+func (c *claiming) ask(ctx context.Context) (reply claimReply, ok bool) {
+	c.asked = c.store.now()
+	if c.store.health(c.Key).refuses() {
+		return claimReply{}, false
+	}
+	lease := heldLease{token: c.token, priority: c.Priority, lane: laneOf(c.Priority), renewed: time.Now()}
+	if reply, ok = c.store.redis.claim(ctx, c, lease); reply.acquired {
+		c.store.leases.hold(c.Key, lease)
+	}
+	return reply, ok
+}
+
+// receive decides whether a message ends the wait.
+func (c *claiming) receive(m message) (lead eligibility.Lead, decided bool) {
 	switch {
-	case a.evidence != nil && !a.evidence.FetchTime.Before(c.NotBefore):
-		return c.take(a.evidence)
-	case a.failure != nil && bytes.Equal(a.holder[:], c.awaited):
-		return eligibility.Lead{Err: a.failure}, true
-	case a.evidence != nil:
-		// It was too early for this claim; who fetches next is no successor.
+	case m.evidence != nil && !m.evidence.FetchTime.Before(c.NotBefore):
+		return c.adopt(m.evidence)
+	case m.failure != nil && bytes.Equal(m.holder[:], c.awaited):
+		return eligibility.Lead{Err: m.failure}, true
+	case m.evidence != nil:
+		// It was too early for this claim; the next holder is no successor.
 		c.awaited = nil
 	}
 	return eligibility.Lead{}, false
 }
 
-// take keeps what another replica has fetched. Where yet newer evidence was
-// announced meanwhile, the claim goes on.
-func (c *claiming) take(evidence *eligibility.Evidence) (lead eligibility.Lead, settled bool) {
-	newest := c.store.local.keep(c.Key, evidence, c.asked, c.store.now())
-	return eligibility.Lead{Evidence: newest}, newest != nil
+// adopt keeps what another replica has fetched. If newer evidence has been
+// announced, which is not here, the claim goes on.
+func (c *claiming) adopt(evidence *eligibility.Evidence) (lead eligibility.Lead, decided bool) {
+	newest, ok := c.store.local.keep(c.Key, evidence, c.asked, c.store.now())
+	return eligibility.Lead{Evidence: newest.evidence}, ok
 }
 
 // Yield implements eligibility.Store.
@@ -206,108 +263,142 @@ func (s *Store) Yield(ctx context.Context, key eligibility.Key, failure error) {
 	if s.redis == nil {
 		return
 	}
-	if holder := s.leases.letGo(key); holder != nil {
-		s.redis.yield(ctx, key, holder, encodeFailure(failure))
+	if lease, held := s.leases.letGo(key); held {
+		s.redis.release(ctx, key, lease, encodeFailure(failure))
 	}
 }
 
-// claimReply is what Redis says to a claim: evidence, the failure or the token
-// of the holder, or nothing, and then the lease is the claimant's.
+// laneOf returns the lane of a lease as it is stored.
+func laneOf(priority *eligibility.Priority) byte {
+	if priority.Lane() == eligibility.LaneCheckout {
+		return 'c'
+	}
+	return 'b'
+}
+
+// encodeLease returns the stored form of a lease; of a failed one, if there is a
+// failure.
+func (s *sealer) encodeLease(key eligibility.Key, lease heldLease, failure []byte) []byte {
+	b := append(make([]byte, 0, 48), 'h', lease.lane)
+	if failure != nil {
+		b[0] = 'f'
+	}
+	b = append(append(b, lease.token[:]...), failure...)
+	return s.seal(b, 0, sealLease, key)
+}
+
+// claimReply is the reply of Redis to a claim: evidence, the failure or the token
+// of the holder, or that the lease is the claimant's. If it is none of these, the
+// claim may be repeated.
 type claimReply struct {
 	evidence *eligibility.Evidence
 	failure  error
 	holder   []byte
+	acquired bool
 }
 
-// claim asks for the lease; ok is false where Redis does not decide.
-func (r *sharedTier) claim(caller context.Context, c *claiming) (reply claimReply, ok bool) {
-	now := r.now()
-	if r.rest.lasts(now) {
+// claim asks for the lease; ok is false if Redis does not decide.
+func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease) (reply claimReply, ok bool) {
+	permit, _, admitted := r.claims.Allow()
+	if !admitted {
 		return claimReply{}, false
 	}
-	lane, steal := "b", 0
-	if c.Priority.Lane() == eligibility.LaneCheckout {
-		lane = "u"
-		if time.Since(c.began) >= backgroundPatience {
-			steal = 1
-		}
+	preempt := 0
+	if lease.lane == 'c' && time.Since(c.began) >= backgroundPatience {
+		preempt = 1
 	}
-	oldest := make([]byte, 8)
-	if !c.NotBefore.IsZero() {
-		oldest = appendTime(nil, c.NotBefore)
-	}
-	ctx, cancel := context.WithTimeout(caller, r.readTimeout)
+	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
-	answer, err := r.scripts.claim.Run(ctx, r.client, []string{r.keys.of(c.Key), r.keys.lease(c.Key)},
-		c.token[:], []byte{valueVersion}, oldest, appendTime(nil, now.Add(clockTolerance)),
-		leaseLife.Milliseconds(), lane, c.awaited, steal).StringSlice()
-	r.settle(caller, "claim", err)
-	if err != nil {
-		return claimReply{}, false
-	}
+	answer, err := r.scripts.claim.Run(ctx, r.claimer, []string{r.keys.of(c.Key), r.keys.lease(c.Key)},
+		r.seals.encodeLease(c.Key, lease, nil), []byte{valueVersion}, timeBytes(c.NotBefore), timeBytes(r.now().Add(clockTolerance)),
+		leaseLife.Milliseconds(), c.awaited, preempt, c.ignored).StringSlice()
+	r.report(caller, "claim", permit, err)
 	switch {
-	case len(answer) == 1 && answer[0] == "won":
-		return claimReply{}, true
+	case err != nil:
+		return claimReply{}, false
+	case len(answer) == 1 && answer[0] == "acquired":
+		return claimReply{acquired: true}, true
 	case len(answer) == 2 && answer[0] == "value":
-		if reply.evidence, err = decode(c.Key, []byte(answer[1])); err != nil {
+		if reply.evidence, err = r.seals.decode(c.Key, []byte(answer[1]), nil); err != nil {
 			r.unlink(caller, []eligibility.Key{c.Key})
 		}
-		return reply, err == nil
-	case len(answer) == 2 && len(answer[1]) >= 2+len(token{}):
-		return readLease([]byte(answer[1]))
+		return reply, true
+	case len(answer) == 2 && answer[0] == "lease":
+		return r.decodeLease(c, []byte(answer[1])), true
 	default:
 		return claimReply{}, false
 	}
 }
 
-// readLease reads a lease that is busy or has failed.
-func readLease(lease []byte) (reply claimReply, ok bool) {
-	holder, rest := lease[2:2+len(token{})], lease[2+len(token{}):]
-	if lease[0] == 'h' {
-		return claimReply{holder: holder}, true
+// decodeLease parses the lease of another claim. One without a valid seal is
+// ignored by the next try.
+func (r *sharedTier) decodeLease(c *claiming, lease []byte) claimReply {
+	content, ok := r.seals.open(lease, sealLease, c.Key)
+	if ok && len(content) >= 2+len(token{}) {
+		holder, failure := content[2:2+len(token{})], content[2+len(token{}):]
+		if content[0] == 'h' {
+			return claimReply{holder: holder}
+		}
+		if err, unreadable := decodeFailure(failure); unreadable == nil {
+			return claimReply{failure: err}
+		}
 	}
-	failure, err := decodeFailure(rest)
-	return claimReply{failure: failure}, err == nil
+	r.metrics.unreadable.Inc()
+	c.ignored = lease
+	return claimReply{}
 }
 
-// renew prolongs the leases that are held and forgets those that were lost.
+// renew prolongs the leases that are due and forgets those that were lost.
 func (s *Store) renew(ctx context.Context) {
-	for key, holder := range s.leases.list() {
-		still, err := s.redis.renew(ctx, key, holder)
+	for key, lease := range s.leases.due() {
+		lease.lane, lease.renewed = laneOf(lease.priority), time.Now()
+		still, err := s.redis.renew(ctx, key, lease)
 		if err != nil {
 			return
 		}
-		if !still {
-			s.leases.lose(key, holder)
-		}
+		s.leases.renewed(key, lease, still)
 	}
 }
 
-func (r *sharedTier) renew(caller context.Context, key eligibility.Key, holder token) (still bool, err error) {
+func (r *sharedTier) renew(caller context.Context, key eligibility.Key, lease heldLease) (still bool, err error) {
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return false, errBreakerOpen
+	}
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
-	still, err = r.scripts.renew.Run(ctx, r.client, []string{r.keys.lease(key)}, holder[:], leaseLife.Milliseconds()).Bool()
-	r.settle(caller, "renew", err)
+	still, err = r.scripts.renew.Run(ctx, r.writer, []string{r.keys.lease(key)},
+		lease.token[:], r.seals.encodeLease(key, lease, nil), leaseLife.Milliseconds()).Bool()
+	r.report(caller, "renew", permit, err)
 	return still, err
 }
 
-// lose forgets a lease that another replica has taken over.
-func (l *leases) lose(key eligibility.Key, holder token) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held[key] == holder {
-		delete(l.held, key)
+// release ends a lease and publishes the failure, if there is one to share.
+func (r *sharedTier) release(caller context.Context, key eligibility.Key, lease heldLease, failure []byte) {
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return
 	}
-}
-
-// yield ends a lease and announces the failure, if there is one to tell.
-func (r *sharedTier) yield(caller context.Context, key eligibility.Key, holder, failure []byte) {
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
-	still, err := r.scripts.yield.Run(ctx, r.client, []string{r.keys.lease(key)},
-		holder, failure, failureLife.Milliseconds()).Bool()
-	if err == nil && still && failure != nil {
-		err = r.announce(ctx, encodeAnnouncement(kindFailure, key, holder, failure))
+	var failed, published []byte
+	if failure != nil {
+		failed, published = r.seals.encodeLease(key, lease, failure), r.seals.failureMessage(key, lease.token, failure)
+		r.metrics.published.Inc()
 	}
-	r.settle(caller, "yield", err)
+	err := r.scripts.release.Run(ctx, r.writer, []string{r.keys.lease(key)},
+		lease.token[:], failed, failureLife.Milliseconds(), r.keys.channel(), published).Err()
+	r.report(caller, "release", permit, err)
+}
+
+// timeBytes encodes a time as in a value's header. A time before 1970, which no
+// fetch can have, is the zero time: the scripts compare unsigned numbers.
+func timeBytes(t time.Time) []byte {
+	if t.Before(time.Unix(0, 0)) {
+		return make([]byte, 8)
+	}
+	if t.After(time.Unix(0, math.MaxInt64)) {
+		t = time.Unix(0, math.MaxInt64)
+	}
+	return appendTime(nil, t)
 }

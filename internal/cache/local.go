@@ -16,20 +16,24 @@ import (
 type local struct {
 	entries *otter.Cache[eligibility.Key, entry]
 	evicted *atomic.Uint64
-	told    *told
+	tombs   *tombstones
 }
 
 // entry is what is held under a key. It is never changed, only replaced.
 type entry struct {
 	evidence *eligibility.Evidence
-	// confirmed is the last moment at which, as this process knows, nothing
-	// newer was known anywhere: when Redis was asked, or the fetch began.
+	// confirmed is the last moment at which, as far as this process knows, nothing
+	// newer was known anywhere: when Redis was read, or the fetch started. If Redis
+	// confirmed nothing, it is unconfirmed.
 	confirmed time.Time
 }
 
+// unconfirmed is so long ago that an entry must be revalidated.
+var unconfirmed = time.Unix(0, 0) //nolint:gochecknoglobals // only read
+
 // newLocal bounds both at once: an entry weighs its bytes, or its share of
 // maxBytes where that is more.
-func newLocal(maxEntries, maxBytes int) (*local, error) {
+func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, error) {
 	share := max(maxBytes/maxEntries, 1)
 	evicted := new(atomic.Uint64)
 	entries, err := otter.New(&otter.Options[eligibility.Key, entry]{
@@ -47,7 +51,7 @@ func newLocal(maxEntries, maxBytes int) (*local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: local tier: %w", err)
 	}
-	return &local{entries: entries, evicted: evicted, told: newTold()}, nil
+	return &local{entries: entries, evicted: evicted, tombs: newTombstones(longestFresh)}, nil
 }
 
 // bytesOf is about what an entry takes in memory.
@@ -64,44 +68,75 @@ func bytesOf(evidence *eligibility.Evidence) int {
 func (l *local) get(key eligibility.Key) (entry, bool) { return l.entries.GetIfPresent(key) }
 
 // keep holds evidence, of which nothing newer was known at confirmed, unless
-// something newer is known by now. It returns the newest that is held then; nil
-// where another replica has announced newer evidence that is not here. Evidence
-// from the future is neither held nor in the way.
-func (l *local) keep(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time) *eligibility.Evidence {
+// something newer is known by now. It returns the newest entry, which is held
+// then; false if another replica has announced newer evidence that is not here.
+// Evidence from the future is neither held nor in the way.
+func (l *local) keep(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time) (newest entry, ok bool) {
+	newest, ok = entry{evidence: evidence, confirmed: confirmed}, true
 	if fromFuture(evidence, now) {
-		return evidence
+		return newest, ok
 	}
-	var newest *eligibility.Evidence
 	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
+		// Asked inside Compute, since announced updates the entry after adding the
+		// tombstone: one of the two sees the other.
+		newer, doubtful := l.tombs.newer(key, evidence, now)
+		if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
+			if !old.evidence.FetchTime.After(now) || !blocksSince(evidence, now.UnixNano()) {
+				newest, ok = old, true
+				return old, otter.CancelOp
+			}
+			doubtful = true
+		}
 		switch {
-		case held && !fromFuture(old.evidence, now) && old.evidence.FetchTime.After(evidence.FetchTime):
-			newest = old.evidence
-			return old, otter.CancelOp
-		case l.told.newerThan(key, evidence.FetchTime, now):
-			// Asked in here, as tell comes for the entry later: one of the two sees the other.
-			newest = nil
+		case newer:
+			newest, ok = entry{}, false
 			return entry{}, otter.InvalidateOp
-		case held && old.evidence.FetchTime.Equal(evidence.FetchTime):
-			newest = old.evidence // the same fetch: keep the pointer that callers share
-			if old.confirmed.After(confirmed) {
-				confirmed = old.confirmed
+		case doubtful:
+			newest = entry{evidence: evidence, confirmed: unconfirmed}
+		case held && old.evidence.FetchTime.Equal(evidence.FetchTime) && !replaces(evidence, old.evidence):
+			newest = old // the same fetch: keep the pointer that callers share
+			if confirmed.After(old.confirmed) {
+				newest.confirmed = confirmed
 			}
 		default:
-			newest = evidence
+			newest = entry{evidence: evidence, confirmed: confirmed}
 		}
-		return entry{evidence: newest, confirmed: confirmed}, otter.WriteOp
+		ok = true
+		return newest, otter.WriteOp
 	})
-	return newest
+	return newest, ok
 }
 
-// tell takes what another replica has announced: older evidence goes, and what
-// was held is replaced. What nobody asked for here is not held.
-func (l *local) tell(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) {
-	l.told.put(key, evidence.FetchTime, now)
-	l.entries.ComputeIfPresent(key, func(old entry) (entry, otter.ComputeOp) {
-		if old.evidence.FetchTime.Before(evidence.FetchTime) || fromFuture(old.evidence, now) {
-			return entry{evidence: evidence, confirmed: now}, otter.WriteOp
+// replaces reports whether a takes the place of b: it is newer or, if both fetches
+// started within the same millisecond, does not allow a sale that b allows.
+func replaces(a, b *eligibility.Evidence) bool {
+	if a.FetchTime.Equal(b.FetchTime) {
+		return allows(b) && !allows(a)
+	}
+	return a.FetchTime.After(b.FetchTime)
+}
+
+// announced applies a message of another replica: older evidence is replaced if it
+// is held, and kept out if not. If hold is set, the evidence is held although nobody
+// has asked for it here: Redis does not store it. Evidence ahead of this process's clock needs
+// confirmation; if this process itself has just fetched evidence that allows no
+// sale, that stays and needs confirmation too.
+func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, now time.Time, hold bool) {
+	l.tombs.add(key, evidence.FetchTime, now)
+	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
+		ahead := evidence.FetchTime.After(now)
+		switch {
+		case !held && !hold:
+			return old, otter.CancelOp
+		case !held:
+		case !fromFuture(old.evidence, now) && !replaces(evidence, old.evidence):
+			return old, otter.CancelOp
+		case ahead && !fromFuture(old.evidence, now) && blocksSince(old.evidence, now.UnixNano()):
+			return entry{evidence: old.evidence, confirmed: unconfirmed}, otter.WriteOp
 		}
-		return old, otter.CancelOp
+		if ahead {
+			return entry{evidence: evidence, confirmed: unconfirmed}, otter.WriteOp
+		}
+		return entry{evidence: evidence, confirmed: now}, otter.WriteOp
 	})
 }

@@ -15,8 +15,9 @@ type metrics struct {
 	redisHit, redisMiss, redisSkipped   prometheus.Counter
 	redisFaults                         *prometheus.CounterVec
 	unreadable                          prometheus.Counter
-	announced, heard                    prometheus.Counter
-	unreadableAnnouncements             prometheus.Counter
+	published, received                 prometheus.Counter
+	unreadableMessages                  prometheus.Counter
+	writeBacks, losses, outboxDropped   prometheus.Counter
 	takeOvers                           prometheus.Counter
 	waits                               prometheus.Gauge
 }
@@ -28,7 +29,8 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 	}
 	var faults []error
 	for _, collector := range []prometheus.Collector{
-		m.lookups, m.redisFaults, m.unreadable, m.announced, m.heard, m.unreadableAnnouncements, m.takeOvers, m.waits,
+		m.lookups, m.redisFaults, m.unreadable, m.published, m.received, m.unreadableMessages, m.takeOvers, m.waits,
+		m.writeBacks, m.losses, m.outboxDropped,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier, about.",
@@ -46,13 +48,52 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 	return m, nil
 }
 
+// observe adds what the store knows about Redis.
+func (m *metrics) observe(s *Store, registerer prometheus.Registerer) error {
+	if registerer == nil {
+		return nil
+	}
+	all := func(is func(*partitionHealth, int64) bool) func() float64 {
+		return func() float64 {
+			if s.redis == nil {
+				return 1
+			}
+			now := s.now().UnixNano()
+			for i := range s.redis.health.partitions {
+				if !is(&s.redis.health.partitions[i], now) {
+					return 0
+				}
+			}
+			return 1
+		}
+	}
+	err := errors.Join(
+		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "eligibility_cache_redis_writable",
+			Help: "1 if every Redis server accepts writes, as heartbeats show; if not, its contents count as not fresh. 1 without Redis.",
+		}, all((*partitionHealth).writable))),
+		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "eligibility_cache_redis_subscribed",
+			Help: "1 if messages of the other replicas arrive; if not, Redis is read again every 0.9 seconds. 1 without Redis.",
+		}, all((*partitionHealth).subscribed))),
+		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "eligibility_cache_outbox_entries",
+			Help: "Evidence that Redis has not stored yet.",
+		}, func() float64 { return float64(s.outbox.pending()) })),
+	)
+	if err != nil {
+		return fmt.Errorf("cache: register metrics: %w", err)
+	}
+	return nil
+}
+
 func newCounters() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "eligibility_cache_" + name, Help: help})
 	}
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_cache_lookups_total",
-		Help: "Look-ups of evidence by tier and result, whatever the evidence's age; untrusted means that the local tier asked Redis again, skipped that Redis was left alone after faults.",
+		Help: "Lookups of evidence by tier and result, whatever the age of the evidence; untrusted: the local tier had to revalidate in Redis; skipped: the circuit breaker for reads was open.",
 	}, []string{"tier", "result"})
 	m := &metrics{
 		lookups:        lookups,
@@ -66,11 +107,18 @@ func newCounters() *metrics {
 			Name: "eligibility_cache_redis_faults_total",
 			Help: "Operations on Redis that failed, by kind: timeout, connection, pool (no free connection), refused (an error reply). None fails a check.",
 		}, []string{"op", "kind"}),
-		unreadable: counter("unreadable_values_total", "Values in Redis that could not be read and were deleted."),
-		announced:  counter("announcements_sent_total", "Outcomes of fetches that were announced to the other replicas."),
-		heard:      counter("announcements_received_total", "Announcements of evidence that reached this replica, its own among them."),
-		unreadableAnnouncements: counter("unreadable_announcements_total",
-			"Announcements that could not be read and were ignored."),
+		unreadable: counter("unreadable_values_total",
+			"Values and leases in Redis that could not be read, or did not verify, and were ignored or deleted."),
+		published: counter("messages_sent_total", "Outcomes of fetches that were published to the other replicas."),
+		received:  counter("messages_received_total", "Messages with evidence that reached this replica, its own among them."),
+		unreadableMessages: counter("unreadable_messages_total",
+			"Messages that could not be read, or did not verify, and were ignored."),
+		writeBacks: counter("write_backs_total",
+			"Times that Redis held older evidence than this replica, which then wrote its own back."),
+		losses: counter("lost_writes_total",
+			"Times that a Redis server was found to have lost writes, by a restart from a snapshot or a failover."),
+		outboxDropped: counter("outbox_dropped_total",
+			"Evidence that Redis did not store and for which the outbox had no room. Redis then confirms nothing older."),
 		takeOvers: counter("lease_takeovers_total",
 			"Fetches taken over from another replica that died, was slow in the background or lost its lease."),
 		waits: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -78,7 +126,7 @@ func newCounters() *metrics {
 			Help: "Fetches of other replicas that are being waited for.",
 		}),
 	}
-	for _, op := range []string{"load", "share", "claim", "renew", "yield", "subscribe"} {
+	for _, op := range []string{"load", "put", "unlink", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm"} {
 		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
 			m.redisFaults.WithLabelValues(op, kind)
 		}

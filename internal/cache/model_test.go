@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,19 +25,20 @@ var (
 	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model test; 0 draws one")
 )
 
-// The model test lets two replicas, real services on real stores and one real
-// Redis, live through days of fetches, failures, faults of Redis and clock
-// steps in a bubble in which time passes at once, and holds every answer to
-// what the model knows:
+// The model test runs two replicas, real services on real stores and one real
+// Redis, through days of fetches, failures, faults of Redis and clock steps in a
+// bubble in which time passes at once, and compares every answer with what the
+// model knows:
 //
-//   - evidence bears the time at which its fetch started, in whatever tier
+//   - evidence has the time at which its fetch started, in whatever tier
 //   - nothing answers past its usable age
-//   - a second after any replica has learnt newer evidence, none answers with
-//     older; while Redis is down, no later than the local tier's own age
+//   - a second after any replica has fetched newer evidence, none answers with
+//     older; while Redis delivers no messages, no later than the local tier's own
+//     age
+//   - after Redis has lost writes, what it still holds is not fresh
 //
-// Two things of Redis do not follow the bubble's clock and are played by the
-// test: announcements, which a hook takes from PUBLISH and delivers, late or
-// never, and the end of a lease that nobody renews.
+// Two things of Redis do not follow the bubble's clock and are simulated: messages,
+// which a hook delivers late or never in place of Redis, and the expiry of leases.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	seed := *modelSeed
@@ -53,14 +55,14 @@ func TestModel(t *testing.T) {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		t.Logf("seed %d: %d steps in %v of the model's time, %d answers, %d of them stale, %d errors, %d fetches, %d faults",
-			seed, m.step, time.Since(m.began).Round(time.Minute), m.answers, m.stale, m.failures, len(m.fetches), m.faults)
+		t.Logf("seed %d: %d steps in %v of the model's time, %d answers, %d of them stale, %d errors, %d fetches, %d faults, %d times back to a snapshot, %d moved clocks",
+			seed, m.step, time.Since(m.began).Round(time.Minute), m.answers, m.stale, m.failures, len(m.fetches), m.faults, m.restores, m.jumps)
 	})
 }
 
 const (
 	modelMaxAge = 10 * time.Second
-	// told is how long replicas take to hear of newer evidence when all is well.
+	// told is how long replicas take to receive newer evidence when all is well.
 	told = time.Second
 	// healing is what reconnecting and sharing again take after a fault.
 	healing = 1500 * time.Millisecond
@@ -73,10 +75,11 @@ var modelCustomers = []eligibility.CustomerID{{1}, {2}, {3}, {4}}
 type fault int
 
 const (
-	none   fault = iota
-	down         // no replica reaches Redis
-	parted       // one replica does not
-	deaf         // one replica's subscription is lost
+	none     fault = iota
+	down           // no replica reaches Redis
+	parted         // one replica does not
+	deaf           // one replica's subscription is lost
+	refusing       // Redis serves reads and messages, and refuses writes
 )
 
 type model struct {
@@ -94,10 +97,19 @@ type model struct {
 	victim   int
 	faulty   time.Time // when the last fault ended
 	flushed  time.Time // when Redis last lost everything
+	restored time.Time // when Redis last went back to a snapshot
+	snapshot map[string]snapshot
+	idle     bool // nobody asks, and heartbeats would cost the test its time
 	leases   map[string]time.Time
 	fetches  []fetched
 
-	faults, answers, stale, failures int
+	faults, answers, stale, failures, restores, jumps int
+}
+
+// snapshot is one key of a snapshot of Redis.
+type snapshot struct {
+	dump string
+	left time.Duration
 }
 
 // fetched is what the model knows about one fetch.
@@ -106,12 +118,14 @@ type fetched struct {
 	stamp  time.Time // by the clock of the replica that fetched, when it started
 	learnt time.Time // by the bubble's clock, when it brought evidence; zero if none
 	usable time.Duration
+	moved  bool // the clock of the replica was moved far away
 }
 
 type modelReplica struct {
 	m       *model
 	number  int
 	skew    time.Duration // guarded by model.mu
+	moved   time.Duration // far away; guarded by model.mu
 	store   *cache.Store
 	service *eligibility.Service
 }
@@ -127,9 +141,9 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 	for number := range 2 {
 		r := &modelReplica{m: m, number: number}
 		cfg := sharing(server, "model")
-		cfg.LocalMaxAge, cfg.Now = modelMaxAge, r.now
+		cfg.LocalMaxAge, cfg.Now, cfg.Ages = modelMaxAge, r.now, modelAges()
 		cfg.MaxEntries = 2 // too few, so that what is announced is often not held
-		r.store = newStore(t, cfg)
+		r.store = bare(t, cfg)
 		r.store.AddHook(r)
 		service, err := eligibility.New(r, r.store, eligibility.Config{Ages: modelAges(), Now: r.now})
 		if err != nil {
@@ -186,7 +200,7 @@ func (m *model) sleep(most time.Duration) { time.Sleep(time.Duration(m.draw(int(
 func (r *modelReplica) now() time.Time {
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
-	return time.Now().Add(r.skew)
+	return time.Now().Add(r.skew + r.moved)
 }
 
 // live does what Run does, but for the sockets.
@@ -197,15 +211,22 @@ func (r *modelReplica) live(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if r.hears() {
-			r.store.HearNow()
+		if r.m.isIdle() {
+			continue
 		}
+		r.store.Heartbeat(ctx)
 		r.store.RenewLeases(ctx)
-		r.store.ShareAgain(ctx)
+		r.store.FlushOutbox(ctx)
 	}
 }
 
-// hears reports whether announcements reach the replica.
+func (m *model) isIdle() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.idle
+}
+
+// hears reports whether messages reach the replica.
 func (r *modelReplica) hears() bool { return !r.suffers(down, parted, deaf) }
 
 func (r *modelReplica) suffers(faults ...fault) bool {
@@ -226,12 +247,88 @@ func (m *model) act() {
 		m.loops.Go(m.check)
 	case n < 96:
 		m.stepClock()
-	case n < 97 && m.chance(4):
-		m.loseEverything()
+	case n < 97:
+		[]func(){m.loseEverything, m.takeSnapshot, m.restore, m.moveClock}[m.draw(4)]()
 	case n < 99:
 		m.changeFault()
 	default:
-		m.sleep(3 * time.Minute) // long enough for ages to end
+		m.rest()
+	}
+}
+
+// rest is long enough for ages to end. Afterwards replicas begin anew, as after
+// a fault.
+func (m *model) rest() {
+	time.Sleep(10 * time.Second) // lets every check end
+	m.mu.Lock()
+	m.idle = true
+	m.mu.Unlock()
+	m.sleep(3 * time.Minute)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.idle, m.faulty = false, time.Now()
+}
+
+// moveClock moves the clock of a replica by an hour for a while.
+func (m *model) moveClock() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.replicas[m.random.IntN(2)]
+	if r.moved != 0 {
+		return
+	}
+	r.moved = []time.Duration{-time.Hour, time.Hour}[m.random.IntN(2)]
+	m.jumps++
+	m.loops.Go(func() {
+		m.sleep(10 * time.Second)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		r.moved, m.faulty = 0, time.Now()
+	})
+}
+
+// takeSnapshot saves the contents of Redis.
+func (m *model) takeSnapshot() {
+	ctx := context.Background()
+	keys := m.raw.Keys(ctx, "*").Val()
+	taken := make(map[string]snapshot)
+	for _, key := range keys {
+		if dump, err := m.raw.Dump(ctx, key).Result(); err == nil {
+			taken[key] = snapshot{dump: dump, left: max(m.raw.PTTL(ctx, key).Val(), time.Minute)}
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.snapshot = taken
+}
+
+// restore restarts Redis from the snapshot.
+func (m *model) restore() {
+	m.mu.Lock()
+	well, taken := m.fault == none, m.snapshot
+	m.mu.Unlock()
+	if !well || taken == nil {
+		return
+	}
+	ctx := context.Background()
+	_, err := m.raw.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.FlushAll(ctx)
+		for key, saved := range taken {
+			if !strings.HasSuffix(key, ":lease") {
+				pipe.Restore(ctx, key, saved.left, saved.dump)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		m.t.Errorf("restore: %v", err)
+	}
+	m.mu.Lock()
+	m.restored = time.Now()
+	m.restores++
+	m.mu.Unlock()
+	for _, r := range m.replicas {
+		r.store.Resubscribe()
 	}
 }
 
@@ -244,17 +341,29 @@ func (m *model) stepClock() {
 func (m *model) changeFault() {
 	m.mu.Lock()
 	if m.fault != none {
+		m.refuseWrites(0)
 		m.fault, m.faulty = none, time.Now()
 		replicas := m.replicas
 		m.mu.Unlock()
 		for _, r := range replicas {
-			r.store.Reconnect()
+			r.store.Resubscribe()
 		}
 		return
 	}
-	m.fault, m.victim = []fault{down, parted, deaf}[m.random.IntN(3)], m.random.IntN(2)
+	m.fault, m.victim = []fault{down, parted, deaf, refusing}[m.random.IntN(4)], m.random.IntN(2)
+	if m.fault == refusing {
+		m.refuseWrites(1)
+	}
 	m.faults++
 	m.mu.Unlock()
+}
+
+// refuseWrites lets Redis refuse writes unless it has that many replicas: it has
+// none.
+func (m *model) refuseWrites(replicas int) {
+	if err := m.raw.ConfigSet(context.Background(), "min-replicas-to-write", fmt.Sprint(replicas)).Err(); err != nil {
+		m.t.Errorf("min-replicas-to-write: %v", err)
+	}
 }
 
 // loseEverything is a restart of Redis.
@@ -272,7 +381,7 @@ func (m *model) loseEverything() {
 	m.flushed = time.Now()
 	m.mu.Unlock()
 	for _, r := range m.replicas {
-		r.store.Reconnect()
+		r.store.Resubscribe()
 	}
 }
 
@@ -306,7 +415,8 @@ func (m *model) check() {
 }
 
 // judge is called with the lock held. What the replica has just fetched itself may
-// answer against evidence that is later by less than clocks differ.
+// answer against evidence that is later by less than clocks differ, or that Redis
+// does not store.
 func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked time.Time, stale, fetched bool) {
 	var number int
 	if _, err := fmt.Sscan(evidence.CorrelationID, &number); err != nil || number >= len(m.fetches) {
@@ -314,17 +424,19 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 		return
 	}
 	now, from := time.Now(), &m.fetches[number]
-	if !evidence.FetchTime.Equal(from.stamp) {
+	if off := evidence.FetchTime.Sub(from.stamp).Abs(); off > time.Minute {
+		return // the clock was moved while the fetch was in flight
+	} else if off > 0 {
 		m.t.Errorf("step %d: fetch %d started at %v, its evidence says %v", m.step, number, from.stamp, evidence.FetchTime)
 	}
-	if age := now.Add(r.skew).Sub(from.stamp); age >= from.usable {
+	if age := now.Add(r.skew + r.moved).Sub(from.stamp); age >= from.usable {
 		m.t.Errorf("step %d: evidence of %v answers, usable for %v", m.step, age, from.usable)
 	}
 	for i := len(m.fetches) - 1; i >= 0; i-- {
 		newer := &m.fetches[i]
 		if newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
-			newer.learnt.IsZero() || !newer.stamp.After(from.stamp) ||
-			fetched && !newer.stamp.After(from.stamp.Add(time.Second)) {
+			newer.learnt.IsZero() || newer.moved || !newer.stamp.After(from.stamp) ||
+			fetched && (m.fault == refusing || !newer.stamp.After(from.stamp.Add(time.Second))) {
 			continue
 		}
 		if late := m.late(newer.learnt, asked, now, stale); late > 0 {
@@ -349,11 +461,17 @@ func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 		return t
 	}
 	switch {
-	case m.fault == none && now.Sub(m.flushed) > 5*time.Minute:
+	case m.replicas[0].moved != 0 || m.replicas[1].moved != 0:
+		return 0 // a replica by whose clock everything is too old, or of the future
+	case m.fault == none && now.Sub(latest(m.flushed, m.restored)) > 5*time.Minute:
 		return now.Sub(latest(learnt, m.faulty.Add(healing)).Add(told))
 	case stale:
-		return 0 // nobody could be asked
-	case m.fault == none || m.fault == down:
+		return 0 // Partner Center could not be asked
+	case m.fault == none && now.Sub(m.flushed) > 5*time.Minute:
+		return now.Sub(latest(learnt, m.faulty.Add(healing), m.restored.Add(healing)).Add(told))
+	case m.fault == refusing && now.Sub(m.flushed) > 5*time.Minute:
+		return now.Sub(latest(learnt, m.faulty.Add(healing), m.restored.Add(healing)).Add(told))
+	case m.fault == none || m.fault == down || m.fault == refusing:
 		return asked.Sub(latest(learnt, m.flushed, m.faulty.Add(healing)).Add(modelMaxAge + told))
 	default:
 		return 0
@@ -363,10 +481,10 @@ func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 // Fetch implements eligibility.Source.
 func (r *modelReplica) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
 	m := r.m
-	stamp := r.now().Truncate(time.Millisecond)
+	stamp := r.now().Round(0).Truncate(time.Millisecond)
 	m.mu.Lock()
 	number := len(m.fetches)
-	m.fetches = append(m.fetches, fetched{key: query.Key, stamp: stamp})
+	m.fetches = append(m.fetches, fetched{key: query.Key, stamp: stamp, moved: r.moved != 0})
 	m.mu.Unlock()
 	latency := time.Duration(m.draw(1500)) * time.Millisecond
 	if m.chance(8) {
@@ -428,7 +546,28 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		}
 		err := next(ctx, cmd)
 		r.m.notice(err)
+		if err == nil {
+			r.published(args)
+		}
 		return err
+	}
+}
+
+// published delivers what a script has published, as its arguments tell.
+func (r *modelReplica) published(args []any) {
+	const put, release, heartbeat = 3 + 2 + 6, 3 + 1 + 5, 3 + 3 + 9 // the first three: name, script, number of keys
+	last, _ := args[len(args)-1].([]byte)
+	switch len(args) {
+	case put:
+		r.m.deliver(append(slices.Clone(last), args[5].([]byte)...))
+	case release:
+		if len(last) > 0 {
+			r.m.deliver(last)
+		}
+	case heartbeat:
+		if r.hears() {
+			r.store.Receive(last)
+		}
 	}
 }
 
@@ -454,6 +593,11 @@ func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 		}
 		err := next(ctx, cmds)
 		r.m.notice(err)
+		for _, cmd := range cmds {
+			if cmd.Err() == nil {
+				r.published(cmd.Args())
+			}
+		}
 		r.m.sleep(40 * time.Millisecond)
 		return err
 	}
@@ -497,6 +641,12 @@ func (m *model) expireLeases(ctx context.Context) {
 				ended = append(ended, lease)
 				delete(m.leases, lease)
 			}
+		}
+		if m.fault == refusing {
+			for _, lease := range ended {
+				m.leases[lease] = time.Time{} // another time
+			}
+			ended = nil
 		}
 		m.mu.Unlock()
 		if len(ended) > 0 {

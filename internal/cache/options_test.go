@@ -43,7 +43,7 @@ func TestRedisOptionsArrive(t *testing.T) {
 	setup := server.Client()
 	defer func() { _ = setup.Close() }()
 	for _, command := range [][]any{
-		{"ACL", "SETUSER", "gate", "on", ">" + password, "~mine:v1:*", "+@all"},
+		{"ACL", "SETUSER", "gate", "on", ">" + password, "~mine:v2:*", "&mine:v2:*", "+@all"},
 		{"ACL", "SETUSER", "default", "resetpass", ">of the server", "~*", "+@all"},
 	} {
 		if err := setup.Do(ctx, command...).Err(); err != nil {
@@ -59,14 +59,14 @@ func TestRedisOptionsArrive(t *testing.T) {
 	cfg.Redis.Username, cfg.Redis.Password, cfg.Redis.DB, cfg.Redis.Namespace = "gate", password, db, "a{b}c"
 	newStore(t, cfg).Share(ctx, key, allowed(time.Now()), time.Now().Add(time.Hour))
 	keys, err := client.Keys(ctx, "*").Result()
-	want := []string{"mine:v1:a_b_c:{abcd0000000000000000000000000000}:account"}
+	want := []string{"mine:v2:a_b_c:{" + cache.PartitionTag(key) + "}:abcd0000000000000000000000000000:account"}
 	if diff := cmp.Diff(want, keys); diff != "" || err != nil {
 		t.Errorf("keys in database %d: %v (-want +got):\n%s", db, err, diff)
 	}
 
 	cfg.Redis.Username, cfg.Redis.Password, cfg.Redis.KeyPrefix = "", "of the server", ""
 	newStore(t, cfg).Share(ctx, key, allowed(time.Now()), time.Now().Add(time.Hour))
-	if n := client.Exists(ctx, "eligibility:v1:a_b_c:{abcd0000000000000000000000000000}:account").Val(); n != 1 {
+	if n := client.Exists(ctx, "eligibility:v2:a_b_c:{"+cache.PartitionTag(key)+"}:abcd0000000000000000000000000000:account").Val(); n != 1 {
 		t.Error("without a user and a prefix, the server's password and the default prefix were not used")
 	}
 }

@@ -2,28 +2,54 @@ package cache
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/breaker"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// sharedTier is the tier in Redis.
+const (
+	// breakerFailures in a row open a circuit breaker of Redis for breakerOpen:
+	// while Redis hangs, not every caller waits to find that out.
+	breakerFailures = 5
+	breakerOpen     = 500 * time.Millisecond
+	// lastResort is the longest that a caller waits for Redis who would otherwise
+	// be refused.
+	lastResort = 2 * time.Second
+)
+
+var errBreakerOpen = errors.New("redis circuit breaker is open")
+
+// sharedTier is the tier in Redis. Reads, claims and writes have connections and
+// circuit breakers of their own, so that a flood or a refusal of one kind does
+// not stop the others.
 type sharedTier struct {
-	client       redis.UniversalClient
-	reads        *gatherer
+	reader, claimer, writer redis.UniversalClient
+	reads, claims, writes   *breaker.Breaker
+
+	batcher *readBatcher
+	patient *readBatcher // for callers who would otherwise be refused
+
 	scripts      scripts
 	keys         redisKeys
+	seals        *sealer
+	health       *health
+	replica      token
+	beats        *beats
 	readTimeout  time.Duration
 	writeTimeout time.Duration
 	now          func() time.Time
 	metrics      *metrics
 	faults       *faultLog
-	rest         rest
 }
 
 func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
@@ -31,38 +57,73 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 	if err != nil {
 		return nil, err
 	}
-	client, keys := newClient(cfg), newRedisKeys(cfg.KeyPrefix, cfg.Namespace)
+	keys := newRedisKeys(cfg.KeyPrefix, cfg.Namespace)
+	reader := newClient(cfg, readPool(cfg))
+	newBreaker := func() *breaker.Breaker {
+		return breaker.New(breaker.Config{
+			Failures: breakerFailures, First: breakerOpen, ProbeTimeout: max(cfg.ReadTimeout, cfg.WriteTimeout) + dialTimeout, Now: now,
+		})
+	}
 	return &sharedTier{
-		client:       client,
-		reads:        &gatherer{client: client, keys: keys, budget: cfg.ReadTimeout, wait: tripWait},
+		reader:       reader,
+		claimer:      newClient(cfg, otherPool(cfg)),
+		writer:       newClient(cfg, otherPool(cfg)),
+		reads:        newBreaker(),
+		claims:       newBreaker(),
+		writes:       newBreaker(),
+		batcher:      &readBatcher{client: reader, keys: keys, budget: cfg.ReadTimeout, wait: batchWait},
+		patient:      &readBatcher{client: reader, keys: keys, budget: lastResort},
 		scripts:      newScripts(),
 		keys:         keys,
+		seals:        newSealer(keys, cfg.IntegrityKey, cfg.PreviousIntegrityKey),
+		health:       newHealth(),
+		replica:      newToken(),
+		beats:        newBeats(),
 		readTimeout:  cfg.ReadTimeout,
 		writeTimeout: cfg.WriteTimeout,
 		now:          now,
 		metrics:      metrics,
-		faults:       &faultLog{logger: logger, now: now},
+		faults:       newFaultLog(logger, now),
 	}, nil
 }
 
+// clients are all clients of the tier.
+func (r *sharedTier) clients() []redis.UniversalClient {
+	return []redis.UniversalClient{r.reader, r.claimer, r.writer}
+}
+
 // load looks up all keys in one round trip. What is absent, unreadable, from
-// the future or out of reach is nil. Unreadable values are deleted; what is
-// from the future stays, as another replica's clock may be the right one, and
-// is overwritten by the next fetch. What is of the same fetch as held, evidence
-// that this process has for the keys, is not read again.
+// the future or out of reach is nil. Unreadable values are deleted; what is from
+// the future stays, since another replica's clock may be the right one, and is
+// overwritten by the next fetch. A value of the same fetch as held, evidence that
+// this process has for the keys, is not decoded again.
 func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
-	found := make([]*eligibility.Evidence, len(keys))
-	if r.rest.lasts(r.now()) {
+	permit, _, ok := r.reads.Allow()
+	if !ok {
 		r.metrics.redisSkipped.Add(float64(len(keys)))
-		return found
+		return make([]*eligibility.Evidence, len(keys))
 	}
-	trip, gets, fault := r.reads.get(caller, keys)
+	return r.loadBy(caller, r.batcher, permit, keys, held)
+}
+
+// loadWithin is load for a caller who would otherwise be refused: it waits as
+// long as the caller's context allows, up to lastResort.
+func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
+	return r.loadBy(caller, r.patient, r.reads.Force(), keys, held)
+}
+
+func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
+	found := make([]*eligibility.Evidence, len(keys))
+	flush, gets, fault := batcher.get(caller, keys)
 	now := r.now()
 	var unreadable []eligibility.Key
 	for i, get := range gets {
 		value, err := get.Bytes()
+		if err == nil && len(value) == 0 {
+			err = redis.Nil
+		}
 		if err == nil {
-			found[i], err = reread(keys[i], value, held[i])
+			found[i], err = r.seals.decode(keys[i], value, held[i])
 		}
 		switch {
 		case errors.Is(err, redis.Nil), err == nil && fromFuture(found[i], now):
@@ -76,8 +137,10 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held [
 			fault = err
 		}
 	}
-	if fault == nil || trip.blames(caller) {
-		r.settle(caller, "load", fault)
+	if fault == nil || flush.blames(caller) {
+		r.report(caller, "load", permit, fault)
+	} else {
+		permit.Cancel()
 	}
 	if fault == nil && len(unreadable) > 0 {
 		r.unlink(caller, unreadable)
@@ -88,63 +151,147 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held [
 // unlink deletes what cannot be read, so that nothing has to try again.
 func (r *sharedTier) unlink(caller context.Context, keys []eligibility.Key) {
 	r.metrics.unreadable.Add(float64(len(keys)))
-	ctx, cancel := context.WithTimeout(caller, r.readTimeout)
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
-	_, err := r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	_, err := r.writer.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for _, key := range keys {
 			pipe.Unlink(ctx, r.keys.of(key))
 		}
 		return nil
 	})
-	r.settle(caller, "load", err)
+	r.report(caller, "unlink", permit, err)
 }
 
-// share writes evidence unless something newer is there, ends the lease that
-// was held for it, and announces it. It reports whether Redis has done so.
-func (r *sharedTier) share(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, holder []byte) bool {
-	now := r.now()
-	left := keepUntil.Sub(now).Milliseconds()
-	switch {
-	case left <= 0, fromFuture(evidence, now):
-		return true
-	case r.rest.lasts(now):
-		return false
+// putResult is what became of a write.
+type putResult struct {
+	stored bool                  // Redis has this evidence, or newer
+	newer  *eligibility.Evidence // which Redis has; nil if it has none
+}
+
+// put publishes evidence and stores it, unless newer is stored, and ends the
+// lease that was held for it.
+func (r *sharedTier) put(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, lease heldLease) putResult {
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return putResult{}
 	}
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
-	value := encode(key, evidence)
-	written, err := r.scripts.keepNewer.Run(ctx, r.client, []string{r.keys.of(key), r.keys.lease(key)},
-		value, left, appendTime(nil, now.Add(clockTolerance)), holder).Int()
-	if err == nil && written != 0 {
-		err = r.announce(ctx, encodeAnnouncement(kindEvidence, key, value))
+	now, value := r.now(), r.seals.encode(key, evidence)
+	left := keepUntil.Sub(now).Milliseconds()
+	if left <= 0 || fromFuture(evidence, now) {
+		// By this clock, which may have moved since the fetch started.
+		r.report(caller, "put", permit, r.publish(ctx, key, value))
+		return putResult{stored: true}
 	}
-	r.settle(caller, "share", err)
-	return err == nil
+	sent := now.UnixNano()
+	for range 2 { // again without a newer value that nobody can read
+		answer, err := r.scripts.put.Run(ctx, r.writer, []string{r.keys.of(key), r.keys.lease(key)}, r.putArgs(key, value, left, lease)...).StringSlice()
+		if isReply(err) {
+			_ = r.publish(ctx, key, value) // the script cannot run, but others must know nevertheless
+		}
+		r.report(caller, "put", permit, err)
+		result, again := r.putReply(key, answer, err, sent)
+		if !again {
+			return result
+		}
+		r.unlink(caller, []eligibility.Key{key})
+	}
+	return putResult{}
 }
 
-// announce tells all replicas. On a cluster it goes through the one shard that
-// the channel belongs to, not over the bus to every node.
-func (r *sharedTier) announce(ctx context.Context, message []byte) error {
-	r.metrics.announced.Inc()
-	if isCluster(r.client) {
-		return r.client.SPublish(ctx, r.keys.channel(), message).Err()
-	}
-	return r.client.Publish(ctx, r.keys.channel(), message).Err()
+// publish sends evidence to the other replicas without storing it.
+func (r *sharedTier) publish(ctx context.Context, key eligibility.Key, value []byte) error {
+	return r.writer.Publish(ctx, r.keys.channel(), append(messageHeader(kindEvidence, key), value...)).Err()
 }
 
-// settle counts how an operation ended, unless it was the caller who left: who
-// comes with little time says nothing about Redis.
-func (r *sharedTier) settle(caller context.Context, op string, err error) {
-	if err == nil {
-		r.rest.worked()
-		return
+func (r *sharedTier) putArgs(key eligibility.Key, value []byte, left int64, lease heldLease) []any {
+	var holder []byte
+	if lease.token != (token{}) {
+		holder = lease.token[:]
 	}
-	if hasLeft(caller) {
+	r.metrics.published.Inc()
+	return []any{value, left, timeBytes(r.now().Add(clockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, key)}
+}
+
+// putReply evaluates the reply to a put that was sent then.
+func (r *sharedTier) putReply(key eligibility.Key, answer []string, err error, sent int64) (result putResult, again bool) {
+	health := &r.health.partitions[partitionOf(key.CustomerID)]
+	switch {
+	case isReply(err):
+		health.refused()
+	case err != nil:
+	case len(answer) == 2 && answer[0] == "newer":
+		newer, unreadable := r.seals.decode(key, []byte(answer[1]), nil)
+		if unreadable != nil {
+			return putResult{}, true
+		}
+		return putResult{stored: true, newer: newer}, false
+	case len(answer) == 3 && answer[1] != "":
+		health.refused()
+		r.metrics.redisFaults.WithLabelValues("put", faultRefused).Inc()
+		r.faults.warn("put", replyError(answer[1]))
+	case len(answer) == 3:
+		health.accepted(sent)
+		return putResult{stored: true}, false
+	}
+	return putResult{}, false
+}
+
+// putAll repeats writes in one round trip and returns how many are stored.
+func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored func(outboxWrite)) (n int) {
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
+	defer cancel()
+	sent := r.now()
+	replies := make([]*redis.Cmd, len(writes))
+	_, err := r.writer.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, write := range writes {
+			left := write.keepUntil.Sub(sent).Milliseconds()
+			replies[i] = r.scripts.put.Eval(ctx, pipe, []string{r.keys.of(write.key), r.keys.lease(write.key)},
+				r.putArgs(write.key, r.seals.encode(write.key, write.evidence), max(left, 1), heldLease{})...)
+		}
+		return nil
+	})
+	r.report(caller, "put", permit, err)
+	for i, reply := range replies {
+		answer, err := reply.StringSlice()
+		result, unreadable := r.putReply(writes[i].key, answer, err, sent.UnixNano())
+		if unreadable {
+			r.unlink(caller, []eligibility.Key{writes[i].key})
+		}
+		if result.stored {
+			stored(writes[i])
+			n++
+		}
+	}
+	return n
+}
+
+// report counts how an operation ended, unless the caller left: a caller with
+// little time is no evidence about Redis.
+func (r *sharedTier) report(caller context.Context, op string, permit breaker.Permit, err error) {
+	switch {
+	case err == nil:
+		permit.Succeed()
 		return
+	case hasLeft(caller):
+		permit.Cancel()
+		return
+	case isReply(err):
+		permit.Succeed() // it works, and refuses
+	default:
+		permit.Fail()
 	}
 	r.metrics.redisFaults.WithLabelValues(op, faultKind(err)).Inc()
 	r.faults.warn(op, err)
-	r.rest.failed(r.now())
 }
 
 // hasLeft reports whether the caller is no longer there, or out of time. A
@@ -154,9 +301,191 @@ func hasLeft(caller context.Context) bool {
 	return caller.Err() != nil || limited && time.Until(deadline) <= 0
 }
 
+// isReply reports whether err is a reply of the server, not a failure to get one.
+func isReply(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && !errors.Is(err, redis.Nil) &&
+		!errors.Is(err, redis.ErrPoolTimeout) && !errors.Is(err, redis.ErrPoolExhausted)
+}
+
+// replyError is an error that a script returned as text.
+type replyError string
+
+func (e replyError) Error() string { return string(e) }
+
+// RedisError makes it a reply of the server, see redis.Error.
+func (replyError) RedisError() {}
+
 func (r *sharedTier) close() error {
-	if err := r.client.Close(); err != nil {
-		return fmt.Errorf("cache: close redis client: %w", err)
+	var faults []error
+	for _, client := range r.clients() {
+		faults = append(faults, client.Close())
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("cache: close redis clients: %w", err)
 	}
 	return nil
+}
+
+// faultKind names a failure of Redis for the metrics.
+func faultKind(err error) string {
+	var network net.Error
+	switch {
+	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
+		return faultPool
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return faultTimeout
+	case isReply(err):
+		return faultRefused
+	default:
+		return faultConnection
+	}
+}
+
+// The kinds of fault: no reply in time, no connection, no free connection of
+// ours, and a reply that refuses, such as that of a replica asked to write.
+const (
+	faultTimeout    = "timeout"
+	faultConnection = "connection"
+	faultPool       = "pool"
+	faultRefused    = "refused"
+)
+
+// server is one server that takes writes, and the partitions that it holds.
+type server struct {
+	client     redis.UniversalClient
+	partitions []int
+}
+
+// servers returns all servers that take writes: on a cluster, every primary that
+// is known to hold a partition.
+func (r *sharedTier) servers(ctx context.Context) []server {
+	all := make([]int, partitions)
+	for i := range all {
+		all[i] = i
+	}
+	cluster, isCluster := r.writer.(*redis.ClusterClient)
+	if !isCluster {
+		return []server{{client: r.writer, partitions: all}}
+	}
+	var servers []server
+	places := make(map[string]int)
+	for partition := range all {
+		node, err := cluster.MasterForKey(ctx, r.keys.inPartition(partition, "watermark"))
+		if err != nil {
+			r.health.partitions[partition].refused()
+			continue
+		}
+		place, known := places[node.Options().Addr]
+		if !known {
+			place = len(servers)
+			places[node.Options().Addr] = place
+			servers = append(servers, server{client: node})
+		}
+		servers[place].partitions = append(servers[place].partitions, partition)
+	}
+	return servers
+}
+
+// Heartbeat checks once whether every Redis server accepts writes, as Run does at
+// intervals: for callers whose clock does not follow the real one.
+func (s *Store) Heartbeat(ctx context.Context) {
+	if s.redis == nil {
+		return
+	}
+	var all sync.WaitGroup
+	for _, server := range s.redis.servers(ctx) {
+		all.Go(func() {
+			defer s.recovered("heartbeat")
+			s.heartbeatTo(ctx, server)
+		})
+	}
+	all.Wait()
+}
+
+// heartbeatTo checks one server, by the keys of the first of its partitions.
+func (s *Store) heartbeatTo(ctx context.Context, to server) {
+	r := s.redis
+	raise := s.outbox.takeLost(to.partitions)
+	reply, err := r.beat(ctx, to, raise)
+	now := r.now().UnixNano()
+	for _, partition := range to.partitions {
+		health := &r.health.partitions[partition]
+		if err != nil {
+			if isReply(err) {
+				health.refused()
+			}
+			continue
+		}
+		if reply.lost {
+			health.settled.Store(now + int64(settling))
+		}
+		health.floor.Store(reply.floor)
+		health.silent.Store(reply.silent)
+		health.accepted(reply.sent)
+	}
+	switch {
+	case err == nil && (reply.lost || reply.wasAway):
+		s.outbox.reopen()
+	case err != nil && raise:
+		s.outbox.lose(to.partitions[0])
+	}
+	if reply.lost {
+		r.metrics.losses.Inc()
+		r.faults.logger.Warn("redis has lost writes; its contents count as not fresh until they are confirmed again")
+	}
+}
+
+// beatReply is the reply of a server to a heartbeat.
+type beatReply struct {
+	sent    int64 // Unix ns
+	lost    bool
+	floor   int64 // Unix ns
+	silent  bool
+	wasAway bool // the heartbeat before was not answered
+}
+
+func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatReply, error) {
+	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
+	defer cancel()
+	now, partition := r.now(), to.partitions[0]
+	age, seen, covered := r.beats.next(to)
+	raised := 0
+	if raise {
+		raised = 1
+	}
+	answer, err := r.scripts.heartbeat.Run(ctx, to.client,
+		[]string{
+			r.keys.inPartition(partition, "beat:"+hex.EncodeToString(r.replica[:])),
+			r.keys.inPartition(partition, "watermark"), r.keys.inPartition(partition, "silent"),
+		},
+		age, seen, covered, timeBytes(now), timeBytes(now.Add(-fleetRestart)), timeBytes(now.Add(clockTolerance)), raised,
+		r.keys.ownChannel(r.replica), r.seals.beatMessage(r.replica, partition, now)).Slice()
+	reply, ok := decodeBeatReply(answer)
+	if err == nil && !ok {
+		err = errMessage
+	}
+	if err != nil {
+		r.beats.failed(to)
+		if !hasLeft(caller) {
+			r.metrics.redisFaults.WithLabelValues("heartbeat", faultKind(err)).Inc()
+			r.faults.warn("heartbeat", err)
+		}
+		return beatReply{}, err
+	}
+	reply.sent, reply.wasAway = now.UnixNano(), r.beats.stored(to, age)
+	return reply, nil
+}
+
+func decodeBeatReply(answer []any) (reply beatReply, ok bool) {
+	if len(answer) != 3 {
+		return reply, false
+	}
+	lost, isNumber := answer[0].(int64)
+	floor, _ := answer[1].(string)
+	silent, isNumberToo := answer[2].(int64)
+	if !isNumber || !isNumberToo || len(floor) != 8 {
+		return reply, false
+	}
+	return beatReply{lost: lost == 1, floor: int64(binary.BigEndian.Uint64([]byte(floor))), silent: silent != 0}, true //nolint:gosec // the same bits as written
 }

@@ -15,15 +15,15 @@ func TestClientOptions(t *testing.T) {
 		size    int
 		timeout time.Duration
 	}{
-		"defaults":   {RedisConfig{}, 20, 100 * time.Millisecond},
-		"long reads": {RedisConfig{ReadTimeout: time.Second, PoolSize: 7}, 7, time.Second},
+		"defaults":   {RedisConfig{}, 10, lastResort},
+		"long reads": {RedisConfig{ReadTimeout: 3 * time.Second, PoolSize: 7}, 3, 3 * time.Second},
 	} {
 		row.cfg.Addresses = []string{"127.0.0.1:1"}
 		tier, err := newSharedTier(row.cfg, zap.NewNop(), nil, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := tier.client.(*redis.Client).Options()
+		got := tier.reader.(*redis.Client).Options()
 		if got.PoolSize != row.size || got.ReadTimeout != row.timeout || got.WriteTimeout != row.timeout || got.PoolTimeout != row.timeout {
 			t.Errorf("%s: pool of %d, read %v, write %v, wait %v", name, got.PoolSize, got.ReadTimeout, got.WriteTimeout, got.PoolTimeout)
 		}

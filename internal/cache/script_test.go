@@ -99,7 +99,7 @@ func TestShareReplacesWhatIsNoValue(t *testing.T) {
 	name := client.Keys(ctx, "*").Val()[0]
 	good := client.Get(ctx, name).Val()
 	for what, foreign := range map[string]func(){
-		"another version": func() { client.Set(ctx, name, "\x02"+good[1:], 0) },
+		"another version": func() { client.Set(ctx, name, "\x01"+good[1:], 0) },
 		"a short value":   func() { client.Set(ctx, name, good[:12], 0) },
 		"half a time":     func() { client.Set(ctx, name, good[:5], 0) },
 		"nothing":         func() { client.Set(ctx, name, "", 0) },

@@ -2,16 +2,18 @@ package cache
 
 import "github.com/redis/go-redis/v9"
 
-// The scripts run inside Redis, where nothing comes between their steps. Each
-// is sent once and then named by its hash. All keys of one customer share a
-// slot, so that they run on a cluster as well.
+// The scripts run inside Redis, atomically. Each is sent once and then named by
+// its hash. All keys of one script are in one partition and therefore in one
+// slot, so that the scripts run on a cluster too. PUBLISH inside a script reaches
+// the subscribers of every node of a cluster, from version 6 on.
 //
-// Times stand as in a value's header and are compared as two numbers each, as
-// Lua's own cannot hold one of 64 bits. What lies under a value's key counts
-// only where it can be a value of this version and is not from the future.
+// Times are encoded as in a value's header and compared as two numbers each,
+// since Lua's own cannot hold one of 64 bits. A value counts only if it can be
+// one of this version and is not from the future.
 //
-// A lease is a string: its state (h held, f failed), its lane (u urgent,
-// b background), the 16 bytes of its holder's token and, of a failed one, why.
+// A lease is a string: its state (h held, f failed), its lane (c checkout, b
+// lower), the 16 bytes of its holder's token, the failure if it failed, and the
+// seal. Whatever does not have this form, or would outlive a lease, is no lease.
 const luaShared = `
 local function before(a, b)
   local aHigh, aLow = struct.unpack('>I4I4', a)
@@ -19,7 +21,7 @@ local function before(a, b)
   return aHigh < bHigh or (aHigh == bHigh and aLow < bLow)
 end
 local function fetched(value, version, believed)
-  if type(value) ~= 'string' or #value < 13 or value:byte(1) ~= version then return nil end
+  if type(value) ~= 'string' or #value < 13 or #value > 4194304 or value:byte(1) ~= version then return nil end
   local time = value:sub(2, 9)
   if before(believed, time) then return nil end
   return time
@@ -33,78 +35,135 @@ local function read(key)
 end
 local function leaseOf(key)
   local lease = read(key)
-  if type(lease) ~= 'string' or #lease < 18 then return nil end
+  if type(lease) ~= 'string' or #lease < 22 or #lease > 64 then return nil end
+  local state, lane = lease:sub(1, 1), lease:sub(2, 2)
+  if (state ~= 'h' and state ~= 'f') or (lane ~= 'c' and lane ~= 'b') then return nil end
+  local left = redis.call('PTTL', key)
+  if left < 0 or left > 2000 then return nil end
   return lease
 end
+local function errorOf(reply)
+  if type(reply) == 'table' and reply.err then return reply.err end
+  return ''
+end
 `
 
-// keepNewerScript writes a value unless the one there was fetched at the same
-// time or later, and ends the writer's lease.
+// putScript publishes a value and stores it, unless the stored one was fetched
+// at the same time or later; and ends the writer's lease. It publishes even if
+// Redis refuses the write.
 //
 // KEYS value, lease; ARGV value, milliseconds to live, the last time that is
-// believed, the writer's token or nothing. It returns 1 where it wrote, 2 where
-// evidence of the same time was there, 0 where newer was.
-const keepNewerScript = luaShared + `
+// believed, the writer's token or nothing, channel, the message's header. It
+// returns {'newer', value} if newer evidence is stored, otherwise {'stored',
+// the error of the write or nothing, the error of the publication or nothing}.
+const putScript = luaShared + `
 local lease = leaseOf(KEYS[2])
-if lease and lease:sub(3, 18) == ARGV[4] then redis.call('DEL', KEYS[2]) end
+if lease and lease:sub(3, 18) == ARGV[4] then redis.pcall('DEL', KEYS[2]) end
 local new = ARGV[1]
-local time = fetched(read(KEYS[1]), new:byte(1), ARGV[3])
-if time and not before(time, new:sub(2, 9)) then
-  if before(new:sub(2, 9), time) then return 0 end
-  return 2
+local stored = read(KEYS[1])
+local time = fetched(stored, new:byte(1), ARGV[3])
+if time and before(new:sub(2, 9), time) then return {'newer', stored} end
+local refused = ''
+if not time or before(time, new:sub(2, 9)) then
+  refused = errorOf(redis.pcall('SET', KEYS[1], new, 'PX', ARGV[2]))
 end
-redis.call('SET', KEYS[1], new, 'PX', ARGV[2])
-return 1
+return {'stored', refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new))}
 `
 
-// claimScript asks for the lease, unless what it would be taken for is there.
+// claimScript acquires the lease, unless the evidence that it would be acquired
+// for is stored.
 //
-// KEYS value, lease; ARGV token, the version of values, the oldest time that
-// answers, the last that is believed, milliseconds to live, lane, the token
-// that was waited for or nothing, 1 to take the lease from the background. It
-// returns {'value', value}, {'failed', lease}, {'busy', lease} or {'won'}.
+// KEYS value, lease; ARGV lease, the version of values, the oldest time that
+// is recent enough, the last that is believed, milliseconds to live, the token
+// that was waited for or nothing, 1 to preempt a lower lane, a lease to ignore
+// or nothing. It returns {'value', value}, {'lease', the lease of another} or
+// {'acquired'}.
 const claimScript = luaShared + `
 local value = read(KEYS[1])
 local time = fetched(value, string.byte(ARGV[2]), ARGV[4])
 if time and not before(time, ARGV[3]) then return {'value', value} end
 local lease = leaseOf(KEYS[2])
-if lease then
-  local state, lane, holder = lease:sub(1, 1), lease:sub(2, 2), lease:sub(3, 18)
-  if state == 'f' and holder == ARGV[7] then return {'failed', lease} end
-  if state == 'h' and not (lane == 'b' and ARGV[8] == '1') then return {'busy', lease} end
+if lease and lease ~= ARGV[8] then
+  if lease:sub(1, 1) == 'f' then
+    if lease:sub(3, 18) == ARGV[6] then return {'lease', lease} end
+  elseif lease:sub(2, 2) == 'c' or ARGV[7] ~= '1' then
+    return {'lease', lease}
+  end
 end
-redis.call('SET', KEYS[2], 'h' .. ARGV[6] .. ARGV[1], 'PX', ARGV[5])
-return {'won'}
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[5])
+return {'acquired'}
 `
 
-// renewScript prolongs a lease that its holder still has, and says whether it has.
+// renewScript prolongs a lease that its holder still has, in its lane of now,
+// and returns whether it has.
 //
-// KEYS lease; ARGV token, milliseconds to live.
+// KEYS lease; ARGV token, lease, milliseconds to live.
 const renewScript = luaShared + `
 local lease = leaseOf(KEYS[1])
 if not lease or lease:sub(3, 18) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`
-
-// yieldScript ends a lease that its holder still has: it leaves why the fetch
-// failed for those who wait, or nothing.
-//
-// KEYS lease; ARGV token, the failure or nothing, milliseconds to live.
-const yieldScript = luaShared + `
-local lease = leaseOf(KEYS[1])
-if not lease or lease:sub(3, 18) ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
-redis.call('SET', KEYS[1], 'f' .. lease:sub(2, 18) .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 `
 
-type scripts struct{ keepNewer, claim, renew, yield *redis.Script }
+// releaseScript ends a lease that its holder still has. If the fetch failed for
+// a reason that concerns other replicas, it leaves the failure for those that
+// wait, and publishes it.
+//
+// KEYS lease; ARGV token, the failed lease or nothing, milliseconds to live,
+// channel, message.
+const releaseScript = luaShared + `
+local lease = leaseOf(KEYS[1])
+if not lease or lease:sub(3, 18) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.pcall('PUBLISH', ARGV[4], ARGV[5])
+return 1
+`
+
+// heartbeatScript proves that a server accepts writes and messages, and detects
+// lost writes.
+//
+// Each replica writes the age of its process, a clock that nothing sets back,
+// under a key of its own. A server on which that key is older than the replica
+// has seen it there, or absent, has lost what was written since. If that is more
+// than outboxes write again, nothing that was fetched before now can be trusted
+// to be the newest: now becomes the floor. The same holds if nobody has sent a
+// heartbeat for longer than a fleet restarts, and if a replica asks for it.
+//
+// A replica that may not publish sets a mark, because the others then receive
+// none of its messages.
+//
+// KEYS own age, watermark (the time of the last heartbeat and the floor), mark;
+// ARGV age of the process in ms, the age last seen or nothing, the age that
+// outboxes cover, now, the time of the last heartbeat that is recent enough, the
+// last time that is believed, 1 to raise the floor, channel, message. It returns
+// {1 if writes were lost, floor, 1 if some replica may not publish}.
+const heartbeatScript = luaShared + `
+local stored, seen = tonumber(read(KEYS[1])) or -1, tonumber(ARGV[2]) or -1
+local lost = stored < seen
+local mark = read(KEYS[2])
+local valid = type(mark) == 'string' and #mark == 16
+local last, floor = ARGV[4], ARGV[4]
+if valid then last, floor = mark:sub(1, 8), mark:sub(9, 16) end
+local beyond = lost and stored < tonumber(ARGV[3])
+if not valid or before(last, ARGV[5]) or before(ARGV[6], floor) or beyond or ARGV[7] == '1' then floor = ARGV[4] end
+if before(last, ARGV[4]) or before(ARGV[6], last) then last = ARGV[4] end
+redis.call('SET', KEYS[2], last .. floor, 'PX', 172800000)
+redis.call('SET', KEYS[1], ARGV[1], 'PX', 3600000)
+if errorOf(redis.pcall('PUBLISH', ARGV[8], ARGV[9])) ~= '' then
+  redis.call('SET', KEYS[3], '1', 'PX', 3000)
+end
+return {lost and 1 or 0, floor, redis.call('EXISTS', KEYS[3])}
+`
+
+type scripts struct{ put, claim, renew, release, heartbeat *redis.Script }
 
 func newScripts() scripts {
 	return scripts{
-		keepNewer: redis.NewScript(keepNewerScript),
+		put:       redis.NewScript(putScript),
 		claim:     redis.NewScript(claimScript),
 		renew:     redis.NewScript(renewScript),
-		yield:     redis.NewScript(yieldScript),
+		release:   redis.NewScript(releaseScript),
+		heartbeat: redis.NewScript(heartbeatScript),
 	}
 }

@@ -99,12 +99,12 @@ func TestLocalTierDoesNotTrustAConfirmationFromTheFuture(t *testing.T) {
 	newStore(t, cfg).Share(context.Background(), key, allowed(start.Add(-time.Minute)), start.Add(time.Hour))
 	load(store)
 	clock.set(-time.Second)
-	store.HearNow()
+	store.Healthy()
 	if cache.Peek(store, key).Untrusted {
 		t.Error("untrusted within the tolerance")
 	}
 	clock.set(-time.Second - 1)
-	store.HearNow()
+	store.Healthy()
 	if !cache.Peek(store, key).Untrusted {
 		t.Error("trusted though confirmed in the future")
 	}
@@ -131,6 +131,7 @@ func TestLoadAnswersWithTheNewest(t *testing.T) {
 		t.Errorf("past its max age: %+v, want untrusted", found)
 	}
 	newStore(t, cfg).Share(context.Background(), key, allowed(start.Add(1)), start.Add(time.Hour))
+	store.Healthy()
 	if found := load(store); fetchTime(found) != "1ns" || found.Untrusted || found.Tier != eligibility.TierRedis {
 		t.Errorf("newer evidence of Redis lost: %+v", found)
 	}

@@ -72,7 +72,7 @@ func TestStoreOnCluster(t *testing.T) {
 	cluster := cachetest.StartCluster(t)
 	conforms(t, onCluster(cluster))
 	store := newStore(t, cache.Config{Redis: onCluster(cluster)})
-	const name = "{abcd0000000000000000000000000000}" // the hash tag of key
+	name := "{" + cache.PartitionTag(key) + "}"
 	goesOn(t, store, "a primary killed", func() (undo func()) {
 		primary := cluster.PrimaryOf(name)
 		primary.Kill()

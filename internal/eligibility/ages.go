@@ -127,15 +127,23 @@ func (a *Ages) lifetimeOf(key Key, evidence *Evidence, notReadyAllowed bool) lif
 	}
 }
 
-// keepUntil is how long evidence is remembered where it no longer answers: as
+// KeepUntil returns how long evidence is stored, even if it no longer answers: as
 // long as anything older about that facet might be usable, which must not answer
 // in its place.
-func (a *Ages) keepUntil(evidence *Evidence) time.Time {
+func (a *Ages) KeepUntil(evidence *Evidence) time.Time {
 	longest := max(absentAge, a.Allowed.Usable, a.NoStatus.Usable, a.Pending.Usable, a.NotAllowed.Usable)
 	if evidence.Facet == FacetQualifications {
 		longest = max(absentAge, a.Qualifications.Usable, a.QualificationsInReview.Usable)
 	}
 	return evidence.FetchTime.Add(longest)
+}
+
+// LongestFresh returns the longest time that any evidence can be fresh, jitter
+// included.
+func (a *Ages) LongestFresh() time.Duration {
+	longest := max(absentAge, a.Allowed.Fresh, a.NoStatus.Fresh, a.Pending.Fresh, a.NotAllowed.Fresh,
+		a.Qualifications.Fresh, a.QualificationsInReview.Fresh)
+	return longest + longest/10
 }
 
 // jitterPermille returns 900 to 1100, spread evenly over keys and times.

@@ -362,7 +362,7 @@ func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure
 		s.store.Yield(ctx, key, failure)
 		return
 	}
-	s.store.Share(ctx, key, fetched, s.ages.keepUntil(fetched))
+	s.store.Share(ctx, key, fetched, s.ages.KeepUntil(fetched))
 }
 
 // handOver starts the next flight for key, if anybody waits for one, or forgets

@@ -213,3 +213,54 @@ func (r *Redis) Client() *redis.Client {
 		ReadTimeout: time.Second, // a server that stalls must not hold up who asks again
 	})
 }
+
+// Refusals are the ways in which a server refuses writes and goes on serving
+// reads, by the error code of the refusal.
+func Refusals() []string { return []string{"MISCONF", "OOM", "NOREPLICAS", "READONLY"} }
+
+// RefuseWrites makes the server refuse writes with an error code of [Refusals],
+// until AcceptWrites.
+func (r *Redis) RefuseWrites(code string) {
+	r.tb.Helper()
+	switch code {
+	case "MISCONF": // it cannot rename what it has saved
+		if err := os.MkdirAll(filepath.Join(r.dir, "dump.rdb", "in the way"), 0o700); err != nil {
+			r.tb.Fatal(err)
+		}
+		r.do("CONFIG", "SET", "save", "3600 1000")
+		r.do("BGSAVE")
+	case "OOM":
+		r.do("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1")
+	case "NOREPLICAS":
+		r.do("CONFIG", "SET", "min-replicas-to-write", "1")
+	case "READONLY":
+		r.do("REPLICAOF", "127.0.0.1", "1")
+	default:
+		r.tb.Fatalf("no refusal %q", code)
+	}
+	r.must("refuse writes", func(ctx context.Context, client *redis.Client) error {
+		if err := client.Set(ctx, "a write", "1", 0).Err(); !redis.HasErrorPrefix(err, code) {
+			return fmt.Errorf("a write: %w", err)
+		}
+		return nil
+	})
+}
+
+// AcceptWrites ends all that RefuseWrites did.
+func (r *Redis) AcceptWrites() {
+	r.tb.Helper()
+	r.do("CONFIG", "SET", "save", "", "maxmemory", "0", "min-replicas-to-write", "0")
+	r.do("REPLICAOF", "NO", "ONE")
+	r.must("accept writes", func(ctx context.Context, client *redis.Client) error {
+		return client.Set(ctx, "a write", "1", time.Millisecond).Err()
+	})
+}
+
+func (r *Redis) do(args ...any) {
+	r.tb.Helper()
+	client := r.Client()
+	defer func() { _ = client.Close() }()
+	if err := client.Do(context.Background(), args...).Err(); err != nil {
+		r.tb.Fatalf("%v: %v", args, err)
+	}
+}

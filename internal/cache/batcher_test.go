@@ -43,7 +43,7 @@ func crowded(t *testing.T, cfg cache.Config) *cache.Store {
 			callers.Go(func() { store.Load(context.Background(), customer(n)) })
 		}
 		callers.Wait()
-		return cache.IdleConnections(store) >= cache.MaxTrips
+		return cache.IdleConnections(store) >= cache.MaxInFlight
 	})
 	return store
 }
@@ -80,7 +80,7 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = 10 * time.Second
 	store := crowded(t, cfg)
-	cache.GatherLong(store)
+	cache.BatchLong(store)
 	before := reads(t, server)
 	server.Stall()
 	var callers sync.WaitGroup
@@ -91,7 +91,7 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 			}
 		})
 	}
-	awaitGathered(t, store, 2*(crowd-cache.MaxTrips))
+	awaitBatched(t, store, 2*(crowd-cache.MaxInFlight))
 	server.Resume()
 	callers.Wait()
 	// Those that went alone, those that went together, and who asks here.
@@ -107,7 +107,7 @@ func TestACallerWhoLeavesHurtsNoOther(t *testing.T) {
 	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = 10 * time.Second
 	store := crowded(t, cfg)
-	cache.GatherLong(store)
+	cache.BatchLong(store)
 	server.Stall()
 	var left, stayed sync.WaitGroup
 	for n := range crowd / 2 {
@@ -117,12 +117,12 @@ func TestACallerWhoLeavesHurtsNoOther(t *testing.T) {
 			}
 		})
 	}
-	awaitGathered(t, store, 2*(crowd/2-cache.MaxTrips))
+	awaitBatched(t, store, 2*(crowd/2-cache.MaxInFlight))
 	leaving, leave := context.WithCancel(context.Background())
 	for n := range crowd / 2 {
 		left.Go(func() { store.Load(leaving, customer(n)) })
 	}
-	awaitGathered(t, store, 2*(crowd-cache.MaxTrips))
+	awaitBatched(t, store, 2*(crowd-cache.MaxInFlight))
 	leave()
 	left.Wait() // while Redis still hangs
 	server.Resume()
@@ -158,7 +158,7 @@ func hanging(t *testing.T) (server *cachetest.Redis, store *cache.Store, trips *
 func TestACallerInAHurryGoesAlone(t *testing.T) {
 	t.Parallel()
 	server, store, trips := hanging(t)
-	cache.GatherLong(store)
+	cache.BatchLong(store)
 	var callers sync.WaitGroup
 	callers.Go(func() { store.Load(context.Background(), customer(1)) })
 	await(t, "the first", func() bool { return trips.Load() == 1 })
@@ -195,7 +195,7 @@ func TestAPanicOfASharedTripIsAFault(t *testing.T) {
 	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout, cfg.Registerer = 10*time.Second, registry
 	store := crowded(t, cfg)
-	cache.GatherLong(store)
+	cache.BatchLong(store)
 	var trips atomic.Int32
 	store.AddHook(pipelines(func() {
 		if trips.Add(1) == 2 {
@@ -207,7 +207,7 @@ func TestAPanicOfASharedTripIsAFault(t *testing.T) {
 	for n := range crowd {
 		callers.Go(func() { store.Load(context.Background(), customer(n)) })
 	}
-	awaitGathered(t, store, 2*(crowd-cache.MaxTrips))
+	awaitBatched(t, store, 2*(crowd-cache.MaxInFlight))
 	server.Resume()
 	callers.Wait()
 	if n := gathered(t, registry, faultsTotal); n != 1 {
@@ -253,8 +253,8 @@ func TestAStalledRedisCostsACrowdTheBudget(t *testing.T) {
 	}
 }
 
-// awaitGathered waits until so many keys wait for the next round trip.
-func awaitGathered(t *testing.T, store *cache.Store, keys int) {
+// awaitBatched waits until so many keys wait for the next round trip.
+func awaitBatched(t *testing.T, store *cache.Store, keys int) {
 	t.Helper()
-	await(t, "the crowd", func() bool { return cache.Gathered(store) == keys })
+	await(t, "the crowd", func() bool { return cache.Batched(store) == keys })
 }

@@ -1,0 +1,186 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+const (
+	// maxInFlight is how many batches of reads are in flight, if none takes long.
+	// A read that arrives while one is joins the next: a round trip costs a hundred
+	// times as much as a key in it.
+	maxInFlight = 1
+	// batchWait is how long a batch waits for the one in flight.
+	batchWait = 2 * time.Millisecond
+	// patience is how long a waiter may ignore its context; checking it would cost
+	// a timer per read.
+	patience = 100 * time.Millisecond
+	// aloneFrom is the number of keys from which on a read is a batch of its own.
+	aloneFrom = 16
+)
+
+// readBatcher combines reads that arrive while others are in flight into one
+// round trip. It is safe for concurrent use.
+type readBatcher struct {
+	client redis.UniversalClient
+	keys   redisKeys
+	budget time.Duration // of a round trip
+	// wait is how long a batch waits for the one in flight; 0 means until it ends,
+	// whatever time a caller has.
+	wait time.Duration
+
+	mu       sync.Mutex
+	inFlight int    // batches; guarded by mu
+	next     *batch // what waits to be flushed, or nil; guarded by mu
+}
+
+// batch is one round trip that several callers share.
+type batch struct {
+	keys     []eligibility.Key // guarded by readBatcher.mu until it is flushed
+	timer    *time.Timer       // flushes it if the batch in flight takes long; may be nil
+	done     chan struct{}     // closed when gets are there
+	gets     []*redis.StringCmd
+	reported atomic.Bool // its fault was counted
+}
+
+// get reads keys within the caller's deadline and the budget. It returns an error
+// if the caller left; each command has its own. Commands are in the order of keys.
+func (g *readBatcher) get(caller context.Context, keys []eligibility.Key) (*batch, []*redis.StringCmd, error) {
+	deadline := time.Now().Add(g.budget)
+	theirs, hurries := caller.Deadline()
+	if hurries = hurries && theirs.Before(deadline); hurries {
+		deadline = theirs
+	}
+	if hurries && g.wait > 0 || isCluster(g.client) || len(keys) >= aloneFrom {
+		// Waiting takes time, and a shard that hangs would hold up reads that do
+		// not need it.
+		return new(batch), g.run(deadline, keys), nil
+	}
+	b, at := g.join(keys)
+	if b == nil {
+		defer g.ended()
+		return new(batch), g.run(deadline, keys), nil
+	}
+	if g.budget <= patience {
+		<-b.done
+		return b, b.gets[at : at+len(keys)], nil
+	}
+	select {
+	case <-b.done:
+		return b, b.gets[at : at+len(keys)], nil
+	case <-caller.Done():
+		return b, nil, caller.Err()
+	}
+}
+
+// join finds a place in the next batch; it returns nil if the caller may read at
+// once.
+func (g *readBatcher) join(keys []eligibility.Key) (b *batch, at int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inFlight < maxInFlight {
+		g.inFlight++
+		return nil, 0
+	}
+	if g.next == nil {
+		b := &batch{done: make(chan struct{})}
+		if g.wait > 0 {
+			b.timer = time.AfterFunc(g.wait, func() { g.waited(b) })
+		}
+		g.next = b
+	}
+	at = len(g.next.keys)
+	g.next.keys = append(g.next.keys, keys...)
+	return g.next, at
+}
+
+// run makes a round trip, which does not end when a caller leaves. A panic of the
+// client is a fault like others.
+func (g *readBatcher) run(deadline time.Time, keys []eligibility.Key) (gets []*redis.StringCmd) {
+	defer func() {
+		if r := recover(); r != nil {
+			gets = failed(len(keys), errPanic)
+		}
+	}()
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	gets = make([]*redis.StringCmd, len(keys))
+	// GETRANGE bounds a reply. The error is that of the first command that has one:
+	// each is judged by itself. If a server rejects the connection, none has one.
+	_, err := g.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, key := range keys {
+			gets[i] = pipe.GetRange(ctx, g.keys.of(key), 0, maxValueBytes)
+		}
+		return nil
+	})
+	if err != nil && !slices.ContainsFunc(gets, func(get *redis.StringCmd) bool { return get.Err() != nil }) {
+		return failed(len(keys), err)
+	}
+	return gets
+}
+
+// ended makes room for the next batch.
+func (g *readBatcher) ended() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inFlight--
+	if g.next != nil && g.inFlight < maxInFlight {
+		if g.next.timer != nil {
+			g.next.timer.Stop()
+		}
+		go g.flush(g.depart())
+	}
+}
+
+// waited lets b wait no longer for the batch in flight.
+func (g *readBatcher) waited(b *batch) {
+	g.mu.Lock()
+	waits := g.next == b
+	if waits {
+		g.depart()
+	}
+	g.mu.Unlock()
+	if waits {
+		g.flush(b)
+	}
+}
+
+// depart returns the next batch, which no read joins any more. The lock is held.
+func (g *readBatcher) depart() (b *batch) {
+	b, g.next = g.next, nil
+	g.inFlight++
+	return b
+}
+
+// flush makes the round trip of b.
+func (g *readBatcher) flush(b *batch) {
+	defer g.ended()
+	defer close(b.done)
+	b.gets = g.run(time.Now().Add(g.budget), b.keys)
+}
+
+// errPanic stands for a panic of the client library.
+var errPanic = errors.New("panic of the redis client")
+
+// failed returns n commands that have failed.
+func failed(n int, err error) []*redis.StringCmd {
+	gets := make([]*redis.StringCmd, n)
+	for i := range gets {
+		gets[i] = redis.NewStringResult("", err)
+	}
+	return gets
+}
+
+// blames reports whether the batch's fault is still to be counted, and caller, who
+// met it, is not the cause of it.
+func (b *batch) blames(caller context.Context) bool {
+	return !hasLeft(caller) && !b.reported.Swap(true)
+}

@@ -1,0 +1,172 @@
+package cache
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+const (
+	// outboxLife is how long evidence that Redis has stored stays in the outbox:
+	// a failover may lose it.
+	outboxLife = time.Minute
+	// maxOutbox bounds the outbox. If it is full, stored evidence makes room.
+	maxOutbox = 4096
+	// outboxBatch is how many writes are repeated in one round trip.
+	outboxBatch = 128
+)
+
+// outbox holds the writes to repeat after an outage: what this process has
+// fetched until Redis has it for certain, and what it knows to be newer than the
+// contents of Redis. It is safe for concurrent use.
+type outbox struct {
+	now     func() time.Time
+	metrics *metrics
+
+	mu      sync.Mutex
+	entries map[eligibility.Key]outboxEntry // guarded by mu
+	// lost are the partitions of evidence for which there was no room. Guarded
+	// by mu.
+	lost [partitions]bool
+}
+
+type outboxEntry struct {
+	evidence  *eligibility.Evidence
+	keepUntil time.Time
+	added     time.Time     // with the monotonic clock, by which it ages
+	life      time.Duration // until it need not be stored any more
+	open      bool          // Redis does not have it, as far as is known
+	reopened  int           // how often Redis may have lost it
+}
+
+func newOutbox(now func() time.Time, metrics *metrics) *outbox {
+	return &outbox{now: now, metrics: metrics, entries: make(map[eligibility.Key]outboxEntry)}
+}
+
+// add records evidence and whether Redis has stored it. It reports false if
+// there is no room for what Redis has not stored.
+func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	old, held := o.entries[key]
+	if held && old.evidence.FetchTime.After(evidence.FetchTime) && !fromFuture(old.evidence, o.now()) {
+		return true
+	}
+	if !held && len(o.entries) >= maxOutbox && !o.makeRoom() {
+		if !stored {
+			o.lost[partitionOf(key.CustomerID)] = true
+			o.metrics.outboxDropped.Inc()
+		}
+		return stored
+	}
+	o.entries[key] = outboxEntry{
+		evidence: evidence, keepUntil: keepUntil, added: time.Now(), life: max(keepUntil.Sub(o.now()), outboxLife),
+		open: !stored, reopened: old.reopened,
+	}
+	return true
+}
+
+// makeRoom drops an entry that Redis has stored. The lock is held.
+func (o *outbox) makeRoom() bool {
+	for key, entry := range o.entries {
+		if !entry.open {
+			delete(o.entries, key)
+			return true
+		}
+	}
+	return false
+}
+
+// reopen makes flush write every entry again.
+func (o *outbox) reopen() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key, entry := range o.entries {
+		entry.open = true
+		entry.reopened++
+		o.entries[key] = entry
+	}
+}
+
+// takeLost reports whether evidence of one of the partitions was dropped since the
+// last call.
+func (o *outbox) takeLost(of []int) (lost bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, partition := range of {
+		lost = lost || o.lost[partition]
+		o.lost[partition] = false
+	}
+	return lost
+}
+
+// lose records that evidence of a partition was dropped.
+func (o *outbox) lose(partition int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost[partition] = true
+}
+
+// flush writes what is open to the servers that accept writes.
+func (o *outbox) flush(ctx context.Context, redis *sharedTier) {
+	due := slices.DeleteFunc(o.due(), func(write outboxWrite) bool {
+		return !redis.health.partitions[partitionOf(write.key.CustomerID)].writable(o.now().UnixNano())
+	})
+	for i := 0; i < len(due); i += outboxBatch {
+		batch := due[i:min(i+outboxBatch, len(due))]
+		if redis.putAll(ctx, batch, o.close) == 0 {
+			return
+		}
+	}
+}
+
+// outboxWrite is one write to repeat.
+type outboxWrite struct {
+	key eligibility.Key
+	outboxEntry
+}
+
+// due returns what is open and drops what is old enough or need not be kept. What
+// is from the future waits: a clock was set back.
+func (o *outbox) due() []outboxWrite {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var due []outboxWrite
+	now := o.now()
+	for key, entry := range o.entries {
+		age := time.Since(entry.added)
+		switch {
+		case age >= entry.life, !entry.open && age >= outboxLife:
+			delete(o.entries, key)
+		case entry.open && !fromFuture(entry.evidence, now):
+			due = append(due, outboxWrite{key: key, outboxEntry: entry})
+		}
+	}
+	return due
+}
+
+// close records that Redis has stored an entry, unless a newer one has replaced
+// it or Redis may have lost it again.
+func (o *outbox) close(write outboxWrite) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if entry, held := o.entries[write.key]; held && entry.evidence == write.evidence && entry.reopened == write.reopened {
+		entry.open = false
+		o.entries[write.key] = entry
+	}
+}
+
+// pending returns how many entries Redis has not stored.
+func (o *outbox) pending() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, entry := range o.entries {
+		if entry.open {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,117 @@
+package cache
+
+import (
+	"sync"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+const (
+	tombstoneShards = 64
+	// maxTombstones bounds a shard.
+	maxTombstones = 2048
+)
+
+// tombstones hold the newest announced fetch time per key, so that older
+// evidence is not adopted: the result of a slow fetch, what Redis held a moment
+// ago, or what Redis still holds because it refused the newer write.
+type tombstones struct {
+	life    time.Duration        // as long as the evidence that is kept out could be fresh
+	elapsed func() time.Duration // by a clock that nothing sets
+	shards  [tombstoneShards]tombstoneShard
+}
+
+type tombstoneShard struct {
+	mu    sync.Mutex
+	known map[eligibility.Key]tombstone // guarded by mu
+	// rest stands in for tombstones that did not fit: all keys of the shard then
+	// count as announced at its time. Guarded by mu.
+	rest tombstone
+}
+
+type tombstone struct {
+	fetched int64         // Unix ns
+	arrived int64         // Unix ns
+	added   time.Duration // by tombstones.elapsed
+}
+
+func newTombstones(life time.Duration) *tombstones {
+	start := time.Now()
+	t := &tombstones{life: life, elapsed: func() time.Duration { return time.Since(start) }}
+	for i := range t.shards {
+		t.shards[i].known = make(map[eligibility.Key]tombstone)
+	}
+	return t
+}
+
+func (t *tombstones) shard(key eligibility.Key) *tombstoneShard {
+	return &t.shards[key.CustomerID[15]%tombstoneShards]
+}
+
+// add records that evidence fetched at that time exists.
+func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
+	shard, added := t.shard(key), tombstone{fetched: fetched.UnixNano(), arrived: now.UnixNano(), added: t.elapsed()}
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if old := shard.known[key]; old.fetched > added.fetched && !isAhead(old.fetched, now) {
+		return
+	}
+	if len(shard.known) >= maxTombstones {
+		for other, old := range shard.known {
+			if added.added-old.added >= t.life {
+				delete(shard.known, other)
+			}
+		}
+	}
+	if _, held := shard.known[key]; !held && len(shard.known) >= maxTombstones {
+		shard.rest = tombstone{fetched: max(shard.rest.fetched, added.fetched), arrived: added.arrived, added: added.added}
+		return
+	}
+	shard.known[key] = added
+}
+
+// ahead reports whether the announcement came before the time that it gives.
+func (t tombstone) ahead() bool { return t.fetched > t.arrived }
+
+func (t *tombstones) lasts(stone tombstone, now time.Time) bool {
+	return t.elapsed()-stone.added < t.life && !isAhead(stone.fetched, now)
+}
+
+// isAhead reports whether a fetch time is further ahead than clock skew allows:
+// then the clock was set back since, and the time means nothing.
+func isAhead(fetched int64, now time.Time) bool {
+	return fetched > now.Add(clockTolerance).UnixNano()
+}
+
+// newer reports whether evidence newer than that was announced. An announcement
+// that was ahead of this process's clock is doubtful: if this process fetched the
+// evidence within the same second and it allows no sale, nobody knows which is
+// newer. For a second such an announcement does not count as newer, but Redis has
+// to be asked.
+func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) (newer, doubtful bool) {
+	shard, fetched := t.shard(key), evidence.FetchTime.UnixNano()
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for _, stone := range [2]tombstone{shard.known[key], shard.rest} {
+		switch {
+		case stone.fetched <= fetched || !t.lasts(stone, now):
+		case stone.ahead() && blocksSince(evidence, stone.arrived) && t.elapsed()-stone.added < clockTolerance:
+			doubtful = true
+		default:
+			newer = true
+		}
+	}
+	return newer, doubtful
+}
+
+// blocksSince reports whether evidence allows no sale, and this process fetched it
+// less than the tolerated clock difference before that moment, or later.
+func blocksSince(evidence *eligibility.Evidence, moment int64) bool {
+	return evidence.FetchedHere() && !allows(evidence) && moment-evidence.FetchTime.UnixNano() < int64(clockTolerance)
+}
+
+// allows reports whether a sale may rest on evidence.
+func allows(evidence *eligibility.Evidence) bool {
+	return evidence.Status == eligibility.AccountStatusAllowed || evidence.Status == eligibility.AccountStatusNone
+}
