@@ -109,7 +109,7 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 			s.consider(c, v, s.store.Peek(v.key, now), now)
 		} else if later, lost := s.later(ctx, v.key, before); later != nil {
 			s.consider(c, v, Found{Evidence: later, Tier: TierRedis}, s.now())
-		} else if lost && !(v.asked && s.blocks(c.req.Segment, before)) {
+		} else if lost && !(v.asked && before.FetchedHere() && s.blocks(c.req.Segment, before)) {
 			v.found, v.fresh = Found{}, false
 		}
 		if before != nil && v.found.Evidence == nil {
