@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -234,7 +233,6 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 		name string
 		do   func() error
 	}{
-		{"GET", func() error { return ignoreNil(client.Get(ctx, key).Err()) }},
 		{"GETRANGE", func() error { return client.GetRange(ctx, key, 0, 0).Err() }},
 		{"UNLINK", func() error { return client.Unlink(ctx, key).Err() }},
 	} {
@@ -282,13 +280,6 @@ func refusedCommand(name string, err error, cfg config.Redis) finding {
 		return failure(checkRedisAccess, redisRemedy(code, cfg), "its user may not %s", name)
 	}
 	return failure(checkRedisAccess, redisRemedy(code, cfg), "%s is rejected: %s", name, cache.ErrorText(err))
-}
-
-func ignoreNil(err error) error {
-	if errors.Is(err, redis.Nil) {
-		return nil
-	}
-	return err
 }
 
 // redisMemories judges every server, and says what is worst.
