@@ -184,9 +184,10 @@ func (r *sharedTier) put(caller context.Context, key eligibility.Key, evidence *
 	now, value := r.now(), r.seals.encode(key, evidence)
 	left := keepUntil.Sub(now).Milliseconds()
 	if left <= 0 || fromFuture(evidence, now) {
-		// By this clock, which may have moved since the fetch started.
+		// By this clock, which may have moved since the fetch started. The outbox
+		// stores it once the clock is right.
 		r.report(caller, "put", permit, r.publish(ctx, key, value))
-		return putResult{stored: true}
+		return putResult{}
 	}
 	sent := now.UnixNano()
 	for range 2 { // again without a newer value that nobody can read
