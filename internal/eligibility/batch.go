@@ -159,7 +159,11 @@ func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
 // askNext fetches what the check before it has not learnt about the same customer.
 // A panic spoils one answer only.
 func (s *Service) askNext(ctx context.Context, c *openCheck, before *check) {
-	defer s.spoil(c)
+	defer func() {
+		if r := recover(); r != nil {
+			c.failed = s.panicked(r)
+		}
+	}()
 	if before != nil {
 		s.follow(&c.check, before)
 	}
@@ -170,11 +174,13 @@ func (s *Service) askNext(ctx context.Context, c *openCheck, before *check) {
 // check was asked about, too.
 func (s *Service) conclude(c *openCheck, p *pace) (answer Answer, err error) {
 	defer func() {
-		if c.failed != nil {
-			answer, err = Answer{}, c.failed
+		if r := recover(); r != nil {
+			answer, err = Answer{}, s.panicked(r)
 		}
 	}()
-	defer s.spoil(c)
+	if c.failed != nil {
+		return Answer{}, c.failed
+	}
 	now := s.now()
 	for _, v := range c.views() {
 		held := s.store.Peek(v.key, now)
@@ -190,13 +196,6 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer Answer, err error) {
 		}
 	}
 	return s.decide(&c.check, now)
-}
-
-// spoil, deferred, turns a panic into the failure of one check.
-func (s *Service) spoil(c *openCheck) {
-	if r := recover(); r != nil {
-		c.failed = s.panicked(r)
-	}
 }
 
 // follow takes over what another check has learnt, failures included, as far as

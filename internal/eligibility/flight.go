@@ -30,7 +30,7 @@ type flightShard struct {
 // rest says that a facet failed and, where it is not needed, is not asked for
 // again yet. It is no evidence: no decision rests on it.
 type rest struct {
-	until time.Time
+	until time.Time // on the monotonic clock
 	err   error
 }
 
@@ -392,7 +392,7 @@ func (shard *flightShard) rest(key Key, err error, now time.Time) {
 	}
 	if len(shard.rests) >= maxRests {
 		for other, r := range shard.rests {
-			if !r.lasts(now) {
+			if !now.Before(r.until) {
 				delete(shard.rests, other)
 			}
 		}
@@ -412,14 +412,8 @@ func (f *flights) restingBecause(key Key, now time.Time) error {
 	shard := f.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if r, rests := shard.rests[key]; rests && r.lasts(now) {
+	if r, rests := shard.rests[key]; rests && now.Before(r.until) {
 		return r.err
 	}
 	return nil
-}
-
-// lasts reports whether the rest is not over. A clock that was set back ends it.
-func (r *rest) lasts(now time.Time) bool {
-	left := r.until.Sub(now)
-	return left > 0 && left <= maxRest
 }

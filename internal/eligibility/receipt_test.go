@@ -35,9 +35,9 @@ func storages() map[string]func(time.Time) time.Time {
 func TestReceiptsSurviveTheStorageOfClients(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		now := time.Unix(1_800_000_000, int64(rapid.IntRange(0, 1e9-1).Draw(rt, "ns")))
+		start, began := time.Unix(1_800_000_000, int64(rapid.IntRange(0, 1e9-1).Draw(rt, "ns"))), time.Now()
 		source, store := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, newMemory()
-		service, stop := serve(t, source, store, eligibility.Config{Now: func() time.Time { return now }})
+		service, stop := serve(t, source, store, eligibility.Config{Now: func() time.Time { return start.Add(time.Since(began)) }})
 		defer stop()
 		shown := mustCheck(t, service, education())
 		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))

@@ -173,7 +173,7 @@ func oracle(held []eligibility.Qualification) eligibility.ReasonCode {
 		eligibility.VettingInReview: eligibility.ReasonQualificationInReview,
 		eligibility.VettingDenied:   eligibility.ReasonQualificationDenied,
 	} {
-		if code != eligibility.ReasonNone && slices.ContainsFunc(of(eligibility.VettingStatus(status)), //nolint:gosec // small
+		if code != eligibility.ReasonNone && slices.ContainsFunc(of(eligibility.VettingStatus(status)),
 			func(q eligibility.Qualification) bool { return day(q) == newest }) {
 			return code
 		}

@@ -24,12 +24,15 @@ type witness struct {
 type testimony struct {
 	facet eligibility.Facet
 	at    time.Time
+	other bool // another replica fetched it, by its own clock
 	outcome
 }
 
+// clock advances a little with each reading.
 func (w *witness) clock() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.now = w.now.Add(50 * time.Microsecond)
 	return w.now
 }
 
@@ -38,9 +41,42 @@ func (w *witness) Fetch(_ context.Context, query eligibility.Query) (eligibility
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.next[facet]
+	query.Started()
 	w.said = append(w.said, testimony{facet: facet, at: w.now, outcome: out})
 	w.now = w.now.Add(w.slow)
 	return out.evidence, eligibility.Call{}, out.err
+}
+
+// elsewhere has another replica fetch an answer, at a time by its own clock, and
+// share it.
+func (w *witness) elsewhere(store *memory, facet eligibility.Facet, out outcome, at time.Time) {
+	if out.err != nil {
+		return
+	}
+	w.mu.Lock()
+	w.said = append(w.said, testimony{facet: facet, at: at, other: true, outcome: out})
+	w.mu.Unlock()
+	evidence := out.evidence
+	evidence.Facet, evidence.FetchTime = facet, at
+	store.mu.Lock()
+	defer store.mu.Unlock()
+	key := eligibility.Key{CustomerID: customer, Facet: facet}
+	if old := store.shared[key]; old == nil || old.FetchTime.Before(at) {
+		store.shared[key] = &evidence
+	}
+}
+
+// asFresh reports whether an allowing word for facet satisfies max_age: said at the
+// time or later, or by another replica a second later.
+func (w *witness) asFresh(facet eligibility.Facet, since time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.said {
+		if t.facet == facet && t.err == nil && (!t.other && !t.at.Before(since) || t.other && !t.at.Before(since.Add(time.Second))) {
+			return true
+		}
+	}
+	return false
 }
 
 // supports reports whether an allowing word for facet was said within age
@@ -50,7 +86,7 @@ func (w *witness) supports(facet eligibility.Facet, now, minimum time.Time, age 
 	defer w.mu.Unlock()
 	for _, t := range w.said {
 		if t.facet == facet && t.err == nil && t.evidence.Absence == eligibility.AbsenceNone &&
-			!t.at.Before(minimum) && now.Sub(t.at) <= age && allows(t.evidence) {
+			!t.at.Before(minimum) && !(t.other && t.at.After(now.Add(time.Second))) && now.Sub(t.at) <= age && allows(t.evidence) {
 			return true
 		}
 	}
@@ -83,7 +119,8 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 		defer stop()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			w.mu.Lock()
-			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 5400).Draw(rt, "seconds")) * time.Second)
+			w.now = w.now.Add(time.Duration(rapid.IntRange(-60, 5400).Draw(rt, "seconds")) * time.Second)
+			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 2e6).Draw(rt, "ns")))
 			w.slow = time.Duration(rapid.SampledFrom([]int{0, 0, 1, 9, 3600}).Draw(rt, "slow")) * time.Second
 			w.next[eligibility.FacetAccount] = drawAccount(rt)
 			w.next[eligibility.FacetQualifications] = drawQualifications(rt)
@@ -93,6 +130,11 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			store.mu.Unlock()
 
 			now := w.clock()
+			if rapid.IntRange(0, 2).Draw(rt, "another replica") == 0 {
+				skew := time.Duration(rapid.IntRange(-5000, 1500).Draw(rt, "dated")) * time.Millisecond
+				w.elsewhere(store, eligibility.FacetAccount, drawAccount(rt), now.Add(skew))
+				w.elsewhere(store, eligibility.FacetQualifications, drawQualifications(rt), now.Add(skew))
+			}
 			req := drawRequest(rt, now)
 			ctx, cancel := context.WithCancel(context.Background())
 			if rapid.IntRange(0, 4).Draw(rt, "caller") == 0 {
@@ -105,6 +147,13 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			}
 			if answer.Decision != eligibility.DecisionAllowed {
 				continue
+			}
+			if req.MaxAgeSet && !answer.Stale {
+				for _, facet := range []eligibility.Facet{eligibility.FacetAccount, eligibility.FacetQualifications}[:len(answer.Reasons)] {
+					if !w.asFresh(facet, now.Add(-req.MaxAge)) {
+						rt.Fatalf("ALLOWED and not stale, although nothing about the %s satisfies max_age: %+v", facet, answer)
+					}
+				}
 			}
 			now = w.clock() // the moment of the answer counts
 			allowed := w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.Allowed.Usable, func(e eligibility.Evidence) bool {

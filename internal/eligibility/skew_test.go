@@ -34,6 +34,7 @@ func TestMaxAgeAllowsForTheClocksOfOtherReplicas(t *testing.T) {
 		{"past max_age", 5001 * time.Millisecond, 5 * time.Second, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			for tier := range 2 {
 				bubbleOf(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
 					source.set(status(eligibility.AccountStatusNotAllowed), holding())
@@ -73,13 +74,19 @@ func TestAReceiptIsValidAtEveryReplica(t *testing.T) {
 	})
 }
 
-// claims is a memory that records what is asked of the fleet before a fetch.
+// claims is a memory that records the claims, and their lanes at that time.
 type claims struct {
 	*memory
-	made chan eligibility.Claim
+	made  chan eligibility.Claim
+	lanes chan eligibility.Lane
+}
+
+func newClaims(most int) *claims {
+	return &claims{newMemory(), make(chan eligibility.Claim, most), make(chan eligibility.Lane, most)}
 }
 
 func (c *claims) Lead(_ context.Context, claim eligibility.Claim) eligibility.Lead {
+	c.lanes <- claim.Priority.Lane()
 	c.made <- claim
 	return eligibility.Lead{}
 }
@@ -87,7 +94,7 @@ func (c *claims) Lead(_ context.Context, claim eligibility.Claim) eligibility.Le
 func TestClaimsAllowForTheClocksOfOtherReplicas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &claims{newMemory(), make(chan eligibility.Claim, 10)}
+		store := newClaims(10)
 		service, stop := serve(t, &scripted{account: status(eligibility.AccountStatusAllowed)}, store, eligibility.Config{})
 		defer stop()
 		now := time.Now()
@@ -101,7 +108,7 @@ func TestClaimsAllowForTheClocksOfOtherReplicas(t *testing.T) {
 			"min_evidence_time": {eligibility.Request{MinEvidenceTime: now.Add(-3 * time.Second)}, now.Add(-3 * time.Second)},
 			"the later of both": {eligibility.Request{MaxAgeSet: true, MaxAge: 5 * time.Second, MinEvidenceTime: now.Add(-3 * time.Second)}, now.Add(-3 * time.Second)},
 		} {
-			row.req.CustomerID[0] = byte(len(name))
+			copy(row.req.CustomerID[:], name)
 			mustCheck(t, service, row.req)
 			synctest.Wait()
 			for len(store.made) > 0 {
