@@ -669,3 +669,40 @@ func TestMessagesAreHeldWhileRedisRefusesWrites(t *testing.T) {
 		t.Errorf("not held: %+v", found)
 	}
 }
+
+// A fetch that a more urgent caller joins keeps its lease.
+func TestALeaseRisesWithItsFetch(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
+	priority := eligibility.NewPriority(eligibility.LaneBackground)
+	mustLead(t, one, eligibility.Claim{Key: key, Priority: priority})
+	priority.Raise(eligibility.LaneCheckout)
+	waiting, cancel := context.WithTimeout(ctx, 4*cache.BackgroundPatience)
+	defer cancel()
+	if got := two.Lead(waiting, anyEvidence); got.Err == nil {
+		t.Errorf("%+v: preempted a fetch of the same lane", got)
+	}
+}
+
+// An outbox that hangs does not cost the leases of this replica.
+func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
+	mustLead(t, one, anyEvidence)
+	release, hangs := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	one.AddHook(pipelines(func() {
+		once.Do(func() { close(hangs) })
+		<-release
+	}))
+	defer close(release)
+	one.AddToOutbox(eligibility.Key{CustomerID: eligibility.CustomerID{5}}, blocked(time.Now()))
+	<-hangs
+	waiting, cancel := context.WithTimeout(ctx, 2*cache.LeaseLife)
+	defer cancel()
+	if got := two.Lead(waiting, anyEvidence); got.Err == nil {
+		t.Errorf("%+v: took over from a holder that lives", got)
+	}
+}
