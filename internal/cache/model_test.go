@@ -547,18 +547,22 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		err := next(ctx, cmd)
 		r.m.notice(err)
 		if err == nil {
-			r.published(args)
+			r.published(cmd)
 		}
 		return err
 	}
 }
 
-// published delivers what a script has published, as its arguments tell.
-func (r *modelReplica) published(args []any) {
+// published delivers what a script has published, as its arguments show.
+func (r *modelReplica) published(cmd redis.Cmder) {
+	args := cmd.Args()
 	const put, release, heartbeat = 3 + 2 + 6, 3 + 1 + 5, 3 + 3 + 9 // the first three: name, script, number of keys
 	last, _ := args[len(args)-1].([]byte)
 	switch len(args) {
 	case put:
+		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) == 0 || reply[0] != "stored" {
+			return // newer evidence was there
+		}
 		r.m.deliver(append(slices.Clone(last), args[5].([]byte)...))
 	case release:
 		if len(last) > 0 {
@@ -595,7 +599,7 @@ func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 		r.m.notice(err)
 		for _, cmd := range cmds {
 			if cmd.Err() == nil {
-				r.published(cmd.Args())
+				r.published(cmd)
 			}
 		}
 		r.m.sleep(40 * time.Millisecond)
