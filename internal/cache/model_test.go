@@ -534,22 +534,31 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			cmd.SetErr(errPlayed)
 			return errPlayed
 		}
-		args := cmd.Args()
 		if cmd.Name() == "publish" {
-			r.m.deliver(args[2].([]byte))
+			r.m.deliver(cmd.Args()[2].([]byte))
 			return nil
-		}
-		for _, arg := range args {
-			if name, ok := arg.(string); ok && strings.HasSuffix(name, ":lease") {
-				r.m.touch(name)
-			}
 		}
 		err := next(ctx, cmd)
 		r.m.notice(err)
 		if err == nil {
+			r.stored(cmd)
 			r.published(cmd)
 		}
 		return err
+	}
+}
+
+// stored notes a lease that a script has stored.
+func (r *modelReplica) stored(cmd redis.Cmder) {
+	const claim, renew = 3 + 2 + 8, 3 + 1 + 3 // as in published
+	args, reply := cmd.Args(), cmd.(*redis.Cmd)
+	words, _ := reply.StringSlice()
+	renewed, _ := reply.Int()
+	switch {
+	case len(args) == claim && len(words) == 1:
+		r.m.touch(args[4].(string))
+	case len(args) == renew && renewed == 1:
+		r.m.touch(args[3].(string))
 	}
 }
 

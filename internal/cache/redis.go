@@ -187,6 +187,7 @@ func (r *sharedTier) put(caller context.Context, key eligibility.Key, evidence *
 		// By this clock, which may have moved since the fetch started. The outbox
 		// stores it once the clock is right.
 		r.report(caller, "put", permit, r.publish(ctx, key, value))
+		r.release(caller, key, lease, nil)
 		return putResult{}
 	}
 	sent := now.UnixNano()

@@ -11,6 +11,9 @@ const (
 	tombstoneShards = 64
 	// maxTombstones bounds a shard.
 	maxTombstones = 2048
+	// minTombstoneLife is longer than any question or fetch that has already read
+	// older evidence.
+	minTombstoneLife = time.Minute
 )
 
 // tombstones hold the newest announced fetch time per key, so that older
@@ -36,7 +39,9 @@ type tombstone struct {
 	added   time.Duration // by tombstones.elapsed
 }
 
-func newTombstones(life time.Duration) *tombstones {
+// newTombstones returns tombstones that live as long as evidence can be fresh.
+func newTombstones(longestFresh time.Duration) *tombstones {
+	life := max(longestFresh, minTombstoneLife)
 	start := time.Now()
 	t := &tombstones{life: life, elapsed: func() time.Duration { return time.Since(start) }}
 	for i := range t.shards {
