@@ -19,6 +19,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/server"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
 
@@ -112,7 +113,7 @@ func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.
 		TokenEndpoint:     endpoint,
 		Flow:              flow,
 		RefreshTokenFile:  cfg.PartnerCenter.RefreshTokenFile,
-		RefreshTokenVault: pcclient.VaultSecret{
+		RefreshTokenVault: tokenstore.VaultSecret{
 			URL:  cfg.PartnerCenter.RefreshTokenVault.URL,
 			Name: cfg.PartnerCenter.RefreshTokenVault.Secret,
 		},

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
-	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 const (
@@ -113,7 +113,7 @@ func (h hostCheck) unreachable(err error) finding {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return failure(h.name, "check the clock of this machine first, then the host's certificate", "TLS: %s: the certificate is not valid at this time", at)
 	case errors.As(err, &certificate):
-		return failure(h.name, "a proxy that opens TLS needs its authority among those of this system", "%s: %v", at, pcclient.CertificateError(certificate))
+		return failure(h.name, "a proxy that opens TLS needs its authority among those of this system", "%s: %v", at, remote.CertificateError(certificate))
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return failure(h.name, "allow outgoing connections to it, or set HTTPS_PROXY", "%s does not answer within %v", at, hostLimit)
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -13,6 +13,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 // The checks of the connection to Partner Center.
@@ -80,7 +81,7 @@ func (p patient) noToken(err error) finding {
 // tokenRemedy says what to do about a token request that failed.
 func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
-	if errors.Is(fail, pcclient.ErrRefreshTokenStore) {
+	if errors.Is(fail, tokenstore.ErrUnreadable) {
 		return "let the user of the service read the refresh token where it is stored"
 	}
 	reason := fail.Reason

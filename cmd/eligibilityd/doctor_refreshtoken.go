@@ -12,6 +12,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 const (
@@ -38,9 +39,9 @@ func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client,
 	}
 	since, err := client.RefreshToken(ctx)
 	switch {
-	case errors.Is(err, pcclient.ErrNoRefreshToken):
+	case errors.Is(err, tokenstore.ErrNone):
 		return []finding{failure(checkTokenVault, "`eligibilityd login --config "+placeholder(p.flags.config)+"` stores one", "%v", err)}
-	case errors.Is(err, pcclient.ErrRefreshTokenStore):
+	case errors.Is(err, tokenstore.ErrUnreadable):
 		return []finding{failure(checkTokenVault, vaultRemedy, "%v", err)}
 	case err != nil:
 		return []finding{failure(checkTokenVault, awayRemedy, "%v", err)}

@@ -18,22 +18,25 @@ const module = "github.com/eligibilityd/eligibilityd/"
 var mayImport = map[string][]string{
 	"cmd/eligibilityd": {
 		"internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
-		"internal/server", "internal/tracing", "internal/logging", "internal/loopback", "internal/pcsim", "gen/eligibility/v1",
+		"internal/server", "internal/tracing", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
+		"internal/tokenstore", "gen/eligibility/v1",
 	},
-	"internal/breaker":             {},
-	"internal/config":              {},
-	"internal/eligibility":         {},
-	"internal/pcclient":            {"internal/breaker", "internal/eligibility"},
-	"internal/pcclient/vaulttest":  {}, // for tests only
-	"internal/cache":               {"internal/breaker", "internal/eligibility", "internal/logging"},
-	"internal/cache/cachetest":     {"internal/eligibility"}, // for tests only
-	"internal/server":              {"internal/eligibility", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
-	"internal/logging":             {},
-	"internal/loopback":            {},
-	"internal/tracing":             {"internal/logging"},
-	"internal/tracing/tracingtest": {}, // for tests only
-	"internal/pcsim":               {},
-	"gen/eligibility/v1":           {},
+	"internal/breaker":              {},
+	"internal/config":               {},
+	"internal/eligibility":          {},
+	"internal/pcclient":             {"internal/breaker", "internal/eligibility", "internal/remote", "internal/tokenstore"},
+	"internal/remote":               {},
+	"internal/tokenstore":           {"internal/remote"},
+	"internal/tokenstore/vaulttest": {}, // for tests only
+	"internal/cache":                {"internal/breaker", "internal/eligibility", "internal/logging"},
+	"internal/cache/cachetest":      {"internal/eligibility"}, // for tests only
+	"internal/server":               {"internal/eligibility", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
+	"internal/logging":              {},
+	"internal/loopback":             {},
+	"internal/tracing":              {"internal/logging"},
+	"internal/tracing/tracingtest":  {}, // for tests only
+	"internal/pcsim":                {},
+	"gen/eligibility/v1":            {},
 
 	// The benchmark sees the service from outside only, as its callers do.
 	"bench":       {"bench/load", "bench/rig", "bench/floor", "gen/eligibility/v1"},
@@ -96,6 +99,26 @@ func TestImportsFollowThePackageMap(t *testing.T) {
 			}
 			if !slices.Contains(allowed, ours) {
 				t.Errorf("%s imports %s, which the package map does not allow", name, ours)
+			}
+		}
+	}
+}
+
+// onlyIn names the packages that may import a library whose types and failures
+// must not spread.
+var onlyIn = map[string][]string{
+	"github.com/Azure/": {"internal/tokenstore", "internal/tokenstore/vaulttest"},
+}
+
+func TestLibrariesStayInTheirPackage(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, module+"...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		for library, allowed := range onlyIn {
+			for _, imported := range p.Imports {
+				if strings.HasPrefix(imported, library) && !slices.Contains(allowed, name) {
+					t.Errorf("%s imports %s, which only %v may", name, imported, allowed)
+				}
 			}
 		}
 	}

@@ -9,13 +9,13 @@ import (
 	"io"
 	"os"
 
-	azlog "github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	redislog "github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/eligibilityd/eligibilityd/internal/logging"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 // The exit codes that do not belong to one command only.
@@ -35,7 +35,7 @@ func main() {
 // the standard library prints becomes a record.
 func quietLibraries() {
 	redislog.Disable()
-	azlog.SetListener(nil)
+	tokenstore.SilenceSDK()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	logger, _ := logging.New(os.Stderr, logging.Config{Level: zap.WarnLevel})
 	_, _ = zap.RedirectStdLogAt(logger, zap.WarnLevel) // fails on an unknown level only

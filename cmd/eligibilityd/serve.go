@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
-	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 func newServeCommand() *cobra.Command {
@@ -68,9 +68,9 @@ func (a *app) checkRefreshToken(ctx context.Context, configFile string) error {
 		return nil
 	}
 	switch _, err := a.client.RefreshToken(ctx); {
-	case errors.Is(err, pcclient.ErrNoRefreshToken):
+	case errors.Is(err, tokenstore.ErrNone):
 		return fmt.Errorf("%w; `eligibilityd login --config %s` obtains one and stores it there", err, placeholder(configFile))
-	case errors.Is(err, pcclient.ErrRefreshTokenStore):
+	case errors.Is(err, tokenstore.ErrUnreadable):
 		return fmt.Errorf("%w; %s", err, vaultRemedy)
 	case err != nil:
 		a.logger.Error("vault of the refresh token cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))

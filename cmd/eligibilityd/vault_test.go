@@ -11,8 +11,8 @@ import (
 	"time"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
-	"github.com/eligibilityd/eligibilityd/internal/pcclient/vaulttest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore/vaulttest"
 )
 
 // vault starts a vault that holds the simulator's refresh token, and gives this

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 // classify says what an answer of Partner Center means for op. It returns nil
@@ -19,7 +21,7 @@ func classify(op Op, got answer, now time.Time) *APIError {
 		fail.RetryAfter = retryAfter(got.header, now)
 	case status == http.StatusUnauthorized:
 		fail.Class, fail.Reason = ClassCredentials, ReasonUnauthorized
-	case serverFailed(status):
+	case remote.ServerFailed(status):
 		fail.Class, fail.Reason = ClassUnavailable, ReasonServerError
 		if status == http.StatusServiceUnavailable && got.header.Get("Retry-After") != "" {
 			fail.RetryAfter = retryAfter(got.header, now)
@@ -40,13 +42,6 @@ func classify(op Op, got answer, now time.Time) *APIError {
 	return fail
 }
 
-// serverFailed reports a status that says that the far side could not answer
-// now. 501 says that it never will.
-func serverFailed(status int) bool {
-	return status == http.StatusRequestTimeout ||
-		status >= 500 && status <= 599 && status != http.StatusNotImplemented
-}
-
 // unanswered reports whether an exchange brought no complete answer. A status
 // that says everything by itself is an answer although its body is missing.
 func unanswered(got answer, err error) bool {
@@ -57,5 +52,5 @@ func unanswered(got answer, err error) bool {
 	case got.status == 0:
 		return true
 	}
-	return got.status != http.StatusTooManyRequests && got.status != http.StatusUnauthorized && !serverFailed(got.status)
+	return got.status != http.StatusTooManyRequests && got.status != http.StatusUnauthorized && !remote.ServerFailed(got.status)
 }

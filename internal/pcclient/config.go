@@ -4,15 +4,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 // The defaults of [Config].
@@ -68,10 +69,10 @@ type Config struct {
 	// RefreshTokenVault holds the refresh token in place of a file: it is read
 	// before every renewal and gets a new version when the login host sends a
 	// new token.
-	RefreshTokenVault VaultSecret
+	RefreshTokenVault tokenstore.VaultSecret
 	// VaultCredential is who asks that vault; nil means azidentity's default
 	// chain: environment, workload identity, managed identity, developer tools.
-	VaultCredential azcore.TokenCredential
+	VaultCredential tokenstore.Credential
 	// ReadOnly leaves the stored refresh token as it is: a new one is dropped,
 	// and the old one goes on working. It is for a look by somebody other than
 	// the service, whose file would no longer be the service's.
@@ -102,10 +103,10 @@ func (c Config) Validate() error {
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("partner center: "+format, args...))
 	}
-	if err := checkRoot(c.BaseURL); err != nil {
+	if err := remote.CheckRoot(c.BaseURL); err != nil {
 		fault("base URL: %w", err)
 	}
-	if err := checkRoot(c.Authority); err != nil {
+	if err := remote.CheckRoot(c.Authority); err != nil {
 		fault("authority: %w", err)
 	}
 	if strings.Trim(c.TenantID, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") != "" || strings.Trim(c.TenantID, ".") == "" {
@@ -164,42 +165,17 @@ func (c Config) checkCredential() error {
 // checkRefreshToken wants one place for the refresh token.
 func (c Config) checkRefreshToken() error {
 	switch {
-	case c.RefreshTokenVault == (VaultSecret{}) && c.RefreshTokenFile == "":
+	case c.RefreshTokenVault == (tokenstore.VaultSecret{}) && c.RefreshTokenFile == "":
 		return errors.New("refresh token file: is missing, and so is a vault")
-	case c.RefreshTokenVault == (VaultSecret{}):
+	case c.RefreshTokenVault == (tokenstore.VaultSecret{}):
 		return nil
 	case c.RefreshTokenFile != "":
 		return errors.New("refresh token vault: conflicts with the file")
 	}
-	if err := c.RefreshTokenVault.check(); err != nil {
+	if err := c.RefreshTokenVault.Validate(); err != nil {
 		return fmt.Errorf("refresh token vault: %w", err)
 	}
 	return nil
-}
-
-// checkRoot accepts an absolute https URL without credentials, query and
-// fragment, and the same with http for loopback hosts: a bearer token or a
-// secret must not cross a network in clear text.
-func checkRoot(root string) error {
-	u, err := url.Parse(root)
-	if err != nil {
-		return errors.New("is no URL") // err repeats the URL, which may hold credentials
-	}
-	switch {
-	case u.Hostname() == "":
-		return errors.New("must be an absolute URL")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return errors.New("must start with https://")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return errors.New("must start with https:// unless the host is loopback")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return errors.New("must hold neither credentials nor a query nor a fragment")
-	}
-	return nil
-}
-
-func loopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // checkAudience refuses the audience of the retired directory API: the login

@@ -112,7 +112,7 @@ func (c *Consent) Expects(state string) bool {
 func (c *Consent) CanStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := c.login.refreshToken.store.canSave(ctx); err != nil {
+	if err := c.login.refreshToken.store.CheckSave(ctx); err != nil {
 		return fmt.Errorf("partner center: consent: %w", err)
 	}
 	return nil
@@ -147,7 +147,7 @@ func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err
 	// A person's consent is not thrown away because the browser's time is up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	if err := c.login.refreshToken.store.save(ctx, granted.refresh); err != nil {
+	if err := c.login.refreshToken.store.Save(ctx, granted.refresh); err != nil {
 		return "", fmt.Errorf("partner center: consent: store refresh token: %w", err)
 	}
 	return tenantID, nil

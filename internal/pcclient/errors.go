@@ -2,15 +2,13 @@ package pcclient
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 // ErrCustomerID says that a customer ID is not a GUID in the form 8-4-4-4-12.
@@ -161,67 +159,15 @@ func (e *APIError) Unwrap() error { return e.Err }
 // people to look up, never to decide by, as they change.
 func (e *APIError) LoginCodes() []int { return slices.Clone(e.aadsts) }
 
-// errProtocol stands for a failure whose own text may repeat what the far
-// side sent, such as a malformed status line.
-var errProtocol = errors.New("exchange broke off")
-
-// transportFailure classifies an exchange that brought no complete answer.
-// ctx is the caller's, which tells its leaving from our own limits.
+// transportFailure classifies an exchange that returned no complete answer.
+// ctx is the caller's: its cancellation is no failure of the host.
 func transportFailure(ctx context.Context, op Op, err error) *APIError {
-	fail := &APIError{Op: op, Class: ClassUnavailable, Reason: ReasonConnection, Err: errProtocol}
-	var (
-		timeout     net.Error
-		operation   *net.OpError
-		lookup      *net.DNSError
-		certificate *tls.CertificateVerificationError
-		alert       tls.AlertError
-		record      tls.RecordHeaderError
-	)
+	fail := &APIError{Op: op, Class: ClassUnavailable, Reason: ReasonConnection, Err: remote.Cause(ctx, err)}
 	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
-		fail.Reason, fail.Err = ReasonCanceled, context.Canceled
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		fail.Reason, fail.Err = ReasonTimeout, context.DeadlineExceeded
-	case errors.As(err, &lookup):
-		fail.Err = lookup
-	case errors.As(err, &certificate):
-		fail.Err = CertificateError(certificate)
-	case errors.As(err, &operation):
-		fail.Err = operation
-	case errors.As(err, &alert):
-		fail.Err = alert
-	case errors.As(err, &record):
-		fail.Err = record
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		fail.Err = io.ErrUnexpectedEOF
+	case errors.Is(fail.Err, context.Canceled):
+		fail.Reason = ReasonCanceled
+	case errors.Is(fail.Err, context.DeadlineExceeded):
+		fail.Reason = ReasonTimeout
 	}
 	return fail
-}
-
-// The kinds of certificates that are not trusted.
-var (
-	errAuthority   = errors.New("tls: certificate of an unknown authority")
-	errName        = errors.New("tls: certificate for another name")
-	errPeriod      = errors.New("tls: certificate has expired or is not valid yet")
-	errCertificate = errors.New("tls: certificate cannot be verified")
-)
-
-// CertificateError returns the kind of a failure to verify a certificate. The
-// library's own texts repeat what the far side wrote into the certificate.
-func CertificateError(err error) error {
-	var (
-		authority x509.UnknownAuthorityError
-		name      x509.HostnameError
-		invalid   x509.CertificateInvalidError
-	)
-	switch {
-	case errors.As(err, &authority):
-		return errAuthority
-	case errors.As(err, &name):
-		return errName
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return errPeriod
-	default:
-		return errCertificate
-	}
 }

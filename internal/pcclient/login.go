@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 // login asks the login host for tokens.
@@ -51,9 +54,9 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices
 		return l, nil
 	}
 	l.form.Set("grant_type", "refresh_token")
-	l.refreshToken = newRefreshToken(tokenFile(cfg.RefreshTokenFile), cfg, metrics, notices)
-	if cfg.RefreshTokenVault != (VaultSecret{}) {
-		vault, err := newTokenVault(cfg.RefreshTokenVault, cfg.VaultCredential, transport)
+	l.refreshToken = newRefreshToken(tokenstore.File(cfg.RefreshTokenFile), cfg, metrics, notices)
+	if cfg.RefreshTokenVault != (tokenstore.VaultSecret{}) {
+		vault, err := tokenstore.NewVault(cfg.RefreshTokenVault, cfg.VaultCredential, transport)
 		if err != nil {
 			return nil, fmt.Errorf("partner center: refresh token vault: %w", err)
 		}
@@ -194,7 +197,7 @@ func readLogin(got answer, asked, now time.Time) (grant, *APIError) {
 	case status == http.StatusTooManyRequests:
 		fail.Class, fail.Reason = ClassThrottled, ReasonThrottled
 		fail.RetryAfter = cmp.Or(fail.pause, defaultRetryAfter)
-	case serverFailed(status), fail.Reason == ReasonServerError:
+	case remote.ServerFailed(status), fail.Reason == ReasonServerError:
 		fail.Class, fail.Reason = ClassUnavailable, ReasonServerError
 		fail.RetryAfter = fail.pause
 	case word != "", status == http.StatusOK && err == nil:
@@ -259,7 +262,7 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 	kind, _ := object["token_type"].(string)
 	refresh, _ := object["refresh_token"].(string)
 	idToken, _ := object["id_token"].(string)
-	if len(refresh) > maxRefreshTokenBytes || !storable(refresh) {
+	if !tokenstore.Storable(refresh) {
 		refresh = "" // it could not be read back from its store
 	}
 	var life string
@@ -270,7 +273,7 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 		life = expires
 	}
 	seconds, err := strconv.ParseInt(life, 10, 64)
-	if value == "" || !headerSafe(value) || !strings.EqualFold(kind, "Bearer") || err != nil || seconds <= 0 {
+	if value == "" || !remote.HeaderSafe(value) || !strings.EqualFold(kind, "Bearer") || err != nil || seconds <= 0 {
 		return grant{}, false
 	}
 	lasts := time.Duration(min(seconds, int64(maxTokenLife/time.Second))) * time.Second
@@ -279,14 +282,4 @@ func readGrant(object map[string]any, asked time.Time) (grant, bool) {
 		refresh: refresh,
 		idToken: idToken,
 	}, true
-}
-
-// headerSafe reports whether a token can stand in a header as it is.
-func headerSafe(token string) bool {
-	for i := range len(token) {
-		if token[i] <= ' ' || token[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 func FuzzReadLogin(f *testing.F) {
@@ -78,7 +80,7 @@ func checkLoginFailure(t *testing.T, fail *APIError) {
 			t.Fatalf("got %+v", fail)
 		}
 	case ClassCredentials:
-		if serverFailed(fail.Status) || fail.Reason == ReasonServerError {
+		if remote.ServerFailed(fail.Status) || fail.Reason == ReasonServerError {
 			t.Fatalf("got %+v", fail)
 		}
 	case ClassUnavailable:

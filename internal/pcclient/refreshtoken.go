@@ -3,9 +3,12 @@ package pcclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 const (
@@ -18,21 +21,44 @@ const (
 	opStore Op = "refresh_token_store"
 )
 
+// RefreshTokenLife is how long a refresh token works after it was handed out.
+// Each renewal brings a new one; nobody can configure it.
+//
+// Source: https://learn.microsoft.com/en-us/entra/identity-platform/refresh-tokens
+// (read 2026-11-21)
+const RefreshTokenLife = 90 * 24 * time.Hour
+
+// RefreshToken returns since when a refresh token is stored; the zero time if
+// the store does not record it. It returns tokenstore.ErrNone or
+// tokenstore.ErrUnreadable if somebody must act, and another error if the store
+// cannot be reached now. It takes 5 s at most. With FlowAppOnly there is no
+// refresh token, and no error.
+func (c *Client) RefreshToken(ctx context.Context) (since time.Time, err error) {
+	if c.tokens.login.refreshToken == nil {
+		return time.Time{}, nil
+	}
+	stored, err := c.tokens.login.refreshToken.load(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("partner center: %w", err)
+	}
+	return stored.Stored, nil
+}
+
 // refreshToken is the refresh token in use, and what is known of its store.
 // Whoever has the turn may use it.
 type refreshToken struct {
-	store   tokenStore
+	store   tokenstore.Store
 	now     func() time.Time
 	log     *zap.Logger
 	metrics *metrics
 	notices *notices
 	turn    chan struct{} // holds one value while somebody has the turn
 
-	held     storedToken // what the store held when it was last read or written
-	unstored storedToken // a newer one that could not be stored
+	held     tokenstore.Token // what the store held when it was last read or written
+	unstored tokenstore.Token // a newer one that could not be stored
 }
 
-func newRefreshToken(store tokenStore, cfg Config, metrics *metrics, notices *notices) *refreshToken {
+func newRefreshToken(store tokenstore.Store, cfg Config, metrics *metrics, notices *notices) *refreshToken {
 	return &refreshToken{
 		store: store, now: cfg.Now, log: cfg.Logger, metrics: metrics, notices: notices, turn: make(chan struct{}, 1),
 	}
@@ -56,44 +82,44 @@ func (r *refreshToken) give() { <-r.turn }
 func (r *refreshToken) read(ctx context.Context) (string, error) {
 	stored, err := r.load(ctx)
 	switch {
-	case err == nil && (r.unstored.value == "" || stored.value != r.held.value):
-		r.use(stored, storedToken{})
-	case err != nil && r.inUse().value == "":
+	case err == nil && (r.unstored.Value == "" || stored.Value != r.held.Value):
+		r.use(stored, tokenstore.Token{})
+	case err != nil && r.inUse().Value == "":
 		return "", err
 	}
-	return r.inUse().value, nil
+	return r.inUse().Value, nil
 }
 
 // another returns what is stored if that is another token than the one that
 // was refused: a replica may have rotated it since, or somebody consented.
 func (r *refreshToken) another(ctx context.Context, refused string) (token string, ok bool) {
 	stored, err := r.load(ctx)
-	if err != nil || stored.value == refused {
+	if err != nil || stored.Value == refused {
 		return "", false
 	}
-	r.use(stored, storedToken{})
-	return stored.value, true
+	r.use(stored, tokenstore.Token{})
+	return stored.Value, true
 }
 
-func (r *refreshToken) load(ctx context.Context) (storedToken, error) {
+func (r *refreshToken) load(ctx context.Context) (tokenstore.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	return r.store.load(ctx)
+	return r.store.Load(ctx)
 }
 
 // needsSomebody reports whether an error of a store is one that does not pass.
 func needsSomebody(err error) bool {
-	return errors.Is(err, ErrNoRefreshToken) || errors.Is(err, ErrRefreshTokenStore)
+	return errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable)
 }
 
 // use notes what is in the store, and what would be there if it could.
-func (r *refreshToken) use(held, unstored storedToken) {
+func (r *refreshToken) use(held, unstored tokenstore.Token) {
 	r.held, r.unstored = held, unstored
-	r.metrics.refreshToken(r.inUse().born)
+	r.metrics.refreshToken(r.inUse().Stored)
 }
 
-func (r *refreshToken) inUse() storedToken {
-	if r.unstored.value != "" {
+func (r *refreshToken) inUse() tokenstore.Token {
+	if r.unstored.Value != "" {
 		return r.unstored
 	}
 	return r.held
@@ -107,19 +133,19 @@ func (r *refreshToken) inUse() storedToken {
 func (r *refreshToken) keep(ctx context.Context, token string) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	stored, err := r.store.load(ctx)
-	if err == nil && (stored.value == token || stored.value != r.held.value) {
-		r.use(stored, storedToken{})
+	stored, err := r.store.Load(ctx)
+	if err == nil && (stored.Value == token || stored.Value != r.held.Value) {
+		r.use(stored, tokenstore.Token{})
 		r.metrics.stored(true)
 		r.notices.over(opStore)
 		return true
 	}
-	newest := storedToken{token, r.now()}
-	if old := r.inUse(); old.value == token {
+	newest := tokenstore.Token{Value: token, Stored: r.now()}
+	if old := r.inUse(); old.Value == token {
 		newest = old // the login host did not rotate it
 	}
-	if err == nil || errors.Is(err, ErrNoRefreshToken) {
-		err = r.store.save(ctx, token)
+	if err == nil || errors.Is(err, tokenstore.ErrNone) {
+		err = r.store.Save(ctx, token)
 	}
 	if err != nil {
 		r.use(r.held, newest)
@@ -130,7 +156,7 @@ func (r *refreshToken) keep(ctx context.Context, token string) bool {
 		}
 		return false
 	}
-	r.use(newest, storedToken{})
+	r.use(newest, tokenstore.Token{})
 	r.metrics.stored(true)
 	r.notices.over(opStore)
 	return true
@@ -143,5 +169,5 @@ func (r *refreshToken) keepAgain(ctx context.Context) bool {
 		return false
 	}
 	defer r.give()
-	return r.unstored.value == "" || r.keep(ctx, r.unstored.value)
+	return r.unstored.Value == "" || r.keep(ctx, r.unstored.Value)
 }

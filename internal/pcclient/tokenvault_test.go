@@ -13,7 +13,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
-	"github.com/eligibilityd/eligibilityd/internal/pcclient/vaulttest"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore/vaulttest"
 )
 
 // vaulted is a rig whose refresh token is in a vault.
@@ -25,7 +26,7 @@ type vaulted struct {
 
 func (v vaulted) use(cfg *pcclient.Config) {
 	cfg.RefreshTokenFile = ""
-	cfg.RefreshTokenVault = pcclient.VaultSecret{URL: v.vault.URL, Name: vaulttest.Secret}
+	cfg.RefreshTokenVault = tokenstore.VaultSecret{URL: v.vault.URL, Name: vaulttest.Secret}
 	cfg.VaultCredential = vaulttest.Credential{}
 }
 
@@ -183,9 +184,9 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 		want   error // nil: the vault is away
 		told   string
 	}{
-		"no such secret": {http.StatusNotFound, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, pcclient.ErrNoRefreshToken, "eligibilityd login"},
-		"forbidden":      {http.StatusForbidden, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, pcclient.ErrRefreshTokenStore, "eligibilityd login"},
-		"bad request":    {http.StatusBadRequest, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, pcclient.ErrRefreshTokenStore, "eligibilityd login"},
+		"no such secret": {http.StatusNotFound, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, tokenstore.ErrNone, "eligibilityd login"},
+		"forbidden":      {http.StatusForbidden, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, tokenstore.ErrUnreadable, "eligibilityd login"},
+		"bad request":    {http.StatusBadRequest, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, tokenstore.ErrUnreadable, "eligibilityd login"},
 		"down":           {http.StatusServiceUnavailable, pcclient.ClassUnavailable, pcclient.ReasonRefreshTokenStore, nil, "cannot be asked"},
 		"throttled":      {http.StatusTooManyRequests, pcclient.ClassUnavailable, pcclient.ReasonRefreshTokenStore, nil, "cannot be asked"},
 	} {
@@ -194,8 +195,8 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 			v := startVaulted(t, setup{})
 			v.vault.Break(http.MethodGet, test.status)
 			_, err := v.RefreshToken(t.Context())
-			if err == nil || errors.Is(err, pcclient.ErrNoRefreshToken) != errors.Is(test.want, pcclient.ErrNoRefreshToken) ||
-				errors.Is(err, pcclient.ErrRefreshTokenStore) != errors.Is(test.want, pcclient.ErrRefreshTokenStore) {
+			if err == nil || errors.Is(err, tokenstore.ErrNone) != errors.Is(test.want, tokenstore.ErrNone) ||
+				errors.Is(err, tokenstore.ErrUnreadable) != errors.Is(test.want, tokenstore.ErrUnreadable) {
 				t.Errorf("RefreshToken: %v, want %v", err, test.want)
 			}
 			if asked := v.vault.Asked(); len(asked) != 2 { // the challenge, and no replay
@@ -259,8 +260,8 @@ func TestSecretThatIsNoToken(t *testing.T) {
 		value string
 		want  error
 	}{
-		"blank": {" \n", pcclient.ErrNoRefreshToken},
-		"huge":  {strings.Repeat("a", 64<<10+1), pcclient.ErrRefreshTokenStore},
+		"blank": {" \n", tokenstore.ErrNone},
+		"huge":  {strings.Repeat("a", 64<<10+1), tokenstore.ErrUnreadable},
 	} {
 		v := startVaulted(t, setup{})
 		v.vault.Put(test.value)
@@ -281,7 +282,7 @@ func TestVaultThatTalksForEver(t *testing.T) {
 	t.Parallel()
 	v := startVaulted(t, setup{})
 	v.vault.Put(strings.Repeat("a", 2<<20))
-	if _, err := v.RefreshToken(t.Context()); err == nil || errors.Is(err, pcclient.ErrRefreshTokenStore) {
+	if _, err := v.RefreshToken(t.Context()); err == nil || errors.Is(err, tokenstore.ErrUnreadable) {
 		t.Errorf("two megabytes were read to their end: %v", err)
 	}
 }
@@ -334,7 +335,7 @@ func TestConsentIsStoredInTheVault(t *testing.T) {
 		t.Errorf("no secret yet: %v", err)
 	}
 	v.vault.Break(http.MethodGet, http.StatusForbidden)
-	if err := c.CanStore(t.Context()); !errors.Is(err, pcclient.ErrRefreshTokenStore) {
+	if err := c.CanStore(t.Context()); !errors.Is(err, tokenstore.ErrUnreadable) {
 		t.Errorf("forbidden: %v", err)
 	}
 	v.vault.Mend()
@@ -373,7 +374,7 @@ func TestConfigOfAVault(t *testing.T) {
 		"a long secret":        {"https://partner.vault.azure.net", strings.Repeat("a", 128), "name: must be of"},
 	} {
 		cfg := good()
-		cfg.RefreshTokenFile, cfg.RefreshTokenVault = "", pcclient.VaultSecret{URL: test.url, Name: test.secret}
+		cfg.RefreshTokenFile, cfg.RefreshTokenVault = "", tokenstore.VaultSecret{URL: test.url, Name: test.secret}
 		err := cfg.Validate()
 		switch {
 		case test.fault == "" && err != nil:
@@ -393,7 +394,7 @@ func TestVaultThatRedirects(t *testing.T) {
 	t.Parallel()
 	v := startVaulted(t, setup{})
 	v.vault.Break(http.MethodGet, http.StatusTemporaryRedirect)
-	if _, err := v.RefreshToken(t.Context()); !errors.Is(err, pcclient.ErrRefreshTokenStore) {
+	if _, err := v.RefreshToken(t.Context()); !errors.Is(err, tokenstore.ErrUnreadable) {
 		t.Errorf("got %v", err)
 	}
 	for _, asked := range v.vault.Asked() {

@@ -3,8 +3,6 @@ package pcclient
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log"
@@ -14,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 // trusting returns the package's own transport, trusting a test server.
@@ -73,25 +73,8 @@ func TestTransportTrustsNoStranger(t *testing.T) {
 	transport := newTransport(time.Second)
 	t.Cleanup(transport.CloseIdleConnections)
 	_, err := exchange(transport, get(t, server.URL))
-	if fail := transportFailure(t.Context(), OpToken, err); !errors.Is(fail, errAuthority) || fail.Reason != ReasonConnection {
+	if fail := transportFailure(t.Context(), OpToken, err); !errors.Is(fail, remote.ErrAuthority) || fail.Reason != ReasonConnection {
 		t.Errorf("S-11: got %v", fail)
-	}
-}
-
-// The far side chooses the names in its certificate.
-func TestNoTextOfACertificateIsRepeated(t *testing.T) {
-	t.Parallel()
-	certificate := &x509.Certificate{DNSNames: []string{"canary"}, Subject: pkix.Name{CommonName: "canary"}}
-	for want, cause := range map[error]error{
-		errAuthority:   x509.UnknownAuthorityError{Cert: certificate},
-		errName:        x509.HostnameError{Certificate: certificate, Host: "h"},
-		errPeriod:      x509.CertificateInvalidError{Cert: certificate, Reason: x509.Expired, Detail: "canary"},
-		errCertificate: x509.CertificateInvalidError{Cert: certificate, Reason: x509.CANotAuthorizedForThisName, Detail: "canary"},
-	} {
-		fail := transportFailure(t.Context(), OpToken, &tls.CertificateVerificationError{Err: cause})
-		if !errors.Is(fail, want) || strings.Contains(fail.Error(), "canary") {
-			t.Errorf("%v, want %v", fail, want)
-		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package pcclient_test
+package tokenstore_test
 
 import (
 	"os"
@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
-// A killed writer leaves a refresh token behind that works on.
-func TestARotationRemovesWhatKilledWritersHaveLeft(t *testing.T) {
+// A killed writer leaves a temporary file with a refresh token that still works.
+func TestSaveRemovesTemporaryFilesOfKilledWriters(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{})
-	dir := filepath.Dir(r.file)
+	dir := t.TempDir()
 	stay := []string{
 		"refresh-token",
 		".refresh-token8446744073709551615", // of a writer at work
@@ -35,8 +36,10 @@ func TestARotationRemovesWhatKilledWritersHaveLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.ask()
-	r.holds("refresh-1")
+	file := tokenstore.File(filepath.Join(dir, "refresh-token"))
+	if err := file.Save(t.Context(), "refresh-1"); err != nil {
+		t.Fatal(err)
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package pcclient
+package tokenstore
 
 import (
 	"context"
@@ -11,42 +11,39 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// maxRefreshTokenBytes bounds what is read from a store.
-const maxRefreshTokenBytes = 64 << 10
+// File is the path of a file that holds the refresh token and nothing else.
+type File string
 
-// tokenFile is the path of a file with the refresh token.
-type tokenFile string
-
-func (f tokenFile) load(context.Context) (storedToken, error) {
+func (f File) Load(context.Context) (Token, error) {
 	info, err := os.Stat(string(f))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return storedToken{}, fmt.Errorf("%w: refresh token file: %w", ErrNoRefreshToken, withoutPath(err))
+		return Token{}, fmt.Errorf("%w: refresh token file: %w", ErrNone, withoutPath(err))
 	case err != nil:
-		return storedToken{}, fmt.Errorf("%w: refresh token file: %w", ErrRefreshTokenStore, withoutPath(err))
+		return Token{}, fmt.Errorf("%w: refresh token file: %w", ErrUnreadable, withoutPath(err))
 	case !info.Mode().IsRegular(): // reading a pipe may wait for ever
-		return storedToken{}, fmt.Errorf("%w: refresh token file is no regular file", ErrRefreshTokenStore)
-	case info.Size() > maxRefreshTokenBytes:
-		return storedToken{}, fmt.Errorf("%w: refresh token file is too large", ErrRefreshTokenStore)
+		return Token{}, fmt.Errorf("%w: refresh token file is no regular file", ErrUnreadable)
+	case info.Size() > maxTokenBytes:
+		return Token{}, fmt.Errorf("%w: refresh token file is too large", ErrUnreadable)
 	}
 	content, err := os.ReadFile(string(f))
 	if err != nil {
-		return storedToken{}, fmt.Errorf("%w: refresh token file: %w", ErrRefreshTokenStore, withoutPath(err))
+		return Token{}, fmt.Errorf("%w: refresh token file: %w", ErrUnreadable, withoutPath(err))
 	}
-	token := trimToken(string(content))
+	token := trim(string(content))
 	switch {
 	case token == "":
-		return storedToken{}, fmt.Errorf("%w: refresh token file is empty", ErrNoRefreshToken)
-	case !storable(token):
-		return storedToken{}, fmt.Errorf("%w: refresh token file %w", ErrNoRefreshToken, errNoToken)
+		return Token{}, fmt.Errorf("%w: refresh token file is empty", ErrNone)
+	case !plain(token):
+		return Token{}, fmt.Errorf("%w: refresh token file %w", ErrNone, errNotPlain)
 	}
-	return storedToken{token, info.ModTime()}, nil
+	return Token{token, info.ModTime()}, nil
 }
 
-// save writes a file that is readable by its owner only, whoever could read
+// Save writes a file that is readable by its owner only, whoever could read
 // the old one, and synced to the disk. A symbolic link is kept and its target
 // replaced.
-func (f tokenFile) save(_ context.Context, token string) error {
+func (f File) Save(_ context.Context, token string) error {
 	path := f.target()
 	removeLeftovers(path)
 	file, err := renameio.NewPendingFile(path,
@@ -61,7 +58,7 @@ func (f tokenFile) save(_ context.Context, token string) error {
 	return withoutPath(file.CloseAtomicallyReplace())
 }
 
-func (f tokenFile) canSave(context.Context) error {
+func (f File) CheckSave(context.Context) error {
 	path := f.target()
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -75,7 +72,7 @@ func (f tokenFile) canSave(context.Context) error {
 }
 
 // target is the file itself, behind symbolic links.
-func (f tokenFile) target() string {
+func (f File) target() string {
 	if target, err := filepath.EvalSymlinks(string(f)); err == nil {
 		return target
 	}

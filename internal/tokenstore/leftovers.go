@@ -1,4 +1,4 @@
-package pcclient
+package tokenstore
 
 import (
 	"os"

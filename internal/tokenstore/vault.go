@@ -1,4 +1,4 @@
-package pcclient
+package tokenstore
 
 import (
 	"context"
@@ -12,9 +12,12 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	azlog "github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 // VaultSecret names a secret of an Azure Key Vault. The zero value is none.
@@ -26,11 +29,21 @@ type VaultSecret struct {
 	Name string
 }
 
+// Credential obtains access tokens for a vault.
+type Credential = azcore.TokenCredential
+
+// SilenceSDK keeps Azure's SDK from printing to standard error if
+// AZURE_SDK_GO_LOGGING is set.
+func SilenceSDK() { azlog.SetListener(nil) }
+
+// maxAnswerBytes is the size beyond which a vault's answer is not read.
+const maxAnswerBytes = 1 << 20
+
 var secretName = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
 
-// check returns what is wrong with a secret that is not the zero value.
-func (v VaultSecret) check() error {
-	if err := checkRoot(v.URL); err != nil {
+// Validate returns what is wrong with a secret that is not the zero value.
+func (v VaultSecret) Validate() error {
+	if err := remote.CheckRoot(v.URL); err != nil {
 		return fmt.Errorf("URL: %w", err)
 	}
 	u, err := url.Parse(v.URL)
@@ -53,7 +66,7 @@ func (v VaultSecret) check() error {
 func vaultCloud(host string) (of cloud.Configuration, ok bool) {
 	host = strings.ToLower(host)
 	switch {
-	case strings.HasSuffix(host, ".vault.azure.net"), loopback(host):
+	case strings.HasSuffix(host, ".vault.azure.net"), remote.IsLoopback(host):
 		return cloud.AzurePublic, true
 	case strings.HasSuffix(host, ".vault.usgovcloudapi.net"):
 		return cloud.AzureGovernment, true
@@ -63,16 +76,16 @@ func vaultCloud(host string) (of cloud.Configuration, ok bool) {
 	return cloud.Configuration{}, false
 }
 
-// tokenVault keeps the refresh token in a Key Vault: each one is a new version
+// Vault keeps the refresh token in a Key Vault: each one is a new version
 // of the secret, born when the vault says.
-type tokenVault struct {
+type Vault struct {
 	client *azsecrets.Client
 	name   string
 }
 
-// newTokenVault makes no call. The credential nil is azidentity's default
+// NewVault makes no call. The credential nil is azidentity's default
 // chain, which reads the environment.
-func newTokenVault(secret VaultSecret, credential azcore.TokenCredential, roundTripper http.RoundTripper) (*tokenVault, error) {
+func NewVault(secret VaultSecret, credential Credential, roundTripper http.RoundTripper) (*Vault, error) {
 	u, err := url.Parse(strings.TrimRight(secret.URL, "/"))
 	if err != nil {
 		return nil, errors.New("URL: is no URL")
@@ -99,48 +112,48 @@ func newTokenVault(secret VaultSecret, credential azcore.TokenCredential, roundT
 			Transport: transport,
 			Retry:     policy.RetryOptions{MaxRetries: -1}, // we have our own rules
 		},
-		DisableChallengeResourceVerification: loopback(u.Hostname()),
+		DisableChallengeResourceVerification: remote.IsLoopback(u.Hostname()),
 	})
 	if err != nil {
 		return nil, errors.New("client of the vault cannot be made")
 	}
-	return &tokenVault{client: client, name: secret.Name}, nil
+	return &Vault{client: client, name: secret.Name}, nil
 }
 
-func (v *tokenVault) load(ctx context.Context) (storedToken, error) {
+func (v *Vault) Load(ctx context.Context) (Token, error) {
 	got, err := v.client.GetSecret(ctx, v.name, "", nil)
 	if err != nil {
-		return storedToken{}, vaultFault(ctx, err)
+		return Token{}, vaultFault(ctx, err)
 	}
-	var stored storedToken
+	var stored Token
 	if got.Value != nil {
-		stored.value = trimToken(*got.Value)
+		stored.Value = trim(*got.Value)
 	}
 	if got.Attributes != nil && got.Attributes.Created != nil {
-		stored.born = *got.Attributes.Created
+		stored.Stored = *got.Attributes.Created
 	}
 	switch {
-	case stored.value == "":
-		return storedToken{}, fmt.Errorf("%w: secret of the vault is empty", ErrNoRefreshToken)
-	case len(stored.value) > maxRefreshTokenBytes:
-		return storedToken{}, fmt.Errorf("%w: secret of the vault is too large", ErrRefreshTokenStore)
-	case !storable(stored.value):
-		return storedToken{}, fmt.Errorf("%w: secret of the vault %w", ErrNoRefreshToken, errNoToken)
+	case stored.Value == "":
+		return Token{}, fmt.Errorf("%w: secret of the vault is empty", ErrNone)
+	case len(stored.Value) > maxTokenBytes:
+		return Token{}, fmt.Errorf("%w: secret of the vault is too large", ErrUnreadable)
+	case !plain(stored.Value):
+		return Token{}, fmt.Errorf("%w: secret of the vault %w", ErrNone, errNotPlain)
 	}
 	return stored, nil
 }
 
-func (v *tokenVault) save(ctx context.Context, token string) error {
+func (v *Vault) Save(ctx context.Context, token string) error {
 	if _, err := v.client.SetSecret(ctx, v.name, azsecrets.SetSecretParameters{Value: &token}, nil); err != nil {
 		return vaultFault(ctx, err)
 	}
 	return nil
 }
 
-// canSave can only tell whether the vault lets us read: it grants writing
+// CheckSave can only tell whether the vault lets us read: it grants writing
 // apart, and there is no way to ask for that.
-func (v *tokenVault) canSave(ctx context.Context) error {
-	if _, err := v.load(ctx); err != nil && !errors.Is(err, ErrNoRefreshToken) {
+func (v *Vault) CheckSave(ctx context.Context) error {
+	if _, err := v.Load(ctx); err != nil && !errors.Is(err, ErrNone) {
 		return err
 	}
 	return nil
@@ -153,13 +166,13 @@ func vaultFault(ctx context.Context, err error) error {
 	case errors.Is(err, errVaultCredential):
 		return err
 	case !errors.As(err, &refused):
-		return fmt.Errorf("vault: %w", transportFailure(ctx, OpToken, err).Err)
+		return fmt.Errorf("vault: %w", remote.Cause(ctx, err))
 	case refused.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("%w: the vault has no such secret", ErrNoRefreshToken)
-	case refused.StatusCode == http.StatusTooManyRequests, serverFailed(refused.StatusCode):
+		return fmt.Errorf("%w: the vault has no such secret", ErrNone)
+	case refused.StatusCode == http.StatusTooManyRequests, remote.ServerFailed(refused.StatusCode):
 		return fmt.Errorf("vault: status %d", refused.StatusCode)
 	default:
-		return fmt.Errorf("%w: the vault refuses, status %d", ErrRefreshTokenStore, refused.StatusCode)
+		return fmt.Errorf("%w: the vault refuses, status %d", ErrUnreadable, refused.StatusCode)
 	}
 }
 
@@ -205,6 +218,6 @@ func (t *vaultTransport) Do(req *http.Request) (*http.Response, error) {
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(resp.Body, maxBodyBytes), resp.Body}
+	}{io.LimitReader(resp.Body, maxAnswerBytes), resp.Body}
 	return resp, nil
 }

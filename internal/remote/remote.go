@@ -1,0 +1,124 @@
+// Package remote holds the rules that every client of another organization's
+// host follows: where a secret may be sent, and which text of a failed exchange
+// may be repeated.
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+// CheckRoot accepts an absolute https URL without credentials, query and
+// fragment, and the same with http for loopback hosts: a bearer token or a
+// secret must not cross a network in clear text. The error does not repeat the
+// URL, which may hold credentials.
+func CheckRoot(root string) error {
+	u, err := url.Parse(root)
+	if err != nil {
+		return errors.New("is no URL")
+	}
+	switch {
+	case u.Hostname() == "":
+		return errors.New("must be an absolute URL")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("must start with https://")
+	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
+		return errors.New("must start with https:// unless the host is loopback")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return errors.New("must hold neither credentials nor a query nor a fragment")
+	}
+	return nil
+}
+
+// IsLoopback reports whether host is localhost or a loopback address.
+func IsLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// HeaderSafe reports whether a token can be sent in a header as it is.
+func HeaderSafe(token string) bool {
+	for i := range len(token) {
+		if token[i] <= ' ' || token[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// ServerFailed reports whether a status means that the host cannot answer now.
+// 501 means that it never will.
+func ServerFailed(status int) bool {
+	return status == http.StatusRequestTimeout ||
+		status >= 500 && status <= 599 && status != http.StatusNotImplemented
+}
+
+// errProtocol replaces an error whose text may repeat what the host sent, such
+// as a malformed status line.
+var errProtocol = errors.New("exchange broke off")
+
+// Cause returns why an exchange returned no complete answer, free of text that
+// the host chose. It is context.Canceled if ctx, the caller's, was canceled,
+// and context.DeadlineExceeded after any timeout.
+func Cause(ctx context.Context, err error) error {
+	var (
+		timeout     net.Error
+		operation   *net.OpError
+		lookup      *net.DNSError
+		certificate *tls.CertificateVerificationError
+		alert       tls.AlertError
+		record      tls.RecordHeaderError
+	)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return context.DeadlineExceeded
+	case errors.As(err, &lookup):
+		return lookup
+	case errors.As(err, &certificate):
+		return CertificateError(certificate)
+	case errors.As(err, &operation):
+		return operation
+	case errors.As(err, &alert):
+		return alert
+	case errors.As(err, &record):
+		return record
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return io.ErrUnexpectedEOF
+	}
+	return errProtocol
+}
+
+// The reasons for which a certificate is not trusted.
+var (
+	ErrAuthority   = errors.New("tls: certificate of an unknown authority")
+	ErrName        = errors.New("tls: certificate for another name")
+	ErrPeriod      = errors.New("tls: certificate has expired or is not valid yet")
+	ErrCertificate = errors.New("tls: certificate cannot be verified")
+)
+
+// CertificateError returns the kind of a failure to verify a certificate. The
+// standard library's own texts repeat what the host wrote into the certificate.
+func CertificateError(err error) error {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return ErrAuthority
+	case errors.As(err, &name):
+		return ErrName
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return ErrPeriod
+	default:
+		return ErrCertificate
+	}
+}
