@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// storeTimeout bounds what one visit to the store may take.
+	// storeTimeout bounds one operation on the store.
 	storeTimeout = 5 * time.Second
-	// storePause is how long after a failure storing is tried again.
+	// storePause is how long after a failure the store is retried.
 	storePause = time.Minute
 
 	// opStore names the storing of a refresh token among notices.
@@ -44,15 +44,15 @@ func (c *Client) RefreshToken(ctx context.Context) (since time.Time, err error) 
 	return stored.Stored, nil
 }
 
-// refreshToken is the refresh token in use, and what is known of its store.
-// Whoever has the turn may use it.
+// refreshToken is the refresh token in use, and a copy of what its store holds.
+// Only the goroutine that has the turn may use it.
 type refreshToken struct {
 	store   tokenstore.Store
 	now     func() time.Time
 	log     *zap.Logger
 	metrics *metrics
 	notices *notices
-	turn    chan struct{} // holds one value while somebody has the turn
+	turn    chan struct{} // full while a goroutine has the turn
 
 	held     tokenstore.Token // what the store held when it was last read or written
 	unstored tokenstore.Token // a newer one that could not be stored
@@ -77,8 +77,8 @@ func (r *refreshToken) take(ctx context.Context) bool {
 // give ends the turn.
 func (r *refreshToken) give() { <-r.turn }
 
-// read returns the token to use: the stored one, or the one in memory for as
-// long as nobody else has stored another or the store gives none.
+// read returns the token to use: the one in memory if it could not be stored and
+// the store has not changed since, or if the store fails; else the stored one.
 func (r *refreshToken) read(ctx context.Context) (string, error) {
 	stored, err := r.load(ctx)
 	switch {
@@ -90,8 +90,8 @@ func (r *refreshToken) read(ctx context.Context) (string, error) {
 	return r.inUse().Value, nil
 }
 
-// another returns what is stored if that is another token than the one that
-// was refused: a replica may have rotated it since, or somebody consented.
+// another returns the stored token if it is not the one that was refused: a
+// replica may have rotated it since, or somebody consented.
 func (r *refreshToken) another(ctx context.Context, refused string) (token string, ok bool) {
 	stored, err := r.load(ctx)
 	if err != nil || stored.Value == refused {
@@ -107,12 +107,12 @@ func (r *refreshToken) load(ctx context.Context) (tokenstore.Token, error) {
 	return r.store.Load(ctx)
 }
 
-// needsSomebody reports whether an error of a store is one that does not pass.
+// needsSomebody reports whether an error of a store lasts until somebody acts.
 func needsSomebody(err error) bool {
 	return errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable)
 }
 
-// use notes what is in the store, and what would be there if it could.
+// use records what the store holds, and the newer token that it could not store.
 func (r *refreshToken) use(held, unstored tokenstore.Token) {
 	r.held, r.unstored = held, unstored
 	r.metrics.refreshToken(r.inUse().Stored)
@@ -125,11 +125,11 @@ func (r *refreshToken) inUse() tokenstore.Token {
 	return r.held
 }
 
-// keep stores the token that the next renewal uses, unless somebody else has
-// stored another meanwhile, and reports whether the store has the newest. Where
-// it cannot be stored it is kept in memory, and that is an alert: after a
-// restart it would be lost. What cannot be seen is not replaced: it may be
-// newer. It takes its own time, as nobody can be granted the token again.
+// keep stores the token that the next renewal uses, unless the store has changed
+// since it was read, and reports whether the store has the newest token. If it
+// cannot be stored, it is kept in memory and an error is logged: a restart would
+// lose it. If the store cannot be read, it is not written: it may hold a newer
+// token. keep ignores the end of ctx, as the token is granted only once.
 func (r *refreshToken) keep(ctx context.Context, token string) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
@@ -162,8 +162,8 @@ func (r *refreshToken) keep(ctx context.Context, token string) bool {
 	return true
 }
 
-// keepAgain tries to store what could not be stored, and reports whether the
-// store has the newest.
+// keepAgain retries a token that could not be stored, and reports whether the
+// store has the newest token.
 func (r *refreshToken) keepAgain(ctx context.Context) bool {
 	if !r.take(ctx) {
 		return false

@@ -21,7 +21,7 @@ func (f File) Load(context.Context) (Token, error) {
 		return Token{}, fmt.Errorf("%w: refresh token file: %w", ErrNone, withoutPath(err))
 	case err != nil:
 		return Token{}, fmt.Errorf("%w: refresh token file: %w", ErrUnreadable, withoutPath(err))
-	case !info.Mode().IsRegular(): // reading a pipe may wait for ever
+	case !info.Mode().IsRegular(): // a read from a pipe may block forever
 		return Token{}, fmt.Errorf("%w: refresh token file is no regular file", ErrUnreadable)
 	case info.Size() > maxTokenBytes:
 		return Token{}, fmt.Errorf("%w: refresh token file is too large", ErrUnreadable)
@@ -40,9 +40,8 @@ func (f File) Load(context.Context) (Token, error) {
 	return Token{token, info.ModTime()}, nil
 }
 
-// Save writes a file that is readable by its owner only, whoever could read
-// the old one, and synced to the disk. A symbolic link is kept and its target
-// replaced.
+// Save replaces the file with one that only its owner can read, and syncs it to
+// the disk. If the path is a symbolic link, its target is replaced.
 func (f File) Save(_ context.Context, token string) error {
 	path := f.target()
 	removeLeftovers(path)
@@ -51,7 +50,7 @@ func (f File) Save(_ context.Context, token string) error {
 	if err != nil {
 		return withoutPath(err)
 	}
-	defer func() { _ = file.Cleanup() }() // the first error is the one to tell
+	defer func() { _ = file.Cleanup() }() // the first error is the one to return
 	if _, err := file.WriteString(token); err != nil {
 		return withoutPath(err)
 	}
@@ -71,7 +70,7 @@ func (f File) CheckSave(context.Context) error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
-// target is the file itself, behind symbolic links.
+// target resolves symbolic links.
 func (f File) target() string {
 	if target, err := filepath.EvalSymlinks(string(f)); err == nil {
 		return target
@@ -79,8 +78,7 @@ func (f File) target() string {
 	return string(f)
 }
 
-// withoutPath returns the cause of a file's error: the operator has configured
-// the path and knows it.
+// withoutPath removes the path from a file's error: the operator configured it.
 func withoutPath(err error) error {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err

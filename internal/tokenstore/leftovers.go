@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// leftoverAge is when a temporary file is no writer's any more: one takes
-	// milliseconds.
+	// leftoverAge is the age from which a temporary file is abandoned: a write
+	// takes milliseconds.
 	leftoverAge = time.Hour
-	// leftoverDigits is how many digits of the random number in its name tell
-	// it from a file that somebody has named by hand.
+	// leftoverDigits is the least number of random digits in the name of a
+	// temporary file; files that a person named have fewer.
 	leftoverDigits = 16
 )
 
-// removeLeftovers removes the temporary files that writers of path have left
-// beside it because they were killed: the refresh tokens in them work on. What
-// cannot be removed stays.
+// removeLeftovers removes the temporary files of writers of path that were
+// killed: the refresh tokens in them still work. If a file cannot be removed, it
+// stays.
 func removeLeftovers(path string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
@@ -32,7 +32,7 @@ func removeLeftovers(path string) {
 		}
 		info, err := entry.Info()
 		if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > leftoverAge {
-			_ = os.Remove(filepath.Join(filepath.Dir(path), entry.Name())) // the next writer tries again
+			_ = os.Remove(filepath.Join(filepath.Dir(path), entry.Name())) // the next Save retries
 		}
 	}
 }

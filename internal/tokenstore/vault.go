@@ -23,9 +23,9 @@ import (
 // VaultSecret names a secret of an Azure Key Vault. The zero value is none.
 type VaultSecret struct {
 	// URL is the vault's root, such as "https://NAME.vault.azure.net". The host
-	// is a vault of any Azure cloud, or loopback, then also by http.
+	// is a vault of any Azure cloud. Loopback is allowed as well, also with http.
 	URL string
-	// Name is the secret's.
+	// Name is the name of the secret.
 	Name string
 }
 
@@ -41,7 +41,7 @@ const maxAnswerBytes = 1 << 20
 
 var secretName = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
 
-// Validate returns what is wrong with a secret that is not the zero value.
+// Validate returns why the secret cannot be used. The zero value is an error.
 func (v VaultSecret) Validate() error {
 	if err := remote.CheckRoot(v.URL); err != nil {
 		return fmt.Errorf("URL: %w", err)
@@ -59,7 +59,8 @@ func (v VaultSecret) Validate() error {
 	return nil
 }
 
-// vaultCloud returns the cloud of a vault: an access token must go nowhere else.
+// vaultCloud returns the Azure cloud of a vault's host; !ok if it is in none. An
+// access token is sent to no other host.
 //
 // Source: https://learn.microsoft.com/en-us/azure/key-vault/general/about-keys-secrets-certificates#dns-suffixes-for-object-identifiers
 // (read 2026-11-21)
@@ -76,15 +77,16 @@ func vaultCloud(host string) (of cloud.Configuration, ok bool) {
 	return cloud.Configuration{}, false
 }
 
-// Vault keeps the refresh token in a Key Vault: each one is a new version
-// of the secret, born when the vault says.
+// Vault stores the refresh token in a Key Vault. Each Save adds a version of the
+// secret, which the vault dates.
 type Vault struct {
 	client *azsecrets.Client
 	name   string
 }
 
-// NewVault makes no call. The credential nil is azidentity's default
-// chain, which reads the environment.
+// NewVault returns the store of a secret that Validate accepts. It makes no call.
+// If credential is nil, azidentity's default chain is used, which reads the
+// environment.
 func NewVault(secret VaultSecret, credential Credential, roundTripper http.RoundTripper) (*Vault, error) {
 	u, err := url.Parse(strings.TrimRight(secret.URL, "/"))
 	if err != nil {
@@ -103,14 +105,14 @@ func NewVault(secret VaultSecret, credential Credential, roundTripper http.Round
 			return nil, errors.New("no Azure credential can be made of the environment: see AZURE_TOKEN_CREDENTIALS")
 		}
 	}
-	if u.Scheme == "http" { // which the library refuses to send a token by
+	if u.Scheme == "http" { // the SDK refuses to send a token over http
 		transport.plain, u.Scheme = u.Host, "https"
 	}
 	client, err := azsecrets.NewClient(u.String(), vaultCredential{credential}, &azsecrets.ClientOptions{
 		ClientOptions: azcore.ClientOptions{
 			Cloud:     of,
 			Transport: transport,
-			Retry:     policy.RetryOptions{MaxRetries: -1}, // we have our own rules
+			Retry:     policy.RetryOptions{MaxRetries: -1}, // the caller retries
 		},
 		DisableChallengeResourceVerification: remote.IsLoopback(u.Hostname()),
 	})
@@ -150,8 +152,8 @@ func (v *Vault) Save(ctx context.Context, token string) error {
 	return nil
 }
 
-// CheckSave can only tell whether the vault lets us read: it grants writing
-// apart, and there is no way to ask for that.
+// CheckSave checks read access only: the vault grants write access separately,
+// and nothing but a write can test it.
 func (v *Vault) CheckSave(ctx context.Context) error {
 	if _, err := v.Load(ctx); err != nil && !errors.Is(err, ErrNone) {
 		return err
@@ -159,7 +161,8 @@ func (v *Vault) CheckSave(ctx context.Context) error {
 	return nil
 }
 
-// vaultFault says what an error of the vault means, free of what it says.
+// vaultFault converts an error of the SDK to one of a Store, without its text,
+// which repeats what the vault sent.
 func vaultFault(ctx context.Context, err error) error {
 	var refused *azcore.ResponseError
 	switch {
@@ -178,7 +181,7 @@ func vaultFault(ctx context.Context, err error) error {
 
 var errVaultCredential = errors.New("no Azure credential for the vault")
 
-// vaultCredential drops what a credential's error says: it repeats answers.
+// vaultCredential replaces a credential's errors, whose text repeats answers.
 type vaultCredential struct{ azcore.TokenCredential }
 
 // GetToken implements azcore.TokenCredential.
@@ -197,8 +200,8 @@ func (c vaultCredential) GetToken(ctx context.Context, options policy.TokenReque
 	}
 }
 
-// vaultTransport carries a vault's requests: it follows no redirect, reads no
-// body without end, and speaks plain HTTP to one host, which is loopback.
+// vaultTransport sends a vault's requests. It follows no redirect, limits the
+// size of an answer, and uses plain HTTP for one host, which is loopback.
 type vaultTransport struct {
 	http.Client
 
@@ -211,7 +214,7 @@ func (t *vaultTransport) Do(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.URL.Scheme = "http"
 	}
-	resp, err := t.Client.Do(req) //nolint:gosec // the operator names the vault, and the library the identity endpoint
+	resp, err := t.Client.Do(req) //nolint:gosec // the operator configures the vault, and the SDK the identity endpoint
 	if err != nil {
 		return nil, err
 	}

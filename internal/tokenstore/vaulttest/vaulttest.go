@@ -20,7 +20,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
-// What the vault's challenge asks for, and what it takes.
+// The vault's challenge, and the token that it accepts.
 const (
 	tenant   = "70000000-0000-4000-8000-000000000001"
 	resource = "https://vault.azure.net"
@@ -65,7 +65,7 @@ func Start(t *testing.T, now func() time.Time) *Vault {
 	return v
 }
 
-// Put stores a value as somebody else would.
+// Put adds a version of the secret, as another client would.
 func (v *Vault) Put(value string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -89,14 +89,14 @@ func (v *Vault) Versions() int {
 	return len(v.versions)
 }
 
-// Asked returns the requests that the vault has seen, as "METHOD path".
+// Asked returns the requests that the vault received, as "METHOD path".
 func (v *Vault) Asked() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Clone(v.asked)
 }
 
-// BeforePut has each write of the secret wait for a function, which gets the
+// BeforePut sets a function that runs before each write of the secret, with the
 // request's context.
 func (v *Vault) BeforePut(f func(context.Context)) {
 	v.mu.Lock()
@@ -104,15 +104,15 @@ func (v *Vault) BeforePut(f func(context.Context)) {
 	v.before = f
 }
 
-// Break makes every request of a method fail with a status from now on; 0 gives
-// no answer at all.
+// Break makes every request of a method fail with a status. If it is 0, requests
+// get no answer.
 func (v *Vault) Break(method string, status int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.broken[method] = breakdown{status}
 }
 
-// Mend ends what Break began.
+// Mend undoes every Break.
 func (v *Vault) Mend() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -129,7 +129,7 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var sent struct {
 		Value string `json:"value"`
 	}
-	_ = json.NewDecoder(r.Body).Decode(&sent) // and so it is noticed that a client leaves
+	_ = json.NewDecoder(r.Body).Decode(&sent) // reads the body, so that the server detects a disconnect
 	if r.URL.Path == "/identity" {
 		identify(w, r)
 		return
@@ -159,16 +159,16 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			before(r.Context())
 		}
 		v.Put(sent.Value)
-		v.tell(w)
+		v.newest(w)
 	case r.Method == http.MethodGet:
-		v.tell(w)
+		v.newest(w)
 	default:
 		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed")
 	}
 }
 
-// tell answers with the newest version.
-func (v *Vault) tell(w http.ResponseWriter) {
+// newest answers with the newest version.
+func (v *Vault) newest(w http.ResponseWriter) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.versions) == 0 {
@@ -208,12 +208,12 @@ func identify(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// IdentityEndpoint is what IDENTITY_ENDPOINT has to name.
+// IdentityEndpoint returns the value for IDENTITY_ENDPOINT.
 func (v *Vault) IdentityEndpoint() string { return v.URL + "/identity" }
 
-// Credential is a credential that the vault takes. Its zero value works.
+// Credential is a credential that the vault accepts. Its zero value works.
 type Credential struct {
-	// Err is what it fails with; nil lets it work.
+	// Err is returned by GetToken if it is not nil.
 	Err error
 }
 
