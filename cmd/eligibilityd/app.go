@@ -194,9 +194,11 @@ func ages(cfg *config.Config) eligibility.Ages {
 
 func serviceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
 	return eligibility.Config{
-		Ages:                ages(cfg),
-		NotReadyAllowed:     cfg.Policy.NotReady == config.NotReadyAllow,
-		BlockUndecidable:    cfg.Policy.WhenUndecidable == config.UndecidableBlock,
+		Ages: ages(cfg),
+		Policy: eligibility.Policy{
+			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
+			BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
+		},
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
 		Logger:              logger.Named("eligibility"),
 		Registerer:          registerer,

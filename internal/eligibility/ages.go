@@ -33,9 +33,9 @@ type Ages struct {
 // wrong IDs do not spend the budget.
 const absentAge = time.Minute
 
-// clockTolerance is how far ahead of this machine's clock another's may be.
-// Evidence from further in the future is not believed.
-const clockTolerance = time.Second
+// ClockTolerance is how far ahead of this machine's clock another's may be.
+// Evidence from further in the future is rejected.
+const ClockTolerance = time.Second
 
 // DefaultAges returns the ages that the service promises without configuration.
 func DefaultAges() Ages {
@@ -107,24 +107,24 @@ func (a *Ages) of(evidence *Evidence, notReadyAllowed bool) Age {
 	}
 }
 
-// lifetime is the span in which one piece of evidence answers.
-type lifetime struct {
-	freshUntil  time.Time
-	usableUntil time.Time
+// Lifetime is the span in which one piece of evidence answers.
+type Lifetime struct {
+	FreshUntil  time.Time
+	UsableUntil time.Time
 }
 
-// lifetimeOf applies the ages to evidence. The jitter of ±10 % is drawn from
+// LifetimeOf applies the ages to evidence. The jitter of ±10 % is computed from
 // the evidence itself, so that every replica and every tier agrees on it; it
-// never stretches the usable age.
-func (a *Ages) lifetimeOf(key Key, evidence *Evidence, notReadyAllowed bool) lifetime {
-	age := a.of(evidence, notReadyAllowed)
+// never extends the usable age. If this process fetched the evidence and the clock
+// was set back since, the lifetime ends earlier by as much. now needs a monotonic
+// reading for that.
+func (a *Ages) LifetimeOf(key Key, evidence *Evidence, policy Policy, now time.Time) Lifetime {
+	age := a.of(evidence, policy.NotReadyAllowed)
 	permille := jitterPermille(key, evidence.FetchTime)
 	usable := age.Usable / 1000 * time.Duration(min(permille, 1000))
 	fresh := min(age.Fresh/1000*time.Duration(permille), usable)
-	return lifetime{
-		freshUntil:  evidence.FetchTime.Add(fresh),
-		usableUntil: evidence.FetchTime.Add(usable),
-	}
+	start := evidence.FetchTime.Add(-evidence.setBack(now))
+	return Lifetime{FreshUntil: start.Add(fresh), UsableUntil: start.Add(usable)}
 }
 
 // KeepUntil returns how long evidence is stored, even if it no longer answers: as

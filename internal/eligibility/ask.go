@@ -7,8 +7,6 @@ import (
 )
 
 var (
-	errNotNeeded  = errors.New("qualifications neither needed nor waited for")
-	errExpired    = errors.New("evidence became too old while the caller waited")
 	errTooOld     = errors.New("the fetch brought nothing recent enough")
 	errSuperseded = errors.New("another replica knows newer evidence, which is out of reach or too old")
 )
@@ -70,14 +68,14 @@ func (s *Service) issue(ctx context.Context, c *check, in Lane) {
 		o := order{Key: v.key, bound: c.bound(), lane: in, enough: func() bool {
 			now := s.now()
 			s.consider(c, v, s.store.Peek(v.key, now), now)
-			return v.fresh
+			return v.Fresh
 		}}
 		if v == &c.account || c.req.Segment != SegmentCommercial {
 			v.flight = s.fetch(ctx, o)
 			continue
 		}
 		o.lane, o.account = LaneSpare, c.account.flight
-		v.flight, v.err = c.spares.fetch(func() *flight { return s.fetch(ctx, o) })
+		v.flight, v.waived = c.spares.fetch(func() *flight { return s.fetch(ctx, o) })
 	}
 }
 
@@ -88,7 +86,7 @@ func (s *Service) issue(ctx context.Context, c *check, in Lane) {
 func (s *Service) graceLeft(c *check, issued, known time.Time) time.Duration {
 	commercial := c.req.Segment == SegmentCommercial
 	switch {
-	case c.nothingToGain(), commercial && (!c.account.asked || c.qualifications.found.Evidence != nil):
+	case c.nothingToGain(), commercial && (!c.account.Fetched || c.qualifications.Evidence != nil):
 		return 0
 	case c.qualifications.flight.isSent():
 		return s.grace - time.Since(known)
@@ -103,23 +101,23 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookAgainTimeout)
 	defer cancel()
 	for _, v := range c.views() {
-		before := v.found.Evidence
+		before := v.Evidence
 		if before == nil {
 			now := s.now()
 			s.consider(c, v, s.store.Peek(v.key, now), now)
 		} else if later, lost := s.later(ctx, v.key, before); later != nil {
 			s.consider(c, v, Found{Evidence: later, Tier: TierRedis}, s.now())
-		} else if lost && !(v.asked && before.FetchedHere() && s.blocks(c.req.Segment, before)) {
-			v.found, v.fresh = Found{}, false
+		} else if lost && !(v.Fetched && before.FetchedHere() && s.policy.Blocks(c.req.Segment, before)) {
+			v.drop()
 		}
-		if before != nil && v.found.Evidence == nil {
-			v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errSuperseded}
+		if before != nil && v.Evidence == nil {
+			v.Err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.Call, Err: errSuperseded}
 		}
-		if v.found.Evidence != before {
-			v.asked = false
+		if v.Evidence != before {
+			v.Fetched = false
 		}
-		if v.fresh {
-			v.err = nil
+		if v.Fresh {
+			v.Err = nil
 		}
 	}
 }
@@ -156,19 +154,19 @@ func (s *Service) lookElsewhere(ctx context.Context, c *check) {
 // has not ended.
 func (s *Service) learn(c *check, v *view, found Found, now time.Time) {
 	s.consider(c, v, found, now)
-	if v.fresh {
-		v.flight, v.err = nil, nil
+	if v.Fresh {
+		v.flight, v.Err = nil, nil
 	}
 }
 
 // lacking appends the keys of the evidence for lack of which the check would end
 // with an error.
 func (s *Service) lacking(c *check, keys []Key) []Key {
-	account, qualifications := c.account.found.Evidence, c.qualifications.found.Evidence
+	account, qualifications := c.account.Evidence, c.qualifications.Evidence
 	switch {
 	case account != nil && !s.needsQualifications(c):
 		return keys
-	case account == nil && qualifications != nil && qualifications.Absence == AbsenceNone && s.blocks(c.req.Segment, qualifications):
+	case account == nil && qualifications != nil && qualifications.Absence == AbsenceNone && s.policy.Blocks(c.req.Segment, qualifications):
 		return keys
 	}
 	if account == nil {
@@ -187,7 +185,7 @@ func (s *Service) awaitMinimum(ctx context.Context, c *check) bool {
 	moment := ceilMillisecond(c.req.MinEvidenceTime)
 	for {
 		ahead := moment.Sub(s.now())
-		if ahead <= 0 || ahead > clockTolerance+time.Millisecond {
+		if ahead <= 0 || ahead > ClockTolerance+time.Millisecond {
 			return true
 		}
 		select {
@@ -198,10 +196,15 @@ func (s *Service) awaitMinimum(ctx context.Context, c *check) bool {
 	}
 }
 
+// needsQualifications reports whether the decision still depends on them.
+func (s *Service) needsQualifications(c *check) bool {
+	return s.policy.NeedsQualifications(c.req.Segment, c.account.Evidence)
+}
+
 // nothingToGain reports whether the account's result makes the qualifications
 // pointless: there is no such customer, or a commercial question has failed.
 func (c *check) nothingToGain() bool {
-	account := c.account.found.Evidence
+	account := c.account.Evidence
 	if account == nil {
 		return c.req.Segment == SegmentCommercial
 	}
@@ -216,35 +219,35 @@ func (s *Service) abandon(c *check) {
 	case <-v.flight.landed():
 		s.settle(c, v)
 	default:
-		v.flight, v.err = nil, errNotNeeded
+		v.flight, v.waived = nil, true
 	}
 }
 
 // settle takes the result of the view's flight, which has landed.
 func (s *Service) settle(c *check, v *view) {
 	f := v.flight
-	v.flight, v.call, v.err = nil, f.call, f.err
+	v.flight, v.Call, v.Err = nil, f.call, f.err
 	if f.err != nil {
 		return
 	}
-	if f.lost && !s.blocks(c.req.Segment, f.evidence) {
-		v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errSuperseded}
+	if f.lost && !s.policy.Blocks(c.req.Segment, f.evidence) {
+		v.Err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errSuperseded}
 		return
 	}
-	now, known := s.now(), v.found
+	now, known := s.now(), v.found()
 	if f.evidence.FetchedHere() { // first: what else there is must be later by replaces
-		v.found, v.fresh = Found{}, false
+		v.drop()
 	}
 	s.consider(c, v, Found{Evidence: f.evidence, Tier: f.tier}, now)
-	v.asked = v.found.Evidence == f.evidence
+	v.Fetched = v.Evidence == f.evidence
 	s.consider(c, v, known, now)
 	s.consider(c, v, Found{Evidence: f.rival, Tier: TierRedis}, now)
-	v.asked = v.found.Evidence != nil && (v.found.Evidence == f.evidence || v.found.Evidence == f.rival)
+	v.Fetched = v.Evidence != nil && (v.Evidence == f.evidence || v.Evidence == f.rival)
 	switch {
-	case v.asked:
-		v.fresh = true
-	case !v.fresh:
-		v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errTooOld}
+	case v.Fetched:
+		v.Fresh = true
+	case !v.Fresh:
+		v.Err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errTooOld}
 	}
 }
 
@@ -269,7 +272,7 @@ func (s *Service) leave(ctx context.Context, c *check) {
 func (c *check) fail(failure error) {
 	for _, v := range c.views() {
 		if !v.settled() {
-			v.flight, v.err = nil, failure
+			v.flight, v.Err = nil, failure
 		}
 	}
 }

@@ -184,15 +184,15 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer Answer, err error) {
 	now := s.now()
 	for _, v := range c.views() {
 		held := s.store.Peek(v.key, now)
-		if known := v.found.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
+		if known := v.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
 			s.consider(&c.check, v, held, now)
-			v.asked = v.asked && v.found.Evidence == known
+			v.Fetched = v.Fetched && v.Evidence == known
 		}
-		if v.fresh {
-			v.err = nil
+		if v.Fresh {
+			v.Err = nil
 		}
-		if open, ok := errors.AsType[*Error](v.err); ok && open.Kind == KindDeadlineExceeded {
-			v.err = &Error{Kind: open.Kind, RetryAfter: p.retryAfter(c.req.CustomerID), Call: open.Call, Err: open.Err}
+		if open, ok := errors.AsType[*Error](v.Err); ok && open.Kind == KindDeadlineExceeded {
+			v.Err = &Error{Kind: open.Kind, RetryAfter: p.retryAfter(c.req.CustomerID), Call: open.Call, Err: open.Err}
 		}
 	}
 	return s.decide(&c.check, now)
@@ -206,10 +206,10 @@ func (s *Service) follow(c, before *check) {
 			continue
 		}
 		learnt := before.view(v.key.Facet)
-		s.consider(c, v, learnt.found, s.now())
-		v.asked = learnt.asked && v.found.Evidence == learnt.found.Evidence
-		if _, failed := errors.AsType[*Error](learnt.err); failed && !v.fresh && !learnt.rests {
-			v.err, v.call = learnt.err, learnt.call
+		s.consider(c, v, learnt.found(), s.now())
+		v.Fetched = learnt.Fetched && v.Evidence == learnt.Evidence
+		if _, failed := errors.AsType[*Error](learnt.Err); failed && !v.Fresh && !learnt.rests {
+			v.Err, v.Call = learnt.Err, learnt.Call
 		}
 	}
 }
@@ -223,10 +223,10 @@ type spares struct {
 	inFlight []*flight // guarded by mu
 }
 
-// fetch calls start unless too many fetches are in flight.
-func (s *spares) fetch(start func() *flight) (*flight, error) {
+// fetch calls start unless too many fetches are in flight, which waives this one.
+func (s *spares) fetch(start func() *flight) (f *flight, waived bool) {
 	if s == nil {
-		return start(), nil
+		return start(), false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,13 +239,13 @@ func (s *spares) fetch(start func() *flight) (*flight, error) {
 		}
 	})
 	if len(s.inFlight) >= s.most {
-		return nil, errNotNeeded
+		return nil, true
 	}
-	f := start()
+	f = start()
 	if f != nil {
 		s.inFlight = append(s.inFlight, f)
 	}
-	return f, nil
+	return f, false
 }
 
 // panicked logs a panic and returns the error that stands for it.

@@ -2,8 +2,6 @@ package eligibility
 
 import (
 	"context"
-	"errors"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,27 +19,25 @@ type check struct {
 
 // view is what one check knows about one facet.
 type view struct {
-	key    Key
-	found  Found // newest usable evidence; its Evidence is nil where there is none
-	life   lifetime
-	fresh  bool    // found answers without asking Partner Center
-	asked  bool    // found is what Partner Center said for this check
-	flight *flight // the fetch waited for, or nil
-	call   Call
-	err    error // why asking failed, or why it is not asked
-	rests  bool  // err is of an earlier check: the facet failed and is not needed
+	Held
+
+	key       Key
+	untrusted bool    // as in Found
+	flight    *flight // the fetch waited for, or nil
+	waived    bool    // the check does not wait for the facet, which it does not need
+	rests     bool    // Err is of an earlier check: the facet failed and is not needed
 }
 
 // settled reports whether nothing more is to be learnt about the facet.
-func (v *view) settled() bool { return v.fresh || v.err != nil }
+func (v *view) settled() bool { return v.Fresh || v.Err != nil || v.waived }
 
-// failure returns err if it is a failure: not having waited is none.
-func (v *view) failure() error {
-	if errors.Is(v.err, errNotNeeded) {
-		return nil
-	}
-	return v.err
+// found returns the evidence of the view as a store would.
+func (v *view) found() Found {
+	return Found{Evidence: v.Evidence, Tier: v.Tier, Untrusted: v.untrusted}
 }
+
+// drop removes the evidence of the view.
+func (v *view) drop() { v.Evidence, v.Tier, v.untrusted, v.Fresh = nil, TierNone, false, false }
 
 func (c *check) settled() bool { return c.account.settled() && c.qualifications.settled() }
 
@@ -74,13 +70,13 @@ func (s *Service) peek(ctx context.Context, c *check, req *Request, now time.Tim
 	}
 	for _, v := range c.views() {
 		s.consider(c, v, s.store.Peek(v.key, now), now)
-		if v.fresh {
+		if v.Fresh {
 			s.refreshAhead(ctx, v, now)
 		}
 	}
-	if req.Segment == SegmentCommercial && !c.qualifications.fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
-		c.qualifications.err = s.flights.restingBecause(c.qualifications.key, now)
-		c.qualifications.rests = c.qualifications.err != nil
+	if req.Segment == SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
+		c.qualifications.Err = s.flights.restingBecause(c.qualifications.key, now)
+		c.qualifications.rests = c.qualifications.Err != nil
 	}
 }
 
@@ -90,39 +86,25 @@ func (s *Service) peek(ctx context.Context, c *check, req *Request, now time.Tim
 func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
 	if evidence == nil ||
-		evidence.FetchTime.After(now.Add(clockTolerance)) ||
+		evidence.FetchTime.After(now.Add(ClockTolerance)) ||
 		evidence.FetchTime.Before(c.req.MinEvidenceTime) {
 		return
 	}
-	if v.found.Evidence != nil && !s.replaces(c, v, evidence, now) {
+	if v.Evidence != nil && !s.replaces(c, v, evidence, now) {
 		return
 	}
-	life := s.ages.lifetimeOf(v.key, evidence, s.notReadyAllowed)
-	if behind := evidence.setBack(now); behind > 0 {
-		life.freshUntil, life.usableUntil = life.freshUntil.Add(-behind), life.usableUntil.Add(-behind)
-	}
-	if !now.Before(life.usableUntil) {
-		v.found, v.fresh = Found{}, false
+	life := s.ages.LifetimeOf(v.key, evidence, s.policy, now)
+	if !now.Before(life.UsableUntil) {
+		v.drop()
 		return
 	}
-	v.found, v.life = found, life
-	v.fresh = !found.Untrusted && now.Before(life.freshUntil) && c.youngEnough(evidence)
+	v.Evidence, v.Tier, v.untrusted, v.Lifetime = evidence, found.Tier, found.Untrusted, life
+	v.Fresh = !found.Untrusted && now.Before(life.FreshUntil) && c.youngEnough(evidence)
 }
 
-// youngEnough reports whether evidence satisfies the caller's max_age. The clock
-// of another replica may be ahead by the tolerance, so its evidence may be that
-// much older than it seems. This process's own is compared by both clocks: the
-// monotonic one stands still while the machine sleeps, the wall clock may be set
-// back.
+// youngEnough reports whether evidence satisfies the caller's max_age.
 func (c *check) youngEnough(evidence *Evidence) bool {
-	switch {
-	case !c.req.MaxAgeSet:
-		return true
-	case evidence.FetchedHere():
-		return !evidence.started.Before(c.youngest) && !evidence.started.Round(0).Before(c.youngest.Round(0))
-	default:
-		return !evidence.FetchTime.Before(c.youngest.Add(clockTolerance))
-	}
+	return !c.req.MaxAgeSet || evidence.FetchedSince(c.youngest)
 }
 
 // bound is what a fetch must satisfy to answer the check. The evidence of a fetch
@@ -133,7 +115,7 @@ func (c *check) bound() recency {
 	bound := recency{started: ceilMillisecond(minimum), dated: minimum}
 	if c.req.MaxAgeSet {
 		bound.started = latest(bound.started, c.youngest)
-		bound.dated = latest(bound.dated, c.youngest.Round(0).Add(clockTolerance))
+		bound.dated = latest(bound.dated, c.youngest.Round(0).Add(ClockTolerance))
 	}
 	return bound
 }
@@ -148,59 +130,30 @@ func ceilMillisecond(t time.Time) time.Time {
 // does not lift a block, nor stand in for the fetch that the caller's max_age
 // demanded.
 func (s *Service) replaces(c *check, v *view, evidence *Evidence, now time.Time) bool {
-	held := v.found.Evidence
+	held := v.Evidence
 	switch {
 	case evidence.FetchTime.Before(held.FetchTime):
 		return false
-	case !v.asked, !held.FetchedHere(), evidence.FetchedHere():
+	case !v.Fetched, !held.FetchedHere(), evidence.FetchedHere():
 		return true
 	case evidence.FetchTime.After(now):
 		return false
-	case evidence.FetchTime.After(held.FetchTime.Add(clockTolerance)), s.blocks(c.req.Segment, evidence):
+	case evidence.FetchTime.After(held.FetchTime.Add(ClockTolerance)), s.policy.Blocks(c.req.Segment, evidence):
 		return true
 	default:
-		return !s.blocks(c.req.Segment, held) && c.youngEnough(evidence)
-	}
-}
-
-// blocks reports whether evidence alone keeps the segment from being allowed.
-func (s *Service) blocks(segment Segment, evidence *Evidence) bool {
-	switch {
-	case evidence.Absence != AbsenceNone:
-		return true
-	case evidence.Facet == FacetAccount:
-		return accountReason(evidence.Status, s.notReadyAllowed).Blocks
-	default:
-		return segment != SegmentCommercial && segmentReason(segment, evidence.Qualifications).Blocks
-	}
-}
-
-// expire lets go of what became too old while the check waited: the moment of
-// the answer counts, not that of the question.
-func (s *Service) expire(c *check, now time.Time) {
-	for _, v := range c.views() {
-		switch {
-		case v.found.Evidence == nil:
-		case !now.Before(v.life.usableUntil):
-			v.found, v.fresh = Found{}, false
-			if v.err == nil {
-				v.err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.call, Err: errExpired}
-			}
-		case !v.asked && !now.Before(v.life.freshUntil):
-			v.fresh = false
-		}
+		return !s.policy.Blocks(c.req.Segment, held) && c.youngEnough(evidence)
 	}
 }
 
 // refreshAhead renews evidence in the background in the last fifth of its fresh
 // age, once, so that the callers after its end need not wait.
 func (s *Service) refreshAhead(ctx context.Context, v *view, now time.Time) {
-	evidence := v.found.Evidence
-	fresh := v.life.freshUntil.Sub(evidence.FetchTime)
-	if now.Sub(evidence.FetchTime) < fresh-fresh/5 || atomic.LoadUint32(&evidence.refreshAhead) != 0 {
+	evidence := v.Evidence
+	fresh := v.Lifetime.FreshUntil.Sub(evidence.FetchTime)
+	if now.Sub(evidence.FetchTime) < fresh-fresh/5 || evidence.Refreshing() {
 		return
 	}
-	if s.refreshes.Add(1) > maxRefreshes || !atomic.CompareAndSwapUint32(&evidence.refreshAhead, 0, 1) {
+	if s.refreshes.Add(1) > maxRefreshes || !evidence.StartRefreshing() {
 		s.refreshes.Add(-1)
 		return
 	}

@@ -16,7 +16,7 @@ import (
 func TestACallersDeadlineIsNoFailureOfPartnerCenter(t *testing.T) {
 	t.Parallel()
 	for _, block := range []bool{false, true} {
-		bubbleOf(t, eligibility.Config{BlockUndecidable: block}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+		bubbleOf(t, eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: block}}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
 			source.set(status(eligibility.AccountStatusAllowed).after(time.Hour), holding().after(time.Hour))
 			within := func(patience time.Duration, req eligibility.Request) (eligibility.Answer, error) {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -152,7 +152,7 @@ func TestABatchDecidesAtItsEnd(t *testing.T) {
 // The cause of an undecided answer is what left it undecided, not another failure
 // that it survived.
 func TestAnUndecidedAnswerNamesItsCause(t *testing.T) {
-	bubble(t, eligibility.Config{BlockUndecidable: true}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
 		store.held[accountKey] = elsewhere(eligibility.AccountStatusAllowed, time.Now().Add(-30*time.Minute))
 		source.set(failing(eligibility.KindThrottled), failing(eligibility.KindInvalidResponse))
 		answer := mustCheck(t, service, education())

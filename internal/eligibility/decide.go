@@ -5,46 +5,83 @@ import (
 	"time"
 )
 
-// needsQualifications reports whether the decision still depends on them: the
-// segment asks for a qualification and the account alone does not block.
-func (s *Service) needsQualifications(c *check) bool {
-	account := c.account.found.Evidence
-	return c.req.Segment != SegmentCommercial && account != nil && account.Absence == AbsenceNone &&
-		!accountReason(account.Status, s.notReadyAllowed).Blocks
+// Policy is what the operator decides about purchases.
+type Policy struct {
+	// NotReadyAllowed lets the status Not Ready pass (policy.not_ready: allow).
+	NotReadyAllowed bool
+	// BlockUndecidable returns a block in place of the errors that mean that
+	// Partner Center could not be asked (policy.when_undecidable: block).
+	BlockUndecidable bool
 }
 
-// decide applies the rules to what the check found. ALLOWED leaves this
-// function in one place only: after every rule that the segment asks for has
-// spoken, on evidence, and none has blocked.
-func (s *Service) decide(c *check, now time.Time) (Answer, error) {
-	s.expire(c, now)
-	segment := c.req.Segment
-	account, qualifications := c.account.found.Evidence, c.qualifications.found.Evidence
-	if account != nil && account.Absence != AbsenceNone {
-		return Answer{}, absenceError(account.Absence, c.account.call)
+// Held is what one check holds about one facet. Without Evidence and Err, nobody
+// waited for the facet because the decision did not seem to need it.
+type Held struct {
+	// Evidence is nil if there is none that is usable.
+	Evidence *Evidence
+	Tier     Tier
+	Lifetime Lifetime
+	// Fresh reports that Evidence satisfies the request without a fetch.
+	Fresh bool
+	// Fetched reports that Evidence was fetched for this check. It stays fresh
+	// until the check ends.
+	Fetched bool
+	// Call is the call to Partner Center made for this check.
+	Call Call
+	// Err is why a fetch failed, an *Error; nil if none was made or none failed.
+	Err error
+}
+
+const (
+	// expiredRetry is when to ask again if evidence expired during a check.
+	expiredRetry = time.Second
+	// recheckDefault is when to ask again about a block that may pass, if
+	// neither the evidence's age nor the failure gives a time.
+	recheckDefault = time.Minute
+)
+
+var (
+	errExpired   = errors.New("evidence became too old while the caller waited")
+	errNotWaited = errors.New("the qualifications are needed, and nobody waited for them")
+	errNothing   = errors.New("neither evidence nor a failure")
+)
+
+// Decide applies the rules to what a check holds at now. DecisionAllowed leaves
+// this function in one place only: after every rule that the segment asks for was
+// applied to usable evidence and none of them blocks. Every error is an *Error.
+//
+// The Fresh of a facet that is not needed has no influence. The answer shares the
+// evidence and copies nothing else of what is held.
+func Decide(policy Policy, segment Segment, account, qualifications Held, now time.Time) (Answer, error) {
+	account.expire(now)
+	qualifications.expire(now)
+	if account.Evidence != nil && account.Evidence.Absence != AbsenceNone {
+		return Answer{}, absenceError(account.Evidence.Absence, account.Call)
 	}
 	answer := Answer{
-		Account: account, Reasons: make([]Reason, 0, rulesFor(segment)),
-		Call: c.account.call, Cause: errors.Join(c.account.failure(), c.qualifications.failure()),
+		Account: account.Evidence, Reasons: make([]Reason, 0, rulesFor(segment)),
+		Call: account.Call, Cause: errors.Join(account.Err, qualifications.Err),
 	}
-	if qualifications != nil && qualifications.Absence == AbsenceNone {
-		answer.Qualifications = qualifications
+	if qualifications.Evidence != nil && qualifications.Evidence.Absence == AbsenceNone {
+		answer.Qualifications = qualifications.Evidence
 	}
 
-	var failure error
-	if account != nil {
-		answer.apply(accountReason(account.Status, s.notReadyAllowed), &c.account)
-	} else {
-		failure = c.account.err
+	failure := account.Err
+	if answer.Account != nil {
+		failure = nil
+		answer.apply(accountReason(answer.Account.Status, policy.NotReadyAllowed), &account)
 	}
 	if segment != SegmentCommercial {
 		switch {
 		case answer.Qualifications != nil:
-			answer.apply(segmentReason(segment, qualifications.Qualifications), &c.qualifications)
-		case failure == nil && qualifications != nil:
-			failure = absenceError(qualifications.Absence, c.qualifications.call)
-		case failure == nil:
-			failure = c.qualifications.err
+			answer.apply(segmentReason(segment, answer.Qualifications.Qualifications), &qualifications)
+		case failure != nil: // the account's failure is reported first
+		case qualifications.Evidence != nil:
+			failure = absenceError(qualifications.Evidence.Absence, qualifications.Call)
+		case qualifications.Err != nil:
+			failure = qualifications.Err
+		default:
+			failure = &Error{Kind: KindUnavailable, RetryAfter: expiredRetry, Call: qualifications.Call, Err: errNotWaited}
 		}
 	}
 
@@ -52,18 +89,50 @@ func (s *Service) decide(c *check, now time.Time) (Answer, error) {
 	case answer.blocks():
 		answer.Decision = DecisionBlocked
 	case failure != nil:
-		return s.undecided(answer, failure, now)
-	case account == nil || len(answer.Reasons) != rulesFor(segment):
-		return Answer{}, &Error{Kind: KindInternal, Err: errors.New("neither evidence nor a failure")}
+		return policy.undecided(answer, failure, now)
+	case answer.Account == nil || len(answer.Reasons) != rulesFor(segment):
+		return Answer{}, &Error{Kind: KindInternal, Err: errNothing}
 	default:
 		answer.Decision = DecisionAllowed
 	}
-	answer.RecheckTime = c.recheckTime(&answer, now)
-	s.metrics.answered(c, &answer)
+	answer.RecheckTime = answer.recheckTime(&account, &qualifications, now)
 	return answer, nil
 }
 
-// rulesFor is how many rules must have spoken before a segment is allowed.
+// NeedsQualifications reports whether the decision still depends on them: the
+// segment asks for a qualification and the account alone does not block.
+func (p Policy) NeedsQualifications(segment Segment, account *Evidence) bool {
+	return segment != SegmentCommercial && account != nil && !p.Blocks(segment, account)
+}
+
+// Blocks reports whether evidence alone keeps the segment from being allowed.
+func (p Policy) Blocks(segment Segment, evidence *Evidence) bool {
+	switch {
+	case evidence.Absence != AbsenceNone:
+		return true
+	case evidence.Facet == FacetAccount:
+		return accountReason(evidence.Status, p.NotReadyAllowed).Blocks
+	default:
+		return segment != SegmentCommercial && segmentReason(segment, evidence.Qualifications).Blocks
+	}
+}
+
+// expire drops evidence that became too old while the check waited: the moment of
+// the answer counts, not that of the question.
+func (h *Held) expire(now time.Time) {
+	switch {
+	case h.Evidence == nil:
+	case !now.Before(h.Lifetime.UsableUntil):
+		h.Evidence, h.Fresh = nil, false
+		if h.Err == nil {
+			h.Err = &Error{Kind: KindUnavailable, RetryAfter: expiredRetry, Call: h.Call, Err: errExpired}
+		}
+	case !h.Fetched && !now.Before(h.Lifetime.FreshUntil):
+		h.Fresh = false
+	}
+}
+
+// rulesFor is how many rules must have been applied before a segment is allowed.
 func rulesFor(segment Segment) int {
 	if segment == SegmentCommercial {
 		return 1
@@ -72,17 +141,17 @@ func rulesFor(segment Segment) int {
 }
 
 // apply adds a rule's reason and what it rests on.
-func (a *Answer) apply(reason Reason, on *view) {
+func (a *Answer) apply(reason Reason, on *Held) {
 	a.Reasons = append(a.Reasons, reason)
-	fetched := on.found.Evidence.FetchTime
+	fetched := on.Evidence.FetchTime
 	if a.EvidenceTime.IsZero() || fetched.Before(a.EvidenceTime) {
 		a.EvidenceTime = fetched
 	}
-	if a.ExpireTime.IsZero() || on.life.freshUntil.Before(a.ExpireTime) {
-		a.ExpireTime = on.life.freshUntil
+	if a.ExpireTime.IsZero() || on.Lifetime.FreshUntil.Before(a.ExpireTime) {
+		a.ExpireTime = on.Lifetime.FreshUntil
 	}
-	a.Tier = max(a.Tier, on.found.Tier)
-	a.Stale = a.Stale || !on.fresh
+	a.Tier = max(a.Tier, on.Tier)
+	a.Stale = a.Stale || !on.Fresh
 }
 
 func (a *Answer) blocks() bool {
@@ -94,11 +163,11 @@ func (a *Answer) blocks() bool {
 	return false
 }
 
-// undecided answers a question that evidence does not settle: with the failure,
-// or with a block where the policy says so. Never with ALLOWED.
-func (s *Service) undecided(answer Answer, failure error, now time.Time) (Answer, error) {
+// undecided answers a question that evidence does not decide: with the failure, or
+// with a block if the policy demands it. Never with DecisionAllowed.
+func (p Policy) undecided(answer Answer, failure error, now time.Time) (Answer, error) {
 	var known *Error
-	if !s.blockUndecidable || !errors.As(failure, &known) || !known.Kind.undecidable() {
+	if !p.BlockUndecidable || !errors.As(failure, &known) || !known.Kind.undecidable() {
 		return Answer{}, failure
 	}
 	undecidable := Reason{Code: ReasonUndecidable, Blocks: true}
@@ -109,29 +178,29 @@ func (s *Service) undecided(answer Answer, failure error, now time.Time) (Answer
 	}
 	answer.Decision = DecisionBlocked
 	answer.Cause = failure
-	answer.ExpireTime = time.Time{} // a failure stays true for no time at all
+	answer.ExpireTime = time.Time{} // a failure is not fresh for any time
 	answer.RecheckTime = now.Round(0).Add(retryAfter(failure))
 	return answer, nil
 }
 
 // recheckTime is when a block that may pass by itself is worth asking about
 // again: when all that blocks has stopped being fresh.
-func (c *check) recheckTime(answer *Answer, now time.Time) time.Time {
+func (a *Answer) recheckTime(account, qualifications *Held, now time.Time) time.Time {
 	var recheck time.Time
-	for _, reason := range answer.Reasons {
+	for _, reason := range a.Reasons {
 		if !reason.Blocks {
 			continue
 		}
 		if !reason.Temporary() {
 			return time.Time{}
 		}
-		on := &c.account
+		on := account
 		if reason.Code >= ReasonQualificationApproved {
-			on = &c.qualifications
+			on = qualifications
 		}
-		at := on.life.freshUntil
-		if !on.fresh {
-			at = now.Round(0).Add(retryAfter(on.err))
+		at := on.Lifetime.FreshUntil
+		if !on.Fresh {
+			at = now.Round(0).Add(retryAfter(on.Err))
 		}
 		if at.After(recheck) {
 			recheck = at

@@ -92,6 +92,18 @@ type Violation struct {
 	Description string
 }
 
+// Call describes what a fetch did upstream, for logs. The zero value means
+// that no call was made.
+type Call struct {
+	// Attempts counts HTTP requests, replays included.
+	Attempts int
+	// Status is the last HTTP status, 0 if no response came.
+	Status int
+	// CorrelationID and RequestID are the last MS-CorrelationId and MS-RequestId.
+	CorrelationID string
+	RequestID     string
+}
+
 // Error is why there is no answer. Err is the cause and never leaves the process.
 type Error struct {
 	Kind Kind

@@ -1,6 +1,20 @@
 package eligibility
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Tier is a place that evidence came from; a larger one is slower.
+type Tier uint8
+
+// The tiers. TierNone stands for no evidence.
+const (
+	TierNone Tier = iota
+	TierLocal
+	TierRedis
+	TierPartnerCenter
+)
 
 // Facet is one of the two things that Partner Center knows about a customer.
 // The facets are fetched side by side, kept apart, and fail apart.
@@ -119,9 +133,9 @@ type Evidence struct {
 	// monotonic reading; zero if another replica fetched the evidence. It is
 	// never stored.
 	started time.Time
-	// refreshAhead is 1 once a background refresh of this very evidence was
-	// started; accessed atomically.
-	refreshAhead uint32 //nolint:modernize // evidence is handed over by value, which atomic.Uint32 forbids
+	// refreshing is 1 once an early refresh of this very evidence was started;
+	// accessed atomically.
+	refreshing uint32 //nolint:modernize // evidence is handed over by value, which atomic.Uint32 forbids
 }
 
 // SetFetchTime records that this process started the fetch of e at start. Call it
@@ -135,6 +149,25 @@ func (e *Evidence) SetFetchTime(start time.Time) {
 // message is another replica's.
 func (e *Evidence) FetchedHere() bool { return !e.started.IsZero() }
 
+// Refreshing reports whether an early refresh of this very evidence was started.
+func (e *Evidence) Refreshing() bool { return atomic.LoadUint32(&e.refreshing) != 0 }
+
+// StartRefreshing makes Refreshing true. It reports false if another caller has
+// done so.
+func (e *Evidence) StartRefreshing() bool { return atomic.CompareAndSwapUint32(&e.refreshing, 0, 1) }
+
+// FetchedSince reports whether the fetch of e certainly started at moment, which
+// carries a monotonic reading, or later. The clock of another replica may be ahead
+// by the tolerance, so its evidence may be that much older than it seems. This
+// process's own is compared by both clocks: the monotonic one stands still while
+// the machine sleeps, and the wall clock may be set back.
+func (e *Evidence) FetchedSince(moment time.Time) bool {
+	if e.FetchedHere() {
+		return !e.started.Before(moment) && !e.started.Round(0).Before(moment.Round(0))
+	}
+	return !e.FetchTime.Before(moment.Add(ClockTolerance))
+}
+
 // setBack returns how far the clock was set back since this process fetched e,
 // beyond the tolerance: by so much is e older than its FetchTime says. It is 0 for
 // another replica's evidence, whose age no monotonic clock has measured.
@@ -142,7 +175,7 @@ func (e *Evidence) setBack(now time.Time) time.Duration {
 	if !e.FetchedHere() {
 		return 0
 	}
-	if behind := now.Sub(e.started) - now.Round(0).Sub(e.started.Round(0)); behind > clockTolerance {
+	if behind := now.Sub(e.started) - now.Round(0).Sub(e.started.Round(0)); behind > ClockTolerance {
 		return behind
 	}
 	return 0

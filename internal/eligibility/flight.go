@@ -266,7 +266,7 @@ func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight
 // startedBy returns when a fetch started by the clock as it is now, if the clock
 // was set back since: a time ahead of the clock would not be accepted.
 func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time {
-	if start := s.now().Add(-elapsed); started.Round(0).After(start.Add(clockTolerance)) {
+	if start := s.now().Add(-elapsed); started.Round(0).After(start.Add(ClockTolerance)) {
 		return start
 	}
 	return started
@@ -282,8 +282,8 @@ func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, 
 			return lead.Err != nil
 		}
 		// It may have been fetched long ago.
-		life := s.ages.lifetimeOf(key, lead.Evidence, s.notReadyAllowed)
-		if s.now().Before(life.freshUntil) {
+		now := s.now()
+		if now.Before(s.ages.LifetimeOf(key, lead.Evidence, s.policy, now).FreshUntil) {
 			f.evidence, f.tier = lead.Evidence, TierRedis
 			return true
 		}

@@ -134,7 +134,7 @@ func TestAgesOfQualifications(t *testing.T) {
 // An answer that only the policy allows must not outlive one that Partner
 // Center allows.
 func TestNotReadyAllowedByPolicyLivesNoLongerThanAllowed(t *testing.T) {
-	bubble(t, eligibility.Config{NotReadyAllowed: true}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, eligibility.Config{Policy: eligibility.Policy{NotReadyAllowed: true}}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusNotReady), holding())
 		mustCheck(t, service, commercial)
 		source.set(failing(eligibility.KindUnavailable), holding())

@@ -17,7 +17,7 @@ type metrics struct {
 }
 
 // answered counts a decision that rests on evidence.
-func (m *metrics) answered(c *check, answer *Answer) {
+func (m *metrics) answered(c *check, answer *Answer, now time.Time) {
 	if answer.Tier == TierNone {
 		return
 	}
@@ -27,7 +27,8 @@ func (m *metrics) answered(c *check, answer *Answer) {
 	}
 	m.stale[answer.Tier].Inc()
 	for _, v := range c.views() {
-		if failure, ok := errors.AsType[*Error](v.err); ok && !v.fresh && v.found.Evidence != nil {
+		usable := v.Evidence != nil && now.Before(v.Lifetime.UsableUntil)
+		if failure, ok := errors.AsType[*Error](v.Err); ok && !v.Fresh && usable {
 			m.staleBy[failure.Kind].Inc()
 			return
 		}

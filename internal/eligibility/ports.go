@@ -5,18 +5,6 @@ import (
 	"time"
 )
 
-// Call describes what a fetch did upstream, for logs. The zero value means
-// that no call was made.
-type Call struct {
-	// Attempts counts HTTP requests, replays included.
-	Attempts int
-	// Status is the last HTTP status, 0 where no response came.
-	Status int
-	// CorrelationID and RequestID are the last MS-CorrelationId and MS-RequestId.
-	CorrelationID string
-	RequestID     string
-}
-
 // Query is what a [Source] is asked.
 type Query struct {
 	Key
@@ -35,17 +23,6 @@ type Source interface {
 	// KindUnavailable, KindThrottled, KindCredentials or KindInvalidResponse.
 	Fetch(ctx context.Context, query Query) (Evidence, Call, error)
 }
-
-// Tier is a place that evidence came from; a larger one is slower.
-type Tier uint8
-
-// The tiers. TierNone stands where no evidence was used.
-const (
-	TierNone Tier = iota
-	TierLocal
-	TierRedis
-	TierPartnerCenter
-)
 
 // Found is what a store holds under a key.
 type Found struct {

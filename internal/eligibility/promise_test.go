@@ -211,7 +211,7 @@ func TestASlowClockStillReachesMinEvidenceTime(t *testing.T) {
 
 // An undecidable block is true for no time: nothing may keep it.
 func TestUndecidableHasNoExpiryAndIsWorthAskingAgainLater(t *testing.T) {
-	bubble(t, eligibility.Config{BlockUndecidable: true}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindUnavailable).after(3*time.Second))
 		answer := mustCheck(t, service, education())
 		if !answer.ExpireTime.IsZero() || !answer.RecheckTime.After(time.Now()) {

@@ -42,7 +42,7 @@ func TestAccountRule(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			answer, err := check(t, eligibility.Config{NotReadyAllowed: row.allow}, status(row.status), holding(), eligibility.SegmentCommercial)
+			answer, err := check(t, eligibility.Config{Policy: eligibility.Policy{NotReadyAllowed: row.allow}}, status(row.status), holding(), eligibility.SegmentCommercial)
 			if err != nil {
 				t.Fatal(err)
 			}

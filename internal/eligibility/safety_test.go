@@ -110,8 +110,10 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 		notReadyAllowed := rapid.Bool().Draw(rt, "not_ready allow")
 		store := newMemory()
 		service, stop := serve(t, w, store, eligibility.Config{
-			NotReadyAllowed:     notReadyAllowed,
-			BlockUndecidable:    rapid.Bool().Draw(rt, "undecidable block"),
+			Policy: eligibility.Policy{
+				NotReadyAllowed:  notReadyAllowed,
+				BlockUndecidable: rapid.Bool().Draw(rt, "undecidable block"),
+			},
 			QualificationsGrace: time.Second,
 			Ages:                ages,
 			Now:                 w.clock,

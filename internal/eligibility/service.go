@@ -36,20 +36,14 @@ const (
 	// maxRest, more.
 	restAfterFailure = 10 * time.Second
 	maxRest          = time.Minute
-	// recheckDefault is when to look again at a block that may pass, where
-	// neither the evidence's age nor the failure says so.
-	recheckDefault = time.Minute
 )
 
 // Config tunes a [Service]. Its zero value is the documented default.
 type Config struct {
 	// Ages by outcome; the zero value means DefaultAges.
 	Ages Ages
-	// NotReadyAllowed lets the status Not Ready pass (policy.not_ready: allow).
-	NotReadyAllowed bool
-	// BlockUndecidable answers a block in place of the errors that say that
-	// Partner Center could not be asked (policy.when_undecidable: block).
-	BlockUndecidable bool
+	// Policy is passed to [Decide].
+	Policy Policy
 	// QualificationsGrace is how long an answer that does not need the
 	// qualifications waits for them once the account has answered; 0 means 250 ms.
 	QualificationsGrace time.Duration
@@ -70,8 +64,7 @@ type Service struct {
 	store  Store
 
 	ages             Ages
-	notReadyAllowed  bool
-	blockUndecidable bool
+	policy           Policy
 	grace            time.Duration
 	batchConcurrency int
 	clock            func() time.Time
@@ -121,8 +114,7 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 		source:           source,
 		store:            store,
 		ages:             cfg.Ages,
-		notReadyAllowed:  cfg.NotReadyAllowed,
-		blockUndecidable: cfg.BlockUndecidable,
+		policy:           cfg.Policy,
 		grace:            cfg.QualificationsGrace,
 		batchConcurrency: cfg.BatchConcurrency,
 		clock:            cfg.Now,
@@ -179,6 +171,15 @@ func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 		return s.checkElsewhere(ctx, c, now)
 	}
 	return s.decide(&c, now)
+}
+
+// decide decides on what the check holds, and counts the answer.
+func (s *Service) decide(c *check, now time.Time) (Answer, error) {
+	answer, err := Decide(s.policy, c.req.Segment, c.account.Held, c.qualifications.Held, now)
+	if err == nil {
+		s.metrics.answered(c, &answer, now)
+	}
+	return answer, err
 }
 
 // checkElsewhere goes on with a check that what this process holds does not

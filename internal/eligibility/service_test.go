@@ -237,7 +237,7 @@ func TestFacetsFailApart(t *testing.T) {
 
 func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
 	t.Parallel()
-	cfg := eligibility.Config{BlockUndecidable: true}
+	cfg := eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}}
 	for _, kind := range eligibility.Kinds() {
 		answer, err := check(t, cfg, failing(kind), holding(), eligibility.SegmentCommercial)
 		switch kind {

@@ -60,7 +60,7 @@ func TestAnAnswerWithoutEvidenceMustNotBeKept(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{
 		source:  fails(eligibility.Error{Kind: eligibility.KindUnavailable}),
-		service: eligibility.Config{BlockUndecidable: true},
+		service: eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}},
 	})
 	got := run.get(t, customerA, "")
 	if got.StatusCode != http.StatusOK || reasons(got.json(t)) != "UNDECIDABLE" {

@@ -154,8 +154,10 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.
 		grace = 10 * time.Second // the default is less than a busy machine may take
 	}
 	service, err := eligibility.New(pcclient.NewSource(client), store, eligibility.Config{
-		NotReadyAllowed:     c.Policy.NotReady == "allow",
-		BlockUndecidable:    c.Policy.WhenUndecidable == "block",
+		Policy: eligibility.Policy{
+			NotReadyAllowed:  c.Policy.NotReady == "allow",
+			BlockUndecidable: c.Policy.WhenUndecidable == "block",
+		},
 		QualificationsGrace: grace,
 	})
 	if err != nil {
