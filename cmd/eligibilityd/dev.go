@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
@@ -36,7 +37,7 @@ Environment variables change its configuration as that of serve:
 ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logOut := lifecycleOf(cmd.Context()).serve(cmd.ErrOrStderr())
+			logOut := app.Serving(cmd.Context(), cmd.ErrOrStderr())
 			return dev(cmd.Context(), os.Environ(), controlAddress, scripts, cmd.OutOrStdout(), logOut)
 		},
 	}
@@ -77,7 +78,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return errors.Join(err, sim.close())
 	}
 
-	defer func() { _ = service.logger.Sync() }()
+	defer func() { _ = service.Logger().Sync() }()
 
 	// The service drains while its Partner Center still answers.
 	simulating, endSimulator := context.WithCancel(context.WithoutCancel(ctx))
@@ -86,7 +87,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	group.Go(func() error { return serveSimulator(simulating, simulator, sim) })
 	group.Go(func() error {
 		defer endSimulator()
-		return service.run(ctx, on)
+		return service.Run(ctx, on)
 	})
 	group.Go(func() error {
 		return printGuide(ctx, printed, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir})
@@ -105,14 +106,14 @@ func withDefault(environ []string, name, value string) []string {
 }
 
 // openService builds the service and opens its listeners.
-func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, server.Listeners, error) {
-	service, err := newApp(ctx, cfg, logOut)
+func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app.App, server.Listeners, error) {
+	service, err := app.New(ctx, cfg, buildVersion(), logOut)
 	if err != nil {
 		return nil, server.Listeners{}, err
 	}
-	on, err := listeners(ctx, cfg.Server)
+	on, err := app.OpenListeners(ctx, cfg.Server)
 	if err != nil {
-		return nil, server.Listeners{}, errors.Join(err, service.close())
+		return nil, server.Listeners{}, errors.Join(err, service.Close())
 	}
 	return service, on, nil
 }

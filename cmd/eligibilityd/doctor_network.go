@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
@@ -168,7 +169,7 @@ func (p patient) checkListeners(ctx context.Context) []finding {
 }
 
 func checkListener(ctx context.Context, name, key string, at config.Listener) finding {
-	listener, err := listen(ctx, key, at.Address)
+	listener, err := app.Listen(ctx, key, at.Address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return warning(name, "none if that is the service itself; else stop it, or change "+key, "%s is in use: is the service running?", at.Address)

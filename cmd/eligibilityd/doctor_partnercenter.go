@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
@@ -27,7 +28,7 @@ const (
 // checkPartnerCenter gets a token and asks Partner Center as serve would, but
 // for the stored refresh token, which stays as it is.
 func (p patient) checkPartnerCenter(ctx context.Context) []finding {
-	cfg := clientConfig(p.cfg, zap.NewNop(), nil)
+	cfg := app.ClientConfig(p.cfg, zap.NewNop(), nil)
 	cfg.ReadOnly = true
 	client, err := pcclient.New(cfg)
 	findings := checkClientCertificate(p.cfg.PartnerCenter, time.Now())

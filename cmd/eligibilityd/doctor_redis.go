@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
@@ -45,7 +46,7 @@ func (p patient) checkRedis(ctx context.Context) (findings []finding) {
 	if len(cfg.Addresses) == 0 {
 		return []finding{skipped(checkRedisReach, "cache.redis.addresses is empty: each process caches for itself")}
 	}
-	patience := redisConfig(p.cfg)
+	patience := app.RedisConfig(p.cfg)
 	patience.ReadTimeout, patience.WriteTimeout = redisLimit, redisLimit
 	client, err := cache.Connect(patience)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
@@ -349,7 +350,7 @@ func TestDoctorReadsCertificates(t *testing.T) {
 
 func TestDoctorTriesTheListeners(t *testing.T) {
 	t.Parallel()
-	taken, err := listen(t.Context(), "test", "127.0.0.1:0")
+	taken, err := app.Listen(t.Context(), "test", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,9 +17,13 @@ const module = "github.com/eligibilityd/eligibilityd/"
 // test: draw it into the map (docs/architecture.md) first.
 var mayImport = map[string][]string{
 	"cmd/eligibilityd": {
-		"internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
-		"internal/server", "internal/tracing", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
+		"internal/app", "internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
+		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
 		"internal/tokenstore", "gen/eligibility/v1",
+	},
+	"internal/app": {
+		"internal/cache", "internal/config", "internal/eligibility", "internal/logging", "internal/pcclient", "internal/server",
+		"internal/tokenstore", "internal/tracing",
 	},
 	"internal/breaker":              {},
 	"internal/config":               {},

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
@@ -69,11 +70,11 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	}
 	// The browser may take localhost for ::1 first; nobody listens there, and
 	// it comes here.
-	listener, err := listen(ctx, "redirect", "127.0.0.1:0")
+	listener, err := app.Listen(ctx, "redirect", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	consent, err := pcclient.NewConsent(clientConfig(cfg, zap.NewNop(), nil), redirectURL(listener))
+	consent, err := pcclient.NewConsent(app.ClientConfig(cfg, zap.NewNop(), nil), redirectURL(listener))
 	if err == nil {
 		err = consent.CanStore(ctx)
 	}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
@@ -26,7 +27,7 @@ const (
 
 func main() {
 	quietLibraries()
-	os.Exit(run(withSignals(context.Background()), newRootCommand()))
+	os.Exit(run(app.WithSignals(context.Background()), newRootCommand()))
 }
 
 // quietLibraries keeps libraries from printing to standard error in a form of

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -60,7 +61,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err := connect(&cfg.PartnerCenter, simulator, refreshTokenFile); err != nil {
 		return rehearsed{}, err
 	}
-	client, err := pcclient.New(clientConfig(cfg, zap.NewNop(), nil))
+	client, err := pcclient.New(app.ClientConfig(cfg, zap.NewNop(), nil))
 	if err != nil {
 		return rehearsed{}, err
 	}
@@ -69,7 +70,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err != nil {
 		return rehearsed{}, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, zap.NewNop(), nil))
+	service, err := eligibility.New(pcclient.NewSource(client), store, app.ServiceConfig(cfg, zap.NewNop(), nil))
 	if err != nil {
 		return rehearsed{}, err
 	}

@@ -8,8 +8,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
@@ -27,7 +27,7 @@ Every key of the configuration file can be given, or overridden, by an
 environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logOut := lifecycleOf(cmd.Context()).serve(cmd.ErrOrStderr())
+			logOut := app.Serving(cmd.Context(), cmd.ErrOrStderr())
 			return serve(cmd.Context(), os.Environ(), path, checkConfig, cmd.OutOrStdout(), logOut)
 		},
 	}
@@ -41,39 +41,30 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
-	service, err := newApp(ctx, cfg, logOut)
+	service, err := app.New(ctx, cfg, buildVersion(), logOut)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = service.logger.Sync() }() // what is not read by then is lost
+	defer func() { _ = service.Logger().Sync() }() // what is not read by then is lost
 	if checkConfig {
 		fmt.Fprintln(out, "configuration ok")
-		return service.close()
+		return service.Close()
 	}
-	if err := service.checkRefreshToken(ctx, path); err != nil {
-		return errors.Join(err, service.close())
+	if err := service.CheckRefreshToken(ctx); err != nil {
+		return errors.Join(withRemedy(err, path), service.Close())
 	}
-	tuneMemory(cgroupLimits(), service.logger)
-	on, err := listeners(ctx, cfg.Server)
+	app.TuneMemory(service.Logger())
+	on, err := app.OpenListeners(ctx, cfg.Server)
 	if err != nil {
-		return errors.Join(err, service.close())
+		return errors.Join(err, service.Close())
 	}
-	return service.run(ctx, on)
+	return service.Run(ctx, on)
 }
 
-// checkRefreshToken refuses a vault that refuses us or has no refresh token, as
-// config.Load does for a file. A vault that is away stops no start.
-func (a *app) checkRefreshToken(ctx context.Context, configFile string) error {
-	if a.cfg.PartnerCenter.Flow != config.FlowAppUser || a.cfg.PartnerCenter.RefreshTokenVault.IsZero() {
-		return nil
-	}
-	switch _, err := a.client.RefreshToken(ctx); {
-	case errors.Is(err, tokenstore.ErrNone):
+// withRemedy adds what to do about a vault without a readable refresh token.
+func withRemedy(err error, configFile string) error {
+	if errors.Is(err, tokenstore.ErrNone) {
 		return fmt.Errorf("%w; `eligibilityd login --config %s` obtains one and stores it there", err, placeholder(configFile))
-	case errors.Is(err, tokenstore.ErrUnreadable):
-		return fmt.Errorf("%w; %s", err, vaultRemedy)
-	case err != nil:
-		a.logger.Error("vault of the refresh token cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))
 	}
-	return nil
+	return fmt.Errorf("%w; %s", err, vaultRemedy)
 }

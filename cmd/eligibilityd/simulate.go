@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
@@ -43,7 +44,7 @@ GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent a
 --clock-skew say holds from the start; PUT /v1/settings changes it.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logOut := lifecycleOf(cmd.Context()).serve(cmd.ErrOrStderr())
+			logOut := app.Serving(cmd.Context(), cmd.ErrOrStderr())
 			return simulate(cmd.Context(), flags, cmd.OutOrStdout(), logOut)
 		},
 	}
@@ -66,13 +67,13 @@ GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent a
 }
 
 func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) error {
-	logger, _, err := newLogger(config.Log{Level: config.LogInfo, Format: config.LogConsole}, logOut)
+	logger, _, err := app.NewLogger(config.Log{Level: config.LogInfo, Format: config.LogConsole}, logOut)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = logger.Sync() }()
 	flags.cfg.Logger = logger
-	lifecycleOf(ctx).armHardEnd(ctx, config.Server{}, logger)
+	app.ArmHardEnd(ctx, config.Server{}, logger)
 	for _, file := range flags.certificates {
 		cert, err := readCertificate(file)
 		if err != nil {
@@ -138,11 +139,11 @@ func (l simulatorListeners) close() error { return errors.Join(l.api.Close(), l.
 
 // openSimulator opens the sockets of a simulator; on a failure, none.
 func openSimulator(ctx context.Context, address, controlAddress string) (simulatorListeners, error) {
-	api, err := listen(ctx, "--address", address)
+	api, err := app.Listen(ctx, "--address", address)
 	if err != nil {
 		return simulatorListeners{}, err
 	}
-	control, err := listen(ctx, "--control-address", controlAddress)
+	control, err := app.Listen(ctx, "--control-address", controlAddress)
 	if err != nil {
 		return simulatorListeners{}, errors.Join(err, api.Close())
 	}
@@ -173,13 +174,4 @@ func serveSimulator(ctx context.Context, simulator *pcsim.Server, on simulatorLi
 		})
 	}
 	return group.Wait()
-}
-
-// listen opens a listener; setting is what the operator changes if it fails.
-func listen(ctx context.Context, setting, address string) (net.Listener, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", setting, err)
-	}
-	return listener, nil
 }

@@ -13,30 +13,20 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
-	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/tracing/tracingtest"
-
-	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 const (
 	traceOfCaller = "0af7651916cd43dd8448eb211c80319c"
 	spanOfCaller  = "b7ad6b7169203331"
 )
-
-func TestTracingIsOffByDefault(t *testing.T) {
-	t.Parallel()
-	if traces, err := newTraces(config.Default(), zap.NewNop()); traces != nil || err != nil {
-		t.Errorf("tracing without an endpoint: %v, %v", traces, err)
-	}
-}
 
 // heard is a Partner Center that keeps the headers it is sent.
 type heard struct {

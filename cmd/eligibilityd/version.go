@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/eligibilityd/eligibilityd/internal/app"
 )
 
 // version and commit are set by the linker (see the Makefile); a plain go build
@@ -16,8 +18,8 @@ var (
 )
 
 // buildVersion returns the version and the commit of this binary.
-func buildVersion() (v, c string) {
-	v, c = version, commit
+func buildVersion() app.Build {
+	v, c := version, commit
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v == "" {
 			v = info.Main.Version
@@ -34,7 +36,7 @@ func buildVersion() (v, c string) {
 	if c == "" {
 		c = "unknown"
 	}
-	return v, c
+	return app.Build{Version: v, Commit: c}
 }
 
 func newVersionCommand() *cobra.Command {
@@ -43,8 +45,8 @@ func newVersionCommand() *cobra.Command {
 		Short: "Print the version, the commit and the Go version",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, c := buildVersion()
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "eligibilityd %s\ncommit %s\n%s %s/%s\n", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			build := buildVersion()
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "eligibilityd %s\ncommit %s\n%s %s/%s\n", build.Version, build.Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}

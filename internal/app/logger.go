@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
-// newLogger builds the one logger of the process, which writes to out and never
+// NewLogger builds the one logger of the process, which writes to out and never
 // blocks, and the queue through which it writes.
-func newLogger(cfg config.Log, out io.Writer) (*zap.Logger, *logging.Queue, error) {
+func NewLogger(cfg config.Log, out io.Writer) (*zap.Logger, *logging.Queue, error) {
 	level, err := zapcore.ParseLevel(string(cfg.Level))
 	if err != nil {
 		return nil, nil, fmt.Errorf("log.level: %w", err)

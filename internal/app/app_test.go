@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"fmt"
@@ -6,17 +6,20 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
 // usedElsewhere are the keys that do not pass through the five configurations
 // below: key → who reads it.
 var usedElsewhere = map[string]string{
-	"server.grpc.address":                     "listeners",
-	"server.http.address":                     "listeners",
-	"server.admin.address":                    "listeners",
+	"server.grpc.address":                     "OpenListeners",
+	"server.http.address":                     "OpenListeners",
+	"server.admin.address":                    "OpenListeners",
 	"server.insecure":                         "config.Load, which refuses listeners by it",
 	"partner_center.client_secret_file":       "config.Load, which reads it into client_secret",
 	"partner_center.client_certificate_file":  "config.Load, which reads it for KeyPair",
@@ -28,21 +31,21 @@ var usedElsewhere = map[string]string{
 	"cache.redis.insecure":                    "config.Load, which refuses addresses by it",
 	"cache.redis.integrity_key_file":          "config.Load, which reads it into integrity_key",
 	"cache.redis.integrity_key_previous_file": "config.Load, which reads it into integrity_key_previous",
-	"log.level":            "newLogger",
+	"log.level":            "NewLogger",
 	"tracing.insecure":     "config.Load, which refuses endpoints by it",
 	"tracing.headers_file": "config.Load, which reads it into headers",
-	"log.format":           "newLogger",
+	"log.format":           "NewLogger",
 }
 
 // A key that is read and documented but goes nowhere is worse than no key.
 func TestEveryKeyArrives(t *testing.T) {
 	t.Parallel()
 	arrived := func(cfg *config.Config) string {
-		client := clientConfig(cfg, zap.NewNop(), nil)
+		client := ClientConfig(cfg, zap.NewNop(), nil)
 		store := cacheConfig(cfg, zap.NewNop(), nil)
-		front := serverConfig(cfg, zap.NewNop(), nil)
-		service := serviceConfig(cfg, zap.NewNop(), nil)
-		traces := tracingConfig(cfg, zap.NewNop())
+		front := serverConfig(cfg, Build{}, zap.NewNop(), nil)
+		service := ServiceConfig(cfg, zap.NewNop(), nil)
+		traces := tracingConfig(cfg, Build{}, zap.NewNop())
 		client.Logger, store.Logger, front.Logger, service.Logger, traces.Logger = nil, nil, nil, nil, nil
 		encrypted, serverName := store.Redis.TLS != nil, ""
 		if encrypted {
@@ -130,5 +133,12 @@ func TestEachCloudHasItsNamespace(t *testing.T) {
 	cfg.Cloud = config.CloudUSGovernment
 	if got := namespace(cfg); got != "partner.example@api.partnercenter.microsoft.com#us_government" {
 		t.Errorf("US government, with the same host: %s", got)
+	}
+}
+
+func TestTracingIsOffByDefault(t *testing.T) {
+	t.Parallel()
+	if traces, err := newTraces(config.Default(), Build{}, zap.NewNop()); traces != nil || err != nil {
+		t.Errorf("tracing without an endpoint: %v, %v", traces, err)
 	}
 }

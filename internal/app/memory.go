@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"math"
@@ -24,6 +24,9 @@ const (
 func cgroupLimits() []string {
 	return []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
 }
+
+// TuneMemory calls tuneMemory with the limits of this process's container.
+func TuneMemory(logger *zap.Logger) { tuneMemory(cgroupLimits(), logger) }
 
 // tuneMemory trades memory that the process has for CPU: where a limit is known,
 // by GOMEMLIMIT or the first of files that holds one, it collects garbage less

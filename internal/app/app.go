@@ -1,10 +1,13 @@
-package main
+// Package app builds the service from its configuration and owns its lifecycle:
+// start, readiness, shutdown and the signals of the process.
+package app
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -27,8 +30,11 @@ import (
 // come: an outage of the login host must not stop a restart.
 const readyWithin = 10 * time.Second
 
-// app is the whole service, built and not yet listening.
-type app struct {
+// Build identifies the binary, in spans and on the page of the version.
+type Build struct{ Version, Commit string }
+
+// App is the whole service, built and not yet listening.
+type App struct {
 	cfg     *config.Config
 	logger  *zap.Logger
 	client  *pcclient.Client
@@ -38,14 +44,14 @@ type app struct {
 	traces  *tracing.Pipeline // nil without tracing
 }
 
-// newApp builds the service, which logs to logOut, and arms its hard end. It
+// New builds the service, which logs to logOut, and arms its hard end. It
 // makes no connection and opens no socket.
-func newApp(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, error) {
-	logger, queue, err := newLogger(cfg.Log, logOut)
+func New(ctx context.Context, cfg *config.Config, build Build, logOut io.Writer) (*App, error) {
+	logger, queue, err := NewLogger(cfg.Log, logOut)
 	if err != nil {
 		return nil, err
 	}
-	lifecycleOf(ctx).armHardEnd(ctx, cfg.Server, logger)
+	ArmHardEnd(ctx, cfg.Server, logger)
 	registry := prometheus.NewRegistry()
 	if err := errors.Join(
 		queue.Register(registry),
@@ -54,7 +60,7 @@ func newApp(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, er
 	); err != nil {
 		return nil, fmt.Errorf("register process metrics: %w", err)
 	}
-	client, err := pcclient.New(clientConfig(cfg, logger, registry))
+	client, err := pcclient.New(ClientConfig(cfg, logger, registry))
 	if err != nil {
 		return nil, err
 	}
@@ -63,17 +69,17 @@ func newApp(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, er
 		client.Close()
 		return nil, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, serviceConfig(cfg, logger, registry))
+	service, err := eligibility.New(pcclient.NewSource(client), store, ServiceConfig(cfg, logger, registry))
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	traces, err := newTraces(cfg, logger)
+	traces, err := newTraces(cfg, build, logger)
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	frontConfig := serverConfig(cfg, logger, registry)
+	frontConfig := serverConfig(cfg, build, logger, registry)
 	if traces != nil {
 		frontConfig.Tracer = traces.Tracer()
 	}
@@ -82,18 +88,18 @@ func newApp(ctx context.Context, cfg *config.Config, logOut io.Writer) (*app, er
 		client.Close()
 		return nil, errors.Join(err, store.Close())
 	}
-	return &app{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front, traces: traces}, nil
+	return &App{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front, traces: traces}, nil
 }
 
 // newTraces returns nil where the configuration names no collector.
-func newTraces(cfg *config.Config, logger *zap.Logger) (*tracing.Pipeline, error) {
+func newTraces(cfg *config.Config, build Build, logger *zap.Logger) (*tracing.Pipeline, error) {
 	if cfg.Tracing.Endpoint == "" {
 		return nil, nil //nolint:nilnil // no tracing is not a failure
 	}
-	return tracing.New(tracingConfig(cfg, logger))
+	return tracing.New(tracingConfig(cfg, build, logger))
 }
 
-func clientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
+func ClientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
 	flow := pcclient.FlowAppUser
 	if cfg.PartnerCenter.Flow == config.FlowAppOnly {
 		flow = pcclient.FlowAppOnly
@@ -130,13 +136,13 @@ func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.R
 		MaxBytes:    cfg.Cache.Local.MaxBytes,
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
 		Ages:        ages(cfg),
-		Redis:       redisConfig(cfg),
+		Redis:       RedisConfig(cfg),
 		Logger:      logger.Named("cache"),
 		Registerer:  registerer,
 	}
 }
 
-func redisConfig(cfg *config.Config) cache.RedisConfig {
+func RedisConfig(cfg *config.Config) cache.RedisConfig {
 	redis := cfg.Cache.Redis
 	mode := cache.RedisStandalone
 	switch redis.Mode {
@@ -192,7 +198,7 @@ func ages(cfg *config.Config) eligibility.Ages {
 	}
 }
 
-func serviceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
+func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
 	return eligibility.Config{
 		Ages: ages(cfg),
 		Policy: eligibility.Policy{
@@ -205,8 +211,7 @@ func serviceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus
 	}
 }
 
-func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.Registry) server.Config {
-	v, c := buildVersion()
+func serverConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) server.Config {
 	return server.Config{
 		Logger:          logger.Named("server"),
 		Registerer:      registry,
@@ -217,26 +222,25 @@ func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.R
 		PlainRecords:    cfg.Log.PlainPerSecond,
 		FailureRecords:  cfg.Log.FailuresPerSecond,
 		SampleRatio:     cfg.Tracing.SampleRatio,
-		Version:         v,
-		Commit:          c,
+		Version:         build.Version,
+		Commit:          build.Commit,
 	}
 }
 
-func tracingConfig(cfg *config.Config, logger *zap.Logger) tracing.Config {
-	v, _ := buildVersion()
+func tracingConfig(cfg *config.Config, build Build, logger *zap.Logger) tracing.Config {
 	return tracing.Config{
 		Endpoint: cfg.Tracing.Endpoint,
 		Headers:  cfg.Tracing.HeaderValues(),
-		Version:  v,
+		Version:  build.Version,
 		Logger:   logger.Named("tracing"),
 	}
 }
 
 // listeners opens the three sockets of the configuration; on a failure, none.
-func listeners(ctx context.Context, cfg config.Server) (server.Listeners, error) {
-	grpc, grpcErr := listen(ctx, "server.grpc.address", cfg.GRPC.Address)
-	http, httpErr := listen(ctx, "server.http.address", cfg.HTTP.Address)
-	admin, adminErr := listen(ctx, "server.admin.address", cfg.Admin.Address)
+func OpenListeners(ctx context.Context, cfg config.Server) (server.Listeners, error) {
+	grpc, grpcErr := Listen(ctx, "server.grpc.address", cfg.GRPC.Address)
+	http, httpErr := Listen(ctx, "server.http.address", cfg.HTTP.Address)
+	admin, adminErr := Listen(ctx, "server.admin.address", cfg.Admin.Address)
 	opened := server.Listeners{GRPC: grpc, HTTP: http, Admin: admin}
 	if err := errors.Join(grpcErr, httpErr, adminErr); err != nil {
 		closeListeners(opened)
@@ -257,11 +261,20 @@ func closeListeners(opened server.Listeners) {
 	}
 }
 
+// Listen opens a listener; setting is what the operator changes if it fails.
+func Listen(ctx context.Context, setting, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return listener, nil
+}
+
 // run serves until ctx ends and shuts down in order: the listeners and what is
 // in progress on them, then the fetches in the background, then the loops of the
 // store and of tracing. What these still hold is flushed in what is left of the
 // shutdown time, and last the connections are closed.
-func (a *app) run(ctx context.Context, on server.Listeners) error {
+func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	defer a.followSignals(ctx)()
 	signalled := make(chan time.Time, 1)
 	defer context.AfterFunc(ctx, func() { signalled <- time.Now() })()
@@ -294,14 +307,14 @@ func (a *app) run(ctx context.Context, on server.Listeners) error {
 	flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), left)
 	defer cancel()
 	a.flush(flushing)
-	err = errors.Join(err, a.close())
+	err = errors.Join(err, a.Close())
 	a.logger.Info("stopped")
 	return err
 }
 
 // followSignals ends the server's drain with the second signal. The result ends
 // the waiting for it.
-func (a *app) followSignals(ctx context.Context) (stop func()) {
+func (a *App) followSignals(ctx context.Context) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		select {
@@ -316,7 +329,7 @@ func (a *app) followSignals(ctx context.Context) (stop func()) {
 // flush sends, within ctx, what would be lost with the process, to all far sides
 // at once: one that hangs takes no time from the others. Nothing is fetched any
 // more, and the loops of run have ended.
-func (a *app) flush(ctx context.Context) {
+func (a *App) flush(ctx context.Context) {
 	var flushes sync.WaitGroup
 	if a.traces != nil {
 		flushes.Go(func() { a.traces.Flush(ctx) })
@@ -329,8 +342,8 @@ func (a *app) flush(ctx context.Context) {
 	flushes.Wait()
 }
 
-// close gives back what newApp took. Nothing may be using it any more.
-func (a *app) close() error {
+// Close releases what New took. Nothing may be using it any more.
+func (a *App) Close() error {
 	a.client.Close()
 	return a.store.Close()
 }
@@ -338,7 +351,7 @@ func (a *app) close() error {
 // awaitToken reports the service ready once connections to Redis were tried and
 // the first token has come, or when waiting longer would keep a restart from
 // serving what it holds.
-func (a *app) awaitToken(ctx context.Context) {
+func (a *App) awaitToken(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	defer a.server.SetReady()
@@ -363,4 +376,23 @@ func (a *app) awaitToken(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// Logger returns the logger of the service.
+func (a *App) Logger() *zap.Logger { return a.logger }
+
+// CheckRefreshToken returns tokenstore.ErrNone or tokenstore.ErrUnreadable if the
+// vault of the configuration has no refresh token or denies access, as
+// config.Load does for a file. If the vault cannot be reached, that is logged and
+// no error: it must not prevent a start.
+func (a *App) CheckRefreshToken(ctx context.Context) error {
+	if a.cfg.PartnerCenter.Flow != config.FlowAppUser || a.cfg.PartnerCenter.RefreshTokenVault.IsZero() {
+		return nil
+	}
+	_, err := a.client.RefreshToken(ctx)
+	if err == nil || errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable) {
+		return err
+	}
+	a.logger.Error("vault of the refresh token cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))
+	return nil
 }

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -40,10 +40,10 @@ func lifecycleOf(ctx context.Context) lifecycle {
 	return life
 }
 
-// withSignals returns a context that ends with the first SIGINT or SIGTERM. The
+// WithSignals returns a context that ends with the first SIGINT or SIGTERM. The
 // second kills the process, but ends the drain of a command that serves, which the
 // third kills.
-func withSignals(parent context.Context) context.Context {
+func WithSignals(parent context.Context) context.Context {
 	endDrain := make(chan struct{})
 	life := lifecycle{serves: new(atomic.Bool), endDrain: endDrain, exit: os.Exit}
 	ctx, cancel := context.WithCancel(context.WithValue(parent, lifecycleKey{}, life))
@@ -61,10 +61,11 @@ func withSignals(parent context.Context) context.Context {
 	return ctx
 }
 
-// serve prepares the process for a command that serves: it outlives its terminal
+// Serving prepares the process for a command that serves: it outlives its terminal
 // and the reader of its output. It returns where the command's log goes in place
 // of errOut.
-func (l lifecycle) serve(errOut io.Writer) (logOut io.Writer) {
+func Serving(ctx context.Context, errOut io.Writer) (logOut io.Writer) {
+	l := lifecycleOf(ctx)
 	if l.serves == nil {
 		return errOut
 	}
@@ -76,9 +77,13 @@ func (l lifecycle) serve(errOut io.Writer) (logOut io.Writer) {
 	return errOut
 }
 
-// armHardEnd makes the process exit, once ctx has ended, when the time for an
+// ArmHardEnd makes the process exit, once ctx has ended, when the time for an
 // orderly shutdown is over: a log, a Redis, a collector or a call that hangs
 // must not keep it. Only the end of the process disarms it.
+func ArmHardEnd(ctx context.Context, cfg config.Server, logger *zap.Logger) {
+	lifecycleOf(ctx).armHardEnd(ctx, cfg, logger)
+}
+
 func (l lifecycle) armHardEnd(ctx context.Context, cfg config.Server, logger *zap.Logger) {
 	if l.exit == nil {
 		return
@@ -87,7 +92,7 @@ func (l lifecycle) armHardEnd(ctx context.Context, cfg config.Server, logger *za
 		time.AfterFunc(cfg.Drain+cfg.ShutdownTimeout+hardEndAfter, func() {
 			logger.Error("shutdown did not end in time; exiting")
 			_ = logger.Sync()
-			l.exit(exitFailure)
+			l.exit(1)
 		})
 	})
 }
