@@ -1,0 +1,153 @@
+package app
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
+	"github.com/eligibilityd/eligibilityd/internal/tracing"
+)
+
+func ClientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
+	flow := pcclient.FlowAppUser
+	if cfg.PartnerCenter.Flow == config.FlowAppOnly {
+		flow = pcclient.FlowAppOnly
+	}
+	endpoint := pcclient.TokenEndpointV2
+	if cfg.PartnerCenter.TokenEndpoint == config.TokenEndpointV1 {
+		endpoint = pcclient.TokenEndpointV1
+	}
+	return pcclient.Config{
+		BaseURL:           cfg.PartnerCenter.BaseURL,
+		Authority:         cfg.PartnerCenter.Authority,
+		TenantID:          cfg.PartnerCenter.TenantID,
+		ClientID:          cfg.PartnerCenter.ClientID,
+		ClientSecret:      cfg.PartnerCenter.ClientSecret.Reveal(),
+		ClientCertificate: cfg.PartnerCenter.KeyPair(),
+		Audience:          cfg.PartnerCenter.Audience,
+		TokenEndpoint:     endpoint,
+		Flow:              flow,
+		RefreshTokenFile:  cfg.PartnerCenter.RefreshTokenFile,
+		RefreshTokenVault: tokenstore.VaultSecret{
+			URL:  cfg.PartnerCenter.RefreshTokenVault.URL,
+			Name: cfg.PartnerCenter.RefreshTokenVault.Secret,
+		},
+		AttemptTimeout:  cfg.PartnerCenter.AttemptTimeout,
+		BudgetPerMinute: cfg.PartnerCenter.BudgetPerMinute,
+		Logger:          logger.Named("pcclient"),
+		Registerer:      registerer,
+	}
+}
+
+func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
+	return cache.Config{
+		MaxEntries:  cfg.Cache.Local.MaxEntries,
+		MaxBytes:    cfg.Cache.Local.MaxBytes,
+		LocalMaxAge: cfg.Cache.Local.MaxAge,
+		Ages:        ages(cfg),
+		Redis:       RedisConfig(cfg),
+		Logger:      logger.Named("cache"),
+		Registerer:  registerer,
+	}
+}
+
+func RedisConfig(cfg *config.Config) cache.RedisConfig {
+	redis := cfg.Cache.Redis
+	mode := cache.RedisStandalone
+	switch redis.Mode {
+	case config.RedisSentinel:
+		mode = cache.RedisSentinel
+	case config.RedisCluster:
+		mode = cache.RedisCluster
+	case config.RedisStandalone:
+	}
+	return cache.RedisConfig{
+		Mode:             mode,
+		Addresses:        redis.Addresses,
+		Username:         redis.Username,
+		Password:         redis.Password.Reveal(),
+		MasterName:       redis.Sentinel.MasterName,
+		SentinelUsername: redis.Sentinel.Username,
+		SentinelPassword: redis.Sentinel.Password.Reveal(),
+		TLS:              redis.TLSConfig(),
+		IntegrityKey:     []byte(redis.IntegrityKey.Reveal()),
+		DB:               redis.DB,
+		KeyPrefix:        redis.KeyPrefix,
+		Namespace:        namespace(cfg.PartnerCenter),
+		ReadTimeout:      redis.ReadTimeout,
+		WriteTimeout:     redis.WriteTimeout,
+		PoolSize:         redis.PoolSize,
+
+		PreviousIntegrityKey: []byte(redis.IntegrityKeyPrevious.Reveal()),
+	}
+}
+
+// namespace tells the evidence of one partner at one Partner Center from all
+// others': what a simulator or another cloud said must never answer for it.
+// Clouds may share a Partner Center, and a tenant of each may claim one domain
+// name; '#' stands in no URL that config.Load takes.
+func namespace(cfg config.PartnerCenter) string {
+	base := strings.TrimSuffix(strings.ToLower(cfg.BaseURL), "/")
+	name := strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
+	if cfg.Cloud != config.CloudGlobal {
+		name += "#" + string(cfg.Cloud)
+	}
+	return name
+}
+
+func ages(cfg *config.Config) eligibility.Ages {
+	age := func(a config.Age) eligibility.Age { return eligibility.Age{Fresh: a.Fresh, Usable: a.Usable} }
+	return eligibility.Ages{
+		Allowed:                age(cfg.Cache.Ages.Allowed),
+		NoStatus:               age(cfg.Cache.Ages.NoStatus),
+		Pending:                age(cfg.Cache.Ages.Pending),
+		NotAllowed:             age(cfg.Cache.Ages.NotAllowed),
+		Qualifications:         age(cfg.Cache.Ages.Qualifications),
+		QualificationsInReview: age(cfg.Cache.Ages.QualificationsInReview),
+	}
+}
+
+func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
+	return eligibility.Config{
+		Ages: ages(cfg),
+		Policy: eligibility.Policy{
+			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
+			BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
+		},
+		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
+		Logger:              logger.Named("eligibility"),
+		Registerer:          registerer,
+	}
+}
+
+func serverConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) server.Config {
+	return server.Config{
+		Logger:          logger.Named("server"),
+		Registerer:      registry,
+		Gatherer:        registry,
+		DefaultTimeout:  cfg.Server.DefaultTimeout,
+		DrainPause:      cfg.Server.Drain,
+		ShutdownTimeout: cfg.Server.ShutdownTimeout,
+		PlainRecords:    cfg.Log.PlainPerSecond,
+		FailureRecords:  cfg.Log.FailuresPerSecond,
+		SampleRatio:     cfg.Tracing.SampleRatio,
+		Version:         build.Version,
+		Commit:          build.Commit,
+	}
+}
+
+func tracingConfig(cfg *config.Config, build Build, logger *zap.Logger) tracing.Config {
+	return tracing.Config{
+		Endpoint: cfg.Tracing.Endpoint,
+		Headers:  cfg.Tracing.HeaderValues(),
+		Version:  build.Version,
+		Logger:   logger.Named("tracing"),
+	}
+}

@@ -1,0 +1,45 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+)
+
+// listeners opens the three sockets of the configuration; on a failure, none.
+func OpenListeners(ctx context.Context, cfg config.Server) (server.Listeners, error) {
+	grpc, grpcErr := Listen(ctx, "server.grpc.address", cfg.GRPC.Address)
+	http, httpErr := Listen(ctx, "server.http.address", cfg.HTTP.Address)
+	admin, adminErr := Listen(ctx, "server.admin.address", cfg.Admin.Address)
+	opened := server.Listeners{GRPC: grpc, HTTP: http, Admin: admin}
+	if err := errors.Join(grpcErr, httpErr, adminErr); err != nil {
+		closeListeners(opened)
+		return server.Listeners{}, err
+	}
+	return opened, nil
+}
+
+func closeListeners(opened server.Listeners) {
+	if opened.GRPC != nil {
+		_ = opened.GRPC.Close()
+	}
+	if opened.HTTP != nil {
+		_ = opened.HTTP.Close()
+	}
+	if opened.Admin != nil {
+		_ = opened.Admin.Close()
+	}
+}
+
+// Listen opens a listener; setting is what the operator changes if it fails.
+func Listen(ctx context.Context, setting, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return listener, nil
+}
