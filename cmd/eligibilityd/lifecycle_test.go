@@ -37,11 +37,17 @@ func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *pr
 	if err != nil {
 		t.Fatal(err)
 	}
+	return launchFile(t, name, stdout, environ, args...)
+}
+
+// launchFile is launch of the program in that file.
+func launchFile(t *testing.T, name string, stdout *os.File, environ []string, args ...string) *program {
+	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.Background(), name, args...) //nolint:gosec // the test's own binary
+	cmd := exec.CommandContext(context.Background(), name, args...) //nolint:gosec // the test's own binary, or one that its caller names
 	cmd.Env = append(os.Environ(), append(environ, asProgram+"=1")...)
 	cmd.Stderr = writer
 	if stdout != nil {
