@@ -496,6 +496,9 @@ func TestAcceptanceRedisHalfWithoutChannels(t *testing.T) {
 	if n < len(all) {
 		t.Error("Redis is not used without its channels")
 	}
+	far.set(ids[0], "NotAllowed")
+	a.mustFetchBlock(ids[0])
+	b.watch(ids[0], time.Now()).mustBlock(t, "another replica")
 }
 
 // With the budget spent, a commercial answer does not wait for qualifications
