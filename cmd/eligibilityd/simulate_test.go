@@ -66,7 +66,7 @@ func TestSimulateRefusesWhatItCannotPlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for flag, want := range map[string]string{
-		"--mfa-pass-percent=101":         "mfa pass percent 101 is not from 0 to 100",
+		"--mfa-pass-percent=101":         "mfa_pass_percent: 101 is not from 0 to 100",
 		"--client-certificate=" + empty:  "holds no certificate in PEM",
 		"--client-certificate=/no/where": "--client-certificate /no/where: no such file",
 	} {

@@ -24,7 +24,8 @@ func jsonAnswer(status int, body any) answer {
 }
 
 func (r Raw) answer() answer {
-	return answer{status: r.Status, headers: r.Headers, body: []byte(r.Body)}
+	body, _ := r.body() // validated
+	return answer{status: r.Status, headers: r.Headers, body: body}
 }
 
 // faultBody is the documented error schema as real traces show it.

@@ -187,7 +187,7 @@ func (s *Server) SetCustomer(c Customer) error {
 func (s *Server) setCustomer(c Customer) (created bool, err error) {
 	c = c.clone()
 	c.ID = strings.ToLower(c.ID)
-	if err := asError(checkCustomer("customers."+c.ID, c)); err != nil {
+	if err := scriptError(checkCustomer("customers."+c.ID, c)); err != nil {
 		return false, fmt.Errorf("pcsim: set customer: %w", err)
 	}
 	created, err = s.cast.put([]Customer{c}, false)
@@ -212,7 +212,7 @@ func (s *Server) Customers() []Customer { return s.cast.list() }
 // failure and then (an empty Step) the usual answer. No step at all means
 // the usual answer. It returns a *ScriptError if they are not valid.
 func (s *Server) ScriptTokens(steps ...Step) error {
-	if err := asError(checkSteps("steps", steps, roleToken)); err != nil {
+	if err := scriptError(checkSteps("steps", steps, roleToken)); err != nil {
 		return fmt.Errorf("pcsim: script tokens: %w", err)
 	}
 	s.cast.setToken(cloneSteps(steps))

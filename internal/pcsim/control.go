@@ -5,8 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // ControlHandler serves the control API:
@@ -80,11 +78,10 @@ func (s *Server) getCustomer(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) putCustomer(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
 	var c Customer
-	err := readBody(w, r, func(d *reader, n *yaml.Node) {
-		c = d.customer("", id, n)
-		d.check(checkCustomer("", c))
+	err := readBody(w, r, &c, func() (faults []Fault) {
+		c, faults = c.named("", r.PathValue("id"))
+		return faults
 	})
 	if err != nil {
 		refuse(w, err)
@@ -92,7 +89,7 @@ func (s *Server) putCustomer(w http.ResponseWriter, r *http.Request) {
 	}
 	created, err := s.setCustomer(c)
 	switch {
-	case err != nil: // only: there is no room
+	case err != nil: // only if there is no room
 		reply(w, http.StatusInsufficientStorage, controlError{Error: err.Error()})
 	case created:
 		reply(w, http.StatusCreated, c)
@@ -102,44 +99,47 @@ func (s *Server) putCustomer(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) putToken(w http.ResponseWriter, r *http.Request) {
-	var steps []Step
-	err := readBody(w, r, func(d *reader, n *yaml.Node) {
-		found := false
-		d.object("", n, members{"steps": func(key string, n *yaml.Node) {
-			found = true
-			steps = d.steps(key, n, roleToken)
-		}})
-		if !found && len(d.faults) == 0 {
-			d.fault("steps", n, "is missing")
+	var body struct {
+		Steps []Step `yaml:"steps"`
+	}
+	err := readBody(w, r, &body, func() []Fault {
+		if body.Steps == nil {
+			return []Fault{{Key: "steps", Problem: "is missing"}}
 		}
-		d.check(checkSteps("steps", steps, roleToken))
+		return checkSteps("steps", body.Steps, roleToken)
 	})
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	s.cast.setToken(steps)
+	s.cast.setToken(body.Steps)
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// readBody reads a request's JSON or YAML. It returns a *ScriptError for what
-// read complains about.
-func readBody(w http.ResponseWriter, r *http.Request, read func(*reader, *yaml.Node)) error {
+// readBody reads a request's JSON or YAML into the struct that into points to. It
+// returns a *ScriptError with the faults of the body and those that check returns.
+func readBody(w http.ResponseWriter, r *http.Request, into any, check func() []Fault) error {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxScriptBytes))
 	if err != nil {
 		return err
 	}
-	parse := jsonTree
-	if strings.Contains(r.Header.Get("Content-Type"), "yaml") {
-		parse = yamlTree
+	isYAML := strings.Contains(r.Header.Get("Content-Type"), "yaml")
+	if !isYAML {
+		if text, err = yamlOf(text); err != nil {
+			return err
+		}
 	}
-	root, err := parse(text)
-	if err != nil {
-		return err
+	o, err := decode(text, into)
+	if err == nil {
+		err = o.report(check())
 	}
-	d := newReader()
-	read(d, root)
-	return scriptError(d.faults)
+	var script *ScriptError
+	if errors.As(err, &script) && !isYAML {
+		for i := range script.Faults {
+			script.Faults[i].Line = 0 // of the converted text
+		}
+	}
+	return err
 }
 
 // controlError is the body of every refusal.

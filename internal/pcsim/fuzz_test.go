@@ -1,11 +1,12 @@
 package pcsim
 
 import (
-	"bytes"
 	"encoding/json"
 	"testing"
+	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // FuzzLoad is inside the package to be spared the seeds on every run. Its own
@@ -16,23 +17,25 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("customers:\n  00000000-0000-4000-8000-000000000001:\n    tenant: unknown\n"))
 	f.Add([]byte("customers: {a: {qualifications: [{items: [{qualification: b}], failure: hang_body, for: 1s}]}}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		customers, err := parseScript(bytes.NewReader(text))
+		customers, err := parseScript(text)
 		if err != nil {
 			if err.Error() == "" {
-				t.Error("an error without a word")
+				t.Error("an error without a message")
 			}
 			return
 		}
 		// What is taken is valid, and can be given back.
 		for _, c := range customers {
-			if found := checkCustomer("", c); len(found) > 0 {
-				t.Errorf("%+v", found)
+			if faults := checkCustomer("", c); len(faults) > 0 {
+				t.Errorf("%+v", faults)
 			}
 			body, err := json.Marshal(c)
 			if err != nil {
 				t.Fatal(err)
 			}
-			readJSON(t, body)
+			if read := readJSON(t, c.ID, body); !cmp.Equal(c, read, cmpopts.EquateEmpty()) {
+				t.Errorf("%+v became %+v", c, read)
+			}
 		}
 	})
 }
@@ -42,33 +45,55 @@ func FuzzControlBody(f *testing.F) {
 	f.Add([]byte(`{"account":[{"status":"Allowed","latency":"1s","times":1},{"raw":{"status":200}}]}`))
 	f.Add([]byte(`{"a":{"a":[1,1.5e3,null,true,"\ud83d\ude00"]},"a":[]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		root, err := jsonTree(text)
-		if (err == nil) && !json.Valid(text) {
-			t.Errorf("taken, but no JSON: %q", text)
+		converted, err := yamlOf(text)
+		if (err == nil) != (json.Valid(text) && utf8.Valid(text)) {
+			t.Errorf("%q: %v", text, err)
 		}
 		if err != nil {
 			return
 		}
-		d := newReader()
-		c := d.customer("", "00000000-0000-4000-8000-000000000001", root)
-		d.check(checkCustomer("", c))
+		var c Customer
+		if _, err := decode(converted, &c); err != nil && err.Error() == "" {
+			t.Error("an error without a message")
+		}
 	})
 }
 
-func readJSON(t *testing.T, body []byte) {
+// FuzzJSONStrings checks that the conversion to YAML keeps every string.
+func FuzzJSONStrings(f *testing.F) {
+	for _, s := range []string{"", "a: b", "\t\r\n", "\u0085\u2028", "\u0000", "\u007f", "\ufffe", "\ufeff", "😀", "'\"\\/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !utf8.ValidString(s) {
+			return
+		}
+		body, err := json.Marshal(Customer{Name: s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readJSON(t, "", body).Name; got != s {
+			t.Errorf("%q became %q", s, got)
+		}
+	})
+}
+
+func readJSON(t *testing.T, id string, body []byte) Customer {
 	t.Helper()
-	root, err := jsonTree(body)
+	text, err := yamlOf(body)
 	if err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
-	if root.Kind != yaml.MappingNode {
-		t.Fatalf("no object: %s", body)
+	var c Customer
+	o, err := decode(text, &c)
+	if err != nil {
+		t.Fatalf("%v: %s", err, text)
 	}
-	d := newReader()
-	d.customer("", "", root)
-	for _, f := range d.faults {
-		if f.Key != "id" { // it stands outside, where there is none here
-			t.Errorf("%+v: %s", f, body)
-		}
+	if err := o.report(nil); err != nil {
+		t.Errorf("%v: %s", err, text)
 	}
+	if id != "" && c.ID != id {
+		t.Errorf("id %q, want %q", c.ID, id)
+	}
+	return c
 }

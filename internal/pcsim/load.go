@@ -1,34 +1,38 @@
 package pcsim
 
 import (
+	"bytes"
 	_ "embed"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // maxScriptBytes bounds a script file and a control request.
 const maxScriptBytes = 4 << 20
 
-// seeds is loaded by the very same loader as everybody's files.
+// seeds is loaded by the same code as script files.
 //
 //go:embed seeds.yaml
 var seeds string
 
-// Load adds the customers of a YAML script, or replaces those that there are.
-// Reset returns to them. It takes all of them or, on any mistake, none: then
-// the error is a *ScriptError that names every mistake by key and line, or
-// says that r could not be read or is no YAML.
+// Load adds the customers of a YAML script, and replaces those with the same ID.
+// Reset returns to them. If the script has any mistake, Load changes nothing. The
+// error is then a *ScriptError with every mistake, unless r cannot be read or is
+// not YAML.
 //
 // The script is an object with the member customers: an object from customer
-// id to script. Its members are those of [Customer] and [Step]; durations are
+// ID to script. Its members are those of [Customer] and [Step]; durations are
 // written as 1.5s or 2m. deploy/simulator.example.yaml shows each of them.
 func (s *Server) Load(r io.Reader) error {
-	customers, err := parseScript(r)
+	text, err := io.ReadAll(io.LimitReader(r, maxScriptBytes+1))
+	if err == nil && len(text) > maxScriptBytes {
+		err = fmt.Errorf("script is larger than %d bytes", maxScriptBytes)
+	}
+	if err != nil {
+		return fmt.Errorf("pcsim: load script: %w", err)
+	}
+	customers, err := parseScript(text)
 	if err != nil {
 		return fmt.Errorf("pcsim: load script: %w", err)
 	}
@@ -44,41 +48,8 @@ func (s *Server) LoadFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("pcsim: load script: %w", err)
 	}
-	if err := s.Load(strings.NewReader(string(text))); err != nil {
+	if err := s.Load(bytes.NewReader(text)); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
-}
-
-func parseScript(r io.Reader) ([]Customer, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxScriptBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxScriptBytes {
-		return nil, fmt.Errorf("script is larger than %d bytes", maxScriptBytes)
-	}
-	root, err := yamlTree(text)
-	if err != nil {
-		return nil, err
-	}
-	d := newReader()
-	customers := d.script(root)
-	return customers, scriptError(d.faults)
-}
-
-// yamlTree reads the only document of a YAML text.
-func yamlTree(text []byte) (*yaml.Node, error) {
-	dec := yaml.NewDecoder(strings.NewReader(string(text)))
-	var doc yaml.Node
-	switch err := dec.Decode(&doc); {
-	case errors.Is(err, io.EOF):
-		return nil, errors.New("script is empty")
-	case err != nil:
-		return nil, err
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("script holds more than one YAML document")
-	}
-	return doc.Content[0], nil
 }

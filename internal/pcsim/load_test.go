@@ -53,7 +53,7 @@ func everyMemberRead() pcsim.Customer {
 			{Raw: &pcsim.Raw{Status: 503, Headers: map[string]string{"Retry-After": "2", "X-A": "b"}, Body: "text"}},
 		},
 		Qualifications: []pcsim.Step{
-			{Raw: &pcsim.Raw{Status: 200, Body: "\xff\xfe"}, Times: 1},
+			{Raw: &pcsim.Raw{Status: 200, BodyBase64: "//4="}, Times: 1},
 			{Items: []pcsim.Qualification{{
 				Qualification: "Education", VettingStatus: "Denied", VettingReason: "Reason",
 				VettingCreatedDate: "2020-12-03T10:37:38.885Z", VettingCreateDate: "2021",
@@ -101,7 +101,6 @@ func TestEveryMistakeIsNamedByKeyAndLine(t *testing.T) {
   33333333-3333-4333-8333-333333333333: {account: [], id: 44444444-4444-4444-8444-444444444444}
   A2345678-90ab-4cde-8f01-234567890abc: {tenant: unknown}
   a2345678-90ab-4cde-8f01-234567890abc: {tenant: unknown}
-  55555555-5555-4555-8555-555555555555: {tenant: unknown, tenant: unknown}
 others: {}
 `))
 	var script *pcsim.ScriptError
@@ -113,38 +112,34 @@ others: {}
 		got = append(got, strings.ReplaceAll(line, "customers."+customerID, "C"))
 	}
 	want := []string{
-		"line 3: C.nmae: is not known here; known are account, id, name, qualifications, shows, tenant",
-		`line 5: C.account[0].latency: is "soon", not a duration such as 1.5s or 2m`,
-		"line 6: C.account[1].status: is 503, not a string",
+		"line 3: C.nmae: is not known here",
+		"line 5: C.account[0]: is `soon`, not a duration such as 1.5s or -2m",
+		"line 6: C.account[1].status: is 503, which is not an account status; raw has the HTTP status",
 		"line 6: C.account[1]: needs times or for: another step follows",
-		"line 7: C.account[2].items: is not known here; known are failure, for, latency, raw, status, times",
-		"line 7: C.account[2]: needs status, raw or failure",
+		"line 7: C.account[2].items: is for qualifications steps only",
 		"line 7: C.account[2]: needs times or for: another step follows",
-		"line 8: C.account[3].for: is -1s, which is not above zero",
+		"line 8: C.account[3].for: -1s is negative",
 		"line 8: C.account[3].raw.status: 199 is not a status from 200 to 599",
 		"line 8: C.account[3].raw.headers.a b: is not a header name",
-		"line 9: C.account[4].times: is 1.5, not a whole number",
+		"line 9: C.account[4].times: is 1.5, not a whole number or text",
 		`line 9: C.account[4].failure: "explode" is none of reset, reset_body, hang, hang_body`,
 		"line 9: C.account[4].raw.body: status 204 has no body",
 		"line 10: C.account[5].status: write none in lower case for an account without status",
-		"line 12: C.qualifications[0].items[1]: is 7, not an object",
-		"line 12: C.qualifications[0].times: is 0, which is less than 1",
-		"line 12: C.qualifications[0].items[0].qualification: is missing",
-		"line 13: C.qualifications[1].raw.body_base64: is not base64",
-		"line 13: C.qualifications[1].raw: has both body and body_base64: one is possible",
+		"line 12: C.qualifications[0]: is `7`, not an object",
 		"line 13: C.qualifications[1].failure: hang sends nothing: remove raw",
-		"line 13: C.qualifications[1]: has both times and for: one is possible",
+		"line 13: C.qualifications[1]: has both times and for: only one is possible",
+		"line 13: C.qualifications[1].raw.body_base64: is not base64",
+		"line 13: C.qualifications[1].raw: has both body and body_base64: only one is possible",
 		"line 14: C.qualifications[2]: needs an answer for reset_body to break",
-		"line 15: C.qualifications[3].items: is nothing, not a list",
+		"line 15: C.qualifications[3]: needs items, raw or failure",
 		`line 16: customers.not-a-guid: "not-a-guid" is not a GUID of the form 8-4-4-4-12`,
 		`line 17: customers.not-a-guid.tenant: "elsewhere" is neither unknown nor other_partner`,
 		"line 18: customers.22222222-2222-4222-8222-222222222222.tenant: unknown leaves no room for account and qualifications",
+		"line 19: customers.33333333-3333-4333-8333-333333333333.account: is missing: it needs at least one step",
 		"line 19: customers.33333333-3333-4333-8333-333333333333.id: is \"44444444-4444-4444-8444-444444444444\", " +
 			"but the script is for 33333333-3333-4333-8333-333333333333",
-		"line 19: customers.33333333-3333-4333-8333-333333333333.account: is missing: it needs at least one step",
-		"line 21: customers.a2345678-90ab-4cde-8f01-234567890abc: is there twice",
-		"line 22: customers.55555555-5555-4555-8555-555555555555.tenant: is there twice",
-		"line 23: others: is not known here; known are customers",
+		"line 21: customers.a2345678-90ab-4cde-8f01-234567890abc: is defined twice",
+		"line 22: others: is not known here",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -161,17 +156,22 @@ func TestWhatIsNoScriptIsRefused(t *testing.T) {
 		"# nothing":                         "empty",
 		"{}":                                "customers: is missing",
 		"[]":                                "script: is a list, not an object",
-		"customers: 7":                      "customers: is 7, not an object",
+		"customers: 7":                      "customers: is `7`, not an object",
 		"customers: {}\n---\ncustomers: {}": "more than one YAML document",
 		"customers: [":                      "yaml: ",
 		"\xff\xfe\xfd":                      "yaml: ",
 		"customers: &a {b: *a}":             "is an alias",
-		"customers: {[a]: {}}":              "has a name that is a list",
-		"customers: {<<: {a: b}}":           "is not a GUID",
-		"customers: {}\n" + strings.Repeat("#", 5<<20): "larger than",
+		"customers: {[a]: {}}":              "is a list, not text",
+		"customers: {<<: {a: b}}":           "is `b`, not an object",
+		"customers: {a: {}, b: {}, a: {}}":  "customers.a: is defined twice",
+		"a: {b: {c: {d: {e: {f: {g: {h: {i: {j: {k: {}}}}}}}}}}}": "nested too deeply",
+		"a: {" + strings.Repeat("a: {}, ", 101) + "}":             "a: has more than 100 members",
+		"a:\n" + strings.Repeat("- b\n", 100_001):                 "which is the limit",
+		"customers: {}\n" + strings.Repeat("#", 5<<20):            "larger than",
 	}
+	s := newServer(t)
 	for text, want := range tests {
-		err := newServer(t).Load(strings.NewReader(text))
+		err := s.Load(strings.NewReader(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, want %q", text, err, want)
 		}
@@ -200,11 +200,11 @@ func TestSetCustomerIsAsStrictAsLoad(t *testing.T) {
 		}
 	}
 	for want, step := range map[string]pcsim.Step{
-		"steps[0].status: is for account":     {Status: "Allowed"},
-		"steps[0].entra_error: 1 is not":      {EntraError: 1},
-		"steps[0].expires_in: -1ns is":        {ExpiresIn: -1},
-		"steps[0].failure: reset sends":       {Failure: "reset", ExpiresIn: time.Second},
-		"steps[0]: says both entra_error and": {EntraError: 70008, Raw: &pcsim.Raw{Status: 200}},
+		"steps[0].status: is for account":    {Status: "Allowed"},
+		"steps[0].entra_error: 1 is not":     {EntraError: 1},
+		"steps[0].expires_in: -1ns is":       {ExpiresIn: -1},
+		"steps[0].failure: reset sends":      {Failure: "reset", ExpiresIn: time.Second},
+		"steps[0]: has both entra_error and": {EntraError: 70008, Raw: &pcsim.Raw{Status: 200}},
 	} {
 		if err := s.ScriptTokens(step); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
@@ -268,23 +268,31 @@ func TestResetReturnsToSeedsAndFiles(t *testing.T) {
 func TestThereIsRoomForSoManyCustomers(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	var text strings.Builder
-	text.WriteString("customers:\n")
-	for n := range pcsim.MaxCustomers - len(s.Customers()) + 1 {
-		text.WriteString("  " + numbered(n) + ": {tenant: unknown}\n")
+	unknown := func(n int) pcsim.Customer { return pcsim.Customer{ID: numbered(n), Tenant: pcsim.TenantUnknown} }
+	last := pcsim.MaxCustomers - len(s.Customers())
+	for n := range last - 1 {
+		if err := s.SetCustomer(unknown(n)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := s.Load(strings.NewReader(text.String())); err == nil {
-		t.Error("too many were taken")
+	load := func(ids ...int) error {
+		text := "customers:\n"
+		for _, id := range ids {
+			text += "  " + numbered(id) + ": {tenant: unknown}\n"
+		}
+		return s.Load(strings.NewReader(text))
 	}
-	shorter := strings.TrimSuffix(text.String(), "  "+numbered(pcsim.MaxCustomers-len(s.Customers()))+": {tenant: unknown}\n")
-	if err := s.Load(strings.NewReader(shorter)); err != nil {
+	if err := load(last-1, last); err == nil {
+		t.Error("too many were loaded")
+	}
+	if err := load(0, last-1); err != nil {
 		t.Error(err)
 	}
-	if err := s.SetCustomer(accountSays("Allowed")); err == nil {
-		t.Error("one too many was taken")
+	if err := s.SetCustomer(unknown(last)); err == nil {
+		t.Error("one too many was added")
 	}
-	if err := s.Load(strings.NewReader(shorter)); err != nil {
-		t.Errorf("replacing all: %v", err)
+	if err := load(0, last-1); err != nil {
+		t.Errorf("replacing: %v", err)
 	}
 }
 

@@ -18,20 +18,20 @@ import (
 type Customer struct {
 	// ID is the customer's tenant id, a hyphenated GUID in any case; it is
 	// kept in lower case.
-	ID string `json:"id"`
+	ID string `json:"id" yaml:"id"`
 	// Name is a short name for tables. Optional.
-	Name string `json:"name,omitempty"`
+	Name string `json:"name,omitempty" yaml:"name"`
 	// Shows says in a sentence what the customer is good for. Optional.
-	Shows string `json:"shows,omitempty"`
+	Shows string `json:"shows,omitempty" yaml:"shows"`
 	// Tenant is empty for a customer of this partner. TenantUnknown and
 	// TenantOtherPartner need no steps: they decide every answer.
-	Tenant string `json:"tenant,omitempty"`
+	Tenant string `json:"tenant,omitempty" yaml:"tenant"`
 	// Account holds the answers of validationStatus, played in order. At
 	// least one step is needed.
-	Account []Step `json:"account,omitempty"`
+	Account []Step `json:"account,omitempty" yaml:"account"`
 	// Qualifications holds the answers of qualifications, played in order.
 	// None means an empty list, always.
-	Qualifications []Step `json:"qualifications,omitempty"`
+	Qualifications []Step `json:"qualifications,omitempty" yaml:"qualifications"`
 }
 
 // What Customer.Tenant may say.
@@ -52,31 +52,31 @@ const (
 type Step struct {
 	// Status is the account's status word, sent as it stands; StatusNone
 	// answers 404 with code 600074 instead.
-	Status string `json:"status,omitempty"`
+	Status string `json:"status,omitempty" yaml:"status"`
 	// Items is the list of qualifications. An empty list is an answer; nil
 	// is not.
-	Items []Qualification `json:"items,omitzero"`
+	Items []Qualification `json:"items,omitzero" yaml:"items"`
 	// EntraError answers a token request with this AADSTS code, in Entra's
 	// shape, with the HTTP status and error word that belong to it. A token
 	// step without EntraError, Raw and Failure answers as usual.
-	EntraError int `json:"entra_error,omitempty"`
+	EntraError int `json:"entra_error,omitempty" yaml:"entra_error"`
 	// ExpiresIn replaces Config.TokenLifetime in a usual token answer.
-	ExpiresIn time.Duration `json:"-"`
+	ExpiresIn time.Duration `json:"-" yaml:"expires_in"`
 	// Raw is any other answer.
-	Raw *Raw `json:"raw,omitempty"`
+	Raw *Raw `json:"raw,omitempty" yaml:"raw"`
 
 	// Failure breaks the connection: one of the Failure constants.
-	Failure string `json:"failure,omitempty"`
+	Failure string `json:"failure,omitempty" yaml:"failure"`
 	// Latency passes before the answer or the failure, in real time.
-	Latency time.Duration `json:"-"`
+	Latency time.Duration `json:"-" yaml:"latency"`
 
 	// Times is how many answers are given before the next step's turn.
-	Times int `json:"times,omitempty"`
+	Times int `json:"times,omitempty" yaml:"times"`
 	// For is how long the step lasts. It starts when the step before it
 	// ends: exactly then if that one has For too, else with the first
 	// request after it. The first step starts with the first request for the
 	// customer, whichever the resource.
-	For time.Duration `json:"-"`
+	For time.Duration `json:"-" yaml:"for"`
 }
 
 // StatusNone as a Step's Status means that the account has no status.
@@ -98,24 +98,25 @@ const (
 // Qualification is one item as it stands on the wire, and under the same
 // member names in scripts. Empty members are left out.
 type Qualification struct {
-	Qualification      string `json:"qualification"`
-	VettingStatus      string `json:"vettingStatus,omitempty"`
-	VettingReason      string `json:"vettingReason,omitempty"`
-	VettingCreatedDate string `json:"vettingCreatedDate,omitempty"`
+	Qualification      string `json:"qualification" yaml:"qualification"`
+	VettingStatus      string `json:"vettingStatus,omitempty" yaml:"vettingStatus"`
+	VettingReason      string `json:"vettingReason,omitempty" yaml:"vettingReason"`
+	VettingCreatedDate string `json:"vettingCreatedDate,omitempty" yaml:"vettingCreatedDate"`
 	// VettingCreateDate is the same date under the name that some answers
 	// use instead.
-	VettingCreateDate string `json:"vettingCreateDate,omitempty"`
+	VettingCreateDate string `json:"vettingCreateDate,omitempty" yaml:"vettingCreateDate"`
 }
 
 // Raw is an answer spelt out.
 type Raw struct {
 	// Status is the HTTP status, 200 to 599.
-	Status int
+	Status int `json:"status" yaml:"status"`
 	// Headers are sent besides the usual ones, or in their place.
-	Headers map[string]string
-	// Body is sent byte for byte. Scripts write it as text under `body`, or
-	// under `body_base64`.
-	Body string
+	Headers map[string]string `json:"headers,omitempty" yaml:"headers"`
+	// Body is sent byte for byte.
+	Body string `json:"body,omitempty" yaml:"body"`
+	// BodyBase64 is the body, in base64, if Body is empty.
+	BodyBase64 string `json:"body_base64,omitempty" yaml:"body_base64"`
 }
 
 // MarshalJSON writes durations as scripts do, such as "1.5s".
@@ -136,18 +137,21 @@ func durationText(d time.Duration) string {
 	return d.String()
 }
 
-// MarshalJSON writes the body as text where it is text.
+// MarshalJSON writes a body that is not text in base64.
 func (r Raw) MarshalJSON() ([]byte, error) {
-	out := struct {
-		Status     int               `json:"status"`
-		Headers    map[string]string `json:"headers,omitempty"`
-		Body       string            `json:"body,omitempty"`
-		BodyBase64 string            `json:"body_base64,omitempty"`
-	}{Status: r.Status, Headers: r.Headers, Body: r.Body}
+	type plain Raw // without this method
 	if !utf8.ValidString(r.Body) {
-		out.Body, out.BodyBase64 = "", base64.StdEncoding.EncodeToString([]byte(r.Body))
+		r.Body, r.BodyBase64 = "", base64.StdEncoding.EncodeToString([]byte(r.Body))
 	}
-	return json.Marshal(out)
+	return json.Marshal(plain(r))
+}
+
+// body returns the bytes to send, if the script is valid.
+func (r Raw) body() ([]byte, error) {
+	if r.BodyBase64 == "" {
+		return []byte(r.Body), nil
+	}
+	return base64.StdEncoding.DecodeString(r.BodyBase64)
 }
 
 // clone returns a copy that shares nothing that can be written to.

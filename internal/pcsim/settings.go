@@ -2,14 +2,11 @@ package pcsim
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // Settings are what may change while a server runs. The zero value is a
@@ -19,15 +16,15 @@ type Settings struct {
 	// of multi-factor authentication. A refresh token keeps what it was
 	// consented with. The resources refuse calls with such an access token:
 	// 401 with code 900421. App-only tokens are exempt.
-	WithoutMFA bool `json:"without_mfa"`
+	WithoutMFA bool `json:"without_mfa" yaml:"without_mfa"`
 	// MFAPassPercent lets so many of a hundred calls with such a token pass
 	// all the same, evenly spread, as while Microsoft enforces it bit by bit:
 	// 50 refuses every other call, from the first. Zero lets none pass.
-	MFAPassPercent int `json:"mfa_pass_percent"`
+	MFAPassPercent int `json:"mfa_pass_percent" yaml:"mfa_pass_percent"`
 	// ClockSkew is how far Microsoft's clocks are ahead of Config.Now, or
 	// behind where negative: in Date headers and in all that concerns tokens.
 	// Timelines and limits do not follow it.
-	ClockSkew time.Duration `json:"-"` // written as scripts do, under clock_skew
+	ClockSkew time.Duration `json:"-" yaml:"clock_skew"` // MarshalJSON writes it
 }
 
 // MarshalJSON writes the skew as "10m0s".
@@ -39,13 +36,14 @@ func (s Settings) MarshalJSON() ([]byte, error) {
 	}{plain(s), s.ClockSkew.String()})
 }
 
-// Validate reports every impossible setting, joined.
-func (s Settings) Validate() error {
-	var faults []error
+// Validate returns a *ScriptError with every setting out of range, or nil.
+func (s Settings) Validate() error { return scriptError(s.faults()) }
+
+func (s Settings) faults() []Fault {
 	if s.MFAPassPercent < 0 || s.MFAPassPercent > 100 {
-		faults = append(faults, fmt.Errorf("mfa pass percent %d is not from 0 to 100", s.MFAPassPercent))
+		return []Fault{{Key: "mfa_pass_percent", Problem: fmt.Sprintf("%d is not from 0 to 100", s.MFAPassPercent)}}
 	}
-	return errors.Join(faults...)
+	return nil
 }
 
 // Settings returns the settings in force.
@@ -57,9 +55,13 @@ func (s *Server) SetSettings(to Settings) error {
 	if err := to.Validate(); err != nil {
 		return fmt.Errorf("pcsim: set settings: %w", err)
 	}
+	s.setSettings(to)
+	return nil
+}
+
+func (s *Server) setSettings(to Settings) {
 	s.settings.Store(&to)
 	s.mfaCalls.Store(0)
-	return nil
 }
 
 // microsoftNow tells the time by Microsoft's clocks.
@@ -85,19 +87,11 @@ func sayMFA(out, in http.Header, c claims) {
 
 func (s *Server) putSettings(w http.ResponseWriter, r *http.Request) {
 	var to Settings
-	err := readBody(w, r, func(d *reader, n *yaml.Node) {
-		d.object("", n, members{
-			"without_mfa":      d.boolean(&to.WithoutMFA),
-			"mfa_pass_percent": d.percent(&to.MFAPassPercent),
-			"clock_skew":       d.skew(&to.ClockSkew),
-		})
-	})
-	if err == nil {
-		err = s.SetSettings(to)
-	}
+	err := readBody(w, r, &to, func() []Fault { return to.faults() })
 	if err != nil {
 		refuse(w, err)
 		return
 	}
+	s.setSettings(to)
 	reply(w, http.StatusOK, s.Settings())
 }

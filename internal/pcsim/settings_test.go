@@ -168,7 +168,7 @@ func TestImpossibleSettingsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, percent := range []int{-1, 101} {
 		bad := pcsim.Settings{MFAPassPercent: percent}
-		if _, err := pcsim.New(pcsim.Config{Settings: bad}); err == nil || !strings.Contains(err.Error(), "mfa pass percent") {
+		if _, err := pcsim.New(pcsim.Config{Settings: bad}); err == nil || !strings.Contains(err.Error(), "mfa_pass_percent") {
 			t.Errorf("New: %v", err)
 		}
 		s := newServer(t)
@@ -193,9 +193,9 @@ func TestControlChangesSettings(t *testing.T) {
 	if diff := cmp.Diff(want, r.Settings()); diff != "" {
 		t.Error(diff)
 	}
-	bad := `{"without_mfa":"yes","mfa_pass_percent":101,"clock_skew":10,"mfa":true}`
+	bad := `{"without_mfa":"perhaps","mfa_pass_percent":101,"clock_skew":10,"mfa":true}`
 	got := r.control("PUT", "/v1/settings", bad)
-	for _, word := range []string{"not true or false", "from 0 to 100", "such as 10m or -90s", "is not known here"} {
+	for _, word := range []string{"not true or false", "from 0 to 100", "such as 1.5s or -2m", "is not known here"} {
 		if got.status != 400 || !strings.Contains(got.body, word) {
 			t.Errorf("%d lacks %q: %s", got.status, word, got.body)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -19,6 +20,9 @@ type Fault struct {
 	// Problem says what is wrong with it.
 	Problem string `json:"problem"`
 }
+
+// rootKey is the key of a fault of the whole script.
+const rootKey = "script"
 
 // ScriptError holds every mistake that was found in a script.
 type ScriptError struct{ Faults []Fault }
@@ -53,37 +57,17 @@ const (
 	roleOther          role = "other" // any path that is none of these
 )
 
-// finding is a fault in what a script means.
-type finding struct {
-	Fault
-	lacks []string // the members whose absence is the fault
-}
-
-// asError returns a *ScriptError, or nil where nothing was found.
-func asError(found []finding) error {
-	faults := make([]Fault, len(found))
-	for i, f := range found {
-		faults[i] = f.Fault
-	}
-	return scriptError(faults)
-}
-
-// checker collects the findings of one script.
-type checker struct{ found []finding }
+// checker collects the faults of one script.
+type checker struct{ faults []Fault }
 
 func (c *checker) fault(key, format string, args ...any) {
 	key = strings.TrimPrefix(key, ".") // a script without a key above it
-	c.found = append(c.found, finding{Fault: Fault{Key: key, Problem: fmt.Sprintf(format, args...)}})
-}
-
-func (c *checker) absent(key string, lacks []string, format string, args ...any) {
-	c.fault(key, format, args...)
-	c.found[len(c.found)-1].lacks = lacks
+	c.faults = append(c.faults, Fault{Key: key, Problem: fmt.Sprintf(format, args...)})
 }
 
 // checkCustomer finds the faults of one customer, under the given key. Its
 // own members have no key above them where that is empty.
-func checkCustomer(key string, cust Customer) []finding {
+func checkCustomer(key string, cust Customer) []Fault {
 	var c checker
 	if !isGUID(cust.ID) {
 		c.fault(orDefault(key, "id"), "%q is not a GUID of the form 8-4-4-4-12", cut(cust.ID))
@@ -102,14 +86,14 @@ func checkCustomer(key string, cust Customer) []finding {
 	}
 	c.steps(key+".account", cust.Account, roleAccount)
 	c.steps(key+".qualifications", cust.Qualifications, roleQualifications)
-	return c.found
+	return c.faults
 }
 
 // checkSteps finds the faults of one list of steps, under the given key.
-func checkSteps(key string, steps []Step, r role) []finding {
+func checkSteps(key string, steps []Step, r role) []Fault {
 	var c checker
 	c.steps(key, steps, r)
-	return c.found
+	return c.faults
 }
 
 func (c *checker) steps(key string, steps []Step, r role) {
@@ -157,13 +141,16 @@ func (c *checker) answer(key string, s Step, r role) {
 		given = append(given, m.name)
 	}
 	if len(given) > 1 {
-		c.fault(key, "says both %s: one is possible", strings.Join(given, " and "))
+		c.fault(key, "has both %s: only one is possible", strings.Join(given, " and "))
 	}
 	c.failure(key, s, r, given)
 	if s.EntraError != 0 {
 		if _, known := entraErrorFor(s.EntraError); !known {
 			c.fault(key+".entra_error", "%d is not a code that the simulator knows", s.EntraError)
 		}
+	}
+	if _, err := strconv.Atoi(s.Status); err == nil {
+		c.fault(key+".status", "is %s, which is not an account status; raw has the HTTP status", cut(s.Status))
 	}
 	if s.Status != StatusNone && strings.EqualFold(s.Status, StatusNone) {
 		c.fault(key+".status", "write %s in lower case for an account without status", StatusNone)
@@ -176,7 +163,7 @@ func (c *checker) failure(key string, s Step, r role, given []string) {
 	switch s.Failure {
 	case "":
 		if len(given) == 0 && r != roleToken {
-			c.absent(key, []string{word, "raw", "failure"}, "needs %s, raw or failure", word)
+			c.fault(key, "needs %s, raw or failure", word)
 		}
 	case FailureReset, FailureHang:
 		if len(given) > 0 {
@@ -184,7 +171,7 @@ func (c *checker) failure(key string, s Step, r role, given []string) {
 		}
 	case FailureResetBody, FailureHangBody:
 		if len(given) == 0 && r != roleToken {
-			c.absent(key, []string{word, "raw"}, "needs an answer for %s to break", s.Failure)
+			c.fault(key, "needs an answer for %s to break", s.Failure)
 		}
 	default:
 		c.fault(key+".failure", "%q is none of %s, %s, %s, %s", s.Failure,
@@ -201,11 +188,11 @@ func (c *checker) progression(key string, s Step, last bool) {
 	}
 	switch {
 	case s.Times != 0 && s.For != 0:
-		c.fault(key, "has both times and for: one is possible")
+		c.fault(key, "has both times and for: only one is possible")
 	case last && (s.Times != 0 || s.For != 0):
 		c.fault(key, "is the last step, which repeats: remove times and for, or add a step")
 	case !last && s.Times == 0 && s.For == 0:
-		c.absent(key, []string{"times", "for"}, "needs times or for: another step follows")
+		c.fault(key, "needs times or for: another step follows")
 	}
 }
 
@@ -213,7 +200,14 @@ func (c *checker) raw(key string, r Raw) {
 	if r.Status < 200 || r.Status > 599 {
 		c.fault(key+".status", "%d is not a status from 200 to 599", r.Status)
 	}
-	if (r.Status == 204 || r.Status == 304) && r.Body != "" {
+	body, err := r.body()
+	if err != nil {
+		c.fault(key+".body_base64", "is not base64")
+	}
+	if r.Body != "" && r.BodyBase64 != "" {
+		c.fault(key, "has both body and body_base64: only one is possible")
+	}
+	if (r.Status == 204 || r.Status == 304) && len(body) > 0 {
 		c.fault(key+".body", "status %d has no body", r.Status)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
