@@ -61,7 +61,7 @@ bench-compare: build ## Measure service and floors in turn; SCENARIOS=grpc,rest 
 	bin/bench compare $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(BENCHFLAGS)
 
 .PHONY: scaling
-scaling: ## Simulate days of traffic, 90 s of CPU, and write docs/scaling
+scaling: ## Compute the tables of docs/scaling.md
 	go run ./bench/scaling
 
 .PHONY: fuzz

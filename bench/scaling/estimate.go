@@ -7,15 +7,15 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// localMaxAge is how long the local tier trusts itself: the default of
-// cache.Config.LocalMaxAge.
+// localMaxAge is how long a local tier serves an entry without revalidation: the
+// default of cache.Config.LocalMaxAge.
 const localMaxAge = 30 * time.Second
 
-// renewalPart is the part of its fresh age behind which evidence that is asked
-// for is renewed: eligibility.Service renews in the last fifth.
-const renewalPart = 0.8
+// earlyPart is the part of its fresh age after which a check refreshes evidence
+// early: eligibility.Service does so in the last fifth.
+const earlyPart = 0.8
 
-// rank stands for a run of customers who are asked about nearly as often.
+// rank is a run of customers who are asked about nearly equally often.
 type rank struct {
 	count float64
 	rate  float64 // checks a second about each of them
@@ -43,21 +43,24 @@ func population(n, exponent, checksPerSecond float64) []rank {
 	return ranks
 }
 
-// demand is what traffic asks of Partner Center, without any limit.
+// demand is the load that traffic puts on Partner Center without any limit.
 type demand struct {
 	calls  float64 // a second
 	waited float64 // the part of the checks for which the account is fetched while the caller waits
 }
 
-// demandOf adds up over all customers. One who is asked about at the rate r,
-// whose evidence is fresh for T, is asked about for the first time behind 0.8·T,
-// where it is renewed, or behind T, and then the caller waits. Replicas that
-// share nothing each see their part of the checks, and fetch for themselves.
-// Those that do share renew only where their local tier still trusts itself: who
-// finds evidence in Redis takes it as it is.
-func demandOf(ranks []rank, replicas float64, shared bool, ages eligibility.Ages) demand {
+// demandOf sums over all customers. If a customer is asked about at the rate r and
+// the evidence is fresh for T, the first check after 0.8·T refreshes it early, and
+// the first check after T waits. Replicas that share no Redis each receive their
+// part of the checks, and fetch for themselves. Replicas that share one refresh
+// early only while their local tier is trusted: evidence found in Redis is used as
+// it is.
+//
+// trust is how long a local tier serves an entry without revalidation in Redis;
+// zero if the replicas share no Redis.
+func demandOf(ranks []rank, replicas float64, trust time.Duration, ages eligibility.Ages) demand {
 	fleets := replicas
-	if shared {
+	if trust > 0 {
 		fleets = 1
 	}
 	var d demand
@@ -65,18 +68,18 @@ func demandOf(ranks []rank, replicas float64, shared bool, ages eligibility.Ages
 	for _, r := range ranks {
 		checks += r.count * r.rate
 		rate, trusted := r.rate/fleets, 1.0
-		if shared {
-			each := r.rate / replicas * localMaxAge.Seconds()
+		if trust > 0 {
+			each := r.rate / replicas * trust.Seconds()
 			trusted = each / (1 + each)
 		}
 		fetches := func(outcomes []outcome) (all, waitedFor float64) {
-			for i := range outcomes {
-				fresh := outcomes[i].age(&ages).Fresh.Seconds()
-				notRenewed := math.Exp(-(1 - renewalPart) * fresh * rate * trusted)
-				between := renewalPart*fresh + (1-notRenewed)/(rate*trusted) + notRenewed/rate
-				each := r.count * fleets * float64(outcomes[i].percent) / 100 / between
+			for _, o := range outcomes {
+				fresh := o.age(&ages).Fresh.Seconds()
+				notRefreshed := math.Exp(-(1 - earlyPart) * fresh * rate * trusted)
+				between := earlyPart*fresh + (1-notRefreshed)/(rate*trusted) + notRefreshed/rate
+				each := r.count * fleets * o.percent / 100 / between
 				all += each
-				waitedFor += each * notRenewed
+				waitedFor += each * notRefreshed
 			}
 			return all, waitedFor
 		}
@@ -89,7 +92,7 @@ func demandOf(ranks []rank, replicas float64, shared bool, ages eligibility.Ages
 	return d
 }
 
-// asked is how many customers are asked about at least once in a while.
+// asked returns how many customers are asked about at least once in a while.
 func asked(ranks []rank, while time.Duration) float64 {
 	sum := 0.0
 	for _, r := range ranks {
@@ -98,41 +101,24 @@ func asked(ranks []rank, while time.Duration) float64 {
 	return sum
 }
 
-// redisReads is how many look-ups a second the replicas make in Redis, at least:
-// one for a customer whenever a replica's local tier no longer trusts itself.
-func redisReads(ranks []rank, replicas float64) float64 {
+// redisReads returns how many lookups a second the replicas make in Redis, at
+// least: one for a customer whenever a replica's local tier is no longer trusted.
+func redisReads(ranks []rank, replicas float64, trust time.Duration) float64 {
 	sum := 0.0
 	for _, r := range ranks {
 		rate := r.rate / replicas
-		sum += replicas * r.count * rate / (1 + rate*localMaxAge.Seconds())
+		sum += replicas * r.count * rate / (1 + rate*trust.Seconds())
 	}
 	return sum
 }
 
-// warmCustomers is how many customers a budget keeps fresh all the time.
+// warmCustomers returns how many customers a budget keeps fresh all the time.
 func warmCustomers(callsPerMinute float64, ages eligibility.Ages) float64 {
 	callsPerCustomer := 0.0
 	for _, outcomes := range [][]outcome{accounts(), qualifications()} {
-		for i := range outcomes {
-			fresh := outcomes[i].age(&ages).Fresh.Minutes()
-			callsPerCustomer += float64(outcomes[i].percent) / 100 / (renewalPart * fresh)
+		for _, o := range outcomes {
+			callsPerCustomer += o.percent / 100 / (earlyPart * o.age(&ages).Fresh.Minutes())
 		}
 	}
 	return callsPerMinute / callsPerCustomer
-}
-
-// meanDemand is the demand over a whole day of that curve.
-func (d day) meanDemand() demand {
-	var mean demand
-	weights := 0.0
-	for hour := range 24 {
-		weight := curve(time.Duration(hour) * time.Hour)
-		ranks := population(float64(d.customers), d.exponent, d.checksPerSecond*weight)
-		of := demandOf(ranks, float64(d.replicas), d.shared, d.ages)
-		mean.calls += of.calls / 24
-		mean.waited += of.waited * weight
-		weights += weight
-	}
-	mean.waited /= weights
-	return mean
 }

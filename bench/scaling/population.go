@@ -1,57 +1,52 @@
 package main
 
 import (
-	"encoding/binary"
+	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// outcome is what Partner Center says about a share of the customers.
+// publishedLimit is the only number near these two resources that Microsoft
+// publishes, in calls a minute for each partner tenant. It is documented for the
+// customer resource; that the two resources share it is an assumption.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/developer/customer-resources
+// (read 2026-11-21)
+const publishedLimit = 500
+
+// outcome is what Partner Center answers for a share of the customers.
 type outcome struct {
-	percent  uint64
-	evidence eligibility.Evidence
-	age      func(*eligibility.Ages) eligibility.Age
+	percent float64
+	age     func(*eligibility.Ages) eligibility.Age
 }
 
-// The population is assumed: no partner's figures are public. Most customers
-// are in good order, and the outcomes with short ages are rare. Its weight in
-// the result is small: see TestTheEstimateAgreesWithTheSimulation.
+// accounts and qualifications are assumptions: no partner's figures are public.
+// Most customers are in good order, and the outcomes with short ages are rare.
 func accounts() []outcome {
-	const correlationID = "00000000-0000-4000-8000-000000000000"
-	status := func(s eligibility.AccountStatus, text string) eligibility.Evidence {
-		return eligibility.Evidence{Status: s, StatusText: text, CorrelationID: correlationID}
-	}
 	return []outcome{
-		{90, status(eligibility.AccountStatusAllowed, "Allowed"), func(a *eligibility.Ages) eligibility.Age { return a.Allowed }},
-		{4, status(eligibility.AccountStatusNone, ""), func(a *eligibility.Ages) eligibility.Age { return a.NoStatus }},
-		{2, status(eligibility.AccountStatusUnderReview, "UnderReview"), func(a *eligibility.Ages) eligibility.Age { return a.Pending }},
-		{4, status(eligibility.AccountStatusNotAllowed, "NotAllowed"), func(a *eligibility.Ages) eligibility.Age { return a.NotAllowed }},
+		{90, func(a *eligibility.Ages) eligibility.Age { return a.Allowed }},
+		{4, func(a *eligibility.Ages) eligibility.Age { return a.NoStatus }},
+		{2, func(a *eligibility.Ages) eligibility.Age { return a.Pending }},
+		{4, func(a *eligibility.Ages) eligibility.Age { return a.NotAllowed }},
 	}
 }
 
 func qualifications() []outcome {
-	education := func(vetting eligibility.VettingStatus, text string) []eligibility.Qualification {
-		return []eligibility.Qualification{{
-			Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: vetting, VettingStatusText: text,
-		}}
-	}
-	known := func(a *eligibility.Ages) eligibility.Age { return a.Qualifications }
-	inReview := func(a *eligibility.Ages) eligibility.Age { return a.QualificationsInReview }
 	return []outcome{
-		{79, eligibility.Evidence{}, known},
-		{20, eligibility.Evidence{Qualifications: education(eligibility.VettingApproved, "Approved")}, known},
-		{1, eligibility.Evidence{Qualifications: education(eligibility.VettingInReview, "InReview")}, inReview},
+		{99, func(a *eligibility.Ages) eligibility.Age { return a.Qualifications }},
+		{1, func(a *eligibility.Ages) eligibility.Age { return a.QualificationsInReview }},
 	}
 }
 
-// answerTo is what Partner Center says: always the same about one customer.
-func answerTo(key eligibility.Key, outcomes []outcome) eligibility.Evidence {
-	lot := mix(binary.BigEndian.Uint64(key.CustomerID[:8])+uint64(key.Facet)) % 100
-	for i := range outcomes {
-		if lot < outcomes[i].percent {
-			return outcomes[i].evidence
-		}
-		lot -= outcomes[i].percent
-	}
-	return outcomes[0].evidence
+// longAges is for partners whose traffic does not fit with the default ages: an
+// account that may buy is fresh for an hour, qualifications for six.
+func longAges() eligibility.Ages {
+	ages := eligibility.DefaultAges()
+	ages.Allowed = eligibility.Age{Fresh: time.Hour, Usable: 4 * time.Hour}
+	ages.NoStatus = eligibility.Age{Fresh: 15 * time.Minute, Usable: time.Hour}
+	ages.Pending.Fresh = 5 * time.Minute
+	ages.NotAllowed.Fresh = time.Hour
+	ages.Qualifications = eligibility.Age{Fresh: 6 * time.Hour, Usable: 24 * time.Hour}
+	ages.QualificationsInReview.Fresh = 30 * time.Minute
+	return ages
 }

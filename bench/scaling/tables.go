@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -27,11 +26,9 @@ func rates() []float64 { return []float64{1e3, 1e4, 1e5, 1e6} }
 // populations are numbers of customers.
 func populations() []float64 { return []float64{1e6, 1e7, 1e8} }
 
-func tablesOf(results []result) []table {
+func tables() []table {
 	return []table{
 		{"costs", costTable()},
-		{"days", dayTable(results)},
-		{"limited", limitedTable(results)},
 		{"hits", hitTable()},
 		{"warm", warmTable()},
 		{"demand", demandTable()},
@@ -59,53 +56,6 @@ func costTable() string {
 		rows = append(rows, []string{c.path, significant(c.micros) + " µs", c.against})
 	}
 	return write([]string{"path", "CPU a check", "against its floor"}, rows)
-}
-
-func dayTable(results []result) string {
-	var rows [][]string
-	for i, d := range days() {
-		if d.budgetPerMinute > 0 {
-			continue
-		}
-		sum, sharing := results[i].sum, "one Redis"
-		reads := share(sum.reads, sum.checks)
-		if !d.shared {
-			sharing, reads = "none", "–"
-		}
-		rows = append(rows, []string{
-			fmt.Sprintf("Zipf %.1f, %s", d.exponent, sharing),
-			share(sum.checks-sum.waited, sum.checks), reads,
-			whole(float64(sum.calls) / (24 * 60)), whole(d.meanDemand().calls * 60),
-			whole(float64(results[i].busiest)),
-			fmt.Sprintf("%.1f ×", float64(results[i].busiest)/publishedLimit),
-		})
-	}
-	return write([]string{
-		"traffic, shared tier", "did not wait", "asked Redis",
-		"calls a minute", "as estimated", "busiest minute", "of the limit",
-	}, rows)
-}
-
-func limitedTable(results []result) string {
-	var rows [][]string
-	for i, d := range days() {
-		if d.budgetPerMinute == 0 {
-			continue
-		}
-		sum, ages := results[i].sum, "default"
-		if d.ages != eligibility.DefaultAges() {
-			ages = "long"
-		}
-		rows = append(rows, []string{
-			fmt.Sprintf("%d × %d a minute, %s ages", d.replicas, d.budgetPerMinute, ages), whole(d.meanDemand().calls * 60),
-			whole(float64(sum.calls) / (24 * 60)), whole(float64(results[i].busiest)),
-			share(sum.checks-sum.waited-sum.stale-sum.failed, sum.checks),
-			share(sum.waited, sum.checks), share(sum.stale, sum.checks), share(sum.failed, sum.checks),
-		})
-	}
-	return write([]string{
-		"replicas, budgets", "wanted a minute", "calls a minute", "busiest minute", "fresh at once", "waited", "stale", "no answer",
-	}, rows)
 }
 
 func hitTable() string {
@@ -139,13 +89,13 @@ func demandTable() string {
 		for _, checks := range rates() {
 			row := []string{millions(n) + ", " + whole(checks)}
 			for _, exponent := range []float64{0.8, ordinaryExponent, 1.2} {
-				d := demandOf(population(n, exponent, checks), replicasFor(checks), true, eligibility.DefaultAges())
+				d := demandOf(population(n, exponent, checks), replicasFor(checks), localMaxAge, eligibility.DefaultAges())
 				row = append(row, significant(d.calls*60))
 				if exponent == ordinaryExponent {
 					row = append(row, percent(1-d.waited))
 				}
 			}
-			d := demandOf(population(n, ordinaryExponent, checks), replicasFor(checks), true, longAges())
+			d := demandOf(population(n, ordinaryExponent, checks), replicasFor(checks), localMaxAge, longAges())
 			rows = append(rows, append(row, significant(d.calls*60), percent(1-d.waited), significant(math.Ceil(d.calls*60/publishedLimit))))
 		}
 	}
@@ -185,10 +135,10 @@ func lookUpTable() string {
 	for _, n := range populations() {
 		for _, checks := range rates() {
 			ranks, replicas := population(n, ordinaryExponent, checks), replicasFor(checks)
-			reads := redisReads(ranks, replicas)
+			reads := redisReads(ranks, replicas, localMaxAge)
 			atReplica := population(n, ordinaryExponent, checks/replicas)
 			rows = append(rows, []string{
-				millions(n) + ", " + whole(checks), whole(replicas), significant(reads), share(int(reads), int(checks)),
+				millions(n) + ", " + whole(checks), whole(replicas), significant(reads), percent(reads / checks),
 				significant(reads * redisMicrosPerLookUp / 1e6),
 				significant(2 * asked(atReplica, localMaxAge)), bytesOf(2 * asked(atReplica, localMaxAge) * localBytesPerEntry),
 			})
@@ -233,8 +183,6 @@ func whole(n float64) string {
 	}
 	return digits
 }
-
-func share(part, all int) string { return percent(float64(part) / float64(all)) }
 
 // percent writes a part; near the whole it has as many nines as it takes.
 func percent(part float64) string {

@@ -48,8 +48,7 @@ var mayImport = map[string][]string{
 	"bench/rig":   {"bench/load", "gen/eligibility/v1"},
 	"bench/floor": {"gen/eligibility/v1"},
 
-	// The simulation runs the service's own parts under a clock of its own.
-	"bench/scaling": {"internal/cache", "internal/eligibility"},
+	"bench/scaling": {"internal/eligibility"},
 }
 
 // listed is what the tests read of go list's answer.
