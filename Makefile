@@ -85,6 +85,7 @@ vulncheck: ## Look for known vulnerabilities; needs vuln.go.dev
 .PHONY: generate
 generate: ## Generate gen/ and the OpenAPI description from proto/
 	$(TOOL) buf generate
+	$(TOOL) buf generate --template internal/server/testdata/echo/buf.gen.yaml
 
 .PHONY: check-generate
 check-generate: ## Check that generating would change nothing

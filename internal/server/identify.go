@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -28,7 +29,7 @@ const maxRequestIDBytes = 128
 func (s *Server) identify(ctx context.Context, method string, series methodMetrics) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
-	if stream == nil {
+	if _, inProcess := stream.(*runtime.ServerTransportStream); stream == nil || inProcess {
 		if said, ok := ctx.Value(restKey{}).(*restRequest); ok {
 			c.rest, c.series = said, series.rest
 			c.requestID, c.trace, c.span = said.requestID, said.trace, said.span

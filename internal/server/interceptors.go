@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -47,20 +48,14 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	c := s.identify(ctx, info.FullMethod, series)
 	defer c.end()
 	resp, err := s.admit(c, req, info.FullMethod, handler)
-	var failure *eligibility.Error
-	var st *status.Status // nil is OK
 	if err != nil {
-		failure = domainError(err)
-		st = statusOf(failure)
-		s.metrics.failed(failure, questionsIn(req))
+		err = s.failed(c, start, err, questionsIn(req))
+	} else {
+		s.record(c, start, codes.OK, nil)
 	}
-	took := time.Since(start)
-	c.series.handled(st.Code(), took)
-	s.log(c, st.Code(), failure, took)
-	c.endSpan(st.Code(), failure)
 	switch {
 	case err != nil:
-		return nil, st.Err()
+		return nil, err
 	case c.rendered != nil:
 		return c.rendered, nil
 	case c.batch != nil:
@@ -69,6 +64,57 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 		return resp, nil
 	}
 }
+
+// failed records an RPC that failed, and returns its status.
+func (s *Server) failed(c *call, start time.Time, err error, questions int) error {
+	failure := domainError(err)
+	st := statusOf(failure)
+	s.metrics.failed(failure, questions)
+	s.record(c, start, st.Code(), failure)
+	return st.Err()
+}
+
+// record writes metrics, log and span of an RPC that has ended.
+func (s *Server) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
+	took := time.Since(start)
+	c.series.handled(code, took)
+	s.log(c, code, failure, took)
+	c.endSpan(code, failure)
+}
+
+// interceptStream is intercept for streaming RPCs. They have the deadline that
+// their caller set, and a limit of their own in place of Config.MaxConcurrent:
+// maxOpenStreams.
+func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	series, ours := s.metrics.rpcs[info.FullMethod]
+	if !ours {
+		return s.recoverStream(srv, stream, info, handler)
+	}
+	start := time.Now()
+	c := s.identify(stream.Context(), info.FullMethod, series)
+	defer c.end()
+	if deadline, ok := c.Deadline(); ok {
+		c.callers, c.left = deadline, deadline.Sub(start)
+	}
+	err := s.recoverStream(srv, &callStream{stream, c}, info, handler)
+	if err == nil {
+		s.record(c, start, codes.OK, nil)
+		return nil
+	}
+	if _, known := errors.AsType[*eligibility.Error](err); !known && c.Err() != nil {
+		err = c.Err() // the transport's own error of a caller that left
+	}
+	return s.failed(c, start, err, 1)
+}
+
+// callStream is a stream whose context is its call.
+type callStream struct {
+	grpc.ServerStream
+	call *call
+}
+
+// Context returns the call.
+func (s *callStream) Context() context.Context { return s.call }
 
 // questionsIn counts the questions of a request that failed as a whole. A batch
 // that is malformed counts as no more than one may hold.
@@ -126,8 +172,8 @@ func (s *Server) recovered(ctx context.Context, req any, method string, handler 
 	return handler(ctx, req)
 }
 
-// recoverStream is recovered for the streams of health and reflection. It
-// also ends them when the server stops, for a watcher never ends by itself.
+// recoverStream is recovered for streams. It also ends them when the server
+// stops, for a watcher never ends by itself.
 func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -142,8 +188,8 @@ func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.Str
 	return handler(srv, bounded)
 }
 
-// maxOpenStreams is how many streams of health and reflection may be open after
-// their first message.
+// maxOpenStreams is how many streams may be open after their first message, those
+// of health and reflection among them.
 const maxOpenStreams = 4096
 
 // boundedStream is a stream whose context ends with the server. It is awaited up
@@ -171,7 +217,7 @@ func (b *boundedStream) RecvMsg(m any) error {
 	}
 	b.counted = true
 	if b.open.Add(1) > maxOpenStreams {
-		return overloaded().Err()
+		return &statusError{eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry}}
 	}
 	return nil
 }
@@ -182,7 +228,7 @@ func refusedStatus(err error, message any) error {
 		return err
 	}
 	if err := refusal(message); err != nil {
-		return statusOf(domainError(err)).Err()
+		return &statusError{*domainError(err)}
 	}
 	return nil
 }
@@ -194,20 +240,20 @@ func (b *boundedStream) leave() {
 	}
 }
 
-// panicked logs a panic and returns what the caller is told of it. The result
-// is an error of the domain that also says its gRPC status, for RPCs that are not
-// the API's.
+// panicked logs a panic and returns what the caller is told of it.
 func (s *Server) panicked(recovered any, method string) error {
 	s.metrics.panics.Inc()
 	logging.Limit(s.logger, s.limits.failures[panicRecord]).Error("rpc panicked",
 		zap.String("rpc", method),
 		zap.String("panic", fmt.Sprint(recovered)),
 		zap.ByteString("stack", debug.Stack()))
-	return &panicError{eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}}
+	return &statusError{eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}}
 }
 
-type panicError struct{ domain eligibility.Error }
+// statusError is an error of the domain with its gRPC status, for RPCs that are
+// not the API's: nothing converts their errors.
+type statusError struct{ domain eligibility.Error }
 
-func (e *panicError) Error() string              { return e.domain.Error() }
-func (e *panicError) Unwrap() error              { return &e.domain }
-func (e *panicError) GRPCStatus() *status.Status { return statusOf(&e.domain) }
+func (e *statusError) Error() string              { return e.domain.Error() }
+func (e *statusError) Unwrap() error              { return &e.domain }
+func (e *statusError) GRPCStatus() *status.Status { return statusOf(&e.domain) }

@@ -10,8 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
-
-	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // metrics holds the server's metrics, each label value looked up once, at start.
@@ -61,7 +59,7 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 }
 
 // newMetrics registers every metric of the server. inFlight is read at each scrape.
-func newMetrics(registerer prometheus.Registerer, version, commit string, inFlight func() float64) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, apis []api, version, commit string, inFlight func() float64) (*metrics, error) {
 	handled := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_rpcs_total",
 		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code.",
@@ -107,7 +105,7 @@ func newMetrics(registerer prometheus.Registerer, version, commit string, inFlig
 		faults = append(faults, registerer.Register(collector))
 	}
 	return &metrics{
-		rpcs:    rpcSeries(handled, duration),
+		rpcs:    rpcSeries(apis, handled, duration),
 		allowed: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
 		blocked: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
 		errors:  errorSeries(failures),
@@ -121,7 +119,7 @@ func newMetrics(registerer prometheus.Registerer, version, commit string, inFlig
 	}, errors.Join(faults...)
 }
 
-func rpcSeries(handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
+func rpcSeries(apis []api, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
 	series := make(map[string]methodMetrics)
 	of := func(rpc, via string) *rpcMetrics {
 		m := &rpcMetrics{rpc: rpc, via: via, duration: duration.WithLabelValues(rpc, via)}
@@ -130,10 +128,15 @@ func rpcSeries(handled *prometheus.CounterVec, duration *prometheus.HistogramVec
 		}
 		return m
 	}
-	service := eligibilityv1.EligibilityService_ServiceDesc
-	for _, method := range service.Methods {
-		series["/"+service.ServiceName+"/"+method.MethodName] = methodMetrics{
-			grpc: of(method.MethodName, viaGRPC), rest: of(method.MethodName, viaREST),
+	for _, api := range apis {
+		add := func(method string) {
+			series[fullMethod(api.desc, method)] = methodMetrics{grpc: of(method, viaGRPC), rest: of(method, viaREST)}
+		}
+		for _, method := range api.desc.Methods {
+			add(method.MethodName)
+		}
+		for _, stream := range api.desc.Streams {
+			add(stream.StreamName)
 		}
 	}
 	return series

@@ -102,7 +102,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 // which the rule can put it.
 func TestEveryReasonIsCounted(t *testing.T) {
 	t.Parallel()
-	m, err := newMetrics(prometheus.NewRegistry(), "", "", func() float64 { return 0 })
+	m, err := newMetrics(prometheus.NewRegistry(), []api{{desc: &eligibilityv1.EligibilityService_ServiceDesc}}, "", "", func() float64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -15,8 +18,13 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// rest is the REST side of the API: grpc-gateway finds the method, and the rest
-// is ours, down to the call of the handler through the interceptor.
+// rest serves every RPC that has an HTTP rule, in one of two ways. The handlers
+// that grpc-gateway generates serve an RPC as soon as it is added to the .proto:
+// they call it on an [inProcess] connection, which runs the interceptor of gRPC.
+// CheckEligibility and BatchCheckEligibility are called for each sale, and are
+// served by hand: their handlers name every field that is wrong, set the headers
+// of caches, and neither copy messages nor use reflection to write JSON. No other
+// RPC needs a handler here.
 type rest struct {
 	gateway   *runtime.ServeMux
 	docs      *docs
@@ -30,24 +38,48 @@ type rest struct {
 	noSniff, json, noStore []string
 }
 
-func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer, intercept grpc.UnaryServerInterceptor, tracer tracer, now func() time.Time) (*rest, error) {
+func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer, conn *inProcess, apis []api, tracer tracer, now func() time.Time) (*rest, error) {
 	documents, err := newDocs()
 	if err != nil {
 		return nil, err
 	}
 	r := &rest{
-		docs: documents, answers: answers, intercept: intercept, tracer: tracer, now: now,
+		docs: documents, answers: answers, intercept: conn.intercept, tracer: tracer, now: now,
 		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
 	}
+	byHand := false // while handlers are registered
+	none := func(string) (string, bool) { return "", false }
 	r.gateway = runtime.NewServeMux(
-		runtime.WithMiddlewares(r.serve),
-		runtime.WithErrorHandler(writeError),
-		runtime.WithRoutingErrorHandler(writeRoutingError),
+		runtime.WithMiddlewares(func(next runtime.HandlerFunc) runtime.HandlerFunc {
+			if byHand {
+				return r.begin(next)
+			}
+			return r.begin(r.generated(next))
+		}),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
+		runtime.WithIncomingHeaderMatcher(none), // only Authorization arrives as metadata
+		runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithForwardResponseOption(forward),
+		runtime.WithErrorHandler(r.writeGenerated),
+		runtime.WithStreamErrorHandler(streamStatus),
+		runtime.WithRoutingErrorHandler(r.writeRoutingError),
 	)
-	// No client: the generated handlers read a request too loosely, and serve
-	// never gets to them.
-	return r, eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, r.gateway, nil)
+	for _, api := range apis {
+		if err := api.gateway(ctx, r.gateway, conn); err != nil {
+			return nil, fmt.Errorf("register %s: %w", api.desc.ServiceName, err)
+		}
+	}
+	byHand = true // the handler registered last serves a path
+	return r, errors.Join(
+		r.gateway.HandlePath(http.MethodGet, checkPath, r.check),
+		r.gateway.HandlePath(http.MethodPost, batchPath, r.batch))
 }
+
+// The paths that are served by hand, as in eligibility.http.yaml.
+const (
+	checkPath = "/v1/customers/{customer_id}/eligibility"
+	batchPath = "/v1/customers:batchCheckEligibility"
+)
 
 // ServeHTTP answers one HTTP request. Whatever the answer, it carries the
 // request ID.
@@ -61,7 +93,7 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	// A shallow copy: net/http keeps the request that it was given, for HEAD
 	// among others.
 	req := given.WithContext(context.WithValue(given.Context(), restKey{}, said))
-	if said.contentType != "" {
+	if _, ok := given.Header["Content-Type"]; ok {
 		req.Header = given.Header.Clone()
 		req.Header.Del("Content-Type") // the gateway would take a form for a GET
 	}
@@ -104,6 +136,24 @@ type restRequest struct {
 	requestID string
 	trace     traceparent
 	span      trace.Span
+
+	// probed is set if the request only asks whether its path has a handler for
+	// its method; that sets found.
+	probed, found bool
+	// called is set once a generated handler has called the RPC, stream if that
+	// is streaming: it is closed when the RPC ends.
+	called bool
+	stream <-chan struct{}
+	// query and path are those of a generated handler's request.
+	query url.Values
+	path  map[string]string
+}
+
+// wait returns when the streaming RPC of the request, if it has one, has ended.
+func (r *restRequest) wait() {
+	if r.stream != nil {
+		<-r.stream
+	}
 }
 
 // itemFaults returns the violations of an item of a batch, for the handler to

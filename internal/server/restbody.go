@@ -75,7 +75,7 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 	for name, value := range members(data) {
 		switch {
 		case name != "requests":
-			said.violations.add(printable(name), "is no member of the body")
+			said.violations.add(printable(name, maxShown), "is no member of the body")
 			continue
 		case seen:
 			said.violations.add("requests", "must stand in the body once")
@@ -118,7 +118,7 @@ func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibil
 		field := fieldNamed(name)
 		switch {
 		case field == "":
-			faults.add(printable(name), "is no member of a question")
+			faults.add(printable(name, maxShown), "is no member of a question")
 			continue
 		case seen[field]:
 			faults.add(field, "must stand in a question once")

@@ -20,16 +20,19 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// serve answers the two methods of the API in the place of the gateway's own
-// handlers, which read loosely: a query parameter that they do not know is
-// dropped. Faults of the request travel to the handler with it, so that they are
-// reported together with its own and a refused request is logged and counted
-// like any other.
-func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
+// begin reads what the headers of every request may say: the form of its body,
+// its trace and its deadline. Faults of the request are passed to the RPC with it,
+// so that they are reported together with its own, and a refused request is
+// logged and counted like any other.
+func (r *rest) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
 		ctx := req.Context()
 		said, _ := ctx.Value(restKey{}).(*restRequest)
-		if req.Method == http.MethodPost && (!isJSON(said.contentType) || isEncoded(req.Header["Content-Encoding"])) {
+		if said.probed {
+			said.found = true
+			return
+		}
+		if req.Method != http.MethodGet && (!isJSON(said.contentType) || isEncoded(req.Header["Content-Encoding"])) {
 			w.Header().Set("Accept-Encoding", "identity")
 			writeHTTPError(w, http.StatusUnsupportedMediaType)
 			return
@@ -49,21 +52,21 @@ func (r *rest) serve(runtime.HandlerFunc) runtime.HandlerFunc {
 				defer cancel()
 			}
 		}
-		maxAge := cacheControlAge(req.Header["Cache-Control"], said)
-		if req.Method == http.MethodPost {
-			readQuery(req.URL.RawQuery, said)
-			r.batch(ctx, w, said, readBody(w, req, said), maxAge)
-			return
+		if ctx != req.Context() {
+			req = req.WithContext(ctx)
 		}
-		question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
-		narrow(question, maxAge)
-		question.CustomerId = path[fieldCustomerID]
-		r.check(ctx, w, said, question)
+		next(w, req, path)
 	}
 }
 
 // check asks one question and writes the answer.
-func (r *rest) check(ctx context.Context, w http.ResponseWriter, said *restRequest, question *eligibilityv1.CheckEligibilityRequest) {
+func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
+	ctx := req.Context()
+	said, _ := ctx.Value(restKey{}).(*restRequest)
+	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
+	question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
+	narrow(question, maxAge)
+	question.CustomerId = path[fieldCustomerID]
 	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
 	resp, err := r.intercept(ctx, question, &info, func(ctx context.Context, _ any) (any, error) {
 		return r.answers.CheckEligibility(ctx, question)
@@ -81,9 +84,15 @@ func (r *rest) check(ctx context.Context, w http.ResponseWriter, said *restReque
 	}
 }
 
-// batch asks the questions in body and writes their results. The body is parsed
-// behind the interceptor, which bounds how many are at a time, and for how long.
-func (r *rest) batch(ctx context.Context, w http.ResponseWriter, said *restRequest, body restBatch, maxAge *durationpb.Duration) {
+// batch asks the questions in the body and writes their results. The body is
+// parsed behind the interceptor, which bounds how many are at a time, and for how
+// long.
+func (r *rest) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
+	ctx := req.Context()
+	said, _ := ctx.Value(restKey{}).(*restRequest)
+	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
+	readQuery(req.URL.RawQuery, said)
+	body := readBody(w, req, said)
 	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
 	resp, err := r.intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, said) // up to the caller's deadline: local answers need no more time
@@ -109,10 +118,8 @@ func (r *rest) batch(ctx context.Context, w http.ResponseWriter, said *restReque
 // trace starts the span of a request that is traced. end ends it, and needs the
 // writer returned to know the status.
 func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
-	route := "/v1/customers/{customer_id}/eligibility"
-	if req.Method == http.MethodPost {
-		route = "/v1/customers:batchCheckEligibility"
-	}
+	pattern, _ := runtime.HTTPPattern(ctx)
+	route := strings.ReplaceAll(pattern.String(), "=*}", "}")
 	state := strings.Join(req.Header.Values(headerTracestate), ",")
 	ctx, said.span, said.trace = r.tracer.start(ctx, req.Method+" "+route, said.trace, state,
 		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))
@@ -141,7 +148,7 @@ func readQuery(raw string, said *restRequest, allowed ...string) *eligibilityv1.
 		field := fieldNamed(name)
 		switch {
 		case !slices.Contains(allowed, field):
-			said.violations.add(printable(name), "is no query parameter of this method")
+			said.violations.add(printable(name, maxShown), "is no query parameter of this method")
 		case seen[field] || len(values[name]) != 1:
 			said.violations.add(field, "must stand in the query once")
 		default:
@@ -239,9 +246,11 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
-// printable makes a caller's own word fit to be shown back.
-func printable(word string) string {
-	const most = 64
+// maxShown is how much of a caller's own word is returned.
+const maxShown = 64
+
+// printable makes a caller's own words fit to be returned: most bytes of them.
+func printable(word string, most int) string {
 	shown := strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
 			return '?'

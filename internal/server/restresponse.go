@@ -106,15 +106,32 @@ func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w h
 }
 
 // writeRoutingError answers a request that is for none of the API's methods.
-func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, code int) {
-	switch {
-	case code != http.StatusMethodNotAllowed:
-		writeHTTPError(w, code)
-	case strings.HasSuffix(req.URL.Path, ":batchCheckEligibility"):
-		writeNotAllowed(w, http.MethodPost)
-	default:
-		writeNotAllowed(w, "GET, HEAD")
+func (r *rest) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, code int) {
+	if said, ok := ctx.Value(restKey{}).(*restRequest); ok && said.probed {
+		return
 	}
+	if code == http.StatusMethodNotAllowed {
+		writeNotAllowed(w, strings.Join(r.allowed(w, req), ", "))
+		return
+	}
+	writeHTTPError(w, code)
+}
+
+// allowed returns the methods that the path of a request has handlers for.
+func (r *rest) allowed(w http.ResponseWriter, req *http.Request) []string {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		said := &restRequest{probed: true}
+		probe := req.WithContext(context.WithValue(req.Context(), restKey{}, said))
+		probe.Method = method
+		if r.gateway.ServeHTTP(w, probe); said.found { // it writes nothing
+			allowed = append(allowed, method)
+		}
+		if said.found && method == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
+		}
+	}
+	return allowed
 }
 
 // writeNotAllowed answers a request whose path takes only the methods allowed.

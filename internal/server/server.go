@@ -1,7 +1,7 @@
 // Package server offers the service over gRPC and REST, and its state to
 // operators over HTTP.
 //
-// REST calls the handlers of gRPC in this process, through the interceptor that
+// REST calls the handlers of gRPC in this process, through the interceptors that
 // gRPC runs too: identity, log and metrics, recovery, limit, deadline.
 // grpc-gateway knows its paths and methods. Only errors.go knows which error is
 // which gRPC code.
@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
@@ -178,6 +179,7 @@ type Server struct {
 	limits  limits
 
 	answers *handler
+	apis    []api
 	noREST  restRequest  // what an RPC over gRPC has of one; never changed
 	headers sync.Pool    // of *callerHeader
 	grpc    *grpc.Server // since Serve
@@ -188,7 +190,7 @@ type Server struct {
 
 	state    atomic.Int32 // stateStarting and its like
 	inFlight atomic.Int64
-	streams  atomic.Int64 // of health and reflection
+	streams  atomic.Int64 // streaming RPCs whose first message has arrived
 	awaited  awaited      // gRPC streams without a message
 
 	grpcConnections, httpConnections, adminConnections *connections
@@ -202,6 +204,11 @@ type Server struct {
 // New builds a Server for service. It opens no socket and starts nothing. It
 // fails on a Config that cannot be kept, and if a metric's name is taken.
 func New(service *eligibility.Service, cfg Config) (*Server, error) {
+	return newServer(service, cfg)
+}
+
+// newServer is New with further services beside the API's.
+func newServer(service *eligibility.Service, cfg Config, further ...api) (*Server, error) {
 	if service == nil {
 		return nil, errors.New("new server: service is required")
 	}
@@ -213,7 +220,15 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 	s.limits = newLimits(s.cfg.PlainRecords, s.cfg.FailureRecords)
 	s.tracer = newTracer(s.cfg.Tracer, s.cfg.SampleRatio)
 	var err error
-	s.metrics, err = newMetrics(s.cfg.Registerer, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
+	s.answers = &handler{service: service, now: s.cfg.Now}
+	s.apis = append([]api{{
+		desc: &eligibilityv1.EligibilityService_ServiceDesc,
+		impl: s.answers,
+		gateway: func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+			return eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, mux, eligibilityv1.NewEligibilityServiceClient(conn))
+		},
+	}}, further...)
+	s.metrics, err = newMetrics(s.cfg.Registerer, s.apis, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })
 	if err != nil {
 		return nil, fmt.Errorf("new server: register metrics: %w", err)
 	}
@@ -226,8 +241,9 @@ func New(service *eligibility.Service, cfg Config) (*Server, error) {
 
 	s.health = health.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
-	s.answers = &handler{service: service, metrics: s.metrics, now: s.cfg.Now}
-	s.rest, err = newREST(s.stopping, s.answers, s.intercept, s.tracer, s.cfg.Now)
+	s.answers.metrics = s.metrics
+	conn := newInProcess(s.apis, s.intercept, s.interceptStream)
+	s.rest, err = newREST(s.stopping, s.answers, conn, s.apis, s.tracer, s.cfg.Now)
 	if err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
@@ -243,7 +259,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(s.intercept),
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)}),
-		grpc.ChainStreamInterceptor(s.recoverStream),
+		grpc.StreamInterceptor(s.interceptStream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -256,7 +272,9 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
-	server.RegisterService(s.awaited.awaiting(eligibilityv1.EligibilityService_ServiceDesc), s.answers)
+	for _, api := range s.apis {
+		server.RegisterService(s.awaited.awaiting(*api.desc), api.impl)
+	}
 	server.RegisterService(s.awaited.awaiting(healthv1.Health_ServiceDesc), s.health)
 	reflection.Register(server)
 	return server
@@ -280,5 +298,7 @@ func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http
 // setHealth says over grpc.health.v1 whether the server and its API serve.
 func (s *Server) setHealth(status healthv1.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus("", status)
-	s.health.SetServingStatus(eligibilityv1.EligibilityService_ServiceDesc.ServiceName, status)
+	for _, api := range s.apis {
+		s.health.SetServingStatus(api.desc.ServiceName, status)
+	}
 }

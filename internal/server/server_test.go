@@ -137,6 +137,8 @@ type setup struct {
 	source  source
 	service eligibility.Config
 	server  Config
+	further []api         // services beside the API's
+	tune    func(*Server) // before it serves
 }
 
 // running is a server on real sockets.
@@ -184,9 +186,12 @@ func start(t testing.TB, with setup) *running {
 		}))
 	}
 	with.server.Registerer, with.server.Gatherer = run.registry, run.registry
-	run.server, err = New(service, with.server)
+	run.server, err = newServer(service, with.server, with.further...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if with.tune != nil {
+		with.tune(run.server)
 	}
 	listeners := Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
 	run.rest = "http://" + listeners.HTTP.Addr().String()
@@ -320,4 +325,15 @@ func (s restStatus) fields() []string {
 		}
 	}
 	return fields
+}
+
+// violations lists what was wrong, as "field: description".
+func (s restStatus) violations() string {
+	var all []string
+	for _, detail := range s.Details {
+		for _, violation := range detail.FieldViolations {
+			all = append(all, violation.Field+": "+violation.Description)
+		}
+	}
+	return strings.Join(all, "; ")
 }
