@@ -13,9 +13,12 @@ const (
 	// silence is after what time without a message the backplane counts as not
 	// delivering.
 	silence = 800 * time.Millisecond
+	// heartbeatTimeout bounds a heartbeat. With heartbeatInterval it is below
+	// silence, so that one server that hangs silences no other.
+	heartbeatTimeout = 500 * time.Millisecond
 	// hanging is after what time without a stored heartbeat a server counts as not
 	// accepting writes. One that refuses writes does so at once.
-	hanging = 2 * time.Second
+	hanging = 5 * time.Second
 	// unsubscribedAge is how long the local tier serves an entry without
 	// confirmation while no messages arrive and Redis can be read: newer evidence
 	// then replaces older within a second.

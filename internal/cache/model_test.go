@@ -551,7 +551,11 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // stored notes a lease that a script has stored.
 func (r *modelReplica) stored(cmd redis.Cmder) {
 	const claim, renew = 3 + 2 + 8, 3 + 1 + 3 // as in published
-	args, reply := cmd.Args(), cmd.(*redis.Cmd)
+	args := cmd.Args()
+	reply, isScript := cmd.(*redis.Cmd)
+	if !isScript {
+		return
+	}
 	words, _ := reply.StringSlice()
 	renewed, _ := reply.Int()
 	switch {

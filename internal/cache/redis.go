@@ -448,7 +448,7 @@ type beatReply struct {
 }
 
 func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatReply, error) {
-	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
+	ctx, cancel := context.WithTimeout(caller, heartbeatTimeout)
 	defer cancel()
 	now, partition := r.now(), to.partitions[0]
 	age, seen, covered := r.beats.next(to)
