@@ -113,8 +113,8 @@ func (f *farSide) replica(address string, environ ...string) *replica {
 	f.t.Helper()
 	r := f.starting(address, environ...)
 	eventually(f.t, "/readyz", func() bool {
-		status, _, _ := get(f.t, "http://"+r.Admin+"/readyz")
-		return status == http.StatusOK
+		code, _, _ := get(f.t, "http://"+r.Admin+"/readyz")
+		return code == http.StatusOK
 	})
 	return r
 }
@@ -276,7 +276,7 @@ func (e exposure) mustBlock(t *testing.T, who string) {
 }
 
 // A replica that Redis refuses to store for makes the others block all the same.
-func TestAcceptanceRedisHalfRefusesWrites(t *testing.T) {
+func TestAcceptanceRedisHalfRefusesWrites(t *testing.T) { //nolint:tparallel // no other test may take its time
 	for _, code := range cachetest.Refusals() {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
@@ -353,7 +353,7 @@ func savedKeys(t *testing.T, server *cachetest.Redis) (restores func()) {
 }
 
 // What Redis held before a block makes no replica sell again.
-func TestAcceptanceRedisHalfLosesState(t *testing.T) {
+func TestAcceptanceRedisHalfLosesState(t *testing.T) { //nolint:tparallel // no other test may take its time
 	for _, loss := range lossesOfState() {
 		t.Run(loss.name, func(t *testing.T) {
 			t.Parallel()
