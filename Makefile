@@ -37,7 +37,7 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 	go test -run '^TestAllocations' ./internal/...
 
 .PHONY: acceptance
-acceptance: ## Run the slow tests (9 minutes); needs chromium and chromedriver
+acceptance: ## Run the slow tests (9 minutes); needs chromium, chromedriver and node
 	@scripts/redis-server.sh >/dev/null
 	go test -race -tags acceptance -run Acceptance -skip AcceptanceRedis -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 

@@ -7,27 +7,9 @@ import (
 	"strings"
 )
 
-// ControlHandler serves the control API:
-//
-//	GET    /v1/customers       what is seeded, in a few words each
-//	GET    /v1/customers/{id}  one script
-//	PUT    /v1/customers/{id}  adds or replaces a script, played from its start
-//	DELETE /v1/customers/{id}  removes it: the customer is unknown
-//	PUT    /v1/token           {"steps": […]} scripts the token endpoints
-//	POST   /v1/token/expire    see ExpireTokens
-//	POST   /v1/token/revoke    see RevokeTokens
-//	GET    /v1/settings        {"without_mfa", "mfa_pass_percent", "clock_skew"}: see Settings
-//	PUT    /v1/settings        changes them all; what is left out is zero
-//	POST   /v1/reset           see Reset
-//	GET    /v1/requests        the latest calls of the resources
-//	GET    /v1/stats           the counts of all calls
-//
-// Bodies are JSON, or YAML with a content type that says so. A script with
-// mistakes changes nothing and is answered 400 with each of them:
-// {"error": …, "faults": [{"key": …, "line": …, "problem": …}]}.
-//
-// It has no authentication: bind it to loopback. Pages in a browser cannot
-// change anything through it.
+// ControlHandler serves the control API that docs/simulator.md describes. It has no
+// authentication: bind it to loopback. Pages in a browser cannot change anything
+// through it.
 func (s *Server) ControlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/customers", func(w http.ResponseWriter, _ *http.Request) {
