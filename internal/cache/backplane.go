@@ -175,8 +175,10 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		s.redis.heardBeat(m, now)
 		return
 	case m.evidence != nil && fromFuture(m.evidence, now):
-		// If this process's clock is the wrong one, it matters once that is right.
+		// Whose clock is the wrong one? If it is this process's, what it holds may be
+		// out of date, and is once the clock is right.
 		s.local.tombs.add(m.key, m.evidence.FetchTime, now)
+		s.local.doubt(m.key)
 		return
 	case m.evidence != nil:
 		s.metrics.received.Inc()

@@ -108,3 +108,6 @@ func PartitionTag(key eligibility.Key) string { return partitionTags[partitionOf
 func (s *Store) AddToOutbox(key eligibility.Key, evidence *eligibility.Evidence) {
 	s.addToOutbox(key, evidence, evidence.FetchTime.Add(time.Hour), false)
 }
+
+// Forget evicts an entry of the local tier.
+func (s *Store) Forget(key eligibility.Key) { s.local.entries.Invalidate(key) }

@@ -664,9 +664,18 @@ func TestMessagesAreHeldWhileRedisRefusesWrites(t *testing.T) {
 	}
 	server.RefuseWrites("OOM")
 	await(t, "the refusal", func() bool { return !store.Works() })
-	store.Receive(cache.EvidenceMessage(key, blocked(time.Now())))
+	news := time.Now()
+	store.Receive(cache.EvidenceMessage(key, blocked(news)))
 	if found := cache.Peek(store, key); found.Evidence == nil || found.Untrusted {
 		t.Errorf("not held: %+v", found)
+	}
+	// Messages may come in any order.
+	other := eligibility.Key{CustomerID: eligibility.CustomerID{9}}
+	store.Receive(cache.EvidenceMessage(other, blocked(news)))
+	store.Forget(other)
+	store.Receive(cache.EvidenceMessage(other, allowed(news.Add(-time.Second))))
+	if found := cache.Peek(store, other); found.Evidence != nil {
+		t.Errorf("older evidence is held: %+v", found)
 	}
 }
 
@@ -704,5 +713,17 @@ func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
 	defer cancel()
 	if got := two.Lead(waiting, anyEvidence); got.Err == nil {
 		t.Errorf("%+v: took over from a holder that lives", got)
+	}
+}
+
+// A replica whose clock was set back receives messages from the future. What it holds
+// may be out of date.
+func TestAMessageFromTheFutureCastsDoubt(t *testing.T) {
+	t.Parallel()
+	store := newStore(t, at(cachetest.StartRedis(t), start))
+	store.Keep(key, allowed(start))
+	store.Receive(cache.EvidenceMessage(key, blocked(start.Add(time.Hour))))
+	if found := cache.Peek(store, key); found.Evidence == nil || !found.Untrusted {
+		t.Errorf("found %+v, want evidence that needs confirmation", found)
 	}
 }

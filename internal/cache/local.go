@@ -125,8 +125,9 @@ func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, n
 	l.tombs.add(key, evidence.FetchTime, now)
 	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
 		ahead := evidence.FetchTime.After(now)
+		newer, _ := l.tombs.newer(key, evidence, now)
 		switch {
-		case !held && !hold:
+		case !held && (!hold || newer):
 			return old, otter.CancelOp
 		case !held:
 		case !fromFuture(old.evidence, now) && !replaces(evidence, old.evidence):
@@ -138,5 +139,12 @@ func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, n
 			return entry{evidence: evidence, confirmed: unconfirmed}, otter.WriteOp
 		}
 		return entry{evidence: evidence, confirmed: now}, otter.WriteOp
+	})
+}
+
+// doubt makes an entry that is held need confirmation.
+func (l *local) doubt(key eligibility.Key) {
+	l.entries.ComputeIfPresent(key, func(old entry) (entry, otter.ComputeOp) {
+		return entry{evidence: old.evidence, confirmed: unconfirmed}, otter.WriteOp
 	})
 }
