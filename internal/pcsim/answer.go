@@ -99,7 +99,7 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, step Step, a an
 	case FailureResetBody, FailureHangBody:
 		sending()
 		send(w, a, len(a.body)/2)
-		// A flush fails only where the client is gone, and then dropping
+		// A flush fails only if the client is gone, and then dropping
 		// the connection is right too.
 		_ = http.NewResponseController(w).Flush()
 		if step.Failure == FailureHangBody {
@@ -123,7 +123,7 @@ func send(w http.ResponseWriter, a answer, bodyBytes int) {
 		h.Set(name, value)
 	}
 	w.WriteHeader(a.status)
-	// The client may leave at any time; nobody is left to tell.
+	// An error means that the client has left.
 	_, _ = w.Write(a.body[:bodyBytes])
 }
 
@@ -148,7 +148,7 @@ func (s *Server) hang(r *http.Request) {
 	}
 }
 
-// drop ends the connection without another byte: with a reset where it is
+// drop ends the connection without another byte: with a reset if it is
 // TCP.
 func drop(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()

@@ -81,7 +81,7 @@ type assertionHeader struct {
 	X5tS256 string `json:"x5t#S256"`
 }
 
-// assertionClaims are pointers where zero is not the same as absent.
+// assertionClaims are pointers if zero differs from absent.
 type assertionClaims struct {
 	Audience string `json:"aud"`
 	Issuer   string `json:"iss"`

@@ -67,7 +67,7 @@ func must[T any](t *testing.T, get func() (T, error)) T {
 	return v
 }
 
-// claimSet is a good assertion's, changed as told: name, value, …. A nil
+// claimSet is a good assertion's, with changes: name, value, …. A nil
 // value removes the claim.
 func claimSet(aud string, now time.Time, changes ...any) map[string]any {
 	set := map[string]any{
@@ -103,7 +103,7 @@ func (c credential) older(changes ...any) map[string]any {
 	}, changes...)
 }
 
-// sign makes a token, with PSS unless the header says RS256.
+// sign makes a token, with PSS unless the header has RS256.
 func (c credential) sign(t *testing.T, header, claims map[string]any) string {
 	t.Helper()
 	part := func(v map[string]any) string {

@@ -19,7 +19,7 @@ type authorization struct {
 	challenge string // S256
 	scope     string
 	resource  string // v1 only
-	audience  string // empty where a v1 request names no resource
+	audience  string // empty if a v1 request names no resource
 	nonce     string
 	hint      string
 }
@@ -36,7 +36,7 @@ func (s *Server) authorizeEndpoint(v loginVersion) http.HandlerFunc {
 		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 		query := r.URL.Query()
 		redirect, code := s.trustedRedirect(r, query)
-		if code != 0 { // nobody can be told but the person who looks
+		if code != 0 { // only the person at the browser can be shown the error
 			s.problem(w, code)
 			return
 		}

@@ -27,7 +27,7 @@ func s256(verifier string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// consentQuery is a good v2 request, changed as told: key, value, …. An empty
+// consentQuery is a good v2 request, with changes: key, value, …. An empty
 // value removes the key.
 func consentQuery(changes ...string) url.Values {
 	return edit(url.Values{
@@ -37,12 +37,12 @@ func consentQuery(changes ...string) url.Values {
 	}, changes...)
 }
 
-// consentQueryV1 is a good v1 request, changed as told.
+// consentQueryV1 is a good v1 request, with changes.
 func consentQueryV1(changes ...string) url.Values {
 	return edit(consentQuery(), append([]string{"scope", "openid", "resource", audience}, changes...)...)
 }
 
-// codeForm is a good v2 redemption, changed as told.
+// codeForm is a good v2 redemption, with changes.
 func codeForm(code string, changes ...string) url.Values {
 	return edit(url.Values{
 		"grant_type": {"authorization_code"}, "client_id": {pcsim.DefaultClientID},

@@ -93,7 +93,7 @@ func (s *Server) page(w http.ResponseWriter, status int, view consentView) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	// The browser may leave at any time; nobody is left to tell.
+	// An error means that the browser has left.
 	_, _ = w.Write(page.Bytes())
 }
 

@@ -150,6 +150,6 @@ func noCustomer(w http.ResponseWriter) {
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(status)
-	// The client may leave at any time; nobody is left to tell.
+	// An error means that the client has left.
 	_, _ = w.Write(append(marshal(body), '\n')) //nolint:gosec // JSON, under a JSON content type
 }

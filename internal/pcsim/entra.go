@@ -49,7 +49,7 @@ type entraError struct {
 }
 
 // entraErrorFor returns the error of a code. HTTP status and error word are
-// Microsoft's where they are published, else the likely ones.
+// Microsoft's if they are published, else the likely ones.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
 // (read 2026-11-21)
@@ -165,7 +165,7 @@ func badClient(code int) string {
 	return ""
 }
 
-// description is what an error says in words, with what support asks for.
+// description returns the text of an error, with what support asks for.
 type description struct{ text, trace, correlation, stamp string }
 
 func (s *Server) describe(code int) description {

@@ -18,7 +18,7 @@ const idTokenLifetime = time.Hour
 // token endpoint, and need not verify what TLS has vouched for.
 func newIDTokenKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }
 
-// idToken says who has consented.
+// idToken identifies the person who has consented.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/id-token-claims-reference
 // (read 2026-11-21)

@@ -2,7 +2,7 @@
 // Microsoft's login host, with its page for consent, and the two Partner
 // Center resources that decide whether a customer may buy.
 //
-// It answers as the published pages and traces say. Where they are silent it
+// It answers as published pages and traces show. When they are silent it
 // answers in the way that is hardest on a client. It never sends what only
 // the documentation has: comments, trailing commas, missing braces.
 //
@@ -51,7 +51,7 @@ const (
 	DefaultTokenLifetime = time.Hour
 )
 
-// Config says how a [Server] behaves. The zero value is usable.
+// Config configures a [Server]. The zero value is usable.
 type Config struct {
 	// TenantID is the partner's tenant, the first path element of the token
 	// endpoints. Empty means DefaultTenantID.
@@ -81,7 +81,7 @@ type Config struct {
 	// Settings are those that the server starts with, and a reset returns to.
 	Settings Settings
 
-	// Now tells the time of tokens, timelines and limits. Nil means time.Now.
+	// Now returns the time of tokens, timelines and limits. Nil means time.Now.
 	// Latencies always take real time.
 	Now func() time.Time
 	// Logger gets one debug record per call, never a token. Nil means none.

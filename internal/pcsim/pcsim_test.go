@@ -33,7 +33,7 @@ type rig struct {
 	clock  *clock
 }
 
-// clock is a wall clock that moves only when told.
+// clock is a wall clock that moves only when advanced.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -140,7 +140,7 @@ const (
 	v2Path = pcsim.DefaultTenantID + "/oauth2/v2.0/token"
 )
 
-// refreshForm is a good v2 refresh request, changed as told: key, value, ….
+// refreshForm is a good v2 refresh request, with changes: key, value, ….
 // An empty value removes the key.
 func refreshForm(changes ...string) url.Values {
 	form := url.Values{

@@ -13,7 +13,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// says asks for the account and returns the status word, or the HTTP status.
+// says requests the account and returns the status word, or the HTTP status.
 func (r *rig) says(token string) string {
 	r.t.Helper()
 	got := r.account(customerID, token)
@@ -232,7 +232,7 @@ func TestManyCallersShareOneScript(t *testing.T) {
 				mu.Lock()
 				said[got.body]++
 				mu.Unlock()
-				// Others rewrite, list and read the journal meanwhile.
+				// Others rewrite, list and read the journal at the same time.
 				c := accountSays("Unknown")
 				c.ID = fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 				if err := r.SetCustomer(c); err != nil {

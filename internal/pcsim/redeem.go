@@ -110,7 +110,7 @@ func (s *Server) grantCode(v loginVersion, r *http.Request) (granted, int) {
 }
 
 // narrow returns the scope that a token request asks for: at most what has
-// been consented to, or all of it where it asks for none.
+// been consented to, or all of it if it asks for none.
 func (c consent) narrow(v loginVersion, scope string) (narrowed string, code int) {
 	if scope == "" {
 		return c.scope, 0

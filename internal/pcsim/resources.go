@@ -55,7 +55,7 @@ func (s *Server) resource(r role) http.HandlerFunc {
 		if step.Failure != "" {
 			s.journal.failed(call, step.Failure)
 		}
-		// Noted before it is sent: who has the answer also finds it recorded.
+		// Recorded before it is sent: when a client has the answer, the record exists.
 		s.perform(w, req, step, a, func() { s.journal.answered(call, a.status) })
 		s.log.Debug("partner center called", zap.String("path", cut(req.URL.Path)),
 			zap.Int("status", a.status), zap.String("failure", step.Failure))
@@ -63,7 +63,7 @@ func (s *Server) resource(r role) http.HandlerFunc {
 }
 
 // commonHeaders sets what published traces of the API show. MS-RequestId and
-// MS-CorrelationId are echoed, or made where they are absent or no GUID.
+// MS-CorrelationId are echoed, or generated if they are absent or not a GUID.
 func commonHeaders(out, in http.Header, now time.Time) {
 	for _, name := range []string{"MS-RequestId", "MS-CorrelationId"} {
 		value := in.Get(name)

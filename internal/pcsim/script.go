@@ -13,7 +13,7 @@ import (
 
 // Customer is one customer and the script that the simulator plays for it.
 //
-// In YAML and JSON the members are `id` (optional where the place names it
+// In YAML and JSON the members are `id` (optional if the place names it
 // already), `name`, `shows`, `tenant`, `account` and `qualifications`.
 type Customer struct {
 	// ID is the customer's tenant id, a hyphenated GUID in any case; it is
@@ -21,7 +21,7 @@ type Customer struct {
 	ID string `json:"id" yaml:"id"`
 	// Name is a short name for tables. Optional.
 	Name string `json:"name,omitempty" yaml:"name"`
-	// Shows says in a sentence what the customer is good for. Optional.
+	// Shows is a sentence about the purpose of the customer. Optional.
 	Shows string `json:"shows,omitempty" yaml:"shows"`
 	// Tenant is empty for a customer of this partner. TenantUnknown and
 	// TenantOtherPartner need no steps: they decide every answer.
@@ -34,7 +34,7 @@ type Customer struct {
 	Qualifications []Step `json:"qualifications,omitempty" yaml:"qualifications"`
 }
 
-// What Customer.Tenant may say.
+// The values of Customer.Tenant, unless it is empty.
 const (
 	// TenantUnknown makes both resources answer 404 with code 60003, as for
 	// an id that nobody scripted.
@@ -43,7 +43,7 @@ const (
 	TenantOtherPartner = "other_partner"
 )
 
-// Step is one answer, and how long it is given. It says what is answered by
+// Step is one answer, and how long it is given. The answer is
 // one of Status (account only), Items (qualifications only), Raw, or EntraError
 // (token endpoint only); or it only fails.
 //
@@ -82,7 +82,7 @@ type Step struct {
 // StatusNone as a Step's Status means that the account has no status.
 const StatusNone = "none"
 
-// What Step.Failure may say.
+// The values of Step.Failure, if the step fails.
 const (
 	// FailureReset resets the connection before any answer.
 	FailureReset = "reset"

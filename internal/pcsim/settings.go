@@ -22,7 +22,7 @@ type Settings struct {
 	// 50 refuses every other call, from the first. Zero lets none pass.
 	MFAPassPercent int `json:"mfa_pass_percent" yaml:"mfa_pass_percent"`
 	// ClockSkew is how far Microsoft's clocks are ahead of Config.Now, or
-	// behind where negative: in Date headers and in all that concerns tokens.
+	// behind if negative: in Date headers and in all that concerns tokens.
 	// Timelines and limits do not follow it.
 	ClockSkew time.Duration `json:"-" yaml:"clock_skew"` // MarshalJSON writes it
 }
@@ -49,8 +49,8 @@ func (s Settings) faults() []Fault {
 // Settings returns the settings in force.
 func (s *Server) Settings() Settings { return *s.settings.Load() }
 
-// SetSettings changes all settings at once, for calls from now on. It changes
-// nothing if one is impossible, and says which.
+// SetSettings changes all settings at once, for calls from now on. If one is
+// impossible, it changes nothing and returns an error.
 func (s *Server) SetSettings(to Settings) error {
 	if err := to.Validate(); err != nil {
 		return fmt.Errorf("pcsim: set settings: %w", err)
@@ -64,7 +64,7 @@ func (s *Server) setSettings(to Settings) {
 	s.mfaCalls.Store(0)
 }
 
-// microsoftNow tells the time by Microsoft's clocks.
+// microsoftNow returns the time of Microsoft's clocks.
 func (s *Server) microsoftNow() time.Time { return s.cfg.Now().Add(s.Settings().ClockSkew) }
 
 // letPass decides on the next call that lacks MFA.
@@ -75,7 +75,7 @@ func (s *Server) letPass() bool {
 }
 
 // sayMFA answers a caller that asks whether its token proves MFA. What
-// Microsoft says of app-only tokens is not published; they prove none.
+// Microsoft answers for app-only tokens is not published; they prove none.
 //
 // Source: https://www.cloudcockpit.com/blog/mfa-enforcement-partner-center-apis
 // (read 2026-11-21)

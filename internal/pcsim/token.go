@@ -20,7 +20,7 @@ var (
 	errTokenRevoked = errors.New("token has been revoked")
 )
 
-// claims is what a token says. It travels sealed inside the token, so that no
+// claims is the content of a token. It travels sealed inside the token, so that no
 // memory is needed however many are issued.
 type claims struct {
 	use      string // useAccess or useRefresh

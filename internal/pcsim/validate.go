@@ -15,9 +15,9 @@ type Fault struct {
 	// Key is the path of the member, such as
 	// customers.a0000000-0000-4000-8000-000000000001.account[0].latency.
 	Key string `json:"key"`
-	// Line is where it stands in a YAML script; 0 elsewhere.
+	// Line is its line in a YAML script; 0 if there is none.
 	Line int `json:"line,omitempty"`
-	// Problem says what is wrong with it.
+	// Problem is what is wrong with it.
 	Problem string `json:"problem"`
 }
 
@@ -39,7 +39,7 @@ func (e *ScriptError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// scriptError returns nil where there is no fault.
+// scriptError returns nil if there is no fault.
 func scriptError(faults []Fault) error {
 	if len(faults) == 0 {
 		return nil
@@ -66,7 +66,7 @@ func (c *checker) fault(key, format string, args ...any) {
 }
 
 // checkCustomer finds the faults of one customer, under the given key. Its
-// own members have no key above them where that is empty.
+// own members have no key above them if that is empty.
 func checkCustomer(key string, cust Customer) []Fault {
 	var c checker
 	if !isGUID(cust.ID) {
@@ -118,7 +118,7 @@ func (c *checker) steps(key string, steps []Step, r role) {
 	}
 }
 
-// answer checks that a step says one thing, and one that its role can say.
+// answer checks that a step has one answer, and one that its role allows.
 func (c *checker) answer(key string, s Step, r role) {
 	var given []string
 	for _, m := range []struct {
@@ -157,7 +157,7 @@ func (c *checker) answer(key string, s Step, r role) {
 	}
 }
 
-// failure checks that a step has an answer where it needs one, and only there.
+// failure checks that a step has an answer if, and only if, it needs one.
 func (c *checker) failure(key string, s Step, r role, given []string) {
 	word := map[role]string{roleAccount: "status", roleQualifications: "items"}[r]
 	switch s.Failure {
