@@ -23,7 +23,7 @@ var _ sdktrace.SpanProcessor = queue{}
 // OnStart does nothing.
 func (queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 
-// OnEnd queues a span where there is room.
+// OnEnd queues a span if there is room.
 func (q queue) OnEnd(span sdktrace.ReadOnlySpan) {
 	select {
 	case q.spans <- span:
@@ -46,7 +46,7 @@ type losses struct {
 	limit  *logging.Limiter
 }
 
-// report is told what became of a batch; err is nil where it was sent.
+// report receives the result of a batch; err is nil if it was sent.
 func (l *losses) report(err error) {
 	if l.unsaid.Load() == 0 {
 		return

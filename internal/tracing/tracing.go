@@ -36,7 +36,7 @@ const (
 	lossInterval = 10 * time.Second
 )
 
-// Config tells a [Pipeline] where spans go. Its zero value names no collector
+// Config configures a [Pipeline]. Its zero value names no collector
 // and is refused: who wants no tracing builds no Pipeline.
 type Config struct {
 	// Endpoint is the collector's OTLP/gRPC endpoint: a URL with http, for a
@@ -44,11 +44,11 @@ type Config struct {
 	Endpoint string
 	// Headers are sent with every batch, such as an authorization.
 	Headers map[string]string
-	// Version is what the spans say of the service's version.
+	// Version is the service's version in spans.
 	Version string
 	// Now is the clock of Logger's interval; nil means time.Now.
 	Now func() time.Time
-	// Logger is told, at most every ten seconds, that spans were lost; nil means none.
+	// Logger gets a record, at most every ten seconds, if spans were lost; nil means none.
 	Logger *zap.Logger
 }
 
@@ -129,7 +129,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return nil
 }
 
-// send sends a batch and returns an empty one; the same where ctx ended over it.
+// send sends a batch and returns an empty one; the same batch if ctx ended first.
 func (p *Pipeline) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
 	bounded, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
