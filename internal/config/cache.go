@@ -15,7 +15,7 @@ type Cache struct {
 // Redis is the shared tier. The service never depends on it: whatever fails
 // here counts as a miss.
 type Redis struct {
-	// Mode says whose addresses are: standalone, of one server or of a proxy
+	// Mode selects what addresses are: standalone, of one server or of a proxy
 	// that stands for several; sentinel, of sentinels; cluster, of some nodes
 	// of one cluster. Optional; cluster where there are several addresses,
 	// else standalone. After Load it holds the mode in any case.
@@ -137,7 +137,7 @@ type Local struct {
 	// 0. Optional; 100000.
 	MaxEntries int `yaml:"max_entries"`
 	// MaxBytes bounds what the entries take in memory, about; 1 MiB or more.
-	// Where the entries are larger than max_bytes / max_entries, fewer fit.
+	// If the entries are larger than max_bytes / max_entries, fewer fit.
 	// Optional; 134217728 (128 MiB).
 	MaxBytes int `yaml:"max_bytes"`
 	// MaxAge is how long an entry is trusted without asking Redis; without

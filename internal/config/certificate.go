@@ -14,7 +14,7 @@ const minKeyBits = 2048
 // nil if there is none.
 func (pc PartnerCenter) KeyPair() *tls.Certificate {
 	pair, problem := parseKeyPair(pc.ClientCertificate)
-	if problem != "" { // none, or Load would have said so
+	if problem != "" { // none, or Load would have failed
 		return nil
 	}
 	return pair
@@ -66,7 +66,7 @@ func parseKeyPair(text Secret) (pair *tls.Certificate, problem string) {
 	return &parsed, ""
 }
 
-// outOfDate says what is wrong with a certificate at that time.
+// outOfDate returns what is wrong with a certificate at that time.
 func outOfDate(pair *tls.Certificate, now time.Time) (problem string) {
 	const remedy = "; add another to the app registration and name its file, or correct the clock"
 	switch leaf := pair.Leaf; {

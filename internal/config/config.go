@@ -28,7 +28,7 @@ type Config struct {
 	PartnerCenter PartnerCenter `yaml:"partner_center"`
 	// Cache is where evidence is kept, and for how long it counts.
 	Cache Cache `yaml:"cache"`
-	// Policy is what the partner decides where Microsoft's answer leaves room.
+	// Policy is what the partner decides if Microsoft's answer leaves room.
 	Policy Policy `yaml:"policy"`
 	// Log is what is written to standard error.
 	Log Log `yaml:"log"`
@@ -49,7 +49,7 @@ type Server struct {
 	// Optional; 127.0.0.1:9091.
 	Admin Listener `yaml:"admin"`
 	// Insecure permits listeners beyond the loopback interface although they
-	// have neither TLS nor caller authentication. Set it only where something
+	// have neither TLS nor caller authentication. Set it only if something
 	// in front, such as a service mesh or a network policy, does both.
 	// Optional; false.
 	Insecure bool `yaml:"insecure"`
@@ -58,7 +58,7 @@ type Server struct {
 	// gets 30s, which is the most for any call.
 	// Optional; 2s.
 	DefaultTimeout time.Duration `yaml:"default_timeout"`
-	// Drain is how long the service goes on serving after it was told to stop
+	// Drain is how long the service goes on serving after a signal to stop
 	// and reports itself not ready, so that load balancers notice; 0 stops at
 	// once. Optional; 5s.
 	Drain time.Duration `yaml:"drain"`

@@ -15,7 +15,7 @@ const prefix = "ELIGIBILITY_"
 var variablePattern = regexp.MustCompile(`^[A-Za-z0-9_]{1,128}$`)
 
 // serviceLink is what Kubernetes names the variables of a Service, which
-// collide with ours where that is called eligibility or eligibility-….
+// collide with ours if that is called eligibility or eligibility-….
 var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_\d+_(TCP|UDP|SCTP)(_|$)|$)`)
 
 // variable returns the name of the variable that overrides key.

@@ -12,12 +12,12 @@ type Fault struct { //nolint:errname // the word of the manual; config.Fault rea
 	// Load, the name of an environment variable, or "" for a key that was
 	// given nowhere.
 	Source string
-	// Line is the line in the file, counted from 1, or 0 where there is none.
+	// Line is the line in the file, counted from 1, or 0 if there is none.
 	Line int
 	// Key is the path of the key, such as partner_center.tenant_id, or ""
 	// for the file as a whole and for a variable that belongs to no key.
 	Key string
-	// Problem says what is wrong and what to write instead. It never holds
+	// Problem is what is wrong and what to write instead. It never holds
 	// the value of a secret.
 	Problem string
 }

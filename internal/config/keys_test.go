@@ -188,7 +188,7 @@ func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 	*contents = config.NewSecret(strings.TrimSuffix(string(content), "\n"))
 }
 
-// inFile writes the values as a YAML file, nested as the keys say.
+// inFile writes the values as a YAML file, nested as in the keys.
 func inFile(values map[string]string) string {
 	var text strings.Builder
 	var open []string

@@ -128,7 +128,7 @@ func (l *loader) fault(at origin, key, problem string) {
 }
 
 // reject notes that a key or section has no value that could be used, so that
-// nothing more is said of it.
+// no other fault of it is reported.
 func (l *loader) reject(at origin, key, problem string) {
 	l.fault(at, key, problem)
 	l.rejected[key] = true

@@ -167,7 +167,7 @@ func TestRedisTLSConfig(t *testing.T) {
 		t.Error("TLS that nobody asked for")
 	}
 	key := must[*rsa.PrivateKey](t)(ourKey())
-	// That a certificate has expired is for the servers to say.
+	// Servers report it if a certificate has expired.
 	certificate := write(t, "cert", certPEM(t, key, -2*time.Hour, -time.Hour))
 	const prefix = "ELIGIBILITY_CACHE__REDIS__TLS__"
 	cfg, err := config.Load("", []string{

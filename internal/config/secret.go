@@ -130,7 +130,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// reason returns what err says without the path that it says it of.
+// reason returns the text of err without the path.
 func reason(err error) string {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err.Error()

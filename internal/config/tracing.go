@@ -12,11 +12,11 @@ type Tracing struct {
 	// accepted for loopback hosts only, unless insecure. Optional; empty, which
 	// turns tracing off.
 	Endpoint string `yaml:"endpoint"`
-	// Insecure permits http to any host. Set it only where the way to the
+	// Insecure permits http to any host. Set it only if the way to the
 	// collector is protected otherwise. Optional; false.
 	Insecure bool `yaml:"insecure"`
-	// SampleRatio is the share, 0 to 1, of requests that are traced where the
-	// caller has not decided; where it has, by a traceparent, its decision
+	// SampleRatio is the share, 0 to 1, of requests that are traced if the
+	// caller has not decided; if it has, by a traceparent, its decision
 	// holds. Optional; 0.01.
 	SampleRatio float64 `yaml:"sample_ratio"`
 	// Headers are sent to the collector with every batch of spans, in the form
