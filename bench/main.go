@@ -1,5 +1,5 @@
 // Command bench measures the service against the least that its transports can
-// cost. docs/performance.md says how, and how to read what it prints.
+// cost. docs/performance.md explains how, and how to read what it prints.
 package main
 
 import (

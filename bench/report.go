@@ -65,7 +65,7 @@ func conditionsOf(ctx context.Context, opts compareOptions) conditions {
 	}
 }
 
-// loadAverage is the machine's, of the last minute; empty where it has none.
+// loadAverage is the machine's, of the last minute; empty if it has none.
 func loadAverage() string {
 	text, _ := os.ReadFile("/proc/loadavg")
 	average, _, _ := strings.Cut(string(text), " ")

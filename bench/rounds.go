@@ -29,7 +29,7 @@ type measured struct {
 type rounds struct {
 	opts compareOptions
 	rig  *rig.Rig
-	out  io.Writer // is told of the progress
+	out  io.Writer // gets the progress
 }
 
 // closed fills in the Rounds of each target, all of them at full load.
@@ -124,7 +124,7 @@ func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg l
 }
 
 // strayed is the share of look-ups that another tier may answer than the one
-// that is measured: the local tier asks again whenever it has not heard from
+// that is measured: the local tier asks again when it has no message from
 // Redis for a moment.
 const strayed = .05
 

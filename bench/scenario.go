@@ -31,7 +31,7 @@ const (
 	scenarioDev  = "dev"
 )
 
-// unit says how a comparison is made.
+// unit is how a comparison is made.
 type unit string
 
 const (

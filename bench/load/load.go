@@ -24,7 +24,7 @@ type Caller interface {
 	Close() error
 }
 
-// Config says how to load a server.
+// Config is the load of a server.
 type Config struct {
 	// Requests are drawn from at random, the same for each run. At least one.
 	Requests [][]byte
@@ -67,7 +67,7 @@ type Latency struct {
 	Max  time.Duration `json:"max_ns"`
 }
 
-// CPUPerMillion is the server's CPU seconds for one million requests; 0 where
+// CPUPerMillion is the server's CPU seconds for one million requests; 0 if
 // nothing was measured.
 func (r Result) CPUPerMillion() float64 {
 	if r.Requests == 0 {

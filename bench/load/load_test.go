@@ -80,7 +80,7 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 }
 
 // stalling answers one call at a time, and the first only after a while: those
-// that were due meanwhile have waited, although their own turn was short.
+// that were due in that time have waited, although their own turn was short.
 type stalling struct {
 	first atomic.Bool
 	turn  chan struct{}

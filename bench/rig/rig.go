@@ -1,6 +1,6 @@
 // Package rig runs what is measured: the service as operators run it, with a
 // simulated Partner Center and a real redis-server, and the floors beside it.
-// Each server is a process of its own, so that what it spends can be told from
+// Each server is a process of its own, so that what it spends can be separated from
 // what the driver spends.
 package rig
 
@@ -13,7 +13,7 @@ import (
 	"slices"
 )
 
-// Config says what to run.
+// Config is what to run.
 type Config struct {
 	// Service is the path of eligibilityd, Self of the program that serves the
 	// floors: "floor KIND --address A --answer FILE".
@@ -26,7 +26,7 @@ type Config struct {
 type Server struct {
 	// PID is its process.
 	PID int
-	// GRPC, HTTP and Admin are where it listens; empty where it does not.
+	// GRPC, HTTP and Admin are where it listens; empty if it does not.
 	GRPC, HTTP, Admin string
 }
 

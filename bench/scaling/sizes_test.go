@@ -207,7 +207,7 @@ func BenchmarkRedisServer(b *testing.B) {
 	})
 }
 
-// listen hears all announcements, as a replica does, until the test ends.
+// listen receives all messages, as a replica does, until the test ends.
 func listen(ctx context.Context, tb testing.TB, client *redis.Client) {
 	tb.Helper()
 	heard := client.PSubscribe(ctx, "*")
