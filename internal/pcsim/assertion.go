@@ -81,7 +81,7 @@ type assertionHeader struct {
 	X5tS256 string `json:"x5t#S256"`
 }
 
-// assertionClaims are pointers if zero differs from absent.
+// assertionClaims has a pointer for each claim whose zero value differs from its absence.
 type assertionClaims struct {
 	Audience string `json:"aud"`
 	Issuer   string `json:"iss"`
