@@ -12,7 +12,7 @@ import (
 const localMaxAge = 30 * time.Second
 
 // earlyPart is the part of its fresh age after which a check refreshes evidence
-// early: eligibility.Service does so in the last fifth.
+// early: evidence.Service does so in the last fifth.
 const earlyPart = 0.8
 
 // rank is a run of customers who are asked about nearly equally often.

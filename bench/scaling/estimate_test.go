@@ -16,6 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -64,7 +65,7 @@ func TestTheEstimateAgreesWithTheService(t *testing.T) { //nolint:paralleltest /
 			f.clock.Store(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC).UnixNano())
 			f.stores = tc.store(t, f.now)
 			for _, store := range f.stores {
-				service, err := eligibility.New(f, counting{store, f}, eligibility.Config{Now: f.now})
+				service, err := evidence.New(f, counting{store, f}, evidence.Config{Now: f.now})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -94,14 +95,14 @@ type fleet struct {
 	clock        atomic.Int64
 	calls, reads atomic.Int64
 	stores       []*cache.Store
-	services     []*eligibility.Service
+	services     []*evidence.Service
 }
 
 func (f *fleet) now() time.Time { return time.Unix(0, f.clock.Load()) }
 
 // Fetch implements eligibility.Source. The answer is always the same for one
 // customer, in the proportions of accounts and qualifications.
-func (f *fleet) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (f *fleet) Fetch(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	f.calls.Add(1)
 	outcomes, answers := accounts(), []eligibility.Evidence{
 		{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"},
@@ -131,7 +132,7 @@ type counting struct {
 	fleet *fleet
 }
 
-func (c counting) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+func (c counting) Load(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	c.fleet.reads.Add(1)
 	return c.Store.Load(ctx, keys)
 }

@@ -17,24 +17,25 @@ const module = "github.com/eligibilityd/eligibilityd/"
 // test: draw it into the map (docs/architecture.md) first.
 var mayImport = map[string][]string{
 	"cmd/eligibilityd": {
-		"internal/app", "internal/config", "internal/eligibility", "internal/pcclient", "internal/cache",
+		"internal/app", "internal/config", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
 		"internal/tokenstore", "gen/eligibility/v1",
 	},
 	"internal/app": {
-		"internal/cache", "internal/config", "internal/eligibility", "internal/logging", "internal/pcclient", "internal/server",
+		"internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging", "internal/pcclient", "internal/server",
 		"internal/tokenstore", "internal/tracing",
 	},
 	"internal/breaker":              {},
 	"internal/config":               {},
-	"internal/eligibility":          {},
-	"internal/pcclient":             {"internal/breaker", "internal/eligibility", "internal/remote", "internal/tokenstore"},
+	"internal/eligibility":          {}, // and the standard library only
+	"internal/evidence":             {"internal/eligibility"},
+	"internal/pcclient":             {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
 	"internal/remote":               {},
 	"internal/tokenstore":           {"internal/remote"},
 	"internal/tokenstore/vaulttest": {}, // for tests only
-	"internal/cache":                {"internal/breaker", "internal/eligibility", "internal/logging"},
-	"internal/cache/cachetest":      {"internal/eligibility"}, // for tests only
-	"internal/server":               {"internal/eligibility", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
+	"internal/cache":                {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging"},
+	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"}, // for tests only
+	"internal/server":               {"internal/eligibility", "internal/evidence", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
 	"internal/logging":              {},
 	"internal/loopback":             {},
 	"internal/tracing":              {"internal/logging"},
@@ -123,6 +124,22 @@ func TestLibrariesStayInTheirPackage(t *testing.T) {
 					t.Errorf("%s imports %s, which only %v may", name, imported, allowed)
 				}
 			}
+		}
+	}
+}
+
+// The safety rule depends on nothing that can change without a new Go release.
+func TestThePureRuleImportsTheStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	rule := goList(t, module+"internal/eligibility")[0]
+	for _, dep := range rule.Deps {
+		if root, _, _ := strings.Cut(dep, "/"); strings.Contains(root, ".") {
+			t.Errorf("internal/eligibility depends on %s", dep)
+		}
+	}
+	for _, impure := range []string{"context", "net", "net/http", "os", "os/exec", "log", "sync", "syscall"} {
+		if slices.Contains(rule.Imports, impure) {
+			t.Errorf("internal/eligibility imports %s", impure)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
@@ -70,7 +71,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err != nil {
 		return rehearsed{}, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, app.ServiceConfig(cfg, zap.NewNop(), nil))
+	service, err := evidence.New(pcclient.NewSource(client), store, app.ServiceConfig(cfg, zap.NewNop(), nil))
 	if err != nil {
 		return rehearsed{}, err
 	}
@@ -82,7 +83,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	return answers, group.Wait()
 }
 
-func askBoth(ctx context.Context, service *eligibility.Service, customer pcsim.Customer) rehearsed {
+func askBoth(ctx context.Context, service *evidence.Service, customer pcsim.Customer) rehearsed {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	id, err := eligibility.ParseCustomerID(customer.ID)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
@@ -37,7 +37,7 @@ type App struct {
 	logger  *zap.Logger
 	client  *pcclient.Client
 	store   *cache.Store
-	service *eligibility.Service
+	service *evidence.Service
 	server  *server.Server
 	traces  *tracing.Pipeline // nil without tracing
 }
@@ -67,7 +67,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logOut io.Writer)
 		client.Close()
 		return nil, err
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, ServiceConfig(cfg, logger, registry))
+	service, err := evidence.New(pcclient.NewSource(client), store, ServiceConfig(cfg, logger, registry))
 	if err != nil {
 		client.Close()
 		return nil, errors.Join(err, store.Close())

@@ -9,6 +9,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
@@ -114,8 +115,8 @@ func ages(cfg *config.Config) eligibility.Ages {
 	}
 }
 
-func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) eligibility.Config {
-	return eligibility.Config{
+func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) evidence.Config {
+	return evidence.Config{
 		Ages: ages(cfg),
 		Policy: eligibility.Policy{
 			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,

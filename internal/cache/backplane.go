@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 const (
@@ -293,4 +293,4 @@ func (s *Store) Flush(ctx context.Context) (left int) {
 	}
 }
 
-var _ eligibility.Store = (*Store)(nil)
+var _ evidence.Store = (*Store)(nil)

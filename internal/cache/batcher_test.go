@@ -16,6 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // crowd is how many look-ups come at once.
@@ -49,7 +50,7 @@ func crowded(t *testing.T, cfg cache.Config) *cache.Store {
 }
 
 // isCustomer reports whether a look-up found what is held about the customer.
-func isCustomer(n int, founds []eligibility.Found) bool {
+func isCustomer(n int, founds []evidence.Found) bool {
 	account := founds[0].Evidence
 	return account != nil && account.FetchTime.Equal(start.Add(time.Duration(n)*time.Second)) && founds[1].Evidence == nil
 }

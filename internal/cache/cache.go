@@ -1,5 +1,5 @@
 // Package cache keeps evidence near: in this process and, where configured, in
-// Redis, which replicas share. [Store] implements eligibility.Store.
+// Redis, which replicas share. [Store] implements evidence.Store.
 //
 // It holds facts, never decisions. A fault of Redis is a miss: counted, logged
 // at most once an interval, never returned to a caller.
@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // Config tunes a [Store]. Its zero value is an in-process store with the
@@ -54,7 +55,7 @@ type Store struct {
 	metrics   *metrics
 }
 
-var _ eligibility.Store = (*Store)(nil)
+var _ evidence.Store = (*Store)(nil)
 
 // New builds a Store. It makes no connection, so that a start does not depend
 // on Redis; it fails only on a Config that cannot be kept.
@@ -128,14 +129,14 @@ func (s *Store) health(key eligibility.Key) *partitionHealth {
 	return &s.redis.health.partitions[partitionOf(key.CustomerID)]
 }
 
-// Peek implements eligibility.Store.
-func (s *Store) Peek(key eligibility.Key, now time.Time) eligibility.Found {
+// Peek implements evidence.Store.
+func (s *Store) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	entry, held := s.local.get(key)
 	if !held || fromFuture(entry.evidence, now) {
 		s.metrics.localMiss.Inc()
-		return eligibility.Found{}
+		return evidence.Found{}
 	}
-	found := eligibility.Found{
+	found := evidence.Found{
 		Evidence:  entry.evidence,
 		Tier:      eligibility.TierLocal,
 		Untrusted: s.redis != nil && !s.health(key).trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
@@ -148,19 +149,19 @@ func (s *Store) Peek(key eligibility.Key, now time.Time) eligibility.Found {
 	return found
 }
 
-// Load implements eligibility.Store. It waits for Redis no longer than the
+// Load implements evidence.Store. It waits for Redis no longer than the
 // read timeout, and a moment for reads in flight to share a round trip.
-func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+func (s *Store) Load(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return s.load(ctx, keys, (*sharedTier).load)
 }
 
-// LoadWithin implements eligibility.Store.
-func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+// LoadWithin implements evidence.Store.
+func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return s.load(ctx, keys, (*sharedTier).loadWithin)
 }
 
-func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, []*eligibility.Evidence) []*eligibility.Evidence) []eligibility.Found {
-	founds := make([]eligibility.Found, len(keys))
+func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, []*eligibility.Evidence) []*eligibility.Evidence) []evidence.Found {
+	founds := make([]evidence.Found, len(keys))
 	var shared []*eligibility.Evidence
 	asked := s.now()
 	if s.redis != nil {
@@ -186,22 +187,22 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 
 // adopt keeps evidence that was read from Redis at asked, and returns the newest.
 // If Redis holds older evidence than this process, it has lost the newer.
-func (s *Store) adopt(key eligibility.Key, evidence *eligibility.Evidence, asked, now time.Time) eligibility.Found {
+func (s *Store) adopt(key eligibility.Key, loaded *eligibility.Evidence, asked, now time.Time) evidence.Found {
 	confirmed := unconfirmed
-	if s.health(key).confirms(evidence.FetchTime, now) {
+	if s.health(key).confirms(loaded.FetchTime, now) {
 		confirmed = asked
 	}
-	newest, ok := s.local.keep(key, evidence, confirmed, now)
+	newest, ok := s.local.keep(key, loaded, confirmed, now)
 	switch {
 	case !ok: // newer evidence was announced, and is not here
-		return eligibility.Found{}
-	case newest.evidence.FetchTime.After(evidence.FetchTime):
+		return evidence.Found{}
+	case newest.evidence.FetchTime.After(loaded.FetchTime):
 		s.writeBack(key, newest.evidence)
 		return s.held(key, now)
 	}
 	// Within its own age, the local tier needs no confirmation while Redis cannot
 	// give one.
-	return eligibility.Found{
+	return evidence.Found{
 		Evidence: newest.evidence, Tier: eligibility.TierRedis,
 		Untrusted: !within(int64(now.Sub(newest.confirmed)), s.maxAge),
 	}
@@ -214,25 +215,25 @@ func (s *Store) writeBack(key eligibility.Key, evidence *eligibility.Evidence) {
 }
 
 // held is what the local tier holds under key when Redis has nothing newer.
-func (s *Store) held(key eligibility.Key, now time.Time) eligibility.Found {
+func (s *Store) held(key eligibility.Key, now time.Time) evidence.Found {
 	entry, held := s.local.get(key)
 	if !held || fromFuture(entry.evidence, now) {
-		return eligibility.Found{}
+		return evidence.Found{}
 	}
-	return eligibility.Found{
+	return evidence.Found{
 		Evidence:  entry.evidence,
 		Tier:      eligibility.TierLocal,
 		Untrusted: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
 	}
 }
 
-// Keep implements eligibility.Store.
+// Keep implements evidence.Store.
 func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	newest, _ := s.local.keep(key, evidence, evidence.FetchTime, s.now())
 	return newest.evidence
 }
 
-// Share implements eligibility.Store. It waits for Redis no longer than the
+// Share implements evidence.Store. It waits for Redis no longer than the
 // write timeout; Run repeats what Redis does not store.
 func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
 	if s.redis == nil {

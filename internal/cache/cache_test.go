@@ -19,6 +19,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 func TestMain(m *testing.M) {
@@ -62,7 +63,7 @@ func bare(t *testing.T, cfg cache.Config) *cache.Store {
 	return store
 }
 
-func load(store *cache.Store) eligibility.Found {
+func load(store *cache.Store) evidence.Found {
 	return store.Load(context.Background(), []eligibility.Key{key})[0]
 }
 
@@ -76,7 +77,7 @@ func sharing(redis *cachetest.Redis, prefix string) cache.Config {
 
 func TestLocalStoreConforms(t *testing.T) {
 	t.Parallel()
-	cachetest.Run(t, func(t *testing.T, now func() time.Time) eligibility.Store {
+	cachetest.Run(t, func(t *testing.T, now func() time.Time) evidence.Store {
 		return newStore(t, cache.Config{Now: now})
 	})
 }
@@ -85,7 +86,7 @@ func TestRedisStoreConforms(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
 	var n atomic.Int32
-	cachetest.Run(t, func(t *testing.T, now func() time.Time) eligibility.Store {
+	cachetest.Run(t, func(t *testing.T, now func() time.Time) evidence.Store {
 		cfg := sharing(redis, fmt.Sprint("conformance", n.Add(1)))
 		cfg.Now = now
 		return newStore(t, cfg)

@@ -9,10 +9,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // Peek is the store's, at its own time.
-func Peek(s *Store, key eligibility.Key) eligibility.Found { return s.Peek(key, s.now()) }
+func Peek(s *Store, key eligibility.Key) evidence.Found { return s.Peek(key, s.now()) }
 
 // Healthy makes all heartbeats of now succeed and come back, without any I/O.
 func (s *Store) Healthy() {

@@ -14,6 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // await waits for something that another goroutine or process brings about.
@@ -59,18 +60,18 @@ func running(t *testing.T, cfg cache.Config) *cache.Store {
 }
 
 var (
-	anyEvidence = eligibility.Claim{Key: key, Priority: eligibility.NewPriority(eligibility.LaneCheckout)}
-	patient     = eligibility.Claim{Key: key}
+	anyEvidence = evidence.Claim{Key: key, Priority: evidence.NewPriority(evidence.LaneCheckout)}
+	patient     = evidence.Claim{Key: key}
 )
 
 // lead asks in the background, as the callers of a flight do.
-func lead(store *cache.Store, claim eligibility.Claim) <-chan eligibility.Lead {
-	answer := make(chan eligibility.Lead, 1)
+func lead(store *cache.Store, claim evidence.Claim) <-chan evidence.Lead {
+	answer := make(chan evidence.Lead, 1)
 	go func() { answer <- store.Lead(context.Background(), claim) }()
 	return answer
 }
 
-func mustLead(t *testing.T, store *cache.Store, claim eligibility.Claim) {
+func mustLead(t *testing.T, store *cache.Store, claim evidence.Claim) {
 	t.Helper()
 	if got := store.Lead(context.Background(), claim); got.Evidence != nil || got.Err != nil {
 		t.Fatalf("%+v, want the lead", got)
@@ -204,7 +205,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	ctx := context.Background()
 	mustLead(t, one, anyEvidence)
-	waiting := []<-chan eligibility.Lead{lead(two, anyEvidence), lead(two, anyEvidence), lead(two, patient)}
+	waiting := []<-chan evidence.Lead{lead(two, anyEvidence), lead(two, anyEvidence), lead(two, patient)}
 	await(t, "the wait", func() bool { return cache.Waiting(two) == 3 })
 	evidence := allowed(time.Now())
 	one.Share(ctx, key, evidence, time.Now().Add(time.Hour))
@@ -247,7 +248,7 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 	} {
 		mustLead(t, one, anyEvidence)
 		deaf.Healthy()
-		waiting := []<-chan eligibility.Lead{lead(two, anyEvidence), lead(deaf, anyEvidence)}
+		waiting := []<-chan evidence.Lead{lead(two, anyEvidence), lead(deaf, anyEvidence)}
 		await(t, "the wait", func() bool { return cache.Waiting(two)+cache.Waiting(deaf) == 2 })
 		failure := &eligibility.Error{Kind: kind, RetryAfter: pause, Call: eligibility.Call{Attempts: 1}, Err: errors.New("a secret cause")}
 		one.Yield(context.Background(), key, failure)
@@ -277,7 +278,7 @@ func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
 		answer := lead(two, anyEvidence)
 		await(t, "the wait", func() bool { return cache.Waiting(two) == 1 })
 		one.Yield(context.Background(), key, failure)
-		if got := <-answer; got != (eligibility.Lead{}) {
+		if got := <-answer; got != (evidence.Lead{}) {
 			t.Errorf("%v: %+v, want the lead", failure, got)
 		}
 		two.Yield(context.Background(), key, nil)

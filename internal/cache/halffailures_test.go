@@ -20,6 +20,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 var ctx = context.Background()
@@ -684,9 +685,9 @@ func TestALeaseRisesWithItsFetch(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	priority := eligibility.NewPriority(eligibility.LaneBackground)
-	mustLead(t, one, eligibility.Claim{Key: key, Priority: priority})
-	priority.Raise(eligibility.LaneCheckout)
+	priority := evidence.NewPriority(evidence.LaneBackground)
+	mustLead(t, one, evidence.Claim{Key: key, Priority: priority})
+	priority.Raise(evidence.LaneCheckout)
 	waiting, cancel := context.WithTimeout(ctx, 4*cache.BackgroundPatience)
 	defer cancel()
 	if got := two.Lead(waiting, anyEvidence); got.Err == nil {

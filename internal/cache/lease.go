@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 const (
@@ -42,7 +43,7 @@ func newToken() (t token) {
 // heldLease is a lease of this process.
 type heldLease struct {
 	token    token
-	priority *eligibility.Priority
+	priority *evidence.Priority
 	lane     byte      // as stored in Redis
 	renewed  time.Time // on the monotonic clock
 }
@@ -140,7 +141,7 @@ func (l *leases) wake(m message) {
 // claiming is one claim until it is decided.
 type claiming struct {
 	store *Store
-	eligibility.Claim
+	evidence.Claim
 	token   token
 	awaited []byte    // the token of the holder that is waited for
 	ignored []byte    // a lease that no replica has sealed
@@ -148,12 +149,12 @@ type claiming struct {
 	asked   time.Time // when Redis was last asked
 }
 
-// Lead implements eligibility.Store. If Redis is unavailable, or accepts no
+// Lead implements evidence.Store. If Redis is unavailable, or accepts no
 // writes, it returns at once that this replica fetches: each process then shares
 // its fetches alone.
-func (s *Store) Lead(ctx context.Context, claim eligibility.Claim) eligibility.Lead {
+func (s *Store) Lead(ctx context.Context, claim evidence.Claim) evidence.Lead {
 	if s.redis == nil {
-		return eligibility.Lead{}
+		return evidence.Lead{}
 	}
 	c := claiming{store: s, Claim: claim, token: newToken(), began: time.Now()}
 	received, stop := s.leases.await(claim.Key)
@@ -169,16 +170,16 @@ func (s *Store) Lead(ctx context.Context, claim eligibility.Claim) eligibility.L
 }
 
 // wait ends with a message, with ctx, or when it is time to try again.
-func (c *claiming) wait(ctx context.Context, received <-chan message) (lead eligibility.Lead, decided bool) {
+func (c *claiming) wait(ctx context.Context, received <-chan message) (lead evidence.Lead, decided bool) {
 	c.store.metrics.waits.Inc()
 	defer c.store.metrics.waits.Dec()
 	select {
 	case m := <-received:
 		return c.receive(m)
 	case <-time.After(claimInterval):
-		return eligibility.Lead{}, false
+		return evidence.Lead{}, false
 	case <-ctx.Done():
-		return eligibility.Lead{Err: &eligibility.Error{
+		return evidence.Lead{Err: &eligibility.Error{
 			Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited,
 		}}, true
 	}
@@ -191,12 +192,12 @@ var errWaited = errors.New("another replica's fetch, waited for, took too long")
 const maxTries = 4
 
 // try asks Redis until it decides or another replica has to be waited for.
-func (c *claiming) try(ctx context.Context) (lead eligibility.Lead, decided bool) {
+func (c *claiming) try(ctx context.Context) (lead evidence.Lead, decided bool) {
 	for range maxTries {
 		reply, ok := c.ask(ctx)
 		switch {
 		case !ok:
-			return eligibility.Lead{}, true
+			return evidence.Lead{}, true
 		case reply.evidence != nil:
 			if c.store.health(c.Key).confirms(reply.evidence.FetchTime, c.store.now()) {
 				if lead, decided = c.adopt(reply.evidence); decided {
@@ -207,21 +208,21 @@ func (c *claiming) try(ctx context.Context) (lead eligibility.Lead, decided bool
 			// Redis does not have. If no replica is fetching, this one does.
 			c.NotBefore = reply.evidence.FetchTime.Add(1)
 		case reply.failure != nil:
-			return eligibility.Lead{Err: reply.failure}, true
+			return evidence.Lead{Err: reply.failure}, true
 		case reply.holder != nil && c.NotBefore.After(c.asked):
 			// The holder's fetch started too early: this replica fetches beside it.
-			return eligibility.Lead{}, true
+			return evidence.Lead{}, true
 		case reply.holder != nil:
 			c.awaited = reply.holder
-			return eligibility.Lead{}, false
+			return evidence.Lead{}, false
 		case reply.acquired:
 			if c.awaited != nil {
 				c.store.metrics.takeOvers.Inc()
 			}
-			return eligibility.Lead{}, true
+			return evidence.Lead{}, true
 		}
 	}
-	return eligibility.Lead{}, true
+	return evidence.Lead{}, true
 }
 
 // ask asks Redis once, unless it refuses writes.
@@ -238,27 +239,27 @@ func (c *claiming) ask(ctx context.Context) (reply claimReply, ok bool) {
 }
 
 // receive decides whether a message ends the wait.
-func (c *claiming) receive(m message) (lead eligibility.Lead, decided bool) {
+func (c *claiming) receive(m message) (lead evidence.Lead, decided bool) {
 	switch {
 	case m.evidence != nil && !m.evidence.FetchTime.Before(c.NotBefore):
 		return c.adopt(m.evidence)
 	case m.failure != nil && bytes.Equal(m.holder[:], c.awaited):
-		return eligibility.Lead{Err: m.failure}, true
+		return evidence.Lead{Err: m.failure}, true
 	case m.evidence != nil:
 		// It was too early for this claim; the next holder is no successor.
 		c.awaited = nil
 	}
-	return eligibility.Lead{}, false
+	return evidence.Lead{}, false
 }
 
 // adopt keeps what another replica has fetched. If newer evidence has been
 // announced, which is not here, the claim goes on.
-func (c *claiming) adopt(evidence *eligibility.Evidence) (lead eligibility.Lead, decided bool) {
-	newest, ok := c.store.local.keep(c.Key, evidence, c.asked, c.store.now())
-	return eligibility.Lead{Evidence: newest.evidence}, ok
+func (c *claiming) adopt(fetched *eligibility.Evidence) (lead evidence.Lead, decided bool) {
+	newest, ok := c.store.local.keep(c.Key, fetched, c.asked, c.store.now())
+	return evidence.Lead{Evidence: newest.evidence}, ok
 }
 
-// Yield implements eligibility.Store.
+// Yield implements evidence.Store.
 func (s *Store) Yield(ctx context.Context, key eligibility.Key, failure error) {
 	if s.redis == nil {
 		return
@@ -269,8 +270,8 @@ func (s *Store) Yield(ctx context.Context, key eligibility.Key, failure error) {
 }
 
 // laneOf returns the lane of a lease as it is stored.
-func laneOf(priority *eligibility.Priority) byte {
-	if priority.Lane() == eligibility.LaneCheckout {
+func laneOf(priority *evidence.Priority) byte {
+	if priority.Lane() == evidence.LaneCheckout {
 		return 'c'
 	}
 	return 'b'

@@ -18,6 +18,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 var (
@@ -127,7 +128,7 @@ type modelReplica struct {
 	skew    time.Duration // guarded by model.mu
 	moved   time.Duration // far away; guarded by model.mu
 	store   *cache.Store
-	service *eligibility.Service
+	service *evidence.Service
 }
 
 func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
@@ -145,7 +146,7 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 		cfg.MaxEntries = 2 // too few, so that what is announced is often not held
 		r.store = bare(t, cfg)
 		r.store.AddHook(r)
-		service, err := eligibility.New(r, r.store, eligibility.Config{Ages: modelAges(), Now: r.now})
+		service, err := evidence.New(r, r.store, evidence.Config{Ages: modelAges(), Now: r.now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -478,8 +479,8 @@ func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 	}
 }
 
-// Fetch implements eligibility.Source.
-func (r *modelReplica) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+// Fetch implements evidence.Source.
+func (r *modelReplica) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	m := r.m
 	stamp := r.now().Round(0).Truncate(time.Millisecond)
 	m.mu.Lock()

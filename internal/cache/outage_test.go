@@ -10,13 +10,14 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // farAway is a Partner Center that may be away. The status of a customer is the
 // first byte of its ID.
 type farAway struct{ away atomic.Bool }
 
-func (f *farAway) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (f *farAway) Fetch(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	call := eligibility.Call{Attempts: 1}
 	query.Started()
 	if f.away.Load() {
@@ -29,10 +30,10 @@ func (f *farAway) Fetch(_ context.Context, query eligibility.Query) (eligibility
 }
 
 // startService runs the domain on a store, by the same clock.
-func startService(t *testing.T, far eligibility.Source, cfg cache.Config) *eligibility.Service {
+func startService(t *testing.T, far evidence.Source, cfg cache.Config) *evidence.Service {
 	t.Helper()
 	store := newStore(t, cfg)
-	service, err := eligibility.New(far, store, eligibility.Config{Now: cfg.Now})
+	service, err := evidence.New(far, store, evidence.Config{Now: cfg.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // clock is a clock that tests move.
@@ -20,7 +21,7 @@ type clock struct{ passed atomic.Int64 }
 func (c *clock) now() time.Time       { return start.Add(time.Duration(c.passed.Load())) }
 func (c *clock) set(to time.Duration) { c.passed.Store(int64(to)) }
 func (c *clock) in(cfg *cache.Config) { cfg.Now = c.now }
-func fetchTime(f eligibility.Found) string {
+func fetchTime(f evidence.Found) string {
 	if f.Evidence == nil {
 		return "none"
 	}

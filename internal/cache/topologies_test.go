@@ -13,6 +13,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // onSentinel and onCluster are configs with the budgets of production.
@@ -29,7 +30,7 @@ func conforms(t *testing.T, redis cache.RedisConfig) {
 	t.Helper()
 	redis.ReadTimeout, redis.WriteTimeout = 5*time.Second, 5*time.Second // not what the suite is about
 	var n atomic.Int32
-	cachetest.Run(t, func(t *testing.T, now func() time.Time) eligibility.Store {
+	cachetest.Run(t, func(t *testing.T, now func() time.Time) evidence.Store {
 		redis.KeyPrefix = fmt.Sprint("conformance", n.Add(1))
 		return newStore(t, cache.Config{Now: now, Redis: redis})
 	})
@@ -37,7 +38,7 @@ func conforms(t *testing.T, redis cache.RedisConfig) {
 
 func TestReferenceConforms(t *testing.T) {
 	t.Parallel()
-	cachetest.Run(t, func(_ *testing.T, now func() time.Time) eligibility.Store { return cachetest.NewMemory(now) })
+	cachetest.Run(t, func(_ *testing.T, now func() time.Time) evidence.Store { return cachetest.NewMemory(now) })
 }
 
 // A store goes on after each loss of a primary, without a restart, and nobody

@@ -2,10 +2,10 @@
 // may buy, right now.
 //
 // It holds the question ([Request]), the facts that Partner Center gave
-// ([Evidence]), how long they may be used ([Ages]), the rule that turns them
-// into a decision, and [Service], which fetches, shares and reuses evidence.
-// It knows Partner Center and the caches only through its ports, [Source] and
-// [Store], and imports no other package of this module.
+// ([Evidence]), how long they may be used ([Ages]) and the rules that turn them
+// into an answer ([Decide]). It is pure: values and functions over them, with no
+// goroutine, no I/O, no clock and no import outside the standard library. Package
+// evidence obtains the evidence.
 package eligibility
 
 import "time"

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 const (
@@ -39,8 +39,8 @@ type Client struct {
 	transport      http.RoundTripper
 	throttle       *throttle
 	breaker        *breaker.Breaker
-	priority       *eligibility.Priority // of the client's questions
-	started        func()                // called before a question's first request; may be nil
+	priority       *evidence.Priority // of the client's questions
+	started        func()             // called before a question's first request; may be nil
 	tokens         *tokens
 	metrics        *metrics
 	notices        *notices
@@ -79,7 +79,7 @@ func New(cfg Config) (*Client, error) {
 		transport:      transport,
 		throttle:       throttle,
 		breaker:        guards.partnerCenter,
-		priority:       eligibility.NewPriority(eligibility.LaneCheckout),
+		priority:       evidence.NewPriority(evidence.LaneCheckout),
 		tokens: &tokens{
 			login:   login,
 			breaker: guards.login,
@@ -101,7 +101,7 @@ func New(cfg Config) (*Client, error) {
 // WithPriority returns a client with the same tokens, pause and budget whose
 // questions have that priority; those of a Client from New are in LaneCheckout.
 // It costs next to nothing and needs no Close.
-func (c *Client) WithPriority(priority *eligibility.Priority) *Client {
+func (c *Client) WithPriority(priority *evidence.Priority) *Client {
 	ranked := *c
 	ranked.priority = priority
 	return &ranked

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
@@ -82,7 +83,7 @@ func fetchFrom(far http.RoundTripper, facet eligibility.Facet, refresh string) (
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	evidence, _, err := pcclient.NewSource(client).Fetch(ctx, eligibility.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Priority: eligibility.NewPriority(eligibility.LaneCheckout)})
+	evidence, _, err := pcclient.NewSource(client).Fetch(ctx, evidence.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Priority: evidence.NewPriority(evidence.LaneCheckout)})
 	return evidence, err
 }
 

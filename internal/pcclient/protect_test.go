@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
@@ -168,7 +168,7 @@ func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(40)}) // a burst of 4
-	background := r.Client.WithPriority(eligibility.NewPriority(eligibility.LaneBackground))
+	background := r.Client.WithPriority(evidence.NewPriority(evidence.LaneBackground))
 	short := func() context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		t.Cleanup(cancel)
@@ -193,7 +193,7 @@ func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(20)}) // a burst of 2
-	priority := eligibility.NewPriority(eligibility.LaneBackground)
+	priority := evidence.NewPriority(evidence.LaneBackground)
 	if _, _, err := r.Client.WithPriority(priority).ValidationStatus(t.Context(), customerID); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	priority.Raise(eligibility.LaneCheckout)
+	priority.Raise(evidence.LaneCheckout)
 	waiting.Wait() // the clock stands still: only the reserve could serve it
 	r.counts(1, 2)
 }
@@ -237,14 +237,14 @@ func TestEachLaneLeavesItsReserveToThoseAbove(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(perMinute)})
 			for _, step := range []struct {
-				lane eligibility.Lane
+				lane evidence.Lane
 				want int
 			}{
-				{eligibility.LaneSpare, want.spare},
-				{eligibility.LaneBackground, want.background},
-				{eligibility.LaneCheckout, want.checkout},
+				{evidence.LaneSpare, want.spare},
+				{evidence.LaneBackground, want.background},
+				{evidence.LaneCheckout, want.checkout},
 			} {
-				client := r.Client.WithPriority(eligibility.NewPriority(step.lane))
+				client := r.Client.WithPriority(evidence.NewPriority(step.lane))
 				for n := range step.want {
 					if _, _, err := client.ValidationStatus(t.Context(), customerID); err != nil {
 						t.Fatalf("lane %d: after %d requests: %v", step.lane, n, err)
@@ -285,7 +285,7 @@ func TestAProbeDoesNotWaitForTheBudget(t *testing.T) {
 	}
 	r.clock.advance(time.Second)
 	began := time.Now()
-	_, _, err := r.Client.WithPriority(eligibility.NewPriority(eligibility.LaneBackground)).ValidationStatus(t.Context(), customerID)
+	_, _, err := r.Client.WithPriority(evidence.NewPriority(evidence.LaneBackground)).ValidationStatus(t.Context(), customerID)
 	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("took %v", took)

@@ -5,19 +5,20 @@ import (
 	"errors"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // Source gives what a [Client] was told as evidence. It is safe for concurrent
 // use.
 type Source struct{ client *Client }
 
-var _ eligibility.Source = (*Source)(nil)
+var _ evidence.Source = (*Source)(nil)
 
 // NewSource returns a Source that asks client.
 func NewSource(client *Client) *Source { return &Source{client: client} }
 
-// Fetch implements eligibility.Source.
-func (s *Source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+// Fetch implements evidence.Source.
+func (s *Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	client, id := s.client.WithPriority(query.Priority), query.CustomerID.String()
 	client.started = query.Started
 	evidence := eligibility.Evidence{Facet: query.Facet}

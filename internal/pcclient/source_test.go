@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
@@ -25,7 +26,7 @@ func (r *rig) fetch(facet eligibility.Facet) (eligibility.Evidence, eligibility.
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return pcclient.NewSource(r.Client).Fetch(r.t.Context(), eligibility.Query{Key: eligibility.Key{CustomerID: id, Facet: facet}, Priority: eligibility.NewPriority(eligibility.LaneCheckout)})
+	return pcclient.NewSource(r.Client).Fetch(r.t.Context(), evidence.Query{Key: eligibility.Key{CustomerID: id, Facet: facet}, Priority: evidence.NewPriority(evidence.LaneCheckout)})
 }
 
 // diff compares evidence, but for the id of the fetch.
@@ -308,8 +309,8 @@ func TestAFetchReportsItsStartBeforeItsFirstRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	query := eligibility.Query{
-		Key: eligibility.Key{CustomerID: id}, Priority: eligibility.NewPriority(eligibility.LaneCheckout), Started: func() { started++ },
+	query := evidence.Query{
+		Key: eligibility.Key{CustomerID: id}, Priority: evidence.NewPriority(evidence.LaneCheckout), Started: func() { started++ },
 	}
 	source := pcclient.NewSource(r.Client)
 	if _, call, err := source.Fetch(t.Context(), query); err != nil || call.Attempts != 2 {

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 type throttle struct {
 	now func() time.Time
 	// reserve is how many requests of the burst a lane leaves to those above.
-	reserve map[eligibility.Lane]float64
+	reserve map[evidence.Lane]float64
 
 	mu      sync.Mutex
 	pause   pause         // after a 429; guarded by mu
@@ -37,11 +37,11 @@ type throttle struct {
 func newThrottle(now func() time.Time, perMinute int) *throttle {
 	limit := rate.Limit(float64(perMinute) / time.Minute.Seconds())
 	burst := max(1, perMinute/10)
-	return &throttle{now: now, bucket: rate.NewLimiter(limit, burst), reserve: map[eligibility.Lane]float64{
-		eligibility.LaneBackground: float64(burst / 2),
+	return &throttle{now: now, bucket: rate.NewLimiter(limit, burst), reserve: map[evidence.Lane]float64{
+		evidence.LaneBackground: float64(burst / 2),
 		// Spare requests leave a whole fetch of an account, replays included.
 		// A smaller burst than that is never theirs.
-		eligibility.LaneSpare: float64(max(burst*3/4, maxAttempts)),
+		evidence.LaneSpare: float64(max(burst*3/4, maxAttempts)),
 	}}
 }
 
@@ -107,10 +107,10 @@ func (t *throttle) charge(requests int) {
 // wait is short and ctx leaves the time. In a lower lane it waits as long as ctx
 // does, or until the lane rises, unless atOnce is set. If take fails, it has
 // taken nothing and returns the wait.
-func (t *throttle) take(ctx context.Context, priority *eligibility.Priority, atOnce bool) (wait time.Duration, ok bool) {
+func (t *throttle) take(ctx context.Context, priority *evidence.Priority, atOnce bool) (wait time.Duration, ok bool) {
 	for {
 		lane, raised := priority.Watch()
-		if lane == eligibility.LaneCheckout {
+		if lane == evidence.LaneCheckout {
 			return t.takeReserved(ctx)
 		}
 		wait = t.takeLeft(lane)
@@ -151,7 +151,7 @@ func (t *throttle) takeReserved(ctx context.Context) (wait time.Duration, ok boo
 
 // takeLeft takes one request if that leaves the reserve of the lane untouched.
 // Otherwise it returns how long until it can; if it never can, the longest wait.
-func (t *throttle) takeLeft(lane eligibility.Lane) time.Duration {
+func (t *throttle) takeLeft(lane evidence.Lane) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at, needed := t.budgetTime(), t.reserve[lane]+1

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -60,7 +61,7 @@ func TestAnAnswerWithoutEvidenceMustNotBeKept(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{
 		source:  fails(eligibility.Error{Kind: eligibility.KindUnavailable}),
-		service: eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}},
+		service: evidence.Config{Policy: eligibility.Policy{BlockUndecidable: true}},
 	})
 	got := run.get(t, customerA, "")
 	if got.StatusCode != http.StatusOK || reasons(got.json(t)) != "UNDECIDABLE" {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -28,7 +29,7 @@ const (
 type handler struct {
 	eligibilityv1.UnimplementedEligibilityServiceServer
 
-	service *eligibility.Service
+	service *evidence.Service
 	metrics *metrics
 	now     func() time.Time
 	memo    memo

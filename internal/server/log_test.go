@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
@@ -230,7 +231,7 @@ func TestAnUndecidedQuestionIsCountedUnderBothPolicies(t *testing.T) {
 			name := fmt.Sprintf("%s, block %v", kind.reason, block)
 			run := start(t, setup{
 				source:  fails(eligibility.Error{Kind: kind.kind, RetryAfter: time.Hour, Err: errors.New("the cause")}),
-				service: eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: block}},
+				service: evidence.Config{Policy: eligibility.Policy{BlockUndecidable: block}},
 			})
 			run.store.put(customerB, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed}, time.Now())
 			run.store.put(customerB, eligibility.FacetQualifications, eligibility.Evidence{}, time.Now())

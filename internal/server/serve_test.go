@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -403,9 +404,9 @@ func TestAnEndBeforeTheBeginningIsOrderly(t *testing.T) {
 	}
 }
 
-func newService(t *testing.T) *eligibility.Service {
+func newService(t *testing.T) *evidence.Service {
 	t.Helper()
-	service, err := eligibility.New(silent(), &store{}, eligibility.Config{})
+	service, err := evidence.New(silent(), &store{}, evidence.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

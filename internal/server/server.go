@@ -28,7 +28,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -203,12 +203,12 @@ type Server struct {
 
 // New builds a Server for service. It opens no socket and starts nothing. It
 // fails on a Config that cannot be kept, and if a metric's name is taken.
-func New(service *eligibility.Service, cfg Config) (*Server, error) {
+func New(service *evidence.Service, cfg Config) (*Server, error) {
 	return newServer(service, cfg)
 }
 
 // newServer is New with further services beside the API's.
-func newServer(service *eligibility.Service, cfg Config, further ...api) (*Server, error) {
+func newServer(service *evidence.Service, cfg Config, further ...api) (*Server, error) {
 	if service == nil {
 		return nil, errors.New("new server: service is required")
 	}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -35,10 +36,10 @@ const (
 	customerB = "22222222-2222-4222-8222-222222222222"
 )
 
-// source is an in-memory eligibility.Source: a function.
+// source is an in-memory evidence.Source: a function.
 type source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
 
-func (f source) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (f source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	query.Started()
 	return f(ctx, query.CustomerID, query.Facet)
 }
@@ -84,27 +85,27 @@ func noticed(started chan<- struct{}, next source) source {
 	}
 }
 
-// store is an in-memory eligibility.Store without a shared tier.
+// store is an in-memory evidence.Store without a shared tier.
 type store struct {
 	mu     sync.Mutex
 	held   map[eligibility.Key]*eligibility.Evidence
 	broken bool // Peek panics
 }
 
-func (s *store) Peek(key eligibility.Key, _ time.Time) eligibility.Found {
+func (s *store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken {
 		panic("store is broken")
 	}
-	return eligibility.Found{Evidence: s.held[key], Tier: eligibility.TierLocal}
+	return evidence.Found{Evidence: s.held[key], Tier: eligibility.TierLocal}
 }
 
-func (s *store) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
-	return make([]eligibility.Found, len(keys))
+func (s *store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
+	return make([]evidence.Found, len(keys))
 }
 
-func (s *store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+func (s *store) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return s.Load(ctx, keys)
 }
 
@@ -115,7 +116,7 @@ func (s *store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligi
 	return evidence
 }
 
-func (s *store) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
+func (s *store) Lead(context.Context, evidence.Claim) evidence.Lead { return evidence.Lead{} }
 
 func (s *store) Yield(context.Context, eligibility.Key, error) {}
 
@@ -135,7 +136,7 @@ func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evi
 // source and defaults, but for times that a busy machine could exceed.
 type setup struct {
 	source  source
-	service eligibility.Config
+	service evidence.Config
 	server  Config
 	further []api         // services beside the API's
 	tune    func(*Server) // before it serves
@@ -144,7 +145,7 @@ type setup struct {
 // running is a server on real sockets.
 type running struct {
 	server   *Server
-	service  *eligibility.Service
+	service  *evidence.Service
 	store    *store
 	logs     *observer.ObservedLogs
 	logged   chan zapcore.Entry // each entry, once it is in logs
@@ -171,7 +172,7 @@ func start(t testing.TB, with setup) *running {
 		with.service.QualificationsGrace = 10 * time.Second
 	}
 	run := &running{store: &store{held: make(map[eligibility.Key]*eligibility.Evidence)}, ended: make(chan error, 1), http: new(http.Transport)}
-	service, err := eligibility.New(with.source, run.store, with.service)
+	service, err := evidence.New(with.source, run.store, with.service)
 	if err != nil {
 		t.Fatal(err)
 	}

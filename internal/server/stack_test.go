@@ -24,6 +24,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/server"
@@ -123,7 +124,7 @@ func simulate(t *testing.T, c *corpusCase) (address string, called <-chan struct
 }
 
 // newService builds the domain on the real client and the real store.
-func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.Service {
+func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Service {
 	t.Helper()
 	transport := new(http.Transport)
 	t.Cleanup(transport.CloseIdleConnections)
@@ -153,7 +154,7 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.
 	if grace == 0 {
 		grace = 10 * time.Second // the default is less than a busy machine may take
 	}
-	service, err := eligibility.New(pcclient.NewSource(client), store, eligibility.Config{
+	service, err := evidence.New(pcclient.NewSource(client), store, evidence.Config{
 		Policy: eligibility.Policy{
 			NotReadyAllowed:  c.Policy.NotReady == "allow",
 			BlockUndecidable: c.Policy.WhenUndecidable == "block",
@@ -176,7 +177,7 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *eligibility.
 }
 
 // serve puts the service on sockets.
-func serve(t testing.TB, service *eligibility.Service, cfg server.Config) *stack {
+func serve(t testing.TB, service *evidence.Service, cfg server.Config) *stack {
 	t.Helper()
 	built, err := server.New(service, cfg)
 	if err != nil {

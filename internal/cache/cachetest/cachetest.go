@@ -1,5 +1,5 @@
 // Package cachetest starts real redis-servers for tests and holds the
-// conformance suite that every eligibility.Store passes.
+// conformance suite that every evidence.Store passes.
 //
 // [StartRedis], [StartSentinel] and [StartCluster] start what their names say,
 // the methods of [TLS] the same with TLS. All end with the test, and none has a

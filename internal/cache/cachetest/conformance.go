@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // Compare is how tests compare evidence: by what it says.
@@ -21,7 +22,7 @@ func start() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.
 
 // Run holds a Store to its contract. newStore returns an empty store; now is
 // the clock that it must use.
-func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
+func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidence.Store) {
 	t.Helper()
 	runClocks(t, newStore)
 	clock := start
@@ -38,14 +39,14 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 	})
 	t.Run("all that evidence says comes back", func(t *testing.T) {
 		store := newStore(t, clock)
-		for i, evidence := range Samples(start()) {
-			key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i + 1)}, Facet: evidence.Facet}
-			put(store, key, evidence, usable)
-			for place, found := range map[string]eligibility.Found{
+		for i, sample := range Samples(start()) {
+			key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i + 1)}, Facet: sample.Facet}
+			put(store, key, sample, usable)
+			for place, found := range map[string]evidence.Found{
 				"Peek": store.Peek(key, start()),
 				"Load": store.Load(context.Background(), []eligibility.Key{key})[0],
 			} {
-				if diff := cmp.Diff(evidence, found.Evidence, Compare()); diff != "" {
+				if diff := cmp.Diff(sample, found.Evidence, Compare()); diff != "" {
 					t.Errorf("%s of sample %d (-want +got):\n%s", place, i, diff)
 				}
 			}
@@ -83,7 +84,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibi
 
 // runClocks holds a Store to what it must do where clocks differ from its own,
 // which stands at [start].
-func runClocks(t *testing.T, newStore func(t *testing.T, now func() time.Time) eligibility.Store) {
+func runClocks(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidence.Store) {
 	t.Helper()
 	clock := start
 	usable := start().Add(time.Hour)
@@ -142,15 +143,15 @@ func qualificationsKey(n byte) eligibility.Key {
 	return eligibility.Key{CustomerID: eligibility.CustomerID{n}, Facet: eligibility.FacetQualifications}
 }
 
-func put(store eligibility.Store, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
+func put(store evidence.Store, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
 	store.Keep(key, evidence)
 	store.Share(context.Background(), key, evidence, keepUntil)
 }
 
-func wantNotAllowed(t *testing.T, store eligibility.Store) {
+func wantNotAllowed(t *testing.T, store evidence.Store) {
 	t.Helper()
 	const want = "NotAllowed"
-	for place, found := range map[string]eligibility.Found{
+	for place, found := range map[string]evidence.Found{
 		"Peek": store.Peek(accountKey(1), start()),
 		"Load": store.Load(context.Background(), []eligibility.Key{accountKey(1)})[0],
 	} {

@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-// Memory is the plainest eligibility.Store: what every other is measured by.
+// Memory is the plainest evidence.Store: what every other is measured by.
 // It is one map, which both tiers are, and forgets nothing.
 type Memory struct {
 	now func() time.Time
@@ -17,7 +18,7 @@ type Memory struct {
 	held map[eligibility.Key]*eligibility.Evidence // guarded by mu
 }
 
-var _ eligibility.Store = (*Memory)(nil)
+var _ evidence.Store = (*Memory)(nil)
 
 // NewMemory returns an empty one that goes by the clock now.
 func NewMemory(now func() time.Time) *Memory {
@@ -27,39 +28,39 @@ func NewMemory(now func() time.Time) *Memory {
 // believed is as far ahead as another machine's clock may be.
 const believed = time.Second
 
-// Peek implements eligibility.Store.
-func (m *Memory) Peek(key eligibility.Key, now time.Time) eligibility.Found {
+// Peek implements evidence.Store.
+func (m *Memory) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.peek(key, now)
 }
 
 // peek is Peek for who has the lock.
-func (m *Memory) peek(key eligibility.Key, now time.Time) eligibility.Found {
-	if evidence := m.held[key]; evidence != nil && !evidence.FetchTime.After(now.Add(believed)) {
-		return eligibility.Found{Evidence: evidence, Tier: eligibility.TierLocal}
+func (m *Memory) peek(key eligibility.Key, now time.Time) evidence.Found {
+	if held := m.held[key]; held != nil && !held.FetchTime.After(now.Add(believed)) {
+		return evidence.Found{Evidence: held, Tier: eligibility.TierLocal}
 	}
-	return eligibility.Found{}
+	return evidence.Found{}
 }
 
-// Load implements eligibility.Store.
-func (m *Memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
-	founds := make([]eligibility.Found, len(keys))
+// Load implements evidence.Store.
+func (m *Memory) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
+	founds := make([]evidence.Found, len(keys))
 	for i, key := range keys {
 		founds[i] = m.Peek(key, m.now())
 	}
 	return founds
 }
 
-// LoadWithin implements eligibility.Store.
-func (m *Memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+// LoadWithin implements evidence.Store.
+func (m *Memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return m.Load(ctx, keys)
 }
 
-// Lead implements eligibility.Store: there is one replica.
-func (m *Memory) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
+// Lead implements evidence.Store: there is one replica.
+func (m *Memory) Lead(context.Context, evidence.Claim) evidence.Lead { return evidence.Lead{} }
 
-// Keep implements eligibility.Store.
+// Keep implements evidence.Store.
 func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,10 +71,10 @@ func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *elig
 	return evidence
 }
 
-// Share implements eligibility.Store.
+// Share implements evidence.Store.
 func (m *Memory) Share(_ context.Context, key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
 	m.Keep(key, evidence)
 }
 
-// Yield implements eligibility.Store.
+// Yield implements evidence.Store.
 func (m *Memory) Yield(context.Context, eligibility.Key, error) {}

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -11,10 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 func TestConcurrentCallersShareOneFetchAFacet(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		var callers sync.WaitGroup
 		for range 1000 {
@@ -30,7 +31,7 @@ func TestConcurrentCallersShareOneFetchAFacet(t *testing.T) {
 }
 
 func TestCallersForFreshEvidenceCostTwoFetches(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		req := commercial
 		req.MaxAgeSet = true
@@ -57,8 +58,8 @@ func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		urgent := make(chan struct{})
-		source := fetchFunc(func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
-			if lane, raised := query.Priority.Watch(); lane < eligibility.LaneCheckout && query.Facet == eligibility.FacetAccount {
+		source := fetchFunc(func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
+			if lane, raised := query.Priority.Watch(); lane < evidence.LaneCheckout && query.Facet == eligibility.FacetAccount {
 				select {
 				case <-raised:
 					close(urgent)
@@ -67,7 +68,7 @@ func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
 			}
 			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 		})
-		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		service, stop := serve(t, source, newMemory(), evidence.Config{})
 		defer stop()
 		batch := make(chan []result)
 		go func() { batch <- checkBatch(context.Background(), service, []eligibility.Request{commercial}) }()
@@ -86,7 +87,7 @@ func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
 }
 
 func TestALeavingCallerNeverEndsTheFetch(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		ctx, cancel := context.WithCancel(context.Background())
 		left := make(chan error)
@@ -115,7 +116,7 @@ func TestALeavingCallerNeverEndsTheFetch(t *testing.T) {
 }
 
 func TestAFetchIsBounded(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Hour), holding())
 		began := time.Now()
 		_, err := service.Check(context.Background(), commercial)
@@ -127,7 +128,7 @@ func TestAFetchIsBounded(t *testing.T) {
 }
 
 func TestUsableEvidenceAnswersWhenTimeIsUp(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
 		time.Sleep(20 * time.Minute)
@@ -142,7 +143,7 @@ func TestUsableEvidenceAnswersWhenTimeIsUp(t *testing.T) {
 }
 
 func TestCommercialWaitsForQualificationsNoLongerThanTheGrace(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		held := holding(qualification(eligibility.QualificationEducation, eligibility.VettingApproved))
 		source.set(status(eligibility.AccountStatusAllowed).after(100*time.Millisecond), held.after(349*time.Millisecond))
 		if answer := mustCheck(t, service, commercial); answer.Qualifications == nil {
@@ -162,7 +163,7 @@ func TestCommercialWaitsForQualificationsNoLongerThanTheGrace(t *testing.T) {
 }
 
 func TestEvidenceThatIsNotNeededHasNoPartInTheAnswersAge(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
 		time.Sleep(20 * time.Minute)
@@ -216,7 +217,7 @@ func TestFacetsFailApart(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			answer, err := check(t, eligibility.Config{}, row.account, row.held, row.segment)
+			answer, err := check(t, evidence.Config{}, row.account, row.held, row.segment)
 			if row.decision == none {
 				wantKind(t, err, row.kind)
 				return
@@ -237,7 +238,7 @@ func TestFacetsFailApart(t *testing.T) {
 
 func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
 	t.Parallel()
-	cfg := eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}}
+	cfg := evidence.Config{Policy: eligibility.Policy{BlockUndecidable: true}}
 	for _, kind := range eligibility.Kinds() {
 		answer, err := check(t, cfg, failing(kind), holding(), eligibility.SegmentCommercial)
 		switch kind {
@@ -267,10 +268,10 @@ func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
 
 func TestAPanickingSourceIsAnInternalError(t *testing.T) {
 	t.Parallel()
-	source := fetchFunc(func(context.Context, eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	source := fetchFunc(func(context.Context, evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 		panic("no")
 	})
-	service, stop := serve(t, source, newMemory(), eligibility.Config{})
+	service, stop := serve(t, source, newMemory(), evidence.Config{})
 	defer stop()
 	for range 2 {
 		_, err := service.Check(context.Background(), commercial)
@@ -282,7 +283,7 @@ func TestRunEndsTheFetchesUnderWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		source, began := &scripted{}, time.Now()
-		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		service, stop := serve(t, source, newMemory(), evidence.Config{})
 		source.set(status(eligibility.AccountStatusAllowed).after(9*time.Second), holding().after(9*time.Second))
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -299,7 +300,7 @@ func TestRunEndsTheFetchesUnderWay(t *testing.T) {
 func TestAfterRunHasEndedEvidenceStillAnswers(t *testing.T) {
 	t.Parallel()
 	source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
-	service, stop := serve(t, source, newMemory(), eligibility.Config{})
+	service, stop := serve(t, source, newMemory(), evidence.Config{})
 	mustCheck(t, service, commercial)
 	stop()
 	mustCheck(t, service, commercial)
@@ -312,14 +313,14 @@ func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 	ages := eligibility.DefaultAges()
 	ages.Allowed.Usable = ages.Allowed.Fresh - 1
 	ages.Pending.Fresh = 0
-	_, err := eligibility.New(&scripted{}, newMemory(), eligibility.Config{Ages: ages, QualificationsGrace: -1, BatchConcurrency: -1})
+	_, err := evidence.New(&scripted{}, newMemory(), evidence.Config{Ages: ages, QualificationsGrace: -1, BatchConcurrency: -1})
 	if err == nil {
 		t.Fatal("New succeeded")
 	}
 	if n := len(err.(interface{ Unwrap() []error }).Unwrap()); n != 3 {
 		t.Errorf("%d faults reported at once, want 3: %v", n, err)
 	}
-	if _, err := eligibility.New(nil, nil, eligibility.Config{}); err == nil {
+	if _, err := evidence.New(nil, nil, evidence.Config{}); err == nil {
 		t.Error("New succeeded without ports")
 	}
 }

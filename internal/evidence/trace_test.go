@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -11,10 +11,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // traced asks below a span of that name, and returns the span's context.
-func traced(t *testing.T, tracer trace.Tracer, service *eligibility.Service, name string, req eligibility.Request) trace.SpanContext {
+func traced(t *testing.T, tracer trace.Tracer, service *evidence.Service, name string, req eligibility.Request) trace.SpanContext {
 	t.Helper()
 	ctx, span := tracer.Start(context.Background(), name)
 	defer span.End()
@@ -43,7 +44,7 @@ func named(recorder *tracetest.SpanRecorder, name string) []sdktrace.ReadOnlySpa
 // A fetch is its first caller's; the others are linked to it. The next fetch is
 // of who needed it first, not of who started the one before.
 func TestAFetchStandsBelowItsFirstCallerAndIsLinkedFromTheOthers(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		tracer, recorder := newTracer()
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())
 		fresh := commercial
@@ -85,7 +86,7 @@ func TestAFetchStandsBelowItsFirstCallerAndIsLinkedFromTheOthers(t *testing.T) {
 
 // A fetch whose caller has left is still its caller's, and has an end.
 func TestAFetchThatOutlivesItsCallerStaysBelowIt(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		tracer, recorder := newTracer()
 		source.set(failing(eligibility.KindThrottled).after(2*time.Second), holding())
 		ctx, span := tracer.Start(context.Background(), "leaver")
@@ -105,7 +106,7 @@ func TestAFetchThatOutlivesItsCallerStaysBelowIt(t *testing.T) {
 // A renewal is nobody's: a trace of its own, linked to the check that saw that
 // it was due.
 func TestARenewalIsATraceOfItsOwn(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		tracer, recorder := newTracer()
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)

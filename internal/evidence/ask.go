@@ -1,9 +1,11 @@
-package eligibility
+package evidence
 
 import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 var (
@@ -70,7 +72,7 @@ func (s *Service) issue(ctx context.Context, c *check, in Lane) {
 			s.consider(c, v, s.store.Peek(v.key, now), now)
 			return v.Fresh
 		}}
-		if v == &c.account || c.req.Segment != SegmentCommercial {
+		if v == &c.account || c.req.Segment != eligibility.SegmentCommercial {
 			v.flight = s.fetch(ctx, o)
 			continue
 		}
@@ -84,7 +86,7 @@ func (s *Service) issue(ctx context.Context, c *check, in Lane) {
 // check does not wait at all if it has usable ones or got the account without a
 // fetch.
 func (s *Service) graceLeft(c *check, issued, known time.Time) time.Duration {
-	commercial := c.req.Segment == SegmentCommercial
+	commercial := c.req.Segment == eligibility.SegmentCommercial
 	switch {
 	case c.nothingToGain(), commercial && (!c.account.Fetched || c.qualifications.Evidence != nil):
 		return 0
@@ -106,12 +108,12 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 			now := s.now()
 			s.consider(c, v, s.store.Peek(v.key, now), now)
 		} else if later, lost := s.later(ctx, v.key, before); later != nil {
-			s.consider(c, v, Found{Evidence: later, Tier: TierRedis}, s.now())
+			s.consider(c, v, Found{Evidence: later, Tier: eligibility.TierRedis}, s.now())
 		} else if lost && !(v.Fetched && before.FetchedHere() && s.policy.Blocks(c.req.Segment, before)) {
 			v.drop()
 		}
 		if before != nil && v.Evidence == nil {
-			v.Err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.Call, Err: errSuperseded}
+			v.Err = &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: leftEarlyRetry, Call: v.Call, Err: errSuperseded}
 		}
 		if v.Evidence != before {
 			v.Fetched = false
@@ -139,7 +141,7 @@ func lookReserve(left time.Duration) time.Duration { return min(left/4, maxLookR
 // lookElsewhere queries the shared tier for the evidence without which the check
 // would end with an error: the first query may have been skipped or have timed out.
 func (s *Service) lookElsewhere(ctx context.Context, c *check) {
-	keys := s.lacking(c, make([]Key, 0, 2))
+	keys := s.lacking(c, make([]eligibility.Key, 0, 2))
 	if len(keys) == 0 || ctx.Err() != nil {
 		return
 	}
@@ -161,18 +163,18 @@ func (s *Service) learn(c *check, v *view, found Found, now time.Time) {
 
 // lacking appends the keys of the evidence for lack of which the check would end
 // with an error.
-func (s *Service) lacking(c *check, keys []Key) []Key {
+func (s *Service) lacking(c *check, keys []eligibility.Key) []eligibility.Key {
 	account, qualifications := c.account.Evidence, c.qualifications.Evidence
 	switch {
 	case account != nil && !s.needsQualifications(c):
 		return keys
-	case account == nil && qualifications != nil && qualifications.Absence == AbsenceNone && s.policy.Blocks(c.req.Segment, qualifications):
+	case account == nil && qualifications != nil && qualifications.Absence == eligibility.AbsenceNone && s.policy.Blocks(c.req.Segment, qualifications):
 		return keys
 	}
 	if account == nil {
 		keys = append(keys, c.account.key)
 	}
-	if qualifications == nil && c.req.Segment != SegmentCommercial {
+	if qualifications == nil && c.req.Segment != eligibility.SegmentCommercial {
 		keys = append(keys, c.qualifications.key)
 	}
 	return keys
@@ -185,7 +187,7 @@ func (s *Service) awaitMinimum(ctx context.Context, c *check) bool {
 	moment := ceilMillisecond(c.req.MinEvidenceTime)
 	for {
 		ahead := moment.Sub(s.now())
-		if ahead <= 0 || ahead > ClockTolerance+time.Millisecond {
+		if ahead <= 0 || ahead > eligibility.ClockTolerance+time.Millisecond {
 			return true
 		}
 		select {
@@ -206,9 +208,9 @@ func (s *Service) needsQualifications(c *check) bool {
 func (c *check) nothingToGain() bool {
 	account := c.account.Evidence
 	if account == nil {
-		return c.req.Segment == SegmentCommercial
+		return c.req.Segment == eligibility.SegmentCommercial
 	}
-	return account.Absence != AbsenceNone
+	return account.Absence != eligibility.AbsenceNone
 }
 
 // abandon stops waiting for the fetch of the qualifications, which goes on unless
@@ -231,7 +233,7 @@ func (s *Service) settle(c *check, v *view) {
 		return
 	}
 	if f.lost && !s.policy.Blocks(c.req.Segment, f.evidence) {
-		v.Err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errSuperseded}
+		v.Err = &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errSuperseded}
 		return
 	}
 	now, known := s.now(), v.found()
@@ -241,13 +243,13 @@ func (s *Service) settle(c *check, v *view) {
 	s.consider(c, v, Found{Evidence: f.evidence, Tier: f.tier}, now)
 	v.Fetched = v.Evidence == f.evidence
 	s.consider(c, v, known, now)
-	s.consider(c, v, Found{Evidence: f.rival, Tier: TierRedis}, now)
+	s.consider(c, v, Found{Evidence: f.rival, Tier: eligibility.TierRedis}, now)
 	v.Fetched = v.Evidence != nil && (v.Evidence == f.evidence || v.Evidence == f.rival)
 	switch {
 	case v.Fetched:
 		v.Fresh = true
 	case !v.Fresh:
-		v.Err = &Error{Kind: KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errTooOld}
+		v.Err = &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errTooOld}
 	}
 }
 
@@ -261,9 +263,9 @@ func (s *Service) leave(ctx context.Context, c *check) {
 		default:
 		}
 	}
-	failure := &Error{Kind: KindCanceled, Err: ctx.Err()}
+	failure := &eligibility.Error{Kind: eligibility.KindCanceled, Err: ctx.Err()}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		failure = &Error{Kind: KindDeadlineExceeded, RetryAfter: leftEarlyRetry, Err: ctx.Err()}
+		failure = &eligibility.Error{Kind: eligibility.KindDeadlineExceeded, RetryAfter: leftEarlyRetry, Err: ctx.Err()}
 	}
 	c.fail(failure)
 }

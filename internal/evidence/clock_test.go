@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // stepped is a clock that can be set back: its wall reading steps, its monotonic
@@ -36,12 +37,12 @@ func (s *stepped) now() time.Time {
 }
 
 // steppedBubble runs test on a service whose clock can be set back.
-func steppedBubble(t *testing.T, test func(t *testing.T, service *eligibility.Service, source *scripted, store *memory, clock *stepped)) {
+func steppedBubble(t *testing.T, test func(t *testing.T, service *evidence.Service, source *scripted, store *memory, clock *stepped)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		source, store, clock := &scripted{}, newMemory(), newStepped()
-		service, stop := serve(t, source, store, eligibility.Config{Now: clock.now})
+		service, stop := serve(t, source, store, evidence.Config{Now: clock.now})
 		defer stop()
 		test(t, service, source, store, clock)
 	})
@@ -77,7 +78,7 @@ func TestAClockSetBackTurnsNoCustomerAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		service, stop := serve(t, source, store, eligibility.Config{Now: clock.now})
+		service, stop := serve(t, source, store, evidence.Config{Now: clock.now})
 		defer stop()
 		mustCheck(t, service, education())
 		clock.back.Store(3600)
@@ -97,7 +98,7 @@ func TestAClockSetBackTurnsNoCustomerAway(t *testing.T) {
 
 // A fetch that is in flight when the clock is set back answers, by the new clock.
 func TestAFetchAnswersAlthoughTheClockIsSetBackMeanwhile(t *testing.T) {
-	steppedBubble(t, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory, clock *stepped) {
+	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {
 		source.set(status(eligibility.AccountStatusAllowed).after(2*time.Second), holding())
 		time.AfterFunc(time.Second, func() { clock.back.Store(3600) })
 		for range 2 {
@@ -115,7 +116,7 @@ func TestAFetchAnswersAlthoughTheClockIsSetBackMeanwhile(t *testing.T) {
 // Evidence does not become younger because the clock is set back: its age counts on
 // by the monotonic clock.
 func TestAClockSetBackNeverUnderReportsAnAge(t *testing.T) {
-	steppedBubble(t, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory, clock *stepped) {
+	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
 		clock.back.Store(3600)
@@ -129,7 +130,7 @@ func TestAClockSetBackNeverUnderReportsAnAge(t *testing.T) {
 
 // max_age is counted by both clocks.
 func TestMaxAgeHoldsAlthoughTheClockIsSetBack(t *testing.T) {
-	steppedBubble(t, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory, clock *stepped) {
+	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
 		time.Sleep(10 * time.Second)
@@ -146,7 +147,7 @@ func TestMaxAgeHoldsAlthoughTheClockIsSetBack(t *testing.T) {
 // A caller who joins after the clock was set back does not get a fetch that began
 // before it asked.
 func TestFreshEvidenceIsFreshAlthoughTheClockIsSetBack(t *testing.T) {
-	steppedBubble(t, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory, clock *stepped) {
+	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {
 		source.set(status(eligibility.AccountStatusAllowed).after(2*time.Second), holding())
 		go func() { _, _ = service.Check(t.Context(), commercial) }()
 		time.Sleep(time.Second)
@@ -163,7 +164,7 @@ func TestFreshEvidenceIsFreshAlthoughTheClockIsSetBack(t *testing.T) {
 // Qualifications that failed are fetched again after their rest, although the clock
 // shows an earlier time.
 func TestARestEndsAlthoughTheClockIsSetBack(t *testing.T) {
-	steppedBubble(t, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory, clock *stepped) {
+	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {
 		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindUnavailable))
 		mustCheck(t, service, commercial)
 		clock.back.Store(3600)
@@ -179,7 +180,7 @@ func TestARestEndsAlthoughTheClockIsSetBack(t *testing.T) {
 
 // Nobody waits for a moment that is an hour away because the clock was set back.
 func TestNoCheckWaitsForTheClockToCatchUp(t *testing.T) {
-	steppedBubble(t, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory, clock *stepped) {
+	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		req := commercial
 		req.MinEvidenceTime = clock.now().Round(0)
@@ -199,7 +200,7 @@ func TestTheOldestFlightIsMeasuredByTheMonotonicClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		registry, source, clock := prometheus.NewRegistry(), &scripted{}, newStepped()
-		service, stop := serve(t, source, newMemory(), eligibility.Config{Now: clock.now, Registerer: registry})
+		service, stop := serve(t, source, newMemory(), evidence.Config{Now: clock.now, Registerer: registry})
 		defer stop()
 		source.set(status(eligibility.AccountStatusAllowed).after(5*time.Second), holding())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // An impatient caller is not an outage, under either policy; a fetch that exceeds
@@ -16,7 +17,7 @@ import (
 func TestACallersDeadlineIsNoFailureOfPartnerCenter(t *testing.T) {
 	t.Parallel()
 	for _, block := range []bool{false, true} {
-		bubbleOf(t, eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: block}}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+		bubbleOf(t, evidence.Config{Policy: eligibility.Policy{BlockUndecidable: block}}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 			source.set(status(eligibility.AccountStatusAllowed).after(time.Hour), holding().after(time.Hour))
 			within := func(patience time.Duration, req eligibility.Request) (eligibility.Answer, error) {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -76,7 +77,7 @@ func TestABatchReturnsWhatItHasWhenItsDeadlineEnds(t *testing.T) {
 			next = next.Add(time.Second / 6)
 			return time.After(time.Until(next))
 		}
-		source := fetchFunc(func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+		source := fetchFunc(func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 			if query.Facet == eligibility.FacetAccount {
 				select {
 				case <-permit():
@@ -89,7 +90,7 @@ func TestABatchReturnsWhatItHasWhenItsDeadlineEnds(t *testing.T) {
 			<-ctx.Done() // no permit is spare
 			return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindThrottled, RetryAfter: time.Second}
 		})
-		service, stop := serve(t, source, store, eligibility.Config{})
+		service, stop := serve(t, source, store, evidence.Config{})
 		defer stop()
 		reqs := make([]eligibility.Request, 1000)
 		for i := range reqs {
@@ -129,7 +130,7 @@ func TestABatchReturnsWhatItHasWhenItsDeadlineEnds(t *testing.T) {
 
 // What becomes known while a batch waits for others counts at its end.
 func TestABatchDecidesAtItsEnd(t *testing.T) {
-	bubble(t, eligibility.Config{BatchConcurrency: 2}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{BatchConcurrency: 2}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())
 		reqs := []eligibility.Request{{CustomerID: customer}, {CustomerID: eligibility.CustomerID{9}}, {CustomerID: eligibility.CustomerID{10}}, {CustomerID: eligibility.CustomerID{11}}, {CustomerID: eligibility.CustomerID{12}}}
 		time.AfterFunc(2500*time.Millisecond, func() {
@@ -152,7 +153,7 @@ func TestABatchDecidesAtItsEnd(t *testing.T) {
 // The cause of an undecided answer is what left it undecided, not another failure
 // that it survived.
 func TestAnUndecidedAnswerNamesItsCause(t *testing.T) {
-	bubble(t, eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{Policy: eligibility.Policy{BlockUndecidable: true}}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		store.held[accountKey] = elsewhere(eligibility.AccountStatusAllowed, time.Now().Add(-30*time.Minute))
 		source.set(failing(eligibility.KindThrottled), failing(eligibility.KindInvalidResponse))
 		answer := mustCheck(t, service, education())

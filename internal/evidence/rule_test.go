@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -9,9 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-func check(t *testing.T, cfg eligibility.Config, account, held outcome, segment eligibility.Segment) (eligibility.Answer, error) {
+func check(t *testing.T, cfg evidence.Config, account, held outcome, segment eligibility.Segment) (eligibility.Answer, error) {
 	t.Helper()
 	source := &scripted{account: account, held: held}
 	service, stop := serve(t, source, newMemory(), cfg)
@@ -42,7 +43,7 @@ func TestAccountRule(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			answer, err := check(t, eligibility.Config{Policy: eligibility.Policy{NotReadyAllowed: row.allow}}, status(row.status), holding(), eligibility.SegmentCommercial)
+			answer, err := check(t, evidence.Config{Policy: eligibility.Policy{NotReadyAllowed: row.allow}}, status(row.status), holding(), eligibility.SegmentCommercial)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +117,7 @@ func TestSegmentRule(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			answer, err := check(t, eligibility.Config{}, status(eligibility.AccountStatusAllowed), holding(row.held...), row.segment)
+			answer, err := check(t, evidence.Config{}, status(eligibility.AccountStatusAllowed), holding(row.held...), row.segment)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,12 +218,12 @@ func TestSegmentRuleAgreesWithTheOracle(t *testing.T) {
 
 // segmentService is a service whose store holds an allowed account and the
 // qualifications that the test chooses.
-func segmentService(t *testing.T) (*eligibility.Service, *qualified) {
+func segmentService(t *testing.T) (*evidence.Service, *qualified) {
 	t.Helper()
 	store := &qualified{memory: newMemory()}
 	now := time.Now()
 	store.Keep(eligibility.Key{CustomerID: customer}, &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, FetchTime: now})
-	service, err := eligibility.New(new(scripted), store, eligibility.Config{Now: func() time.Time { return now }})
+	service, err := evidence.New(new(scripted), store, evidence.Config{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +242,7 @@ func (q *qualified) hold(held []eligibility.Qualification) {
 
 func TestEveryRuleAddsItsReasonTheAccountsFirst(t *testing.T) {
 	t.Parallel()
-	answer, err := check(t, eligibility.Config{}, status(eligibility.AccountStatusUnderReview),
+	answer, err := check(t, evidence.Config{}, status(eligibility.AccountStatusUnderReview),
 		holding(qualification(eligibility.QualificationEducation, eligibility.VettingDenied)), eligibility.SegmentEducation)
 	if err != nil {
 		t.Fatal(err)
@@ -255,59 +256,5 @@ func TestEveryRuleAddsItsReasonTheAccountsFirst(t *testing.T) {
 	}
 	if !answer.RecheckTime.IsZero() {
 		t.Error("a block that waiting does not cure has a recheck time")
-	}
-}
-
-func TestWordsIgnoreCaseBlanksAndSeparators(t *testing.T) {
-	t.Parallel()
-	for word, want := range map[string]eligibility.AccountStatus{
-		"Allowed":         eligibility.AccountStatusAllowed,
-		" al\tLOWED_-":    eligibility.AccountStatusAllowed,
-		"Under Review":    eligibility.AccountStatusUnderReview,
-		"under-review":    eligibility.AccountStatusUnderReview,
-		"NOT_ALLOWED":     eligibility.AccountStatusNotAllowed,
-		"unknown":         eligibility.AccountStatusUnknown,
-		"Un\u212anown":    eligibility.AccountStatusUnrecognized,
-		"Not Ready":       eligibility.AccountStatusNotReady,
-		"NotReady":        eligibility.AccountStatusNotReady,
-		"Approved":        eligibility.AccountStatusUnrecognized,
-		"Allowed.":        eligibility.AccountStatusUnrecognized,
-		"All\u00a0owed":   eligibility.AccountStatusUnrecognized,
-		"\uff21llowed":    eligibility.AccountStatusUnrecognized,
-		"None":            eligibility.AccountStatusUnrecognized,
-		" ":               eligibility.AccountStatusUnrecognized,
-		"\u8a31\u53ef":    eligibility.AccountStatusUnrecognized,
-		"AllowedAllowed":  eligibility.AccountStatusUnrecognized,
-		"allowed\x00":     eligibility.AccountStatusUnrecognized,
-		"not\nready\f\v ": eligibility.AccountStatusNotReady,
-	} {
-		if got := eligibility.ParseAccountStatus(word); got != want {
-			t.Errorf("ParseAccountStatus(%q) = %d, want %d", word, got, want)
-		}
-	}
-	for word, want := range map[string]eligibility.QualificationType{
-		"Education":                  eligibility.QualificationEducation,
-		"government_community_cloud": eligibility.QualificationGovernmentCommunityCloud,
-		"GCC":                        eligibility.QualificationUnrecognized,
-		"non-profit":                 eligibility.QualificationNonprofit,
-		"StateOwnedEntity":           eligibility.QualificationStateOwnedEntity,
-	} {
-		if got, held := eligibility.ParseQualificationType(word); got != want || !held {
-			t.Errorf("ParseQualificationType(%q) = %d, %t, want %d", word, got, held, want)
-		}
-	}
-	if _, held := eligibility.ParseQualificationType("None"); held {
-		t.Error(`"None" counts as held`)
-	}
-	for word, want := range map[string]eligibility.VettingStatus{
-		"":          eligibility.VettingUnspecified,
-		"approved":  eligibility.VettingApproved,
-		"In Review": eligibility.VettingInReview,
-		"DENIED":    eligibility.VettingDenied,
-		"Expired":   eligibility.VettingUnrecognized,
-	} {
-		if got := eligibility.ParseVettingStatus(word); got != want {
-			t.Errorf("ParseVettingStatus(%q) = %d, want %d", word, got, want)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // storages are how clients keep a time, with every rounding that is in use.
@@ -37,7 +38,7 @@ func TestReceiptsSurviveTheStorageOfClients(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		start, began := time.Unix(1_800_000_000, int64(rapid.IntRange(0, 1e9-1).Draw(rt, "ns"))), time.Now()
 		source, store := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, newMemory()
-		service, stop := serve(t, source, store, eligibility.Config{Now: func() time.Time { return start.Add(time.Since(began)) }})
+		service, stop := serve(t, source, store, evidence.Config{Now: func() time.Time { return start.Add(time.Since(began)) }})
 		defer stop()
 		shown := mustCheck(t, service, education())
 		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
@@ -54,7 +55,7 @@ func TestReceiptsSurviveTheStorageOfClients(t *testing.T) {
 
 // An age is never under-reported: the fetch time is rounded down.
 func TestEvidenceTimeIsRoundedDownToMilliseconds(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		time.Sleep(1999 * time.Microsecond)
 		started := time.Now()
@@ -67,7 +68,7 @@ func TestEvidenceTimeIsRoundedDownToMilliseconds(t *testing.T) {
 // Rounding must not merge two fetches of one millisecond: the second one's answer
 // counts.
 func TestTwoFetchesOfAMillisecondAreTwo(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		req := commercial
 		req.MaxAgeSet = true
@@ -88,7 +89,7 @@ func TestTwoFetchesOfAMillisecondAreTwo(t *testing.T) {
 
 // A bound within the current millisecond is met by a fetch of the next one.
 func TestMinEvidenceTimeOfThisVeryMomentIsMet(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(50*time.Millisecond), holding().after(50*time.Millisecond))
 		for range 20 {
 			time.Sleep(1234567 * time.Nanosecond)
@@ -107,7 +108,7 @@ func TestFreshCallersWithinAMillisecondCostTwoFetches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		began := make(chan time.Time, 100)
-		source := fetchFunc(func(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+		source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 			query.Started()
 			if query.Facet == eligibility.FacetAccount {
 				began <- time.Now()
@@ -115,7 +116,7 @@ func TestFreshCallersWithinAMillisecondCostTwoFetches(t *testing.T) {
 			time.Sleep(300 * time.Microsecond)
 			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 		})
-		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		service, stop := serve(t, source, newMemory(), evidence.Config{})
 		defer stop()
 		req := commercial
 		req.MaxAgeSet = true

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // fetchFunc is a Source made of one function.
-type fetchFunc func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error)
+type fetchFunc func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error)
 
-func (f fetchFunc) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (f fetchFunc) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	return f(ctx, query)
 }
 
@@ -30,7 +31,7 @@ type outcome struct {
 	latency  time.Duration
 }
 
-func (s *scripted) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (s *scripted) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	facet := query.Facet
 	s.mu.Lock()
 	if s.fetches == nil {
@@ -81,22 +82,22 @@ func newMemory() *memory {
 	}
 }
 
-func (m *memory) Peek(key eligibility.Key, _ time.Time) eligibility.Found {
+func (m *memory) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return eligibility.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, Untrusted: m.untrusted}
+	return evidence.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, Untrusted: m.untrusted}
 }
 
-func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
+func (m *memory) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
 	m.mu.Lock()
 	m.loads++
 	m.mu.Unlock()
-	founds := make([]eligibility.Found, len(keys))
+	founds := make([]evidence.Found, len(keys))
 	for i, key := range keys {
 		founds[i] = m.Peek(key, time.Time{})
 		m.mu.Lock()
 		if shared := m.shared[key]; shared != nil {
-			founds[i] = eligibility.Found{Evidence: shared, Tier: eligibility.TierRedis}
+			founds[i] = evidence.Found{Evidence: shared, Tier: eligibility.TierRedis}
 			if old := m.held[key]; old != nil && old.FetchTime.Before(shared.FetchTime) {
 				m.held[key] = shared
 			}
@@ -106,7 +107,7 @@ func (m *memory) Load(_ context.Context, keys []eligibility.Key) []eligibility.F
 	return founds
 }
 
-func (m *memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+func (m *memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return m.Load(ctx, keys)
 }
 
@@ -119,7 +120,7 @@ func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *elig
 	return m.held[key]
 }
 
-func (m *memory) Lead(context.Context, eligibility.Claim) eligibility.Lead { return eligibility.Lead{} }
+func (m *memory) Lead(context.Context, evidence.Claim) evidence.Lead { return evidence.Lead{} }
 
 func (m *memory) Yield(context.Context, eligibility.Key, error) {}
 
@@ -132,7 +133,7 @@ type slowMemory struct {
 	wait  time.Duration // guarded by delay
 }
 
-func (m *slowMemory) Load(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+func (m *slowMemory) Load(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	founds := m.memory.Load(ctx, keys)
 	m.delay.Lock()
 	wait := m.wait
@@ -172,9 +173,9 @@ var customer = eligibility.CustomerID{1, 2, 3}
 
 // serve runs a Service on source and store until the test ends. In a synctest
 // bubble, call stop before the bubble ends.
-func serve(t *testing.T, source eligibility.Source, store eligibility.Store, cfg eligibility.Config) (service *eligibility.Service, stop func()) {
+func serve(t *testing.T, source evidence.Source, store evidence.Store, cfg evidence.Config) (service *evidence.Service, stop func()) {
 	t.Helper()
-	service, err := eligibility.New(source, store, cfg)
+	service, err := evidence.New(source, store, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +200,7 @@ type result struct {
 }
 
 // checkBatch returns what a batch says, in the order of its questions.
-func checkBatch(ctx context.Context, service *eligibility.Service, reqs []eligibility.Request) []result {
+func checkBatch(ctx context.Context, service *evidence.Service, reqs []eligibility.Request) []result {
 	results := make([]result, len(reqs))
 	service.CheckBatch(ctx, reqs, func(place int, answer *eligibility.Answer, err error) {
 		results[place] = result{answer: *answer, err: err}

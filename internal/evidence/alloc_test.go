@@ -1,6 +1,6 @@
 //go:build !race
 
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // TestAllocationsOfALocalHit holds a question that the local tier answers to its
@@ -18,7 +19,7 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 		t.Fatal(err)
 	}
 	source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
-	service, stop := serve(t, source, store, eligibility.Config{})
+	service, stop := serve(t, source, store, evidence.Config{})
 	defer stop()
 	if _, err := service.Check(context.Background(), commercial); err != nil {
 		t.Fatal(err)

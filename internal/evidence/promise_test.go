@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // The moment of the answer counts, not that of the question.
 func TestEvidenceThatExpiresWhileTheCallerWaitsDoesNotAnswer(t *testing.T) {
 	ages := eligibility.DefaultAges()
 	ages.Allowed = eligibility.Age{Fresh: 300 * time.Millisecond, Usable: time.Second}
-	bubble(t, eligibility.Config{Ages: ages}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{Ages: ages}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
 		time.Sleep(600 * time.Millisecond)
@@ -34,7 +35,7 @@ func TestEvidenceThatExpiresWhileTheCallerWaitsDoesNotAnswer(t *testing.T) {
 }
 
 func TestEvidenceTimeIsWhenTheFetchStarted(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(2*time.Second), holding().after(time.Second))
 		asked := time.Now()
 		if answer := mustCheck(t, service, education()); !answer.EvidenceTime.Equal(asked) || !answer.Account.FetchTime.Equal(asked) {
@@ -48,7 +49,7 @@ func TestAFetchThatLandedOnTheWayIsShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		source, store := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, &slowMemory{memory: newMemory()}
-		service, stop := serve(t, source, store, eligibility.Config{})
+		service, stop := serve(t, source, store, evidence.Config{})
 		defer stop()
 		req := commercial
 		req.MaxAgeSet = true
@@ -79,7 +80,7 @@ func TestABatchAsksOnceAboutARepeatedCustomerHoweverFarApart(t *testing.T) {
 		"failing":  failing(eligibility.KindUnavailable),
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 				source.set(account.after(50*time.Millisecond), holding().after(50*time.Millisecond))
 				reqs := make([]eligibility.Request, 200)
 				for i := range reqs {
@@ -98,7 +99,7 @@ func TestABatchAsksOnceAboutARepeatedCustomerHoweverFarApart(t *testing.T) {
 }
 
 func TestABatchHasNoMoreFetchesUnderWayThanWorkers(t *testing.T) {
-	bubble(t, eligibility.Config{BatchConcurrency: 4}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{BatchConcurrency: 4}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding().after(9*time.Second))
 		reqs := make([]eligibility.Request, 50)
 		for i := range reqs {
@@ -116,7 +117,7 @@ func TestABatchHasNoMoreFetchesUnderWayThanWorkers(t *testing.T) {
 // Qualifications that fail must neither be asked for with every commercial
 // question nor keep the account's questions waiting.
 func TestFailingQualificationsThatAreNotNeededRest(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindInvalidResponse))
 		for range 100 {
 			if answer := mustCheck(t, service, commercial); answer.Qualifications != nil {
@@ -144,16 +145,16 @@ func TestFailingQualificationsThatAreNotNeededRest(t *testing.T) {
 func TestQualificationsThatAreNotNeededAreNotUrgent(t *testing.T) {
 	t.Parallel()
 	urgency := make(chan bool, 2)
-	source := fetchFunc(func(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+	source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 		if query.Facet == eligibility.FacetQualifications {
 			time.Sleep(time.Second)
-			urgency <- query.Priority.Lane() == eligibility.LaneCheckout
+			urgency <- query.Priority.Lane() == evidence.LaneCheckout
 		}
 		return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 	})
 	synctest.Test(t, func(t *testing.T) {
 		urgency = make(chan bool, 2)
-		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		service, stop := serve(t, source, newMemory(), evidence.Config{})
 		defer stop()
 		mustCheck(t, service, commercial)
 		if <-urgency {
@@ -177,7 +178,7 @@ func TestNobodyWaitsForQualificationsThatCannotMatter(t *testing.T) {
 		"a commercial failure": {failing(eligibility.KindCredentials), eligibility.SegmentCommercial},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 				source.set(row.account, holding().after(time.Second))
 				began := time.Now()
 				if _, err := service.Check(context.Background(), eligibility.Request{CustomerID: customer, Segment: row.segment}); err == nil {
@@ -199,7 +200,7 @@ func TestASlowClockStillReachesMinEvidenceTime(t *testing.T) {
 		born := time.Now()
 		slow := func() time.Time { return born.Add(time.Since(born) * 9 / 10) }
 		source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
-		service, stop := serve(t, source, newMemory(), eligibility.Config{Now: slow})
+		service, stop := serve(t, source, newMemory(), evidence.Config{Now: slow})
 		defer stop()
 		req := commercial
 		req.MinEvidenceTime = slow().Add(time.Second)
@@ -211,7 +212,7 @@ func TestASlowClockStillReachesMinEvidenceTime(t *testing.T) {
 
 // An undecidable block is true for no time: nothing may keep it.
 func TestUndecidableHasNoExpiryAndIsWorthAskingAgainLater(t *testing.T) {
-	bubble(t, eligibility.Config{Policy: eligibility.Policy{BlockUndecidable: true}}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{Policy: eligibility.Policy{BlockUndecidable: true}}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindUnavailable).after(3*time.Second))
 		answer := mustCheck(t, service, education())
 		if !answer.ExpireTime.IsZero() || !answer.RecheckTime.After(time.Now()) {
@@ -226,7 +227,7 @@ func TestUndecidableHasNoExpiryAndIsWorthAskingAgainLater(t *testing.T) {
 }
 
 func TestAnswersOfTwoFacetsAreAsOldAndAsFarAsTheWorse(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		approved := holding(qualification(eligibility.QualificationEducation, eligibility.VettingApproved))
 		source.set(status(eligibility.AccountStatusAllowed), approved)
 		first := mustCheck(t, service, education())
@@ -250,7 +251,7 @@ func TestAnswersOfTwoFacetsAreAsOldAndAsFarAsTheWorse(t *testing.T) {
 }
 
 func TestRenewalsGoOnForEver(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		for i := range 40 {
 			req := eligibility.Request{CustomerID: eligibility.CustomerID{byte(i)}}
@@ -267,7 +268,7 @@ func TestRenewalsGoOnForEver(t *testing.T) {
 }
 
 func TestEvenAHurriedCallerFillsTheCache(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())
 		ctx, cancel := context.WithTimeout(context.Background(), 0)
 		defer cancel()

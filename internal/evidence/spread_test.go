@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // What was filled at once, by a batch or after a deployment, must not expire at
@@ -50,7 +51,7 @@ func TestEntriesFilledAtOnceExpireOverAFifthOfTheirAge(t *testing.T) {
 func freshFor(t *testing.T, ages eligibility.Ages, entries int) func(yield func(time.Duration) bool) {
 	t.Helper()
 	filled, store := time.Unix(1_800_000_000, 0), newMemory()
-	service, err := eligibility.New(new(scripted), store, eligibility.Config{
+	service, err := evidence.New(new(scripted), store, evidence.Config{
 		Ages: ages, Now: func() time.Time { return filled.Add(time.Second) },
 	})
 	if err != nil {

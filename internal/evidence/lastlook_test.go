@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // missing is a Store whose first query of the shared tier finds nothing, as one
@@ -19,15 +20,15 @@ type missing struct {
 	queries [][]eligibility.Key
 }
 
-func (m *missing) Load(_ context.Context, keys []eligibility.Key) []eligibility.Found {
-	founds := make([]eligibility.Found, len(keys))
+func (m *missing) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
+	founds := make([]evidence.Found, len(keys))
 	for i, key := range keys {
 		founds[i] = m.Peek(key, time.Time{})
 	}
 	return founds
 }
 
-func (m *missing) LoadWithin(ctx context.Context, keys []eligibility.Key) []eligibility.Found {
+func (m *missing) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	m.mu.Lock()
 	m.queries = append(m.queries, keys)
 	needs := m.needs
@@ -36,7 +37,7 @@ func (m *missing) LoadWithin(ctx context.Context, keys []eligibility.Key) []elig
 		select {
 		case <-time.After(needs):
 		case <-ctx.Done():
-			return make([]eligibility.Found, len(keys))
+			return make([]evidence.Found, len(keys))
 		}
 	}
 	return m.memory.Load(ctx, keys)
@@ -79,7 +80,7 @@ func TestAFalseMissIsNotFinal(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := missingStore(row.age)
 				store.needs = row.needs
-				service, stop := serve(t, &scripted{account: row.account, held: holding()}, store, eligibility.Config{})
+				service, stop := serve(t, &scripted{account: row.account, held: holding()}, store, evidence.Config{})
 				defer stop()
 				ctx, cancel := context.WithTimeout(t.Context(), row.deadline)
 				defer cancel()
@@ -119,7 +120,7 @@ func TestTheSharedTierIsQueriedAgainOnlyForLackOfEvidence(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				store := &missing{memory: newMemory()}
-				service, stop := serve(t, &scripted{account: row.account, held: row.held}, store, eligibility.Config{})
+				service, stop := serve(t, &scripted{account: row.account, held: row.held}, store, evidence.Config{})
 				defer stop()
 				_, _ = service.Check(t.Context(), eligibility.Request{Segment: row.segment})
 				checkBatch(t.Context(), service, []eligibility.Request{{CustomerID: customer, Segment: row.segment}})
@@ -146,7 +147,7 @@ func TestABatchQueriesTheSharedTierOnceMore(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := missingStore(time.Minute)
 				store.needs = row.needs
-				service, stop := serve(t, &scripted{account: row.account, held: holding()}, store, eligibility.Config{})
+				service, stop := serve(t, &scripted{account: row.account, held: holding()}, store, evidence.Config{})
 				defer stop()
 				reqs := make([]eligibility.Request, 500)
 				for i := range reqs {

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // witness is a Source that answers at random and remembers every answer it
@@ -36,7 +37,7 @@ func (w *witness) clock() time.Time {
 	return w.now
 }
 
-func (w *witness) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (w *witness) Fetch(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	facet := query.Facet
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,7 +110,7 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 		ages := drawAges(rt)
 		notReadyAllowed := rapid.Bool().Draw(rt, "not_ready allow")
 		store := newMemory()
-		service, stop := serve(t, w, store, eligibility.Config{
+		service, stop := serve(t, w, store, evidence.Config{
 			Policy: eligibility.Policy{
 				NotReadyAllowed:  notReadyAllowed,
 				BlockUndecidable: rapid.Bool().Draw(rt, "undecidable block"),

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // queued is a Source with a queue for the qualifications, as a spent budget makes
@@ -17,7 +18,7 @@ type queued struct {
 	queue time.Duration
 }
 
-func (q *queued) Fetch(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (q *queued) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	if query.Facet == eligibility.FacetQualifications {
 		select {
 		case <-time.After(q.queue):
@@ -56,7 +57,7 @@ func TestNoGraceForQualificationsThatAreOnlyQueued(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := newMemory()
 				source := &queued{&scripted{account: status(eligibility.AccountStatusAllowed).after(row.latency), held: holding().after(slow)}, row.queue}
-				service, stop := serve(t, source, store, eligibility.Config{})
+				service, stop := serve(t, source, store, evidence.Config{})
 				defer stop()
 				if row.held > 0 {
 					store.held[accountKey] = elsewhere(eligibility.AccountStatusAllowed, time.Now().Add(-row.held))
@@ -86,7 +87,7 @@ type permit struct {
 	taken []eligibility.Facet
 }
 
-func (p *permit) Fetch(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+func (p *permit) Fetch(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	if query.Facet == eligibility.FacetAccount {
 		time.Sleep(time.Millisecond) // a queue that the account leaves later
 	}
@@ -103,9 +104,9 @@ func (p *permit) Fetch(_ context.Context, query eligibility.Query) (eligibility.
 
 func TestTheLastPermitIsTheAccounts(t *testing.T) {
 	t.Parallel()
-	for name, ask := range map[string]func(t *testing.T, service *eligibility.Service){
-		"a check": func(t *testing.T, service *eligibility.Service) { mustCheck(t, service, commercial) },
-		"a batch": func(t *testing.T, service *eligibility.Service) {
+	for name, ask := range map[string]func(t *testing.T, service *evidence.Service){
+		"a check": func(t *testing.T, service *evidence.Service) { mustCheck(t, service, commercial) },
+		"a batch": func(t *testing.T, service *evidence.Service) {
 			if result := checkBatch(t.Context(), service, []eligibility.Request{commercial}); result[0].err != nil {
 				t.Error(result[0].err)
 			}
@@ -115,7 +116,7 @@ func TestTheLastPermitIsTheAccounts(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				source := &permit{left: 1}
-				service, stop := serve(t, source, newMemory(), eligibility.Config{})
+				service, stop := serve(t, source, newMemory(), evidence.Config{})
 				defer stop()
 				ask(t, service)
 			})
@@ -128,8 +129,8 @@ func TestTheLastPermitIsTheAccounts(t *testing.T) {
 func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		held := make(chan eligibility.Lane, 2)
-		source := fetchFunc(func(ctx context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+		held := make(chan evidence.Lane, 2)
+		source := fetchFunc(func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 			if query.Facet == eligibility.FacetQualifications {
 				query.Started()
 				held <- query.Priority.Lane()
@@ -138,7 +139,7 @@ func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 			<-ctx.Done() // queued for ever
 			return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindThrottled}
 		})
-		service, stop := serve(t, source, newMemory(), eligibility.Config{})
+		service, stop := serve(t, source, newMemory(), evidence.Config{})
 		defer stop()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -149,7 +150,7 @@ func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 		}
 		go func() { _, _ = service.Check(ctx, education()) }()
 		synctest.Wait()
-		if len(held) != 1 || <-held != eligibility.LaneCheckout {
+		if len(held) != 1 || <-held != evidence.LaneCheckout {
 			t.Error("qualifications that are needed were not sent at once, in their lane")
 		}
 		go func() {
@@ -170,21 +171,21 @@ func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type start struct {
 			facet eligibility.Facet
-			lane  eligibility.Lane
+			lane  evidence.Lane
 		}
 		starts := make(chan start, 10)
-		source := fetchFunc(func(_ context.Context, query eligibility.Query) (eligibility.Evidence, eligibility.Call, error) {
+		source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 			starts <- start{query.Facet, query.Priority.Lane()}
 			query.Started()
 			time.Sleep(time.Second)
 			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 		})
 		store := newClaims(20)
-		service, stop := serve(t, source, store, eligibility.Config{})
+		service, stop := serve(t, source, store, evidence.Config{})
 		defer stop()
 		fresh := education()
 		fresh.MaxAgeSet = true
-		want := func(what string, want eligibility.Lane, n int) {
+		want := func(what string, want evidence.Lane, n int) {
 			t.Helper()
 			synctest.Wait()
 			for range n {
@@ -198,19 +199,19 @@ func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
 		}
 		var asking sync.WaitGroup
 		asking.Go(func() { checkBatch(t.Context(), service, []eligibility.Request{fresh}) })
-		want("a batch", eligibility.LaneBackground, 2)
+		want("a batch", evidence.LaneBackground, 2)
 		time.Sleep(100 * time.Millisecond)
 		// Both need the next fetch: the batch first, then a caller who waits.
 		asking.Go(func() { checkBatch(t.Context(), service, []eligibility.Request{fresh}) })
 		synctest.Wait()
 		asking.Go(func() { mustCheck(t, service, fresh) })
 		time.Sleep(time.Second)
-		want("the next fetch", eligibility.LaneCheckout, 2)
+		want("the next fetch", evidence.LaneCheckout, 2)
 		asking.Wait()
 		asking.Go(func() {
 			mustCheck(t, service, eligibility.Request{CustomerID: eligibility.CustomerID{9}, Segment: eligibility.SegmentEducation})
 		})
-		want("a caller", eligibility.LaneCheckout, 2)
+		want("a caller", evidence.LaneCheckout, 2)
 		asking.Wait()
 	})
 }
@@ -219,7 +220,7 @@ func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
 func TestNoClaimIsMadeInALowerLane(t *testing.T) {
 	t.Parallel()
 	store := newClaims(2000)
-	service, stop := serve(t, &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, store, eligibility.Config{})
+	service, stop := serve(t, &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, store, evidence.Config{})
 	defer stop()
 	var callers sync.WaitGroup
 	for i := range 1000 {
@@ -229,7 +230,7 @@ func TestNoClaimIsMadeInALowerLane(t *testing.T) {
 	}
 	callers.Wait()
 	for range 2000 {
-		if got := <-store.lanes; got != eligibility.LaneCheckout {
+		if got := <-store.lanes; got != evidence.LaneCheckout {
 			t.Fatalf("a claim was made in lane %d", got)
 		}
 	}

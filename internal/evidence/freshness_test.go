@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 var commercial = eligibility.Request{CustomerID: customer}
@@ -17,14 +18,14 @@ func education() eligibility.Request {
 }
 
 // bubble runs test on a service in a bubble in which time passes at once.
-func bubble(t *testing.T, cfg eligibility.Config, test func(t *testing.T, service *eligibility.Service, source *scripted, store *memory)) {
+func bubble(t *testing.T, cfg evidence.Config, test func(t *testing.T, service *evidence.Service, source *scripted, store *memory)) {
 	t.Helper()
 	t.Parallel()
 	bubbleOf(t, cfg, test)
 }
 
 // bubbleOf is bubble for tests that run several in one.
-func bubbleOf(t *testing.T, cfg eligibility.Config, test func(t *testing.T, service *eligibility.Service, source *scripted, store *memory)) {
+func bubbleOf(t *testing.T, cfg evidence.Config, test func(t *testing.T, service *evidence.Service, source *scripted, store *memory)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		source, store := &scripted{}, newMemory()
@@ -34,7 +35,7 @@ func bubbleOf(t *testing.T, cfg eligibility.Config, test func(t *testing.T, serv
 	})
 }
 
-func mustCheck(t *testing.T, service *eligibility.Service, req eligibility.Request) eligibility.Answer {
+func mustCheck(t *testing.T, service *evidence.Service, req eligibility.Request) eligibility.Answer {
 	t.Helper()
 	answer, err := service.Check(context.Background(), req)
 	if err != nil {
@@ -72,7 +73,7 @@ func TestAgesByOutcome(t *testing.T) {
 		{"NotAllowed", status(eligibility.AccountStatusNotAllowed), holding(), 0, eligibility.FacetAccount, 10 * time.Minute, 24 * time.Hour},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 				source.set(row.account, row.held)
 				mustCheck(t, service, commercial)
 				source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
@@ -110,7 +111,7 @@ func TestAgesOfQualifications(t *testing.T) {
 		"one in review":  {holding(approved, inReview), 2 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 				source.set(status(eligibility.AccountStatusAllowed), row.held)
 				mustCheck(t, service, education())
 				source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindUnavailable))
@@ -134,7 +135,7 @@ func TestAgesOfQualifications(t *testing.T) {
 // An answer that only the policy allows must not outlive one that Partner
 // Center allows.
 func TestNotReadyAllowedByPolicyLivesNoLongerThanAllowed(t *testing.T) {
-	bubble(t, eligibility.Config{Policy: eligibility.Policy{NotReadyAllowed: true}}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{Policy: eligibility.Policy{NotReadyAllowed: true}}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusNotReady), holding())
 		mustCheck(t, service, commercial)
 		source.set(failing(eligibility.KindUnavailable), holding())
@@ -151,7 +152,7 @@ func TestNotFoundAndNotServedAreRememberedForAMinute(t *testing.T) {
 		eligibility.AbsenceNotServed: eligibility.KindNotServed,
 	} {
 		t.Run(kind.String(), func(t *testing.T) {
-			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 				source.set(status(eligibility.AccountStatusAllowed), holding())
 				mustCheck(t, service, commercial)
 				time.Sleep(time.Second)
@@ -177,7 +178,7 @@ func TestNotFoundAndNotServedAreRememberedForAMinute(t *testing.T) {
 }
 
 func TestFailuresAreNotRemembered(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		for _, kind := range []eligibility.Kind{eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse} {
 			source.set(failing(kind), failing(kind))
 			_, err := service.Check(context.Background(), commercial)
@@ -191,7 +192,7 @@ func TestFailuresAreNotRemembered(t *testing.T) {
 }
 
 func TestMaxAgeIsSoft(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		first := mustCheck(t, service, commercial)
 		time.Sleep(5 * time.Second)
@@ -215,7 +216,7 @@ func TestMaxAgeIsSoft(t *testing.T) {
 }
 
 func TestMinEvidenceTimeIsHard(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		first := mustCheck(t, service, commercial)
 		time.Sleep(5 * time.Second)
@@ -240,7 +241,7 @@ func TestMinEvidenceTimeIsHard(t *testing.T) {
 }
 
 func TestEvidenceFromTheFutureIsNotBelieved(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusUnderReview), holding())
 		store.shared[eligibility.Key{CustomerID: customer}] = &eligibility.Evidence{
 			Status: eligibility.AccountStatusAllowed, FetchTime: time.Now().Add(2 * time.Second),
@@ -252,7 +253,7 @@ func TestEvidenceFromTheFutureIsNotBelieved(t *testing.T) {
 }
 
 func TestHotEvidenceIsRenewedAheadOnce(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		first := mustCheck(t, service, commercial)
 		fresh := first.ExpireTime.Sub(first.EvidenceTime)
@@ -277,7 +278,7 @@ func TestHotEvidenceIsRenewedAheadOnce(t *testing.T) {
 }
 
 func TestAFailedRenewalIsNotRepeatedByEachCaller(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		first := mustCheck(t, service, commercial)
 		fresh := first.ExpireTime.Sub(first.EvidenceTime)
@@ -296,7 +297,7 @@ func TestAFailedRenewalIsNotRepeatedByEachCaller(t *testing.T) {
 }
 
 func TestUntrustedEvidenceAnswersOnlyWhenNobodyCanBeAsked(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
 		store.untrusted = true
@@ -332,7 +333,7 @@ func TestNothingOlderAnswersInPlaceOfWhatIsTooOld(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 				source.set(failing(eligibility.KindUnavailable).after(time.Second), failing(eligibility.KindUnavailable))
 				store.untrusted = true
 				replaced(store, store.held, eligibility.AccountStatusUnderReview, 30*time.Minute)
@@ -368,7 +369,7 @@ func TestEvidenceIsKeptAsLongAsAnythingOlderMightAnswer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			source, store := new(scripted), &sharing{memory: newMemory(), kept: make(chan time.Duration, 2)}
 			source.set(test.account.after(time.Second), test.qualifications) // so that the qualifications are shared first
-			service, stop := serve(t, source, store, eligibility.Config{})
+			service, stop := serve(t, source, store, evidence.Config{})
 			defer stop()
 			_, _ = service.Check(t.Context(), education())
 			if first, second := <-store.kept, <-store.kept; first != 6*time.Hour || second != 24*time.Hour {
@@ -379,7 +380,7 @@ func TestEvidenceIsKeptAsLongAsAnythingOlderMightAnswer(t *testing.T) {
 }
 
 func TestJitterSpreadsExpiryWithinATenth(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		shortest, longest := time.Hour, time.Duration(0)
 		for i := range 1000 {

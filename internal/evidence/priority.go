@@ -1,4 +1,4 @@
-package eligibility
+package evidence
 
 import "sync"
 

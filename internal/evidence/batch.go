@@ -1,4 +1,4 @@
-package eligibility
+package evidence
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // CheckBatch answers many questions within ctx: it calls answered once for each,
@@ -21,10 +23,10 @@ import (
 // for each. Questions that are still open shortly before ctx ends are answered
 // from usable evidence or with KindDeadlineExceeded, whose RetryAfter is when the
 // batch would have come to them.
-func (s *Service) CheckBatch(ctx context.Context, reqs []Request, answered func(place int, answer *Answer, err error)) {
+func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, answered func(place int, answer *eligibility.Answer, err error)) {
 	now := s.now()
 	var open []openCheck
-	var answer Answer // one for all, on the heap
+	var answer eligibility.Answer // one for all, on the heap
 	var err error
 	for i := range reqs {
 		var c check
@@ -64,12 +66,12 @@ type openCheck struct {
 }
 
 // load queries the shared tier once for every key that the checks want.
-func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check, []Key) []Key,
-	query func(context.Context, []Key) []Found,
+func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check, []eligibility.Key) []eligibility.Key,
+	query func(context.Context, []eligibility.Key) []Found,
 ) {
-	keys := make([]Key, 0, 2*len(open))
-	places := make(map[Key]int, 2*len(open)) // key → place in keys
-	wanted := make([]Key, 0, 2)
+	keys := make([]eligibility.Key, 0, 2*len(open))
+	places := make(map[eligibility.Key]int, 2*len(open)) // key → place in keys
+	wanted := make([]eligibility.Key, 0, 2)
 	for i := range open {
 		for _, key := range wants(&open[i].check, wanted) {
 			if _, listed := places[key]; !listed {
@@ -95,12 +97,12 @@ type pace struct {
 	workers int
 	done    atomic.Int64 // customers that were not left open
 
-	ahead map[CustomerID]int // customers left open → how many of them were before it
+	ahead map[eligibility.CustomerID]int // customers left open → how many of them were before it
 }
 
 // retryAfter is when the batch would have come to the customer, had it gone on as
 // fast: in seconds, at least one.
-func (p *pace) retryAfter(id CustomerID) time.Duration {
+func (p *pace) retryAfter(id eligibility.CustomerID) time.Duration {
 	place, listed := p.ahead[id]
 	if !listed {
 		place = len(p.ahead)
@@ -118,8 +120,8 @@ func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-lookReserve(time.Until(deadline))))
 		defer cancel()
 	}
-	groups := make(map[CustomerID][]*openCheck) // customer → its open questions
-	customers := make(chan CustomerID, len(open))
+	groups := make(map[eligibility.CustomerID][]*openCheck) // customer → its open questions
+	customers := make(chan eligibility.CustomerID, len(open))
 	bound := &spares{most: s.batchConcurrency}
 	for i := range open {
 		c := &open[i]
@@ -134,7 +136,7 @@ func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
 		groups[id] = append(groups[id], c)
 	}
 	close(customers)
-	p := &pace{workers: min(len(customers), s.batchConcurrency), ahead: make(map[CustomerID]int)}
+	p := &pace{workers: min(len(customers), s.batchConcurrency), ahead: make(map[eligibility.CustomerID]int)}
 	began := time.Now()
 	var workers sync.WaitGroup
 	for range p.workers {
@@ -172,14 +174,14 @@ func (s *Service) askNext(ctx context.Context, c *openCheck, before *check) {
 
 // conclude decides, at the end of the batch: on what has become known since the
 // check was asked about, too.
-func (s *Service) conclude(c *openCheck, p *pace) (answer Answer, err error) {
+func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			answer, err = Answer{}, s.panicked(r)
+			answer, err = eligibility.Answer{}, s.panicked(r)
 		}
 	}()
 	if c.failed != nil {
-		return Answer{}, c.failed
+		return eligibility.Answer{}, c.failed
 	}
 	now := s.now()
 	for _, v := range c.views() {
@@ -191,8 +193,8 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer Answer, err error) {
 		if v.Fresh {
 			v.Err = nil
 		}
-		if open, ok := errors.AsType[*Error](v.Err); ok && open.Kind == KindDeadlineExceeded {
-			v.Err = &Error{Kind: open.Kind, RetryAfter: p.retryAfter(c.req.CustomerID), Call: open.Call, Err: open.Err}
+		if open, ok := errors.AsType[*eligibility.Error](v.Err); ok && open.Kind == eligibility.KindDeadlineExceeded {
+			v.Err = &eligibility.Error{Kind: open.Kind, RetryAfter: p.retryAfter(c.req.CustomerID), Call: open.Call, Err: open.Err}
 		}
 	}
 	return s.decide(&c.check, now)
@@ -208,7 +210,7 @@ func (s *Service) follow(c, before *check) {
 		learnt := before.view(v.key.Facet)
 		s.consider(c, v, learnt.found(), s.now())
 		v.Fetched = learnt.Fetched && v.Evidence == learnt.Evidence
-		if _, failed := errors.AsType[*Error](learnt.Err); failed && !v.Fresh && !learnt.rests {
+		if _, failed := errors.AsType[*eligibility.Error](learnt.Err); failed && !v.Fresh && !learnt.rests {
 			v.Err, v.Call = learnt.Err, learnt.Call
 		}
 	}
@@ -251,5 +253,5 @@ func (s *spares) fetch(start func() *flight) (f *flight, waived bool) {
 // panicked logs a panic and returns the error that stands for it.
 func (s *Service) panicked(recovered any) error {
 	s.logger.Error("panic while answering", zap.String("panic", fmt.Sprint(recovered)), zap.ByteString("stack", debug.Stack()))
-	return &Error{Kind: KindInternal, Err: errors.New("panic, logged apart")}
+	return &eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}
 }

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 var accountKey = eligibility.Key{CustomerID: customer, Facet: eligibility.FacetAccount}
@@ -36,7 +37,7 @@ func TestMaxAgeAllowsForTheClocksOfOtherReplicas(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			for tier := range 2 {
-				bubbleOf(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+				bubbleOf(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 					source.set(status(eligibility.AccountStatusNotAllowed), holding())
 					where := store.held
 					if tier == 1 {
@@ -60,7 +61,7 @@ func TestMaxAgeAllowsForTheClocksOfOtherReplicas(t *testing.T) {
 
 // min_evidence_time is compared as it is: a receipt is valid at every replica.
 func TestAReceiptIsValidAtEveryReplica(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
 		for _, ahead := range []time.Duration{-time.Minute, 0, 900 * time.Millisecond} {
 			shown := time.Now().Add(ahead)
@@ -77,25 +78,25 @@ func TestAReceiptIsValidAtEveryReplica(t *testing.T) {
 // claims is a memory that records the claims, and their lanes at that time.
 type claims struct {
 	*memory
-	made  chan eligibility.Claim
-	lanes chan eligibility.Lane
+	made  chan evidence.Claim
+	lanes chan evidence.Lane
 }
 
 func newClaims(most int) *claims {
-	return &claims{newMemory(), make(chan eligibility.Claim, most), make(chan eligibility.Lane, most)}
+	return &claims{newMemory(), make(chan evidence.Claim, most), make(chan evidence.Lane, most)}
 }
 
-func (c *claims) Lead(_ context.Context, claim eligibility.Claim) eligibility.Lead {
+func (c *claims) Lead(_ context.Context, claim evidence.Claim) evidence.Lead {
 	c.lanes <- claim.Priority.Lane()
 	c.made <- claim
-	return eligibility.Lead{}
+	return evidence.Lead{}
 }
 
 func TestClaimsAllowForTheClocksOfOtherReplicas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := newClaims(10)
-		service, stop := serve(t, &scripted{account: status(eligibility.AccountStatusAllowed)}, store, eligibility.Config{})
+		service, stop := serve(t, &scripted{account: status(eligibility.AccountStatusAllowed)}, store, evidence.Config{})
 		defer stop()
 		now := time.Now()
 		for name, row := range map[string]struct {
@@ -140,7 +141,7 @@ func (f *flooded) receive() {
 	}
 }
 
-func (f *flooded) Peek(key eligibility.Key, now time.Time) eligibility.Found {
+func (f *flooded) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	f.receive()
 	return f.memory.Peek(key, now)
 }
@@ -177,7 +178,7 @@ func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &flooded{memory: newMemory(), status: row.other, ahead: row.dated}
 				source := &scripted{account: status(row.own).after(row.latency), held: holding()}
-				service, stop := serve(t, source, store, eligibility.Config{})
+				service, stop := serve(t, source, store, evidence.Config{})
 				defer stop()
 				req := commercial
 				req.MaxAgeSet = true
@@ -203,7 +204,7 @@ func TestLaterEvidenceOutOfReachSuppressesNoBlock(t *testing.T) {
 		eligibility.AccountStatusNotAllowed: eligibility.KindInternal, // none
 		eligibility.AccountStatusAllowed:    eligibility.KindUnavailable,
 	} {
-		service, stop := serve(t, &scripted{account: status(own)}, lostElsewhere{newMemory()}, eligibility.Config{})
+		service, stop := serve(t, &scripted{account: status(own)}, lostElsewhere{newMemory()}, evidence.Config{})
 		answer, err := service.Check(t.Context(), commercial)
 		stop()
 		if kind != eligibility.KindInternal {

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 func TestBatchAnswersInOrderAndAsksOnceForARepeatedCustomer(t *testing.T) {
-	bubble(t, eligibility.Config{}, func(t *testing.T, service *eligibility.Service, source *scripted, store *memory) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		store.shared[eligibility.Key{CustomerID: eligibility.CustomerID{7}}] = &eligibility.Evidence{
 			Status: eligibility.AccountStatusNotAllowed, FetchTime: time.Now(),
@@ -41,7 +42,7 @@ func TestBatchAnswersInOrderAndAsksOnceForARepeatedCustomer(t *testing.T) {
 }
 
 func TestBatchAsksAboutFewCustomersAtOnceAndMarksTheRest(t *testing.T) {
-	bubble(t, eligibility.Config{BatchConcurrency: 10}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{BatchConcurrency: 10}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		reqs := make([]eligibility.Request, 100)
 		for i := range reqs {
@@ -87,7 +88,7 @@ func retryAfter(t *testing.T, err error) time.Duration {
 }
 
 func TestBatchAnswersFromUsableEvidenceWhenTimeIsUp(t *testing.T) {
-	bubble(t, eligibility.Config{BatchConcurrency: 1}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{BatchConcurrency: 1}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		reqs := make([]eligibility.Request, 5)
 		for i := range reqs {

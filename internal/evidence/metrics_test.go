@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"testing"
@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // exported returns every metric that is not 0, by name and label values.
@@ -35,7 +36,7 @@ func exported(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 
 func TestMetricsSayWhatAnswersRestOn(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	bubble(t, eligibility.Config{Registerer: registry}, func(t *testing.T, service *eligibility.Service, source *scripted, _ *memory) {
+	bubble(t, evidence.Config{Registerer: registry}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))
 		for range 2 {
 			go func() { _, _ = service.Check(t.Context(), commercial) }()

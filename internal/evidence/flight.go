@@ -1,4 +1,4 @@
-package eligibility
+package evidence
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // flightShards spreads the keys so that callers for different customers rarely
@@ -23,8 +25,8 @@ type flights struct {
 
 type flightShard struct {
 	mu    sync.Mutex
-	slots map[Key]*slot // key → fetches under way; guarded by mu
-	rests map[Key]rest  // key → qualifications that failed lately; guarded by mu
+	slots map[eligibility.Key]*slot // key → fetches under way; guarded by mu
+	rests map[eligibility.Key]rest  // key → qualifications that failed lately; guarded by mu
 }
 
 // rest says that a facet failed and, where it is not needed, is not asked for
@@ -58,11 +60,11 @@ type flight struct {
 	here     bool      // this replica makes the fetch itself; guarded by the shard's mutex
 	created  time.Time // on the monotonic clock
 
-	evidence *Evidence
-	tier     Tier      // where the evidence is from
-	rival    *Evidence // dated later, and fetched by another replica; mostly nil
-	lost     bool      // another replica announced a later fetch, whose evidence is out of reach
-	call     Call
+	evidence *eligibility.Evidence
+	tier     eligibility.Tier      // where the evidence is from
+	rival    *eligibility.Evidence // dated later, and fetched by another replica; mostly nil
+	lost     bool                  // another replica announced a later fetch, whose evidence is out of reach
+	call     eligibility.Call
 	err      error
 }
 
@@ -118,19 +120,19 @@ func (f *flight) landed() <-chan struct{} {
 func newFlights() *flights {
 	f := new(flights)
 	for i := range f.shards {
-		f.shards[i].slots = make(map[Key]*slot)
-		f.shards[i].rests = make(map[Key]rest)
+		f.shards[i].slots = make(map[eligibility.Key]*slot)
+		f.shards[i].rests = make(map[eligibility.Key]rest)
 	}
 	return f
 }
 
-func (f *flights) shard(key Key) *flightShard {
+func (f *flights) shard(key eligibility.Key) *flightShard {
 	return &f.shards[key.CustomerID[15]%flightShards]
 }
 
 // order is what a caller asks of a fetch.
 type order struct {
-	Key
+	eligibility.Key
 
 	bound recency // its times must not lie in the future by this process's clock
 	lane  Lane
@@ -196,7 +198,7 @@ func (s *Service) newFlight(ctx context.Context, o order) *flight {
 // fly makes the fetch of f in the background, tells its waiters, hands over to
 // the next flight for the key and then shares what was learnt. The caller holds
 // the lock of the key's shard.
-func (s *Service) fly(key Key, f *flight) {
+func (s *Service) fly(key eligibility.Key, f *flight) {
 	oldest := f.bound.dated
 	flying := s.spawn(func() {
 		fetched, led := s.land(f.ctx, key, oldest, f)
@@ -220,15 +222,15 @@ var errClosed = errors.New("service is shutting down")
 
 // closedError is the error of a fetch that the shutdown ended. Partner Center did
 // not fail, so it is not KindUnavailable.
-func closedError(call Call) error {
-	return &Error{Kind: KindOverloaded, RetryAfter: leftEarlyRetry, Call: call, Err: errClosed}
+func closedError(call eligibility.Call) error {
+	return &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: leftEarlyRetry, Call: call, Err: errClosed}
 }
 
 // land fills f: with what another replica fetches no earlier than oldest, or
 // with what this one does, which then leads and has fetched that evidence, nil
 // if it failed. A panic is an internal error: nobody may wait forever for a
 // flight that crashed.
-func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight) (fetched *Evidence, led bool) {
+func (s *Service) land(ctx context.Context, key eligibility.Key, oldest time.Time, f *flight) (fetched *eligibility.Evidence, led bool) {
 	defer func() {
 		switch r := recover(); {
 		case r != nil:
@@ -251,7 +253,7 @@ func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight
 	started := s.begin(ctx, key, f)
 	began := time.Now()
 	evidence, call, err := s.source.Fetch(ctx, Query{Key: key, Priority: f.priority, Started: f.send})
-	f.call, f.tier, f.err = call, TierPartnerCenter, err
+	f.call, f.tier, f.err = call, eligibility.TierPartnerCenter, err
 	if err != nil {
 		return nil, led
 	}
@@ -266,7 +268,7 @@ func (s *Service) land(ctx context.Context, key Key, oldest time.Time, f *flight
 // startedBy returns when a fetch started by the clock as it is now, if the clock
 // was set back since: a time ahead of the clock would not be accepted.
 func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time {
-	if start := s.now().Add(-elapsed); started.Round(0).After(start.Add(ClockTolerance)) {
+	if start := s.now().Add(-elapsed); started.Round(0).After(start.Add(eligibility.ClockTolerance)) {
 		return start
 	}
 	return started
@@ -274,7 +276,7 @@ func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time 
 
 // landElsewhere waits while another replica fetches, and reports whether that
 // fills f.
-func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, f *flight) bool {
+func (s *Service) landElsewhere(ctx context.Context, key eligibility.Key, oldest time.Time, f *flight) bool {
 	for {
 		lead := s.store.Lead(ctx, Claim{Key: key, NotBefore: oldest, Priority: f.priority})
 		if lead.Evidence == nil {
@@ -284,7 +286,7 @@ func (s *Service) landElsewhere(ctx context.Context, key Key, oldest time.Time, 
 		// It may have been fetched long ago.
 		now := s.now()
 		if now.Before(s.ages.LifetimeOf(key, lead.Evidence, s.policy, now).FreshUntil) {
-			f.evidence, f.tier = lead.Evidence, TierRedis
+			f.evidence, f.tier = lead.Evidence, eligibility.TierRedis
 			return true
 		}
 		oldest = lead.Evidence.FetchTime.Add(1)
@@ -315,7 +317,7 @@ func (f *flight) letAccountSend(ctx context.Context) {
 // begin lets everybody join who has asked by now, and returns the time at which
 // the fetch starts. It is in a later millisecond than the evidence held, as two
 // fetches of one millisecond would count as one.
-func (s *Service) begin(ctx context.Context, key Key, f *flight) time.Time {
+func (s *Service) begin(ctx context.Context, key eligibility.Key, f *flight) time.Time {
 	now := s.now()
 	if held := s.store.Peek(key, now).Evidence; held != nil && held.FetchTime.Equal(now.Truncate(time.Millisecond)) {
 		select {
@@ -333,10 +335,10 @@ func (s *Service) begin(ctx context.Context, key Key, f *flight) time.Time {
 // later returns the evidence that another replica has fetched after evidence, by
 // its date, and keeps evidence in this process if there is none. lost reports that
 // there is some, which is out of reach.
-func (s *Service) later(ctx context.Context, key Key, evidence *Evidence) (later *Evidence, lost bool) {
+func (s *Service) later(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence) (later *eligibility.Evidence, lost bool) {
 	known := s.store.Keep(key, evidence)
 	if known == nil {
-		known = s.store.Load(ctx, []Key{key})[0].Evidence
+		known = s.store.Load(ctx, []eligibility.Key{key})[0].Evidence
 		lost = known == nil || !known.FetchTime.After(evidence.FetchTime)
 	}
 	if lost || !known.FetchTime.After(evidence.FetchTime) {
@@ -347,7 +349,7 @@ func (s *Service) later(ctx context.Context, key Key, evidence *Evidence) (later
 
 // share ends this replica's lead, off the callers' path: it writes what was
 // fetched to the shared tier, or says why nothing was.
-func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure error) {
+func (s *Service) share(ctx context.Context, key eligibility.Key, fetched *eligibility.Evidence, failure error) {
 	defer func() {
 		if r := recover(); r != nil {
 			_ = s.panicked(r)
@@ -367,7 +369,7 @@ func (s *Service) share(ctx context.Context, key Key, fetched *Evidence, failure
 
 // handOver starts the next flight for key, if anybody waits for one, or forgets
 // the key; the outcome of the one that landed decides whether the key rests.
-func (s *Service) handOver(key Key, landed *flight) {
+func (s *Service) handOver(key eligibility.Key, landed *flight) {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -382,8 +384,8 @@ func (s *Service) handOver(key Key, landed *flight) {
 }
 
 // rest notes the outcome of a fetch of qualifications. The shard's lock is held.
-func (shard *flightShard) rest(key Key, err error, now time.Time) {
-	if key.Facet != FacetQualifications {
+func (shard *flightShard) rest(key eligibility.Key, err error, now time.Time) {
+	if key.Facet != eligibility.FacetQualifications {
 		return
 	}
 	if err == nil {
@@ -401,14 +403,14 @@ func (shard *flightShard) rest(key Key, err error, now time.Time) {
 		}
 	}
 	pause := restAfterFailure
-	if known, ok := errors.AsType[*Error](err); ok && known.RetryAfter > 0 {
+	if known, ok := errors.AsType[*eligibility.Error](err); ok && known.RetryAfter > 0 {
 		pause = min(known.RetryAfter, maxRest)
 	}
 	shard.rests[key] = rest{until: now.Add(pause), err: err}
 }
 
 // restingBecause returns why the key is not asked for again yet, or nil.
-func (f *flights) restingBecause(key Key, now time.Time) error {
+func (f *flights) restingBecause(key eligibility.Key, now time.Time) error {
 	shard := f.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()

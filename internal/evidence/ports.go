@@ -1,13 +1,15 @@
-package eligibility
+package evidence
 
 import (
 	"context"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // Query is what a [Source] is asked.
 type Query struct {
-	Key
+	eligibility.Key
 	// Priority ranks the query among those that wait for the budget, and may
 	// rise meanwhile; nil is LaneSpare.
 	Priority *Priority
@@ -21,14 +23,14 @@ type Source interface {
 	// Fetch asks for one facet of one customer, now, within ctx. The caller
 	// sets the evidence's FetchTime. Every error is an *Error of kind
 	// KindUnavailable, KindThrottled, KindCredentials or KindInvalidResponse.
-	Fetch(ctx context.Context, query Query) (Evidence, Call, error)
+	Fetch(ctx context.Context, query Query) (eligibility.Evidence, eligibility.Call, error)
 }
 
 // Found is what a store holds under a key.
 type Found struct {
 	// Evidence is nil where the store holds none.
-	Evidence *Evidence
-	Tier     Tier
+	Evidence *eligibility.Evidence
+	Tier     eligibility.Tier
 	// Untrusted says that a newer fact may be known elsewhere: the evidence
 	// answers only where neither the shared tier nor Partner Center can be asked.
 	Untrusted bool
@@ -39,32 +41,32 @@ type Found struct {
 // are safe for concurrent use.
 type Store interface {
 	// Peek looks into this process only, at the caller's time; it makes no I/O.
-	Peek(key Key, now time.Time) Found
+	Peek(key eligibility.Key, now time.Time) Found
 	// Load looks into the shared tier, all keys in one round trip, and keeps
 	// what it found in this process. The result is in the order of keys; it
 	// holds the newest evidence of either tier.
-	Load(ctx context.Context, keys []Key) []Found
+	Load(ctx context.Context, keys []eligibility.Key) []Found
 	// LoadWithin is Load for a caller who would otherwise be refused for lack of
 	// evidence: it waits for the shared tier as long as ctx allows, and queries it
 	// even while it is left alone after faults.
-	LoadWithin(ctx context.Context, keys []Key) []Found
+	LoadWithin(ctx context.Context, keys []eligibility.Key) []Found
 	// Lead settles which replica fetches, so that the fleet asks once: it waits,
 	// within ctx, while another does. Whoever leads ends it by Share or Yield.
 	Lead(ctx context.Context, claim Claim) Lead
 	// Keep holds evidence in this process; no I/O. It returns the newest
 	// evidence that is here then; nil where newer is known to be elsewhere.
-	Keep(key Key, evidence *Evidence) *Evidence
+	Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence
 	// Share writes evidence to the shared tier, within ctx, and tells the other
 	// replicas. From keepUntil on, nothing older can be usable, and it may be
 	// forgotten.
-	Share(ctx context.Context, key Key, evidence *Evidence, keepUntil time.Time)
+	Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time)
 	// Yield ends a lead without evidence; replicas that wait share the failure.
-	Yield(ctx context.Context, key Key, failure error)
+	Yield(ctx context.Context, key eligibility.Key, failure error)
 }
 
 // Claim is what a [Store] is asked before a fetch.
 type Claim struct {
-	Key
+	eligibility.Key
 	// NotBefore bounds the FetchTime of another replica's evidence that serves
 	// here as well; zero if any does. If it is still to come, no fetch in flight
 	// elsewhere can serve, and the claim waits for none.
@@ -77,7 +79,7 @@ type Claim struct {
 // Lead says who fetches. The zero value says that this replica does.
 type Lead struct {
 	// Evidence is what another replica has fetched; nil if none has.
-	Evidence *Evidence
+	Evidence *eligibility.Evidence
 	// Err is why another replica's fetch, waited for, brought none; an *Error
 	// or nil.
 	Err error

@@ -1,4 +1,4 @@
-package eligibility_test
+package evidence_test
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // BenchmarkCheckLocalHit is the hot path without transport: both facets fresh
@@ -16,7 +17,7 @@ func BenchmarkCheckLocalHit(b *testing.B) {
 		b.Fatal(err)
 	}
 	source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding(qualification(eligibility.QualificationEducation, eligibility.VettingApproved))}
-	service, err := eligibility.New(source, store, eligibility.Config{})
+	service, err := evidence.New(source, store, evidence.Config{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,4 +1,12 @@
-package eligibility
+// Package evidence answers questions about customers with evidence that it
+// fetches, shares and reuses.
+//
+// [Service] looks for evidence in this process, then in the shared tier, and
+// fetches from Partner Center what is missing or too old; concurrent callers share
+// one fetch per customer and facet. Package eligibility decides on the result. The
+// service knows Partner Center and the caches only through its ports, [Source] and
+// [Store].
+package evidence
 
 import (
 	"context"
@@ -9,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 const (
@@ -41,9 +51,9 @@ const (
 // Config tunes a [Service]. Its zero value is the documented default.
 type Config struct {
 	// Ages by outcome; the zero value means DefaultAges.
-	Ages Ages
-	// Policy is passed to [Decide].
-	Policy Policy
+	Ages eligibility.Ages
+	// Policy is passed to [eligibility.Decide].
+	Policy eligibility.Policy
 	// QualificationsGrace is how long an answer that does not need the
 	// qualifications waits for them once the account has answered; 0 means 250 ms.
 	QualificationsGrace time.Duration
@@ -63,8 +73,8 @@ type Service struct {
 	source Source
 	store  Store
 
-	ages             Ages
-	policy           Policy
+	ages             eligibility.Ages
+	policy           eligibility.Policy
 	grace            time.Duration
 	batchConcurrency int
 	clock            func() time.Time
@@ -81,8 +91,8 @@ type Service struct {
 
 // New builds a Service on its ports. It fails only on a Config that cannot be kept.
 func New(source Source, store Store, cfg Config) (*Service, error) {
-	if cfg.Ages == (Ages{}) {
-		cfg.Ages = DefaultAges()
+	if cfg.Ages == (eligibility.Ages{}) {
+		cfg.Ages = eligibility.DefaultAges()
 	}
 	if cfg.QualificationsGrace == 0 {
 		cfg.QualificationsGrace = 250 * time.Millisecond
@@ -163,7 +173,7 @@ func (s *Service) now() time.Time { return s.clock() }
 // KindInvalidResponse, KindDeadlineExceeded, KindCanceled, KindOverloaded once
 // Run has ended, or KindInternal. A fetch that ctx does not wait for goes on and
 // fills the cache.
-func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
+func (s *Service) Check(ctx context.Context, req eligibility.Request) (eligibility.Answer, error) {
 	now := s.now()
 	var c check
 	s.peek(ctx, &c, &req, now)
@@ -174,8 +184,8 @@ func (s *Service) Check(ctx context.Context, req Request) (Answer, error) {
 }
 
 // decide decides on what the check holds, and counts the answer.
-func (s *Service) decide(c *check, now time.Time) (Answer, error) {
-	answer, err := Decide(s.policy, c.req.Segment, c.account.Held, c.qualifications.Held, now)
+func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
+	answer, err := eligibility.Decide(s.policy, c.req.Segment, c.account.Held, c.qualifications.Held, now)
 	if err == nil {
 		s.metrics.answered(c, &answer, now)
 	}
@@ -184,8 +194,8 @@ func (s *Service) decide(c *check, now time.Time) (Answer, error) {
 
 // checkElsewhere goes on with a check that what this process holds does not
 // settle. It takes a copy to the heap, so that a settled one stays off it.
-func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (Answer, error) {
-	keys := c.missing(make([]Key, 0, 2))
+func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (eligibility.Answer, error) {
+	keys := c.missing(make([]eligibility.Key, 0, 2))
 	for i, found := range s.store.Load(ctx, keys) {
 		s.consider(&c, c.view(keys[i].Facet), found, now)
 	}

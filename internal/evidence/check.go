@@ -1,13 +1,15 @@
-package eligibility
+package evidence
 
 import (
 	"context"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // check is what is known while one question is being answered.
 type check struct {
-	req Request
+	req eligibility.Request
 	// youngest is the caller's max_age, counted from its arrival: evidence
 	// fetched earlier is not fresh. It carries a monotonic reading. Zero if the
 	// caller set none.
@@ -19,9 +21,9 @@ type check struct {
 
 // view is what one check knows about one facet.
 type view struct {
-	Held
+	eligibility.Held
 
-	key       Key
+	key       eligibility.Key
 	untrusted bool    // as in Found
 	flight    *flight // the fetch waited for, or nil
 	waived    bool    // the check does not wait for the facet, which it does not need
@@ -37,21 +39,23 @@ func (v *view) found() Found {
 }
 
 // drop removes the evidence of the view.
-func (v *view) drop() { v.Evidence, v.Tier, v.untrusted, v.Fresh = nil, TierNone, false, false }
+func (v *view) drop() {
+	v.Evidence, v.Tier, v.untrusted, v.Fresh = nil, eligibility.TierNone, false, false
+}
 
 func (c *check) settled() bool { return c.account.settled() && c.qualifications.settled() }
 
 func (c *check) views() [2]*view { return [2]*view{&c.account, &c.qualifications} }
 
-func (c *check) view(facet Facet) *view {
-	if facet == FacetQualifications {
+func (c *check) view(facet eligibility.Facet) *view {
+	if facet == eligibility.FacetQualifications {
 		return &c.qualifications
 	}
 	return &c.account
 }
 
 // missing appends the keys of the views that are not settled.
-func (c *check) missing(keys []Key) []Key {
+func (c *check) missing(keys []eligibility.Key) []eligibility.Key {
 	for _, v := range c.views() {
 		if !v.settled() {
 			keys = append(keys, v.key)
@@ -61,10 +65,10 @@ func (c *check) missing(keys []Key) []Key {
 }
 
 // peek starts c, which is zero, with what this process holds.
-func (s *Service) peek(ctx context.Context, c *check, req *Request, now time.Time) {
+func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, now time.Time) {
 	c.req = *req
-	c.account.key = Key{CustomerID: req.CustomerID, Facet: FacetAccount}
-	c.qualifications.key = Key{CustomerID: req.CustomerID, Facet: FacetQualifications}
+	c.account.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetAccount}
+	c.qualifications.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetQualifications}
 	if req.MaxAgeSet {
 		c.youngest = now.Add(-req.MaxAge)
 	}
@@ -74,7 +78,7 @@ func (s *Service) peek(ctx context.Context, c *check, req *Request, now time.Tim
 			s.refreshAhead(ctx, v, now)
 		}
 	}
-	if req.Segment == SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
+	if req.Segment == eligibility.SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
 		c.qualifications.Err = s.flights.restingBecause(c.qualifications.key, now)
 		c.qualifications.rests = c.qualifications.Err != nil
 	}
@@ -86,7 +90,7 @@ func (s *Service) peek(ctx context.Context, c *check, req *Request, now time.Tim
 func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
 	if evidence == nil ||
-		evidence.FetchTime.After(now.Add(ClockTolerance)) ||
+		evidence.FetchTime.After(now.Add(eligibility.ClockTolerance)) ||
 		evidence.FetchTime.Before(c.req.MinEvidenceTime) {
 		return
 	}
@@ -103,7 +107,7 @@ func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 }
 
 // youngEnough reports whether evidence satisfies the caller's max_age.
-func (c *check) youngEnough(evidence *Evidence) bool {
+func (c *check) youngEnough(evidence *eligibility.Evidence) bool {
 	return !c.req.MaxAgeSet || evidence.FetchedSince(c.youngest)
 }
 
@@ -115,7 +119,7 @@ func (c *check) bound() recency {
 	bound := recency{started: ceilMillisecond(minimum), dated: minimum}
 	if c.req.MaxAgeSet {
 		bound.started = latest(bound.started, c.youngest)
-		bound.dated = latest(bound.dated, c.youngest.Round(0).Add(ClockTolerance))
+		bound.dated = latest(bound.dated, c.youngest.Round(0).Add(eligibility.ClockTolerance))
 	}
 	return bound
 }
@@ -129,7 +133,7 @@ func ceilMillisecond(t time.Time) time.Time {
 // replica's clock proves nothing if it is still to come. Within the tolerance it
 // does not lift a block, nor stand in for the fetch that the caller's max_age
 // demanded.
-func (s *Service) replaces(c *check, v *view, evidence *Evidence, now time.Time) bool {
+func (s *Service) replaces(c *check, v *view, evidence *eligibility.Evidence, now time.Time) bool {
 	held := v.Evidence
 	switch {
 	case evidence.FetchTime.Before(held.FetchTime):
@@ -138,7 +142,7 @@ func (s *Service) replaces(c *check, v *view, evidence *Evidence, now time.Time)
 		return true
 	case evidence.FetchTime.After(now):
 		return false
-	case evidence.FetchTime.After(held.FetchTime.Add(ClockTolerance)), s.policy.Blocks(c.req.Segment, evidence):
+	case evidence.FetchTime.After(held.FetchTime.Add(eligibility.ClockTolerance)), s.policy.Blocks(c.req.Segment, evidence):
 		return true
 	default:
 		return !s.policy.Blocks(c.req.Segment, held) && c.youngEnough(evidence)

@@ -1,4 +1,4 @@
-package eligibility
+package evidence
 
 import (
 	"context"
@@ -8,10 +8,12 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // traceScope names this package as the maker of its spans.
-const traceScope = "github.com/eligibilityd/eligibilityd/internal/eligibility"
+const traceScope = "github.com/eligibilityd/eligibilityd/internal/evidence"
 
 // A span in a context brings its own way out of the process with it, so nothing
 // here is told whether there is tracing. Where the caller is not traced, there
@@ -19,7 +21,7 @@ const traceScope = "github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 // startFetch starts the span of a fetch below the span of who asked for it
 // first. It may end after that one.
-func startFetch(ctx context.Context, key Key) (context.Context, trace.Span) {
+func startFetch(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
 	asking := trace.SpanFromContext(ctx)
 	if !asking.SpanContext().IsSampled() {
 		return ctx, noop.Span{}
@@ -31,7 +33,7 @@ func startFetch(ctx context.Context, key Key) (context.Context, trace.Span) {
 
 // startRenewal starts the span of a renewal, which nobody waits for: a trace of
 // its own, linked to the check that saw that it was due.
-func startRenewal(ctx context.Context, key Key) (context.Context, trace.Span) {
+func startRenewal(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
 	noticing := trace.SpanFromContext(ctx)
 	if !noticing.SpanContext().IsSampled() {
 		return context.Background(), noop.Span{}
@@ -52,8 +54,8 @@ func (f *flight) joined(ctx context.Context) {
 // endSpan ends the flight's span. f.err has been set.
 func (f *flight) endSpan() {
 	if f.err != nil {
-		kind := KindInternal
-		if known, ok := errors.AsType[*Error](f.err); ok {
+		kind := eligibility.KindInternal
+		if known, ok := errors.AsType[*eligibility.Error](f.err); ok {
 			kind = known.Kind
 		}
 		f.span.SetStatus(codes.Error, kind.String())

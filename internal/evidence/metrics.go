@@ -1,4 +1,4 @@
-package eligibility
+package evidence
 
 import (
 	"errors"
@@ -6,19 +6,21 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // metrics counts how fetches are shared and what answers rest on. Its counters exist whether or not
 // somebody collects them.
 type metrics struct {
 	led, joined, shared prometheus.Counter
-	fresh, stale        [TierPartnerCenter + 1]prometheus.Counter // by the slowest tier used
-	staleBy             [KindCanceled + 1]prometheus.Counter      // by why asking failed
+	fresh, stale        [eligibility.TierPartnerCenter + 1]prometheus.Counter // by the slowest tier used
+	staleBy             [eligibility.KindCanceled + 1]prometheus.Counter      // by why asking failed
 }
 
 // answered counts a decision that rests on evidence.
-func (m *metrics) answered(c *check, answer *Answer, now time.Time) {
-	if answer.Tier == TierNone {
+func (m *metrics) answered(c *check, answer *eligibility.Answer, now time.Time) {
+	if answer.Tier == eligibility.TierNone {
 		return
 	}
 	if !answer.Stale {
@@ -28,7 +30,7 @@ func (m *metrics) answered(c *check, answer *Answer, now time.Time) {
 	m.stale[answer.Tier].Inc()
 	for _, v := range c.views() {
 		usable := v.Evidence != nil && now.Before(v.Lifetime.UsableUntil)
-		if failure, ok := errors.AsType[*Error](v.Err); ok && !v.Fresh && usable {
+		if failure, ok := errors.AsType[*eligibility.Error](v.Err); ok && !v.Fresh && usable {
 			m.staleBy[failure.Kind].Inc()
 			return
 		}
@@ -53,11 +55,11 @@ func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (
 		joined: flights.WithLabelValues("joined"),
 		shared: flights.WithLabelValues("shared"),
 	}
-	for tier, name := range map[Tier]string{TierLocal: "local", TierRedis: "redis", TierPartnerCenter: "partner_center"} {
+	for tier, name := range map[eligibility.Tier]string{eligibility.TierLocal: "local", eligibility.TierRedis: "redis", eligibility.TierPartnerCenter: "partner_center"} {
 		m.fresh[tier] = answers.WithLabelValues(name, "fresh")
 		m.stale[tier] = answers.WithLabelValues(name, "stale")
 	}
-	for _, kind := range Kinds() {
+	for _, kind := range eligibility.Kinds() {
 		m.staleBy[kind] = staleAnswers.WithLabelValues(kind.String())
 	}
 	if registerer == nil {
@@ -71,7 +73,7 @@ func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (
 		}, func() float64 { return oldest().Seconds() })),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("eligibility: register metrics: %w", err)
+		return nil, fmt.Errorf("evidence: register metrics: %w", err)
 	}
 	return m, nil
 }
