@@ -1,12 +1,15 @@
 package server
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -126,14 +129,14 @@ func TestAnAnswerThatTheCallerHoldsIsNotSentAgain(t *testing.T) {
 func TestAnAnswerThatHasExpiredIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	run := warm(t, time.Minute)
-	answer := newRESTAnswer(&eligibilityv1.CheckEligibilityResponse{
-		CustomerId: customerA, EvidenceTime: timestamppb.New(time.Unix(1000, 0)), ExpireTime: timestamppb.New(time.Unix(1060, 0)),
-	})
+	reply := &checkReply{answer: eligibility.Answer{EvidenceTime: time.Unix(1000, 0), ExpireTime: time.Unix(1060, 0)}}
+	sum, _ := entityTag(reply.appendJSON(nil))
+	tag := string(sum[:])
 	for at, want := range map[int64]int{1059: http.StatusNotModified, 1060: http.StatusOK, 2000: http.StatusOK} {
 		api := &rest{now: func() time.Time { return time.Unix(at, 0) }}
 		w := httptest.NewRecorder()
-		api.write(w, &restRequest{ifNoneMatch: answer.tag}, &answer)
-		if w.Code != want || w.Header().Get("Etag") != answer.tag[0] || w.Header().Get("Age") == "" {
+		api.write(w, &restRequest{ifNoneMatch: []string{tag}}, reply)
+		if w.Code != want || w.Header().Get("Etag") != tag || w.Header().Get("Age") == "" {
 			t.Errorf("at %d: %d %v, want %d", at, w.Code, w.Header(), want)
 		}
 	}
@@ -178,7 +181,18 @@ func TestTheEntityTagCoversTheBody(t *testing.T) {
 			Source:              eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_LOCAL, Stale: true, CorrelationId: "c",
 		}
 	}
-	tagOf := func(answer *eligibilityv1.CheckEligibilityResponse) string { return newRESTAnswer(answer).tag[0] }
+	tagOf := func(answer *eligibilityv1.CheckEligibilityResponse) string {
+		text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body bytes.Buffer
+		if err := json.Compact(&body, text); err != nil {
+			t.Fatal(err)
+		}
+		tag, _ := entityTag(body.Bytes())
+		return string(tag[:])
+	}
 	tag := tagOf(full())
 	if again := tagOf(full()); again != tag {
 		t.Fatalf("the same answer has tags %s and %s", tag, again)

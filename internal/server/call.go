@@ -24,16 +24,15 @@ type call struct {
 	callers time.Time     // the deadline that the caller set; zero where it set none
 	left    time.Duration // until then, on arrival
 
-	// customerID is the one asked about; not known for a batch, and for a name
-	// that is no GUID.
-	customerID      eligibility.CustomerID
+	// checkReply is the answer to a single question. The customer's ID is not
+	// known for a batch, nor for a name that is no GUID.
+	checkReply
+
 	knowsCustomerID bool
-	answer          eligibility.Answer
-	rendered        *rendered // answer in the forms that callers get; nil where it is not remembered
 
 	// tally and batch are a batch's; nil for one that is malformed.
 	tally *tally
-	batch *renderedBatch
+	batch batchReply
 }
 
 // tally counts what became of the items of a batch.
@@ -76,11 +75,8 @@ func (c *call) Value(key any) any {
 	return c.lazyContext.Value(key)
 }
 
-// callOf returns the call that ctx is, or stands below, or an empty one, so that
-// a handler called without interceptors works.
+// callOf returns the call that ctx is, or descends from.
 func callOf(ctx context.Context) *call {
-	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		return c
-	}
-	return &call{lazyContext: lazyContext{Context: ctx}, rest: new(restRequest)}
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
 }

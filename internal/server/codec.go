@@ -12,20 +12,30 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// codec is protobuf's, except for answers that are encoded already and for
+// codec is protobuf's, except for replies, which are no messages, and for
 // requests that are refused.
 type codec struct{ encoding.CodecV2 }
 
-// Marshal returns the encoded form of a message.
+// Marshal encodes a message, or the reply that stands for one.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
-	case *rendered:
-		return mem.BufferSlice{v.wire}, nil
-	case *renderedBatch:
-		return v.marshal()
+	case *checkReply:
+		return pooled(1, v.appendProto), nil
+	case batchReply:
+		return pooled(len(v), v.appendProto), nil
 	default:
 		return c.CodecV2.Marshal(v)
 	}
+}
+
+// pooled returns what appendProto appends for so many answers, in a buffer that
+// returns to its pool when it was sent.
+func pooled(answers int, appendProto func([]byte) []byte) mem.BufferSlice {
+	pool := mem.DefaultBufferPool()
+	// A smaller buffer is not pooled.
+	buffer := pool.Get(max(answers*protoBytes, 4<<10))
+	*buffer = appendProto((*buffer)[:0])
+	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}
 }
 
 // The marks of requests that are too large or malformed. An error of Unmarshal

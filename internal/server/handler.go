@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
@@ -24,15 +22,15 @@ const (
 	itemReserve = 100 * time.Microsecond
 )
 
-// handler answers the RPCs: it reads requests into the domain's words and says
-// the domain's answers in the API's. Its errors are the domain's.
+// handler answers the RPCs: it converts requests to domain types and leaves the
+// domain's answers in the call, which the interceptor returns. It returns no
+// message itself, only the domain's errors.
 type handler struct {
 	eligibilityv1.UnimplementedEligibilityServiceServer
 
 	service *evidence.Service
 	metrics *metrics
 	now     func() time.Time
-	memo    memo
 }
 
 var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
@@ -54,10 +52,7 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 	}
 	c.answer = answer
 	h.metrics.decided(&c.answer)
-	if c.rendered = h.memo.of(question.CustomerID, &c.answer); c.rendered != nil {
-		return c.rendered.message, nil
-	}
-	return response(question.CustomerID.String(), &c.answer), nil
+	return nil, nil //nolint:nilnil // the call has the answer
 }
 
 // BatchCheckEligibility answers up to maxBatch questions, each on its own. It
@@ -72,7 +67,7 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	if err := faults.err(); err != nil {
 		return nil, err
 	}
-	c.tally, c.batch = new(tally), newRenderedBatch(n)
+	c.tally, c.batch = new(tally), make(batchReply, n)
 	questions := make([]eligibility.Request, 0, n)
 	places := make([]int, 0, n) // place in questions → place in the batch
 	nameable := maxViolations
@@ -102,7 +97,7 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		})
 		span.End()
 	}
-	return c.batch.message, nil
+	return nil, nil //nolint:nilnil // the call has the answers
 }
 
 // withReserve ends the context earlier by reserve, but leaves half of its time.
@@ -126,27 +121,14 @@ func (h *handler) accept(c *call, place int, id eligibility.CustomerID, answer *
 		c.tally.blocked++
 	}
 	h.metrics.decided(answer)
-	result := &c.batch.message.Results[place]
-	if known := h.memo.of(id, answer); known != nil {
-		*result, c.batch.known[place] = known.result, known
-		return
-	}
-	*result = resultOf(response(id.String(), answer))
-}
-
-func resultOf(message *eligibilityv1.CheckEligibilityResponse) *eligibilityv1.BatchCheckEligibilityResult {
-	return &eligibilityv1.BatchCheckEligibilityResult{
-		Result: &eligibilityv1.BatchCheckEligibilityResult_Response{Response: message},
-	}
+	c.batch[place].checkReply = checkReply{id, *answer}
 }
 
 // refuse makes the result of an item that has no answer.
 func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.tally.fail(err)
 	h.metrics.failed(err, 1)
-	c.batch.message.Results[place] = &eligibilityv1.BatchCheckEligibilityResult{
-		Result: &eligibilityv1.BatchCheckEligibilityResult_Error{Error: itemError(err)},
-	}
+	c.batch[place].err = err
 }
 
 // question converts a request and adds every field that is wrong to faults.
@@ -193,59 +175,3 @@ const (
 	fieldMaxAge          = "max_age"
 	fieldMinEvidenceTime = "min_evidence_time"
 )
-
-// response says an answer in the API's words. What no evidence was used for is
-// left out.
-func response(customerID string, answer *eligibility.Answer) *eligibilityv1.CheckEligibilityResponse {
-	resp := &eligibilityv1.CheckEligibilityResponse{
-		CustomerId:   customerID,
-		Decision:     decision(answer.Decision),
-		Reasons:      make([]*eligibilityv1.Reason, 0, len(answer.Reasons)),
-		EvidenceTime: timestamp(answer.EvidenceTime),
-		ExpireTime:   timestamp(answer.ExpireTime),
-		RecheckTime:  timestamp(answer.RecheckTime),
-		Source:       evidenceSource(answer.Tier),
-		Stale:        answer.Stale,
-	}
-	for _, reason := range answer.Reasons {
-		resp.Reasons = append(resp.Reasons, &eligibilityv1.Reason{
-			Code:      reasonCode(reason.Code),
-			Message:   reason.Message(),
-			Temporary: reason.Temporary(),
-			Remedy:    remedy(reason.Remedy()),
-		})
-	}
-	if account := answer.Account; account != nil {
-		resp.AccountStatus = accountStatus(account.Status)
-		resp.AccountStatusText = account.StatusText
-		resp.CorrelationId = account.CorrelationID
-	}
-	if held := answer.Qualifications; held != nil {
-		resp.QualificationsKnown = true
-		for i := range held.Qualifications {
-			resp.Qualifications = append(resp.Qualifications, qualification(&held.Qualifications[i]))
-		}
-	}
-	return resp
-}
-
-func qualification(q *eligibility.Qualification) *eligibilityv1.Qualification {
-	return &eligibilityv1.Qualification{
-		Type:               qualificationType(q.Type),
-		TypeText:           q.TypeText,
-		VettingStatus:      vettingStatus(q.VettingStatus),
-		VettingStatusText:  q.VettingStatusText,
-		VettingReason:      q.VettingReason,
-		VettingCreatedTime: timestamp(q.VettingCreatedTime),
-	}
-}
-
-// timestamp returns nil for the zero time, which stands for none, and for a
-// time that the API cannot say.
-func timestamp(t time.Time) *timestamppb.Timestamp {
-	said := timestamppb.New(t)
-	if t.IsZero() || !said.IsValid() {
-		return nil
-	}
-	return said
-}

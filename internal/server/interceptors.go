@@ -31,8 +31,8 @@ const overloadedRetry = time.Second
 
 // intercept is what every RPC runs through, whichever way it came: record, log,
 // metrics and span around recovery, limit and deadline. Inside, errors are the
-// domain's; here they become what the caller is told. An answer may be a *rendered
-// or a *renderedBatch in place of its message.
+// domain's; here they become what the caller is told. The answer is a *checkReply or
+// a batchReply in place of a message.
 //
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
@@ -49,16 +49,13 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	defer c.end()
 	resp, err := s.admit(c, req, info.FullMethod, handler)
 	if err != nil {
-		err = s.failed(c, start, err, questionsIn(req))
-	} else {
-		s.record(c, start, codes.OK, nil)
+		return nil, s.failed(c, start, err, questionsIn(req))
 	}
-	switch {
-	case err != nil:
-		return nil, err
-	case c.rendered != nil:
-		return c.rendered, nil
-	case c.batch != nil:
+	s.record(c, start, codes.OK, nil)
+	switch resp.(type) { // empty messages: the call has the answers
+	case *eligibilityv1.CheckEligibilityResponse:
+		return &c.checkReply, nil
+	case *eligibilityv1.BatchCheckEligibilityResponse:
 		return c.batch, nil
 	default:
 		return resp, nil

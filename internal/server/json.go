@@ -1,58 +1,83 @@
 package server
 
 import (
+	"encoding/hex"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // The functions here append the API's answers as proto JSON: every plain field,
 // so that a reader sees decision, stale: false and empty lists, and no member
-// that has no value. They write what protojson does but for its blanks, at a
+// that has no value. The bytes are those of protojson except for its blanks, at a
 // twentieth of the cost; a test compares the two over random answers.
 
-func appendAnswerJSON(b []byte, m *eligibilityv1.CheckEligibilityResponse) []byte {
-	b = appendString(append(b, `{"customerId":`...), m.GetCustomerId())
-	b = appendEnum(append(b, `,"decision":`...), eligibilityv1.Decision_name, int32(m.GetDecision()))
+func (r *checkReply) appendJSON(b []byte) []byte {
+	a := &r.answer
+	var status eligibilityv1.AccountStatus
+	var statusText, correlationID string
+	if account := a.Account; account != nil {
+		status, statusText, correlationID = accountStatus(account.Status), account.StatusText, account.CorrelationID
+	}
+	b = append(appendGUID(append(b, `{"customerId":"`...), r.customerID), '"')
+	b = appendEnum(append(b, `,"decision":`...), eligibilityv1.Decision_name, int32(decision(a.Decision)))
 	b = append(b, `,"reasons":[`...)
-	for i, reason := range m.GetReasons() {
+	for i, reason := range a.Reasons {
 		b = appendReason(appendComma(b, i), reason)
 	}
-	b = appendEnum(append(b, `],"accountStatus":`...), eligibilityv1.AccountStatus_name, int32(m.GetAccountStatus()))
-	b = appendString(append(b, `,"accountStatusText":`...), m.GetAccountStatusText())
+	b = appendEnum(append(b, `],"accountStatus":`...), eligibilityv1.AccountStatus_name, int32(status))
+	b = appendString(append(b, `,"accountStatusText":`...), statusText)
 	b = append(b, `,"qualifications":[`...)
-	for i, held := range m.GetQualifications() {
-		b = appendQualification(appendComma(b, i), held)
+	if held := a.Qualifications; held != nil {
+		for i := range held.Qualifications {
+			b = appendQualification(appendComma(b, i), &held.Qualifications[i])
+		}
 	}
-	b = strconv.AppendBool(append(b, `],"qualificationsKnown":`...), m.GetQualificationsKnown())
-	b = appendTimestamp(b, `,"evidenceTime":`, m.GetEvidenceTime())
-	b = appendTimestamp(b, `,"expireTime":`, m.GetExpireTime())
-	b = appendTimestamp(b, `,"recheckTime":`, m.GetRecheckTime())
-	b = appendEnum(append(b, `,"source":`...), eligibilityv1.EvidenceSource_name, int32(m.GetSource()))
-	b = strconv.AppendBool(append(b, `,"stale":`...), m.GetStale())
-	b = appendString(append(b, `,"correlationId":`...), m.GetCorrelationId())
+	b = strconv.AppendBool(append(b, `],"qualificationsKnown":`...), a.Qualifications != nil)
+	b = appendTime(b, `,"evidenceTime":`, a.EvidenceTime)
+	b = appendTime(b, `,"expireTime":`, a.ExpireTime)
+	b = appendTime(b, `,"recheckTime":`, a.RecheckTime)
+	b = appendEnum(append(b, `,"source":`...), eligibilityv1.EvidenceSource_name, int32(evidenceSource(a.Tier)))
+	b = strconv.AppendBool(append(b, `,"stale":`...), a.Stale)
+	b = appendString(append(b, `,"correlationId":`...), correlationID)
 	return append(b, '}')
 }
 
-func appendReason(b []byte, m *eligibilityv1.Reason) []byte {
-	b = appendEnum(append(b, `{"code":`...), eligibilityv1.ReasonCode_name, int32(m.GetCode()))
-	b = appendString(append(b, `,"message":`...), m.GetMessage())
-	b = strconv.AppendBool(append(b, `,"temporary":`...), m.GetTemporary())
-	b = appendEnum(append(b, `,"remedy":`...), eligibilityv1.Remedy_name, int32(m.GetRemedy()))
+func appendReason(b []byte, reason eligibility.Reason) []byte {
+	b = appendEnum(append(b, `{"code":`...), eligibilityv1.ReasonCode_name, int32(reasonCode(reason.Code)))
+	b = appendString(append(b, `,"message":`...), reason.Message())
+	b = strconv.AppendBool(append(b, `,"temporary":`...), reason.Temporary())
+	b = appendEnum(append(b, `,"remedy":`...), eligibilityv1.Remedy_name, int32(remedy(reason.Remedy())))
 	return append(b, '}')
 }
 
-func appendQualification(b []byte, m *eligibilityv1.Qualification) []byte {
-	b = appendEnum(append(b, `{"type":`...), eligibilityv1.QualificationType_name, int32(m.GetType()))
-	b = appendString(append(b, `,"typeText":`...), m.GetTypeText())
-	b = appendEnum(append(b, `,"vettingStatus":`...), eligibilityv1.VettingStatus_name, int32(m.GetVettingStatus()))
-	b = appendString(append(b, `,"vettingStatusText":`...), m.GetVettingStatusText())
-	b = appendString(append(b, `,"vettingReason":`...), m.GetVettingReason())
-	b = appendTimestamp(b, `,"vettingCreatedTime":`, m.GetVettingCreatedTime())
+func appendQualification(b []byte, q *eligibility.Qualification) []byte {
+	b = appendEnum(append(b, `{"type":`...), eligibilityv1.QualificationType_name, int32(qualificationType(q.Type)))
+	b = appendString(append(b, `,"typeText":`...), q.TypeText)
+	b = appendEnum(append(b, `,"vettingStatus":`...), eligibilityv1.VettingStatus_name, int32(vettingStatus(q.VettingStatus)))
+	b = appendString(append(b, `,"vettingStatusText":`...), q.VettingStatusText)
+	b = appendString(append(b, `,"vettingReason":`...), q.VettingReason)
+	b = appendTime(b, `,"vettingCreatedTime":`, q.VettingCreatedTime)
 	return append(b, '}')
+}
+
+// appendJSON appends the batch.
+func (r batchReply) appendJSON(b []byte) []byte {
+	b = append(b, `{"results":[`...)
+	for i := range r {
+		b = appendComma(b, i)
+		if item := &r[i]; item.err != nil {
+			b = appendItemError(append(b, `{"error":`...), itemError(item.err))
+		} else {
+			b = item.appendJSON(append(b, `{"response":`...))
+		}
+		b = append(b, '}')
+	}
+	return append(b, "]}"...)
 }
 
 func appendItemError(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {
@@ -87,14 +112,29 @@ func appendEnum(b []byte, names map[int32]string, value int32) []byte {
 	return append(append(append(b, '"'), name...), '"')
 }
 
-// appendTimestamp appends a member unless its value is nil.
-func appendTimestamp(b []byte, member string, at *timestamppb.Timestamp) []byte {
-	if at == nil {
+// appendTime appends a member unless its value is no timestamp.
+func appendTime(b []byte, member string, at time.Time) []byte {
+	if !isTimestamp(at) {
 		return b
 	}
-	moment := at.AsTime()
-	b = moment.AppendFormat(append(append(b, member...), '"'), "2006-01-02T15:04:05")
-	return append(appendNanos(b, moment.Nanosecond()), `Z"`...)
+	b = at.UTC().AppendFormat(append(append(b, member...), '"'), "2006-01-02T15:04:05")
+	return append(appendNanos(b, at.Nanosecond()), `Z"`...)
+}
+
+// isTimestamp reports whether the API has a timestamp for t. It has none for the
+// zero time, which means that there is none, and outside of the years 1 to 9999.
+func isTimestamp(t time.Time) bool {
+	const first, end = -62135596800, 253402300800 // the years 1 and 10000
+	return !t.IsZero() && t.Unix() >= first && t.Unix() < end
+}
+
+// appendGUID appends an ID in its canonical form: lower case, with dashes.
+func appendGUID(b []byte, id eligibility.CustomerID) []byte {
+	b = append(hex.AppendEncode(b, id[:4]), '-')
+	b = append(hex.AppendEncode(b, id[4:6]), '-')
+	b = append(hex.AppendEncode(b, id[6:8]), '-')
+	b = append(hex.AppendEncode(b, id[8:10]), '-')
+	return hex.AppendEncode(b, id[10:])
 }
 
 // appendNanos appends a fraction of a second in 3, 6 or 9 digits; none for zero.
@@ -150,7 +190,7 @@ func appendString(b []byte, s string) []byte {
 }
 
 func appendEscape(b []byte, c byte) []byte {
-	const hex = "0123456789abcdef"
+	const digits = "0123456789abcdef"
 	switch c {
 	case '"', '\\':
 		return append(b, '\\', c)
@@ -165,6 +205,6 @@ func appendEscape(b []byte, c byte) []byte {
 	case '\t':
 		return append(b, `\t`...)
 	default:
-		return append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+		return append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&0xf])
 	}
 }

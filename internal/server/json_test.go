@@ -12,56 +12,94 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// The encoders write what protojson writes, but for the blanks that protojson
-// puts in at random, and what they write reads back as the same message.
-func TestAnswersAreProtoJSON(t *testing.T) {
+// The encoders write what proto.Marshal and protojson write, except for the blanks
+// that protojson adds at random, and the result decodes to the same message.
+func TestAnswersAreProtobufAndProtoJSON(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		answer := randomAnswer(t)
-		compareJSON(t, answer, appendAnswerJSON(nil, answer))
+		reply := randomReply(t)
+		compareProto(t, reply.message(), reply.appendProto(nil))
+		compareJSON(t, reply.message(), reply.appendJSON(nil))
 	})
 }
 
-// Remembered items are put between the others as if all were encoded together,
-// over gRPC as well.
-func TestBatchesAreProtoJSON(t *testing.T) {
+func TestBatchesAreProtobufAndProtoJSON(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		batch := newRenderedBatch(rapid.IntRange(0, 4).Draw(t, "results"))
-		for i := range batch.known {
-			result := new(eligibilityv1.BatchCheckEligibilityResult)
-			switch rapid.IntRange(0, 3).Draw(t, "kind") {
-			case 0:
-				result.Result = &eligibilityv1.BatchCheckEligibilityResult_Response{Response: randomAnswer(t)}
-			case 1:
-				result.Result = &eligibilityv1.BatchCheckEligibilityResult_Error{Error: randomItemError(t)}
-			case 2:
-				if batch.known[i] = newRendered(randomAnswer(t)); batch.known[i] != nil {
-					result = batch.known[i].result
-				}
+		batch := make(batchReply, rapid.IntRange(0, 4).Draw(t, "results"))
+		for i := range batch {
+			if rapid.Bool().Draw(t, "fails") {
+				batch[i].err = randomError(t)
+			} else {
+				batch[i].checkReply = *randomReply(t)
 			}
-			batch.message.Results[i] = result
 		}
-		compareJSON(t, batch.message, batch.appendJSON(nil))
-		want, err := proto.Marshal(batch.message)
+		wire, err := codec{}.Marshal(batch)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := codec{}.Marshal(batch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer got.Free()
-		if diff := cmp.Diff(want, got.Materialize(), cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("over gRPC (-want +got):\n%s", diff)
-		}
+		defer wire.Free()
+		compareProto(t, batch.message(), wire.Materialize())
+		compareJSON(t, batch.message(), batch.appendJSON(nil))
 	})
+}
+
+func TestItemErrorsAreProtobufAndProtoJSON(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		failure := randomItemError(t)
+		compareProto(t, failure, appendItemErrorProto(nil, failure))
+		compareJSON(t, failure, appendItemError(nil, failure))
+	})
+}
+
+// A field that is added to the API must be part of the comparisons above: the
+// fullest reply sets every field of its messages.
+func TestTheReferenceSetsEveryField(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1, 0)
+	batch := batchReply{
+		{checkReply: checkReply{answer: eligibility.Answer{
+			Decision: eligibility.DecisionBlocked, Reasons: []eligibility.Reason{{Code: eligibility.ReasonAccountUnderReview, Blocks: true}},
+			Account: &eligibility.Evidence{Status: eligibility.AccountStatusUnderReview, StatusText: "s", CorrelationID: "c"},
+			Qualifications: &eligibility.Evidence{Qualifications: []eligibility.Qualification{{
+				Type: eligibility.QualificationEducation, TypeText: "t", VettingStatus: eligibility.VettingDenied, VettingStatusText: "v",
+				VettingReason: "r", VettingCreatedTime: at,
+			}}},
+			EvidenceTime: at, ExpireTime: at, RecheckTime: at, Tier: eligibility.TierRedis, Stale: true,
+		}}},
+		{err: &eligibility.Error{Kind: eligibility.KindUnavailable}},
+	}
+	message := batch.message()
+	for _, full := range []proto.Message{
+		message.GetResults()[0].GetResponse(), message.GetResults()[0].GetResponse().GetReasons()[0],
+		message.GetResults()[0].GetResponse().GetQualifications()[0], message.GetResults()[1].GetError(),
+	} {
+		fields := full.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			if !full.ProtoReflect().Has(fields.Get(i)) {
+				t.Errorf("%s is not set", fields.Get(i).FullName())
+			}
+		}
+	}
+}
+
+func compareProto(t *rapid.T, message proto.Message, got []byte) {
+	t.Helper()
+	want, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-proto.Marshal +ours):\n%s", diff)
+	}
 }
 
 func compareJSON(t *rapid.T, message proto.Message, got []byte) {
@@ -86,41 +124,52 @@ func compareJSON(t *rapid.T, message proto.Message, got []byte) {
 	}
 }
 
-func randomAnswer(t *rapid.T) *eligibilityv1.CheckEligibilityResponse {
+func randomReply(t *rapid.T) *checkReply {
 	text, yes := rapid.String(), rapid.Bool()
-	number := rapid.Int32Range(-2, 20) // named values, and some that are not
-	answer := &eligibilityv1.CheckEligibilityResponse{
-		CustomerId:          text.Draw(t, "id"),
-		Decision:            eligibilityv1.Decision(number.Draw(t, "decision")),
-		AccountStatus:       eligibilityv1.AccountStatus(number.Draw(t, "status")),
-		AccountStatusText:   text.Draw(t, "word"),
-		QualificationsKnown: yes.Draw(t, "known"),
-		EvidenceTime:        randomTime(t),
-		ExpireTime:          randomTime(t),
-		RecheckTime:         randomTime(t),
-		Source:              eligibilityv1.EvidenceSource(number.Draw(t, "source")),
-		Stale:               yes.Draw(t, "stale"),
-		CorrelationId:       text.Draw(t, "correlation"),
-	}
+	number := rapid.Uint8Range(0, 20) // named values, and some that are not
+	reply := &checkReply{answer: eligibility.Answer{
+		Decision:     eligibility.Decision(number.Draw(t, "decision")),
+		EvidenceTime: randomTime(t),
+		ExpireTime:   randomTime(t),
+		RecheckTime:  randomTime(t),
+		Tier:         eligibility.Tier(number.Draw(t, "tier")),
+		Stale:        yes.Draw(t, "stale"),
+	}}
+	copy(reply.customerID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
 	for range rapid.IntRange(0, 3).Draw(t, "reasons") {
-		answer.Reasons = append(answer.Reasons, &eligibilityv1.Reason{
-			Code:      eligibilityv1.ReasonCode(number.Draw(t, "code")),
-			Message:   text.Draw(t, "message"),
-			Temporary: yes.Draw(t, "temporary"),
-			Remedy:    eligibilityv1.Remedy(number.Draw(t, "remedy")),
+		reply.answer.Reasons = append(reply.answer.Reasons, eligibility.Reason{
+			Code: eligibility.ReasonCode(number.Draw(t, "code")), Blocks: yes.Draw(t, "blocks"),
 		})
 	}
-	for range rapid.IntRange(0, 3).Draw(t, "qualifications") {
-		answer.Qualifications = append(answer.Qualifications, &eligibilityv1.Qualification{
-			Type:               eligibilityv1.QualificationType(number.Draw(t, "type")),
-			TypeText:           text.Draw(t, "type text"),
-			VettingStatus:      eligibilityv1.VettingStatus(number.Draw(t, "vetting")),
-			VettingStatusText:  text.Draw(t, "vetting text"),
-			VettingReason:      text.Draw(t, "vetting reason"),
-			VettingCreatedTime: randomTime(t),
-		})
+	if yes.Draw(t, "account") {
+		reply.answer.Account = &eligibility.Evidence{
+			Status:     eligibility.AccountStatus(number.Draw(t, "status")),
+			StatusText: text.Draw(t, "status text"), CorrelationID: text.Draw(t, "correlation"),
+		}
 	}
-	return answer
+	if yes.Draw(t, "known") {
+		held := new(eligibility.Evidence)
+		for range rapid.IntRange(0, 3).Draw(t, "qualifications") {
+			held.Qualifications = append(held.Qualifications, eligibility.Qualification{
+				Type:               eligibility.QualificationType(number.Draw(t, "type")),
+				TypeText:           text.Draw(t, "type text"),
+				VettingStatus:      eligibility.VettingStatus(number.Draw(t, "vetting")),
+				VettingStatusText:  text.Draw(t, "vetting text"),
+				VettingReason:      text.Draw(t, "vetting reason"),
+				VettingCreatedTime: randomTime(t),
+			})
+		}
+		reply.answer.Qualifications = held
+	}
+	return reply
+}
+
+func randomError(t *rapid.T) *eligibility.Error {
+	return &eligibility.Error{
+		Kind:       rapid.SampledFrom(eligibility.Kinds()).Draw(t, "kind"),
+		RetryAfter: time.Duration(rapid.Int64().Draw(t, "retry after")),
+		Violations: rapid.SampledFrom([][]eligibility.Violation{nil, {{Field: "segment", Description: "must be known"}}}).Draw(t, "violations"),
+	}
 }
 
 func randomItemError(t *rapid.T) *eligibilityv1.BatchCheckEligibilityError {
@@ -133,19 +182,25 @@ func randomItemError(t *rapid.T) *eligibilityv1.BatchCheckEligibilityError {
 	return failure
 }
 
-// randomTime is any time that proto JSON can say, or none; nanoseconds end in
-// zeros more often than not.
-func randomTime(t *rapid.T) *timestamppb.Timestamp {
+// randomTime is any time, in any zone: none, one that has a Timestamp, or one that
+// has none. Nanoseconds end in zeros more often than not.
+func randomTime(t *rapid.T) time.Time {
 	if rapid.Bool().Draw(t, "no time") {
-		return nil
+		return time.Time{}
 	}
-	nanos := rapid.Int32Range(0, 999).Draw(t, "nanos") * rapid.SampledFrom([]int32{0, 1, 1000, 1_000_000}).Draw(t, "unit")
-	return &timestamppb.Timestamp{Seconds: rapid.Int64Range(-62135596800, 253402300799).Draw(t, "seconds"), Nanos: nanos}
+	const first, last, day = -62135596800, 253402300799, 86400
+	nanos := rapid.Int64Range(0, 999).Draw(t, "nanos") * rapid.SampledFrom([]int64{0, 1, 1000, 1_000_000}).Draw(t, "unit")
+	at := time.Unix(rapid.Int64Range(first-day, last+day).Draw(t, "seconds"), nanos)
+	return at.In(rapid.SampledFrom([]*time.Location{time.UTC, time.FixedZone("", 5*3600)}).Draw(t, "zone"))
 }
 
 func TestTextThatIsNoUTF8IsReplaced(t *testing.T) {
 	t.Parallel()
 	if got := string(appendString(nil, "a\xffb\xf0\x9f\"")); got != "\"a\ufffdb\ufffd\ufffd\\\"\"" {
 		t.Errorf("%q", got)
+	}
+	wire := appendTextField(nil, 1, "a\xffb")
+	if got := string(wire[2:]); got != "a\ufffdb" {
+		t.Errorf("over gRPC: %q", got)
 	}
 }

@@ -98,7 +98,8 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		req.Header.Del("Content-Type") // the gateway would take a form for a GET
 	}
 	header := w.Header()
-	header["X-Request-Id"] = []string{said.requestID}
+	said.values[requestIDValue] = said.requestID
+	header["X-Request-Id"] = said.values[requestIDValue : requestIDValue+1 : requestIDValue+1]
 	if said.trace != "" {
 		header["Traceparent"] = []string{string(said.trace)}
 	}
@@ -136,6 +137,8 @@ type restRequest struct {
 	requestID string
 	trace     traceparent
 	span      trace.Span
+	// values hold the response's headers, each a slice of one.
+	values [valueCount]string
 
 	// probed is set if the request only asks whether its path has a handler for
 	// its method; that sets found.
@@ -155,6 +158,15 @@ func (r *restRequest) wait() {
 		<-r.stream
 	}
 }
+
+// The places of headers in restRequest.values.
+const (
+	requestIDValue = iota
+	etagValue
+	cacheControlValue
+	ageValue
+	valueCount
+)
 
 // itemFaults returns the violations of an item of a batch, for the handler to
 // add its own.

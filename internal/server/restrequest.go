@@ -75,12 +75,8 @@ func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]s
 		writeError(ctx, nil, nil, w, nil, err)
 		return
 	}
-	switch resp := resp.(type) {
-	case *rendered:
-		r.write(w, said, &resp.rest)
-	case *eligibilityv1.CheckEligibilityResponse:
-		answer := newRESTAnswer(resp)
-		r.write(w, said, &answer)
+	if reply, ok := resp.(*checkReply); ok { // it is nothing else
+		r.write(w, said, reply)
 	}
 }
 
@@ -110,8 +106,8 @@ func (r *rest) batch(w http.ResponseWriter, req *http.Request, _ map[string]stri
 	}
 	header := w.Header()
 	header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
-	if batch, ok := resp.(*renderedBatch); ok { // it is nothing else
-		_, _ = w.Write(batch.appendJSON(nil)) // a caller who left is no concern
+	if batch, ok := resp.(batchReply); ok { // it is nothing else
+		_, _ = w.Write(batch.appendJSON(make([]byte, 0, len(batch)*jsonBytes))) // a caller who left is no concern
 	}
 }
 

@@ -13,73 +13,79 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
-
-// restAnswer is an answer as REST gives it: the body, and the headers that do
-// not change with time.
-type restAnswer struct {
-	body              []byte
-	tag, cacheControl []string
-	evidenceTime      time.Time // zero if no evidence was used, like expireTime
-	expireTime        time.Time
-}
-
-func newRESTAnswer(message *eligibilityv1.CheckEligibilityResponse) restAnswer {
-	body := appendAnswerJSON(make([]byte, 0, 1024), message)
-	answer := restAnswer{body: body, tag: []string{entityTag(body)}, cacheControl: []string{cacheControl(message)}}
-	if at := message.GetEvidenceTime(); at != nil {
-		answer.evidenceTime = at.AsTime()
-	}
-	if at := message.GetExpireTime(); at != nil {
-		answer.expireTime = at.AsTime()
-	}
-	return answer
-}
 
 // write writes an answer; a 304 with the same headers if the caller holds it
 // already. An answer that is stale, or that expired on its way, is never
 // confirmed: the caller must see it as it is.
-func (r *rest) write(w http.ResponseWriter, said *restRequest, answer *restAnswer) {
+func (r *rest) write(w http.ResponseWriter, said *restRequest, reply *checkReply) {
+	pool := mem.DefaultBufferPool()
+	buffer := pool.Get(4 << 10) // of the pool's sizes, the one that holds a body and its hashed part
+	defer pool.Put(buffer)
+	body := reply.appendJSON((*buffer)[:0])
+	tag, whole := entityTag(body)
+	*buffer = whole
+
+	now := r.now()
+	values := &said.values
+	// One string holds all values of this answer.
+	var room [128]byte
+	text := append(room[:0], tag[:]...)
+	text = appendCacheControl(text, &reply.answer)
+	ageFrom := len(text)
+	known := isTimestamp(reply.answer.EvidenceTime)
+	if known {
+		age := max(now.Sub(reply.answer.EvidenceTime), 0)
+		text = strconv.AppendInt(text, int64(age/time.Second), 10)
+	}
+	all := string(text)
+	values[etagValue], values[cacheControlValue], values[ageValue] = all[:len(tag)], all[len(tag):ageFrom], all[ageFrom:]
+
 	header := w.Header()
 	header["Content-Type"] = r.json
-	header["Cache-Control"] = answer.cacheControl
-	now := r.now()
-	if !answer.evidenceTime.IsZero() {
-		age := max(now.Sub(answer.evidenceTime), 0)
-		header["Age"] = []string{strconv.FormatInt(int64(age/time.Second), 10)}
+	header["Etag"] = values[etagValue : etagValue+1 : etagValue+1]
+	header["Cache-Control"] = values[cacheControlValue : cacheControlValue+1 : cacheControlValue+1]
+	if known {
+		header["Age"] = values[ageValue : ageValue+1 : ageValue+1]
 	}
-	header["Etag"] = answer.tag
-	if len(said.ifNoneMatch) > 0 && now.Before(answer.expireTime) && matches(said.ifNoneMatch, answer.tag[0]) {
+	if len(said.ifNoneMatch) > 0 && isTimestamp(reply.answer.ExpireTime) && now.Before(reply.answer.ExpireTime) && matches(said.ifNoneMatch, values[etagValue]) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	_, _ = w.Write(answer.body) // a caller who left is no concern
+	_, _ = w.Write(body) // a caller who left is no concern
 }
 
-// cacheControl lets the caller keep the answer for the whole fresh age of its
-// evidence, from which it subtracts Age.
-func cacheControl(answer *eligibilityv1.CheckEligibilityResponse) string {
-	if answer.GetStale() || answer.GetEvidenceTime() == nil || answer.GetExpireTime() == nil {
-		return "no-cache"
+// appendCacheControl lets the caller keep the answer for the whole fresh age of
+// its evidence, from which it subtracts Age.
+func appendCacheControl(b []byte, answer *eligibility.Answer) []byte {
+	if answer.Stale || !isTimestamp(answer.EvidenceTime) || !isTimestamp(answer.ExpireTime) {
+		return append(b, "no-cache"...)
 	}
-	fresh := max(answer.GetExpireTime().AsTime().Sub(answer.GetEvidenceTime().AsTime()), 0)
-	return "private, max-age=" + strconv.FormatInt(int64(fresh/time.Second), 10)
+	fresh := max(answer.ExpireTime.Sub(answer.EvidenceTime), 0)
+	return strconv.AppendInt(append(b, "private, max-age="...), int64(fresh/time.Second), 10)
 }
 
-// entityTag covers everything in the body of an answer except its source: where
-// evidence was found does not change what it shows.
-func entityTag(body []byte) string {
-	// No text in the body contains this, for its quotes would be escaped.
+// tagBytes is the length of an entity tag: W/"", and 12 bytes of a hash in base64.
+const tagBytes = 4 + 16
+
+// entityTag covers everything in the body of an answer except its source: the
+// tier that held the evidence does not change what it shows. It appends the hashed
+// part to the body, so that it needs no memory of its own, and returns both.
+func entityTag(body []byte) (tag [tagBytes]byte, whole []byte) {
+	// No text in the body contains this, because its quotes would be escaped.
 	before, rest, _ := bytes.Cut(body, []byte(`,"source":"`))
 	_, after, _ := bytes.Cut(rest, []byte(`"`))
-	hash := sha256.New()
-	_, _ = hash.Write(before)
-	_, _ = hash.Write(after)
-	return `W/"` + base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:12]) + `"`
+	whole = append(append(body, before...), after...)
+	sum := sha256.Sum256(whole[len(body):])
+	copy(tag[:], `W/"`)
+	base64.RawURLEncoding.Encode(tag[3:], sum[:12])
+	tag[tagBytes-1] = '"'
+	return tag, whole
 }
 
 // matches reports whether an If-None-Match names tag, by weak comparison.
