@@ -12,22 +12,26 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/eligibilityd/eligibilityd/bench/load"
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
 
+var distributions = []load.Distribution{load.Uniform, load.Zipf}
+
 // compareOptions are the compare command's flags.
 type compareOptions struct {
-	service     string
-	scenarios   []string
-	rounds      int
-	duration    time.Duration
-	warmup      time.Duration
-	callers     int
-	connections int
-	customers   int
-	others      string
-	json        string
-	profiles    string
+	service      string
+	scenarios    []string
+	rounds       int
+	duration     time.Duration
+	warmup       time.Duration
+	callers      int
+	connections  int
+	customers    int
+	distribution string
+	others       string
+	json         string
+	profiles     string
 }
 
 func newCompareCommand() *cobra.Command {
@@ -42,6 +46,12 @@ func newCompareCommand() *cobra.Command {
 					return fmt.Errorf("--scenarios: %q is none of %s", name, strings.Join(scenarioNames(), ", "))
 				}
 			}
+			if !slices.Contains(distributions, load.Distribution(opts.distribution)) {
+				return fmt.Errorf("--distribution: %q is neither uniform nor zipf", opts.distribution)
+			}
+			if opts.customers < batchSize {
+				return fmt.Errorf("--customers: %d are fewer than a batch of %d", opts.customers, batchSize)
+			}
 			return compare(cmd.Context(), opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -53,7 +63,8 @@ func newCompareCommand() *cobra.Command {
 	f.DurationVar(&opts.warmup, "warmup", 300*time.Millisecond, "how long a turn is loaded before that")
 	f.IntVar(&opts.callers, "callers", 64, "requests under way in the closed loop")
 	f.IntVar(&opts.connections, "connections", 4, "gRPC connections that they share")
-	f.IntVar(&opts.customers, "customers", 1000, "customers that are asked about, at random")
+	f.IntVar(&opts.customers, "customers", 40_000, "customers that the tiers hold and requests ask about")
+	f.StringVar(&opts.distribution, "distribution", string(load.Uniform), "how often each customer is asked about: uniform or zipf")
 	f.StringVar(&opts.others, "others", "", "JSON file of further servers to take turns with")
 	f.StringVar(&opts.json, "json", "", "file for everything that was measured")
 	f.StringVar(&opts.profiles, "profiles", "", "directory for profiles of the service, taken after the rounds")

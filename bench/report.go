@@ -29,15 +29,16 @@ type report struct {
 
 // conditions are what the figures hold for.
 type conditions struct {
-	Service     string `json:"service"`
-	Go          string `json:"go"`
-	CPUs        int    `json:"cpus"`
-	Callers     int    `json:"callers"`
-	Connections int    `json:"grpc_connections"`
-	Rounds      int    `json:"rounds"`
-	Duration    string `json:"duration"`
-	Customers   int    `json:"customers"`
-	LoadAverage string `json:"load_average_at_start"`
+	Service      string `json:"service"`
+	Go           string `json:"go"`
+	CPUs         int    `json:"cpus"`
+	Callers      int    `json:"callers"`
+	Connections  int    `json:"grpc_connections"`
+	Rounds       int    `json:"rounds"`
+	Duration     string `json:"duration"`
+	Customers    int    `json:"customers"`
+	Distribution string `json:"distribution"`
+	LoadAverage  string `json:"load_average_at_start"`
 }
 
 // conclusion is a figure beside its budget: of one round, the median, the least
@@ -61,7 +62,7 @@ func conditionsOf(ctx context.Context, opts compareOptions) conditions {
 	return conditions{
 		Service: string(line), Go: runtime.Version(), CPUs: runtime.NumCPU(),
 		Callers: opts.callers, Connections: opts.connections, Rounds: opts.rounds, Duration: opts.duration.String(),
-		Customers: opts.customers, LoadAverage: loadAverage(),
+		Customers: opts.customers, Distribution: opts.distribution, LoadAverage: loadAverage(),
 	}
 }
 
@@ -164,8 +165,8 @@ func collect(results []load.Result, figure func(load.Result) float64) []float64 
 func (r *report) print(w io.Writer) {
 	c := r.Conditions
 	fmt.Fprintf(w, "%s, built with its own Go; driver and floors %s; %d CPUs shared by driver and servers\n", c.Service, c.Go, c.CPUs)
-	fmt.Fprintf(w, "%d callers on %d gRPC connections, %d customers, %d rounds of %s; load average %s before, %s after\n\n",
-		c.Callers, c.Connections, c.Customers, c.Rounds, c.Duration, c.LoadAverage, r.LoadAverage)
+	fmt.Fprintf(w, "%d callers on %d gRPC connections, %d customers (%s), %d rounds of %s; load average %s before, %s after\n\n",
+		c.Callers, c.Connections, c.Customers, c.Distribution, c.Rounds, c.Duration, c.LoadAverage, r.LoadAverage)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "closed loop\tCPU-s per 1M\tmin\tmax\trequests/s\tp50 ms\tp99 ms\tRSS MiB\tRedis reads\t")
 	for _, m := range r.Targets {

@@ -57,7 +57,10 @@ func (r *rounds) open(ctx context.Context, targets []*measured) error {
 }
 
 func (r *rounds) config(m *measured) load.Config {
-	return load.Config{Requests: m.requests(), Warmup: r.opts.warmup, Duration: r.opts.duration, Processes: m.Processes}
+	return load.Config{
+		Requests: m.requests(), Distribution: load.Distribution(r.opts.distribution),
+		Warmup: r.opts.warmup, Duration: r.opts.duration, Processes: m.Processes,
+	}
 }
 
 func (r *rounds) each(targets []*measured, name string, one func(*measured, load.Caller) error) error {

@@ -28,6 +28,8 @@ type Caller interface {
 type Config struct {
 	// Requests are drawn from at random, the same for each run. At least one.
 	Requests [][]byte
+	// Distribution is how often each request is drawn; empty means [Uniform].
+	Distribution Distribution
 	// Callers is how many requests are under way at once, each caller sending
 	// its next when it has the answer to its last: a closed loop.
 	Callers int
@@ -171,7 +173,7 @@ func closedLoop(ctx context.Context, caller Caller, cfg Config, d time.Duration)
 	var callers sync.WaitGroup
 	for i := range each {
 		callers.Go(func() {
-			draw := drawFrom(cfg.Requests, i)
+			draw := drawFrom(cfg, i)
 			for sent := time.Now(); sent.Before(end) && ctx.Err() == nil; {
 				err := caller.Call(ctx, draw())
 				now := time.Now()
@@ -188,8 +190,26 @@ func closedLoop(ctx context.Context, caller Caller, cfg Config, d time.Duration)
 	return all
 }
 
+// Distribution is how often each of the requests is drawn.
+type Distribution string
+
+// The distributions. Under Zipf, the request at place k (from 0) is drawn with a
+// probability proportional to 1/(k+1)^1.1: few customers buy most.
+const (
+	Uniform Distribution = "uniform"
+	Zipf    Distribution = "zipf"
+)
+
+// zipfExponent is the exponent of Zipf.
+const zipfExponent = 1.1
+
 // drawFrom returns a function that draws requests, in an order that seed decides.
-func drawFrom(requests [][]byte, seed int) func() []byte {
+func drawFrom(cfg Config, seed int) func() []byte {
 	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // the same draw each time is what is wanted
+	requests := cfg.Requests
+	if cfg.Distribution == Zipf {
+		zipf := rand.NewZipf(random, zipfExponent, 1, uint64(len(requests)-1))
+		return func() []byte { return requests[zipf.Uint64()] }
+	}
 	return func() []byte { return requests[random.IntN(len(requests))] }
 }

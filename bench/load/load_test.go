@@ -70,6 +70,32 @@ func TestClosedLoopKeepsItsCallersBusy(t *testing.T) {
 	}
 }
 
+// tallying counts the calls of each request.
+type tallying [16]atomic.Int64
+
+func (c *tallying) Call(_ context.Context, request []byte) error {
+	c[request[0]].Add(1)
+	return nil
+}
+
+func (*tallying) Close() error { return nil }
+
+func TestTheDistributionDecidesWhichRequestsAreDrawn(t *testing.T) {
+	t.Parallel()
+	var requests [][]byte
+	for i := range 16 {
+		requests = append(requests, []byte{byte(i)})
+	}
+	for distribution, uneven := range map[load.Distribution]bool{load.Uniform: false, load.Zipf: true} {
+		calls := new(tallying)
+		run(t, calls, load.Config{Requests: requests, Distribution: distribution, Callers: 2, Duration: 20 * time.Millisecond})
+		first, last := calls[0].Load(), calls[15].Load()
+		if last == 0 || (first > 5*last) != uneven {
+			t.Errorf("%s: the first request was drawn %d times, the last %d", distribution, first, last)
+		}
+	}
+}
+
 func TestWarmupIsNotMeasured(t *testing.T) {
 	t.Parallel()
 	caller := &counting{wait: time.Millisecond}

@@ -13,8 +13,9 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// warmLimit is how long the tiers may take to fill.
-const warmLimit = 30 * time.Second
+// warmLimit is how long the tiers may take to fill: each customer costs two calls
+// of the simulator, on cores that everything shares.
+const warmLimit = 5 * time.Minute
 
 // warmBatch is how many customers are asked about in one call.
 const warmBatch = 100
