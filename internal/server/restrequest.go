@@ -59,6 +59,9 @@ func (r *rest) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
+// checkInfo names the RPC for the interceptor. It is shared and never changed.
+var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+
 // check asks one question and writes the answer.
 func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
 	ctx := req.Context()
@@ -67,8 +70,7 @@ func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]s
 	question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
 	narrow(question, maxAge)
 	question.CustomerId = path[fieldCustomerID]
-	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
-	resp, err := r.intercept(ctx, question, &info, func(ctx context.Context, _ any) (any, error) {
+	resp, err := r.intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
 		return r.answers.CheckEligibility(ctx, question)
 	})
 	if err != nil {
