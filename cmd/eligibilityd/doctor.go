@@ -3,54 +3,16 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
-
-// verdict is what a check came to.
-type verdict string
-
-const (
-	verdictOK      verdict = "ok"
-	verdictWarning verdict = "warning"
-	verdictFailure verdict = "failure"
-	verdictSkipped verdict = "skipped"
-)
-
-// finding is one line of the doctor's report. It never holds a secret.
-type finding struct {
-	Check  string  `json:"check"`
-	Status verdict `json:"status"`
-	Detail string  `json:"detail"`
-	Remedy string  `json:"remedy,omitempty"`
-}
-
-func ok(check, format string, args ...any) finding {
-	return finding{Check: check, Status: verdictOK, Detail: fmt.Sprintf(format, args...)}
-}
-
-func skipped(check, why string) finding {
-	return finding{Check: check, Status: verdictSkipped, Detail: why}
-}
-
-func warning(check, remedy, format string, args ...any) finding {
-	return finding{Check: check, Status: verdictWarning, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
-}
-
-func failure(check, remedy, format string, args ...any) finding {
-	return finding{Check: check, Status: verdictFailure, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
-}
 
 // doctorFlags are the doctor command's.
 type doctorFlags struct {
@@ -81,7 +43,7 @@ failures.`,
 				}
 				flags.customer = id.String()
 			}
-			return doctor(cmd.Context(), os.Environ(), flags, nil, cmd.OutOrStdout())
+			return runDoctor(cmd.Context(), os.Environ(), flags, cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
@@ -91,89 +53,22 @@ failures.`,
 	return cmd
 }
 
-// doctor examines and prints. roots are the authorities that vouch for the
-// hosts; nil means the system's.
-func doctor(ctx context.Context, environ []string, flags doctorFlags, roots *x509.CertPool, out io.Writer) error {
-	findings := examine(ctx, environ, flags, roots)
+// runDoctor examines and prints. It returns an exitError if a check failed.
+func runDoctor(ctx context.Context, environ []string, flags doctorFlags, out io.Writer) error {
+	findings := doctor.Examine(ctx, environ, doctor.Options{ConfigFile: flags.config, Customer: flags.customer})
 	if err := report(findings, flags.json, out); err != nil {
 		return err
 	}
 	for _, f := range findings {
-		if f.Status == verdictFailure {
+		if f.Status == doctor.VerdictFailure {
 			return &exitError{code: exitFailure}
 		}
 	}
 	return nil
 }
 
-// examine makes all checks, side by side where they do not need each other.
-// Each group ends within its limit.
-func examine(ctx context.Context, environ []string, flags doctorFlags, roots *x509.CertPool) []finding {
-	cfg, findings := checkConfiguration(environ, flags.config)
-	if cfg == nil {
-		return append(findings, skipped("others", "they need a configuration that can be read"))
-	}
-	patient := patient{cfg: cfg, flags: flags, roots: roots}
-	groups := []struct {
-		limit time.Duration
-		check func(context.Context) []finding
-	}{
-		{15 * time.Second, patient.checkHosts},
-		{40 * time.Second, patient.checkPartnerCenter},
-		{15 * time.Second, patient.checkRedis},
-		{5 * time.Second, patient.checkListeners},
-	}
-	found := make([][]finding, len(groups))
-	var checking errgroup.Group
-	for i, group := range groups {
-		checking.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, group.limit)
-			defer cancel()
-			found[i] = group.check(ctx)
-			return nil
-		})
-	}
-	_ = checking.Wait() // a check that fails is a finding
-	for _, group := range found {
-		findings = append(findings, group...)
-	}
-	return findings
-}
-
-// patient is what the doctor examines.
-type patient struct {
-	cfg   *config.Config
-	flags doctorFlags
-	roots *x509.CertPool
-}
-
-// checkConfiguration returns the configuration, unless it cannot be read, and
-// one finding for each mistake and each key that is missing. What the refresh
-// token's file holds is another check's.
-func checkConfiguration(environ []string, path string) (*config.Config, []finding) {
-	const check = "configuration"
-	cfg, err := config.Load(path, environ, config.Doctor)
-	if err == nil {
-		_, err = config.Load(path, environ, config.Login)
-	}
-	if err == nil {
-		return cfg, []finding{ok(check, "%s", cmp.Or(path, "from the environment"))}
-	}
-	var findings []finding
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		remedy := "correct it"
-		if detail, hint, missing := strings.Cut(line, "; `eligibilityd login"); missing {
-			line, remedy = detail, "set it; `eligibilityd login"+hint
-		} else if detail, _, missing := strings.Cut(line, "; once it is set"); missing {
-			line, remedy = detail, "set it"
-		}
-		findings = append(findings, failure(check, remedy, "%s", line))
-	}
-	return cfg, findings
-}
-
 // report prints findings, one line each.
-func report(findings []finding, asJSON bool, out io.Writer) error {
+func report(findings []doctor.Finding, asJSON bool, out io.Writer) error {
 	if asJSON {
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
@@ -189,7 +190,7 @@ func consentRemedy(err error) string {
 		return "Allow the permission offline_access in the app registration, and run login again."
 	}
 	if fail, ok := errors.AsType[*pcclient.APIError](err); ok {
-		return tokenRemedy(fail, "")
+		return doctor.TokenRemedy(fail, "")
 	}
 	return "Make partner_center.refresh_token_file and its directory writable, or let your identity set the secret of the vault, and run login again."
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
@@ -66,5 +67,5 @@ func withRemedy(err error, configFile string) error {
 	if errors.Is(err, tokenstore.ErrNone) {
 		return fmt.Errorf("%w; `eligibilityd login --config %s` obtains one and stores it there", err, placeholder(configFile))
 	}
-	return fmt.Errorf("%w; %s", err, vaultRemedy)
+	return fmt.Errorf("%w; %s", err, doctor.VaultRemedy)
 }

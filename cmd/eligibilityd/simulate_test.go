@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
@@ -55,7 +56,7 @@ func TestSimulateTakesCertificates(t *testing.T) {
 	two, _ := clientCertificate(t, time.Hour)
 	api, _ := startSimulate(t, "--client-certificate="+one, "--client-certificate="+two)
 	for _, file := range []string{one, two} {
-		consult(t, connection(api, tokenFile(t), withCertificate(file)...), doctorFlags{}, nil).says(checkToken, verdictOK)
+		consult(t, connection(api, tokenFile(t), withCertificate(file)...)).says("token", doctor.VerdictOK)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore/vaulttest"
 )
@@ -152,22 +153,22 @@ func TestDoctorLooksIntoTheVault(t *testing.T) { //nolint:paralleltest // it cha
 	for name, c := range map[string]struct {
 		age     time.Duration
 		prepare func(*vaulttest.Vault)
-		status  verdict
-		token   verdict
+		status  doctor.Verdict
+		token   doctor.Verdict
 		words   []string
 	}{
-		"good":     {age: 10*24*time.Hour + time.Minute, status: verdictOK, token: verdictOK, words: []string{"lasts 79 days more"}},
-		"old":      {age: 77 * 24 * time.Hour, status: verdictWarning, token: verdictOK, words: []string{"77 days old", "eligibilityd login"}},
-		"missing":  {prepare: func(v *vaulttest.Vault) { v.Break(http.MethodGet, 404) }, status: verdictFailure, token: verdictFailure, words: []string{"eligibilityd login"}},
-		"refusing": {prepare: func(v *vaulttest.Vault) { v.Break(http.MethodGet, 403) }, status: verdictFailure, token: verdictFailure, words: []string{"status 403", "Key Vault Secrets Officer"}},
-		"away":     {prepare: func(v *vaulttest.Vault) { v.Close() }, status: verdictFailure, token: verdictFailure, words: []string{"refresh_token_vault.url"}},
+		"good":     {age: 10*24*time.Hour + time.Minute, status: doctor.VerdictOK, token: doctor.VerdictOK, words: []string{"lasts 79 days more"}},
+		"old":      {age: 77 * 24 * time.Hour, status: doctor.VerdictWarning, token: doctor.VerdictOK, words: []string{"77 days old", "eligibilityd login"}},
+		"missing":  {prepare: func(v *vaulttest.Vault) { v.Break(http.MethodGet, 404) }, status: doctor.VerdictFailure, token: doctor.VerdictFailure, words: []string{"eligibilityd login"}},
+		"refusing": {prepare: func(v *vaulttest.Vault) { v.Break(http.MethodGet, 403) }, status: doctor.VerdictFailure, token: doctor.VerdictFailure, words: []string{"status 403", "Key Vault Secrets Officer"}},
+		"away":     {prepare: func(v *vaulttest.Vault) { v.Close() }, status: doctor.VerdictFailure, token: doctor.VerdictFailure, words: []string{"refresh_token_vault.url"}},
 		"no identity": {
 			prepare: func(*vaulttest.Vault) { t.Setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential") },
-			status:  verdictFailure, token: verdictFailure, words: []string{"no Azure credential", "AZURE_"},
+			status:  doctor.VerdictFailure, token: doctor.VerdictFailure, words: []string{"no Azure credential", "AZURE_"},
 		},
 		"no such chain": {
 			prepare: func(*vaulttest.Vault) { t.Setenv("AZURE_TOKEN_CREDENTIALS", "none") },
-			status:  verdictFailure, token: verdictSkipped, words: []string{"AZURE_TOKEN_CREDENTIALS"},
+			status:  doctor.VerdictFailure, token: doctor.VerdictSkipped, words: []string{"AZURE_TOKEN_CREDENTIALS"},
 		},
 	} {
 		v, variables := vault(t, c.age)
@@ -175,9 +176,9 @@ func TestDoctorLooksIntoTheVault(t *testing.T) { //nolint:paralleltest // it cha
 			c.prepare(v)
 		}
 		before := v.Versions()
-		e := consult(t, connection(partnerCenter.URL, "", variables...), doctorFlags{}, nil)
-		e.says(checkTokenVault, c.status, c.words...)
-		e.says(checkToken, c.token)
+		e := consult(t, connection(partnerCenter.URL, "", variables...))
+		e.says("refresh token vault", c.status, c.words...)
+		e.says("token", c.token)
 		if strings.Contains(e.printed, "canary") || v.Versions() != before {
 			t.Errorf("%s: %d versions, printed %s", name, v.Versions(), e.printed)
 		}

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"io"
@@ -22,13 +22,13 @@ func onRedis(t *testing.T, address string, more ...string) []string {
 
 func TestDoctorMissesRedis(t *testing.T) {
 	t.Parallel()
-	consult(t, onRedis(t, ""), doctorFlags{}, nil).says(checkRedisReach, verdictSkipped)
-	consult(t, onRedis(t, "127.0.0.1:1"), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "away", "start it")
+	consult(t, onRedis(t, ""), Options{}).says(checkRedisReach, VerdictSkipped)
+	consult(t, onRedis(t, "127.0.0.1:1"), Options{}).says(checkRedisReach, VerdictFailure, "away", "start it")
 	redis := cachetest.StartRedis(t)
 	environ := onRedis(t, redis.Address)
 	redis.Stall()
 	start := time.Now()
-	consult(t, environ, doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "does not answer")
+	consult(t, environ, Options{}).says(checkRedisReach, VerdictFailure, "does not answer")
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("took %v", took)
 	}
@@ -38,28 +38,28 @@ func TestDoctorMissesRedis(t *testing.T) {
 func TestDoctorMeasuresRedis(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
-	consult(t, onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1ns"), doctorFlags{}, nil).
-		says(checkRedisReach, verdictWarning, "cache.redis.read_timeout")
+	consult(t, onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1ns"), Options{}).
+		says(checkRedisReach, VerdictWarning, "cache.redis.read_timeout")
 }
 
 func TestDoctorJudgesWhatRedisEvicts(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		limit, policy string
-		want          verdict
+		want          Verdict
 	}{
-		{"0", "volatile-lru", verdictOK},
-		{"1000000", "allkeys-lfu", verdictOK},
-		{"1000000", "noeviction", verdictWarning},
-		{"0", "noeviction", verdictWarning},
-		{"", "", verdictWarning},
+		{"0", "volatile-lru", VerdictOK},
+		{"1000000", "allkeys-lfu", VerdictOK},
+		{"1000000", "noeviction", VerdictWarning},
+		{"0", "noeviction", VerdictWarning},
+		{"", "", VerdictWarning},
 	} {
 		if got := redisMemory(c.limit, c.policy); got.Status != c.want {
 			t.Errorf("%q and %q: %+v", c.limit, c.policy, got)
 		}
 	}
 	redis := cachetest.StartRedis(t)
-	consult(t, onRedis(t, redis.Address), doctorFlags{}, nil).says(checkRedisMemory, verdictWarning, "no maxmemory")
+	consult(t, onRedis(t, redis.Address), Options{}).says(checkRedisMemory, VerdictWarning, "no maxmemory")
 }
 
 func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
@@ -78,29 +78,29 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	for right := range strings.FieldsSeq(redisRights) {
 		needs = append(needs, right)
 	}
-	e := consult(t, user(needs...), doctorFlags{}, nil)
-	e.says(checkRedisAccess, verdictOK)
-	e.says(checkRedisMessages, verdictOK)
-	e.says(checkRedisMemory, verdictWarning, "unknown")
-	consult(t, user(append(needs, "-set")...), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "SET", "allow")
-	e = consult(t, user(append(needs, "resetchannels")...), doctorFlags{}, nil)
-	e.says(checkRedisAccess, verdictOK)
-	e.says(checkRedisMessages, verdictWarning, "every 0.9 s", "&eligibility:*")
-	consult(t, user(append(needs, "-subscribe")...), doctorFlags{}, nil).says(checkRedisMessages, verdictWarning, "+subscribe")
-	consult(t, user(append(needs, "-publish")...), doctorFlags{}, nil).says(checkRedisMessages, verdictWarning, "+publish")
+	e := consult(t, user(needs...), Options{})
+	e.says(checkRedisAccess, VerdictOK)
+	e.says(checkRedisMessages, VerdictOK)
+	e.says(checkRedisMemory, VerdictWarning, "unknown")
+	consult(t, user(append(needs, "-set")...), Options{}).says(checkRedisAccess, VerdictFailure, "SET", "allow")
+	e = consult(t, user(append(needs, "resetchannels")...), Options{})
+	e.says(checkRedisAccess, VerdictOK)
+	e.says(checkRedisMessages, VerdictWarning, "every 0.9 s", "&eligibility:*")
+	consult(t, user(append(needs, "-subscribe")...), Options{}).says(checkRedisMessages, VerdictWarning, "+subscribe")
+	consult(t, user(append(needs, "-publish")...), Options{}).says(checkRedisMessages, VerdictWarning, "+publish")
 	for _, command := range []string{"get", "getrange", "set", "pttl", "exists", "del", "unlink", "evalsha"} {
-		consult(t, user(append(needs, "-"+command)...), doctorFlags{}, nil).
-			says(checkRedisAccess, verdictFailure, "may not "+strings.ToUpper(command), "allow")
+		consult(t, user(append(needs, "-"+command)...), Options{}).
+			says(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}
-	consult(t, user("~other:*", "+@all"), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "GET", "~eligibility:*")
-	consult(t, user("~*"), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "ping", redisRights)
-	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), doctorFlags{}, nil).says(checkRedisAccess, verdictOK)
+	consult(t, user("~other:*", "+@all"), Options{}).says(checkRedisAccess, VerdictFailure, "GET", "~eligibility:*")
+	consult(t, user("~*"), Options{}).says(checkRedisReach, VerdictFailure, "ping", redisRights)
+	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), Options{}).says(checkRedisAccess, VerdictOK)
 	environ := onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__PASSWORD=wrong")
-	consult(t, environ, doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "WRONGPASS", "password")
+	consult(t, environ, Options{}).says(checkRedisReach, VerdictFailure, "WRONGPASS", "password")
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	consult(t, user("~*", "&*", "+@all"), doctorFlags{}, nil).says(checkRedisAccess, verdictFailure, "full")
+	consult(t, user("~*", "&*", "+@all"), Options{}).says(checkRedisAccess, VerdictFailure, "full")
 }
 
 // sentinelled and clustered are healthy connections with what was started.
@@ -124,17 +124,17 @@ func TestDoctorExaminesSentinels(t *testing.T) {
 	t.Parallel()
 	certificates := cachetest.NewTLS(t)
 	set := certificates.StartSentinel(t)
-	e := consult(t, sentinelled(t, set, overTLS(certificates)...), doctorFlags{}, nil)
-	e.says(checkRedisSentinels, verdictOK, "all 3")
-	e.says(checkRedisReach, verdictOK, "7.", "answers")
-	e.says(checkRedisAccess, verdictOK)
-	e.says(checkRedisMemory, verdictWarning)
+	e := consult(t, sentinelled(t, set, overTLS(certificates)...), Options{})
+	e.says(checkRedisSentinels, VerdictOK, "all 3")
+	e.says(checkRedisReach, VerdictOK, "7.", "answers")
+	e.says(checkRedisAccess, VerdictOK)
+	e.says(checkRedisMemory, VerdictWarning)
 	other := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=other")
 	consult(t, slices.DeleteFunc(sentinelled(t, set, other...), func(variable string) bool { return strings.HasSuffix(variable, "="+set.MasterName) }),
-		doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "master_name")
-	consult(t, sentinelled(t, set), doctorFlags{}, nil).says(checkRedisSentinels, verdictFailure, "none answers")
+		Options{}).says(checkRedisSentinels, VerdictFailure, "master_name")
+	consult(t, sentinelled(t, set), Options{}).says(checkRedisSentinels, VerdictFailure, "none answers")
 	set.Sentinels[1].Kill()
-	consult(t, sentinelled(t, set, overTLS(certificates)...), doctorFlags{}, nil).says(checkRedisSentinels, verdictWarning, "1 of 3", "item 2")
+	consult(t, sentinelled(t, set, overTLS(certificates)...), Options{}).says(checkRedisSentinels, VerdictWarning, "1 of 3", "item 2")
 }
 
 func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
@@ -142,17 +142,17 @@ func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
 	certificates := cachetest.NewTLS(t)
 	cluster := certificates.StartCluster(t)
 	clustered := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s")
-	e := consult(t, onRedis(t, strings.Join(cluster.Addresses, ","), clustered...), doctorFlags{}, nil)
-	e.says(checkRedisReach, verdictOK, "7.", "3 primaries")
-	e.says(checkRedisCluster, verdictOK, "6 nodes")
-	e.says(checkRedisAccess, verdictOK)
-	e.says(checkRedisMemory, verdictWarning)
+	e := consult(t, onRedis(t, strings.Join(cluster.Addresses, ","), clustered...), Options{})
+	e.says(checkRedisReach, VerdictOK, "7.", "3 primaries")
+	e.says(checkRedisCluster, VerdictOK, "6 nodes")
+	e.says(checkRedisAccess, VerdictOK)
+	e.says(checkRedisMemory, VerdictWarning)
 	server := certificates.StartRedis(t)
 	wrong := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__TLS__CA_FILE=", "ELIGIBILITY_CACHE__REDIS__MODE=standalone")
 	wrong = slices.DeleteFunc(wrong, func(variable string) bool { return strings.HasSuffix(variable, certificates.CA) })
-	consult(t, onRedis(t, server.Address, wrong...), doctorFlags{}, nil).says(checkRedisReach, verdictFailure, "TLS: certificate of an unknown authority", "cache.redis.tls")
-	consult(t, onRedis(t, server.Address, append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")...), doctorFlags{}, nil).
-		says(checkRedisReach, verdictFailure, "no cluster", "cache.redis.mode")
+	consult(t, onRedis(t, server.Address, wrong...), Options{}).says(checkRedisReach, VerdictFailure, "TLS: certificate of an unknown authority", "cache.redis.tls")
+	consult(t, onRedis(t, server.Address, append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")...), Options{}).
+		says(checkRedisReach, VerdictFailure, "no cluster", "cache.redis.mode")
 }
 
 // The doctor and the manual name the same rights.
@@ -231,8 +231,8 @@ func TestDoctorShowsNoTextOfRedis(t *testing.T) {
 					environ = append(environ, "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=m",
 						"ELIGIBILITY_CACHE__REDIS__SENTINEL__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__SENTINEL__PASSWORD="+canary)
 				}
-				e := consult(t, environ, doctorFlags{}, nil)
-				e.says(check, verdictFailure)
+				e := consult(t, environ, Options{})
+				e.says(check, VerdictFailure)
 				if strings.Contains(strings.ToLower(e.printed), canary) {
 					t.Errorf("%s: the password is shown:\n%s", mode, e.printed)
 				}

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -26,37 +26,38 @@ const (
 
 // checkRefreshToken looks where the refresh token is stored. client is nil for
 // the reason of broken.
-func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client, broken error) []finding {
+func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client, broken error) []Finding {
 	pc := p.cfg.PartnerCenter
 	switch {
 	case pc.Flow != config.FlowAppUser:
 		return nil
 	case pc.RefreshTokenVault.IsZero():
-		return []finding{checkRefreshTokenFile(pc.RefreshTokenFile, p.flags.config)}
+		return []Finding{checkRefreshTokenFile(pc.RefreshTokenFile, p.options.ConfigFile)}
 	case client == nil:
 		line, _, _ := strings.Cut(broken.Error(), "\n")
-		return []finding{failure(checkTokenVault, "correct the configuration, or the AZURE_… variables of this process", "%s", line)}
+		return []Finding{failure(checkTokenVault, "correct the configuration, or the AZURE_… variables of this process", "%s", line)}
 	}
 	since, err := client.RefreshToken(ctx)
 	switch {
 	case errors.Is(err, tokenstore.ErrNone):
-		return []finding{failure(checkTokenVault, "`eligibilityd login --config "+placeholder(p.flags.config)+"` stores one", "%v", err)}
+		return []Finding{failure(checkTokenVault, "`eligibilityd login --config "+placeholder(p.options.ConfigFile)+"` stores one", "%v", err)}
 	case errors.Is(err, tokenstore.ErrUnreadable):
-		return []finding{failure(checkTokenVault, vaultRemedy, "%v", err)}
+		return []Finding{failure(checkTokenVault, VaultRemedy, "%v", err)}
 	case err != nil:
-		return []finding{failure(checkTokenVault, awayRemedy, "%v", err)}
+		return []Finding{failure(checkTokenVault, awayRemedy, "%v", err)}
 	}
-	return []finding{aged(checkTokenVault, pc.RefreshTokenVault.URL+" lets it be read", since, p.flags.config)}
+	return []Finding{aged(checkTokenVault, pc.RefreshTokenVault.URL+" lets it be read", since, p.options.ConfigFile)}
 }
 
-// What to do about a vault.
 const (
-	vaultRemedy = "grant the identity of the service to get and set secrets (role Key Vault Secrets Officer), and check the vault's firewall and that the secret is enabled"
-	awayRemedy  = "check partner_center.refresh_token_vault.url, the way to it, and the managed identity or the AZURE_… variables of this process"
+	// VaultRemedy is what to do about a vault that denies access.
+	VaultRemedy = "grant the identity of the service to get and set secrets (role Key Vault Secrets Officer), and check the vault's firewall and that the secret is enabled"
+	// awayRemedy is what to do about a vault that cannot be reached.
+	awayRemedy = "check partner_center.refresh_token_vault.url, the way to it, and the managed identity or the AZURE_… variables of this process"
 )
 
 // aged is a finding about a refresh token that can be read.
-func aged(check, detail string, since time.Time, configFile string) finding {
+func aged(check, detail string, since time.Time, configFile string) Finding {
 	if since.IsZero() {
 		return ok(check, "%s", detail)
 	}
@@ -69,7 +70,7 @@ func aged(check, detail string, since time.Time, configFile string) finding {
 }
 
 // checkRefreshTokenFile checks what can be seen of the file without its contents.
-func checkRefreshTokenFile(path, configFile string) finding {
+func checkRefreshTokenFile(path, configFile string) Finding {
 	const check = checkTokenFile
 	consent := "`eligibilityd login --config " + placeholder(configFile) + "` writes it"
 	if path == "" {

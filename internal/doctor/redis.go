@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"cmp"
@@ -36,7 +36,7 @@ const redisRights = "+ping +client|setname +get +getrange +set +del +unlink +ptt
 	"+cluster|slots +asking"
 
 // checkRedis does what the cache does, once, on a key of its own.
-func (p patient) checkRedis(ctx context.Context) (findings []finding) {
+func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 	defer func() {
 		if recover() != nil { // go-redis panics on some malformed replies
 			findings = append(findings, failure(checkRedisReach, "check that cache.redis.addresses are of Redis", "unreadable reply"))
@@ -44,19 +44,19 @@ func (p patient) checkRedis(ctx context.Context) (findings []finding) {
 	}()
 	cfg := p.cfg.Cache.Redis
 	if len(cfg.Addresses) == 0 {
-		return []finding{skipped(checkRedisReach, "cache.redis.addresses is empty: each process caches for itself")}
+		return []Finding{skipped(checkRedisReach, "cache.redis.addresses is empty: each process caches for itself")}
 	}
 	patience := app.RedisConfig(p.cfg)
 	patience.ReadTimeout, patience.WriteTimeout = redisLimit, redisLimit
 	client, err := cache.Connect(patience)
 	if err != nil {
-		return []finding{failure(checkRedisReach, "correct cache.redis", "%v", err)}
+		return []Finding{failure(checkRedisReach, "correct cache.redis", "%v", err)}
 	}
 	defer func() { _ = client.Close() }() // nothing is left to lose
 	if cfg.Mode == config.RedisSentinel {
 		sentinels := checkSentinels(ctx, cfg)
 		findings = append(findings, sentinels)
-		if sentinels.Status == verdictFailure {
+		if sentinels.Status == VerdictFailure {
 			return findings
 		}
 	}
@@ -120,7 +120,7 @@ func roundTrip(ctx context.Context, client redis.UniversalClient) (time.Duration
 }
 
 // redisAway reports why a server could not be examined.
-func redisAway(err error, cfg config.Redis) finding {
+func redisAway(err error, cfg config.Redis) Finding {
 	const check = checkRedisReach
 	text := cache.ErrorText(err)
 	switch code := cache.ErrorCode(err); {
@@ -170,7 +170,7 @@ func redisRemedy(code string, cfg config.Redis) string {
 }
 
 // redisReached judges the slowest server.
-func redisReached(cfg config.Redis, servers []redisServer) finding {
+func redisReached(cfg config.Redis, servers []redisServer) Finding {
 	slowest := slices.MaxFunc(servers, func(a, b redisServer) int { return cmp.Compare(a.took, b.took) })
 	version := cmp.Or(infoValue(slowest.info, "redis_version"), "of unknown version")
 	answers := version + " answers"
@@ -186,7 +186,7 @@ func redisReached(cfg config.Redis, servers []redisServer) finding {
 }
 
 // redisCluster asks one node how the cluster does.
-func redisCluster(ctx context.Context, client *redis.ClusterClient) finding {
+func redisCluster(ctx context.Context, client *redis.ClusterClient) Finding {
 	info, err := client.ClusterInfo(ctx).Result()
 	switch state := infoValue(info, "cluster_state"); {
 	case err != nil:
@@ -225,7 +225,7 @@ func (scriptError) RedisError() {}
 
 // redisAccess tries every command of the cache, on a key and a channel of its
 // own, and whether messages arrive.
-func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.Redis) []finding {
+func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.Redis) []Finding {
 	key := cfg.KeyPrefix + ":doctor:" + uuid.NewString()
 	subscription := client.Subscribe(ctx, key)
 	defer func() { _ = subscription.Close() }()
@@ -238,20 +238,20 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 		{"UNLINK", func() error { return client.Unlink(ctx, key).Err() }},
 	} {
 		if err := step.do(); err != nil {
-			return []finding{refusedCommand(step.name, err, cfg)}
+			return []Finding{refusedCommand(step.name, err, cfg)}
 		}
 	}
 	failed, err := redis.NewScript(accessScript).Run(ctx, client, []string{key}, "doctor", key).StringSlice()
 	if err != nil {
-		return []finding{refusedCommand("EVALSHA", err, cfg)}
+		return []Finding{refusedCommand("EVALSHA", err, cfg)}
 	}
 	for i := 0; i+1 < len(failed); i += 2 {
 		if failed[i] != "PUBLISH" {
-			return []finding{refusedCommand(failed[i]+" in a script", scriptError(failed[i+1]), cfg)}
+			return []Finding{refusedCommand(failed[i]+" in a script", scriptError(failed[i+1]), cfg)}
 		}
 		deaf = scriptError(failed[i+1])
 	}
-	return []finding{
+	return []Finding{
 		ok(checkRedisAccess, "keys %s:* can be read, written and removed", cfg.KeyPrefix),
 		redisMessages(ctx, subscription, deaf, cfg),
 	}
@@ -259,7 +259,7 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 
 // redisMessages reports whether replicas can send each other messages: whether
 // the one that accessScript sent arrives, unless err says why it cannot.
-func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, cfg config.Redis) finding {
+func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, cfg config.Redis) Finding {
 	const check = checkRedisMessages
 	const effect = "replicas ask Redis every 0.9 s instead"
 	if err == nil {
@@ -275,7 +275,7 @@ func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, c
 	}
 }
 
-func refusedCommand(name string, err error, cfg config.Redis) finding {
+func refusedCommand(name string, err error, cfg config.Redis) Finding {
 	code := cache.ErrorCode(err)
 	if code == "NOPERM" {
 		return failure(checkRedisAccess, redisRemedy(code, cfg), "its user may not %s", name)
@@ -284,10 +284,10 @@ func refusedCommand(name string, err error, cfg config.Redis) finding {
 }
 
 // redisMemories judges every server, and says what is worst.
-func redisMemories(servers []redisServer) finding {
+func redisMemories(servers []redisServer) Finding {
 	worst := redisMemory(infoValue(servers[0].info, "maxmemory"), infoValue(servers[0].info, "maxmemory_policy"))
 	for _, server := range servers[1:] {
-		if next := redisMemory(infoValue(server.info, "maxmemory"), infoValue(server.info, "maxmemory_policy")); next.Status != verdictOK {
+		if next := redisMemory(infoValue(server.info, "maxmemory"), infoValue(server.info, "maxmemory_policy")); next.Status != VerdictOK {
 			worst = next
 		}
 	}
@@ -295,7 +295,7 @@ func redisMemories(servers []redisServer) finding {
 }
 
 // redisMemory judges what happens when memory runs out. All our keys expire.
-func redisMemory(limit, policy string) finding {
+func redisMemory(limit, policy string) Finding {
 	const check = checkRedisMemory
 	switch {
 	case policy == "":

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -34,19 +34,19 @@ const (
 )
 
 // checkHosts checks DNS and TLS to both hosts, and our clock by theirs.
-func (p patient) checkHosts(ctx context.Context) []finding {
+func (p patient) checkHosts(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, hostLimit)
 	defer cancel()
 	hosts := []hostCheck{
 		{name: "login host", key: "authority", root: p.cfg.PartnerCenter.Authority},
 		{name: "partner center host", key: "base_url", root: p.cfg.PartnerCenter.BaseURL},
 	}
-	findings := make([]finding, len(hosts)+1)
+	findings := make([]Finding, len(hosts)+1)
 	ahead := make([]*time.Duration, len(hosts))
 	var asking errgroup.Group
 	for i, host := range hosts {
 		asking.Go(func() error {
-			findings[i], ahead[i] = host.check(ctx, p.roots)
+			findings[i], ahead[i] = host.check(ctx, p.options.Roots)
 			return nil
 		})
 	}
@@ -60,7 +60,7 @@ type hostCheck struct{ name, key, root string }
 
 // check asks a host for anything, as nobody: any answer will do. It also
 // returns how far the host's clock is ahead of ours, if it says.
-func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (finding, *time.Duration) {
+func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (Finding, *time.Duration) {
 	transport := &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
@@ -87,7 +87,7 @@ func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (finding, *t
 	return h.reached(resp.TLS, received), ahead
 }
 
-func (h hostCheck) reached(state *tls.ConnectionState, now time.Time) finding {
+func (h hostCheck) reached(state *tls.ConnectionState, now time.Time) Finding {
 	if state == nil {
 		return ok(h.name, "%s answers, in plain HTTP on loopback", h.root)
 	}
@@ -100,7 +100,7 @@ func (h hostCheck) reached(state *tls.ConnectionState, now time.Time) finding {
 }
 
 // unreachable says why a host gave no answer.
-func (h hostCheck) unreachable(err error) finding {
+func (h hostCheck) unreachable(err error) Finding {
 	var (
 		lookup      *net.DNSError
 		certificate *tls.CertificateVerificationError
@@ -132,7 +132,7 @@ func hostOf(root string) string {
 }
 
 // clock judges our clock by those of the hosts that told theirs.
-func clock(ahead ...*time.Duration) finding {
+func clock(ahead ...*time.Duration) Finding {
 	var worst *time.Duration
 	for _, d := range ahead {
 		if d != nil && (worst == nil || d.Abs() > worst.Abs()) {
@@ -159,16 +159,16 @@ func clock(ahead ...*time.Duration) finding {
 }
 
 // checkListeners checks whether serve could listen.
-func (p patient) checkListeners(ctx context.Context) []finding {
+func (p patient) checkListeners(ctx context.Context) []Finding {
 	server := p.cfg.Server
-	return []finding{
+	return []Finding{
 		checkListener(ctx, "listener grpc", "server.grpc.address", server.GRPC),
 		checkListener(ctx, "listener http", "server.http.address", server.HTTP),
 		checkListener(ctx, "listener admin", "server.admin.address", server.Admin),
 	}
 }
 
-func checkListener(ctx context.Context, name, key string, at config.Listener) finding {
+func checkListener(ctx context.Context, name, key string, at config.Listener) Finding {
 	listener, err := app.Listen(ctx, key, at.Address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

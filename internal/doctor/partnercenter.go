@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -27,13 +27,13 @@ const (
 
 // checkPartnerCenter gets a token and asks Partner Center as serve would, but
 // for the stored refresh token, which stays as it is.
-func (p patient) checkPartnerCenter(ctx context.Context) []finding {
+func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 	cfg := app.ClientConfig(p.cfg, zap.NewNop(), nil)
 	cfg.ReadOnly = true
 	client, err := pcclient.New(cfg)
 	findings := checkClientCertificate(p.cfg.PartnerCenter, time.Now())
 	findings = append(findings, p.checkRefreshToken(ctx, client, err)...)
-	rest := func(from int, why string) []finding {
+	rest := func(from int, why string) []Finding {
 		for _, check := range []string{checkToken, checkMFA, checkAccount, checkQualifications}[from:] {
 			findings = append(findings, skipped(check, why))
 		}
@@ -49,9 +49,9 @@ func (p patient) checkPartnerCenter(ctx context.Context) []finding {
 	}
 	findings = append(findings, ok(checkToken, "the login host gives one, flow %s", p.cfg.PartnerCenter.Flow))
 
-	asked := make([]finding, 3)
+	asked := make([]Finding, 3)
 	var asking errgroup.Group
-	for i, ask := range []func(context.Context, *pcclient.Client) finding{p.mfa, p.account, p.qualifications} {
+	for i, ask := range []func(context.Context, *pcclient.Client) Finding{p.mfa, p.account, p.qualifications} {
 		asking.Go(func() error {
 			asked[i] = ask(ctx, client)
 			return nil
@@ -61,7 +61,7 @@ func (p patient) checkPartnerCenter(ctx context.Context) []finding {
 	return append(findings, asked...)
 }
 
-func (p patient) noToken(err error) finding {
+func (p patient) noToken(err error) Finding {
 	fail, isAPI := errors.AsType[*pcclient.APIError](err)
 	if !isAPI {
 		return failure(checkToken, "check the partner_center section", "%v", err)
@@ -76,11 +76,11 @@ func (p patient) noToken(err error) finding {
 	if fail.Err != nil {
 		detail += fmt.Sprintf(": %v", fail.Err)
 	}
-	return failure(checkToken, tokenRemedy(fail, p.flags.config), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
+	return failure(checkToken, TokenRemedy(fail, p.options.ConfigFile), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
 }
 
-// tokenRemedy says what to do about a token request that failed.
-func tokenRemedy(fail *pcclient.APIError, configFile string) string {
+// TokenRemedy says what to do about a token request that failed.
+func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
 	if errors.Is(fail, tokenstore.ErrUnreadable) {
 		return "let the user of the service read the refresh token where it is stored"
@@ -125,11 +125,11 @@ func tokenRemedy(fail *pcclient.APIError, configFile string) string {
 // nobody is a customer that does not exist, which is enough to ask about MFA.
 const nobody = "00000000-0000-0000-0000-000000000000"
 
-func (p patient) mfa(ctx context.Context, client *pcclient.Client) finding {
+func (p patient) mfa(ctx context.Context, client *pcclient.Client) Finding {
 	if p.cfg.PartnerCenter.Flow == config.FlowAppOnly {
 		return skipped(checkMFA, "tokens of flow app_only need none")
 	}
-	customer := p.flags.customer
+	customer := p.options.Customer
 	if customer == "" {
 		customer = nobody
 	}
@@ -147,16 +147,16 @@ func (p patient) mfa(ctx context.Context, client *pcclient.Client) finding {
 	}
 }
 
-func (p patient) account(ctx context.Context, client *pcclient.Client) finding {
+func (p patient) account(ctx context.Context, client *pcclient.Client) Finding {
 	const check = checkAccount
 	if p.cfg.PartnerCenter.Flow == config.FlowAppOnly {
-		return warning(check, "set partner_center.flow: app_user and run `eligibilityd login --config "+placeholder(p.flags.config)+"`",
+		return warning(check, "set partner_center.flow: app_user and run `eligibilityd login --config "+placeholder(p.options.ConfigFile)+"`",
 			"flow app_only cannot ask for accounts: no purchase can be decided, only qualifications read")
 	}
-	if p.flags.customer == "" {
+	if p.options.Customer == "" {
 		return skipped(check, "--customer ID asks")
 	}
-	status, _, err := client.ValidationStatus(ctx, p.flags.customer)
+	status, _, err := client.ValidationStatus(ctx, p.options.Customer)
 	switch {
 	case err != nil:
 		return p.unanswered(check, err)
@@ -167,12 +167,12 @@ func (p patient) account(ctx context.Context, client *pcclient.Client) finding {
 	}
 }
 
-func (p patient) qualifications(ctx context.Context, client *pcclient.Client) finding {
+func (p patient) qualifications(ctx context.Context, client *pcclient.Client) Finding {
 	const check = checkQualifications
-	if p.flags.customer == "" {
+	if p.options.Customer == "" {
 		return skipped(check, "--customer ID asks")
 	}
-	held, _, err := client.Qualifications(ctx, p.flags.customer)
+	held, _, err := client.Qualifications(ctx, p.options.Customer)
 	if err != nil {
 		return p.unanswered(check, err)
 	}
@@ -191,11 +191,11 @@ const mfaRefused = "900421"
 
 // mfaRemedy is what gives a token the proof of multi-factor authentication.
 func (p patient) mfaRemedy() string {
-	return "require multi-factor authentication of the service user, then `eligibilityd login --config " + placeholder(p.flags.config) + "`"
+	return "require multi-factor authentication of the service user, then `eligibilityd login --config " + placeholder(p.options.ConfigFile) + "`"
 }
 
 // unanswered is a question that Partner Center did not answer.
-func (p patient) unanswered(check string, err error) finding {
+func (p patient) unanswered(check string, err error) Finding {
 	fail, isAPI := errors.AsType[*pcclient.APIError](err)
 	if !isAPI {
 		return failure(check, "check --customer", "%v", err)

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"time"
@@ -16,7 +16,7 @@ const (
 
 // checkClientCertificate says how long the certificate lasts; nothing where a
 // secret is used. One that is not valid now is no configuration.
-func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []finding {
+func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []Finding {
 	pair := cfg.KeyPair()
 	if pair == nil {
 		return nil
@@ -25,8 +25,8 @@ func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []finding {
 	const said = "valid until %s, %d days left"
 	end, days := pair.Leaf.NotAfter.UTC().Format(time.DateOnly), int(left/(24*time.Hour))
 	if left < certificateNotice {
-		return []finding{warning(checkCertificate,
+		return []Finding{warning(checkCertificate,
 			"add another to the app registration, put it into partner_center.client_certificate_file and restart", said, end, days)}
 	}
-	return []finding{ok(checkCertificate, said, end, days)}
+	return []Finding{ok(checkCertificate, said, end, days)}
 }

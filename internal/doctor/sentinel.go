@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -25,7 +25,7 @@ var errUnnamed = errors.New("it knows no primary of that name")
 
 // checkSentinels asks every sentinel, of which the cache needs one: those that
 // do not answer will be missed on the day that another is away as well.
-func checkSentinels(ctx context.Context, cfg config.Redis) finding {
+func checkSentinels(ctx context.Context, cfg config.Redis) Finding {
 	const check = checkRedisSentinels
 	primaries, faults := make([]string, len(cfg.Addresses)), make([]error, len(cfg.Addresses))
 	var asking sync.WaitGroup

@@ -1,0 +1,130 @@
+// Package doctor diagnoses a configuration and everything that the service needs:
+// hosts, clock, token, Redis and listeners. It returns findings and prints nothing.
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+)
+
+// Verdict is the result of a check.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictOK      Verdict = "ok"
+	VerdictWarning Verdict = "warning"
+	VerdictFailure Verdict = "failure"
+	VerdictSkipped Verdict = "skipped"
+)
+
+// Finding is the result of one check. It never holds a secret.
+type Finding struct {
+	Check  string  `json:"check"`
+	Status Verdict `json:"status"`
+	Detail string  `json:"detail"`
+	Remedy string  `json:"remedy,omitempty"`
+}
+
+func ok(check, format string, args ...any) Finding {
+	return Finding{Check: check, Status: VerdictOK, Detail: fmt.Sprintf(format, args...)}
+}
+
+func skipped(check, why string) Finding {
+	return Finding{Check: check, Status: VerdictSkipped, Detail: why}
+}
+
+func warning(check, remedy, format string, args ...any) Finding {
+	return Finding{Check: check, Status: VerdictWarning, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
+}
+
+func failure(check, remedy, format string, args ...any) Finding {
+	return Finding{Check: check, Status: VerdictFailure, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
+}
+
+// Options are what Examine needs beside the environment.
+type Options struct {
+	// ConfigFile is the YAML configuration file; "" if the environment holds the
+	// whole configuration.
+	ConfigFile string
+	// Customer is the customer to ask Partner Center about, a GUID; "" for none.
+	Customer string
+	// Roots are the authorities trusted for both hosts; nil means the system's.
+	Roots *x509.CertPool
+}
+
+// Examine runs all checks, concurrently unless they depend on each other.
+// Each group ends within its limit.
+func Examine(ctx context.Context, environ []string, options Options) []Finding {
+	cfg, findings := checkConfiguration(environ, options.ConfigFile)
+	if cfg == nil {
+		return append(findings, skipped("others", "they need a configuration that can be read"))
+	}
+	patient := patient{cfg: cfg, options: options}
+	groups := []struct {
+		limit time.Duration
+		check func(context.Context) []Finding
+	}{
+		{15 * time.Second, patient.checkHosts},
+		{40 * time.Second, patient.checkPartnerCenter},
+		{15 * time.Second, patient.checkRedis},
+		{5 * time.Second, patient.checkListeners},
+	}
+	found := make([][]Finding, len(groups))
+	var checking errgroup.Group
+	for i, group := range groups {
+		checking.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, group.limit)
+			defer cancel()
+			found[i] = group.check(ctx)
+			return nil
+		})
+	}
+	_ = checking.Wait() // a check that fails is a finding
+	for _, group := range found {
+		findings = append(findings, group...)
+	}
+	return findings
+}
+
+// patient is what the doctor examines.
+type patient struct {
+	cfg     *config.Config
+	options Options
+}
+
+// checkConfiguration returns the configuration, unless it cannot be read, and
+// one finding for each mistake and each key that is missing. What the refresh
+// token's file holds is another check's.
+func checkConfiguration(environ []string, path string) (*config.Config, []Finding) {
+	const check = "configuration"
+	cfg, err := config.Load(path, environ, config.Doctor)
+	if err == nil {
+		_, err = config.Load(path, environ, config.Login)
+	}
+	if err == nil {
+		return cfg, []Finding{ok(check, "%s", cmp.Or(path, "from the environment"))}
+	}
+	var findings []Finding
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		remedy := "correct it"
+		if detail, hint, missing := strings.Cut(line, "; `eligibilityd login"); missing {
+			line, remedy = detail, "set it; `eligibilityd login"+hint
+		} else if detail, _, missing := strings.Cut(line, "; once it is set"); missing {
+			line, remedy = detail, "set it"
+		}
+		findings = append(findings, failure(check, remedy, "%s", line))
+	}
+	return cfg, findings
+}
+
+// placeholder is a configuration file's name in a command to try.
+func placeholder(path string) string { return cmp.Or(path, "FILE") }
