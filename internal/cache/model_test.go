@@ -284,7 +284,8 @@ func (m *model) moveClock() {
 		m.sleep(10 * time.Second)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		r.moved, m.faulty = 0, time.Now()
+		// A clock that is ahead has replaced what Redis held.
+		r.moved, m.faulty, m.restored = 0, time.Now(), time.Now()
 	})
 }
 

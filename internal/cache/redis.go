@@ -414,7 +414,7 @@ func (s *Store) heartbeatTo(ctx context.Context, to server) {
 	for _, partition := range to.partitions {
 		health := &r.health.partitions[partition]
 		if err != nil {
-			if isReply(err) {
+			if faultKind(err) != faultTimeout { // not just late, as on a busy machine
 				health.refused()
 			}
 			continue
