@@ -28,7 +28,7 @@ import (
 // come: an outage of the login host must not stop a restart.
 const readyWithin = 10 * time.Second
 
-// Build identifies the binary, in spans and on the page of the version.
+// Build identifies the binary in its metrics and spans.
 type Build struct{ Version, Commit string }
 
 // App is the whole service, built and not yet listening.
@@ -89,7 +89,7 @@ func New(ctx context.Context, cfg *config.Config, build Build, logOut io.Writer)
 	return &App{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front, traces: traces}, nil
 }
 
-// newTraces returns nil where the configuration names no collector.
+// newTraces returns nil if the configuration names no collector.
 func newTraces(cfg *config.Config, build Build, logger *zap.Logger) (*tracing.Pipeline, error) {
 	if cfg.Tracing.Endpoint == "" {
 		return nil, nil //nolint:nilnil // no tracing is not a failure
@@ -97,7 +97,7 @@ func newTraces(cfg *config.Config, build Build, logger *zap.Logger) (*tracing.Pi
 	return tracing.New(tracingConfig(cfg, build, logger))
 }
 
-// run serves until ctx ends and shuts down in order: the listeners and what is
+// Run serves until ctx ends and shuts down in order: the listeners and what is
 // in progress on them, then the fetches in the background, then the loops of the
 // store and of tracing. What these still hold is flushed in what is left of the
 // shutdown time, and last the connections are closed.
@@ -139,8 +139,8 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	return err
 }
 
-// followSignals ends the server's drain with the second signal. The result ends
-// the waiting for it.
+// followSignals ends the server's drain with the second signal. stop ends its
+// goroutine.
 func (a *App) followSignals(ctx context.Context) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
@@ -153,9 +153,9 @@ func (a *App) followSignals(ctx context.Context) (stop func()) {
 	return func() { close(ended) }
 }
 
-// flush sends, within ctx, what would be lost with the process, to all far sides
-// at once: one that hangs takes no time from the others. Nothing is fetched any
-// more, and the loops of run have ended.
+// flush sends what would be lost with the process, to Redis and the collector
+// concurrently: if one hangs, it takes no time from the other. The fetches and
+// the loops of Run have ended.
 func (a *App) flush(ctx context.Context) {
 	var flushes sync.WaitGroup
 	if a.traces != nil {
@@ -197,7 +197,7 @@ func (a *App) awaitToken(ctx context.Context) {
 		case <-again.C:
 		case <-ctx.Done():
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return // told to stop
+				return // Run is stopping
 			}
 			a.logger.Warn("no token from the login host yet; callers are answered from the cache until there is one", zap.Error(err))
 			return

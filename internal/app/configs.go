@@ -16,6 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
 
+// ClientConfig converts the configuration of Partner Center and its login host.
 func ClientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
 	flow := pcclient.FlowAppUser
 	if cfg.PartnerCenter.Flow == config.FlowAppOnly {
@@ -59,6 +60,7 @@ func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.R
 	}
 }
 
+// RedisConfig converts the configuration of Redis.
 func RedisConfig(cfg *config.Config) cache.RedisConfig {
 	redis := cfg.Cache.Redis
 	mode := cache.RedisStandalone
@@ -90,10 +92,10 @@ func RedisConfig(cfg *config.Config) cache.RedisConfig {
 	}
 }
 
-// namespace tells the evidence of one partner at one Partner Center from all
-// others': what a simulator or another cloud said must never answer for it.
-// Clouds may share a Partner Center, and a tenant of each may claim one domain
-// name; '#' stands in no URL that config.Load takes.
+// namespace separates the evidence of one partner at one Partner Center from all
+// other: evidence from a simulator or another cloud must never answer for it.
+// Clouds may share a Partner Center, and a tenant of each may claim the same
+// domain name; config.Load accepts no URL with '#'.
 func namespace(cfg config.PartnerCenter) string {
 	base := strings.TrimSuffix(strings.ToLower(cfg.BaseURL), "/")
 	name := strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
@@ -115,6 +117,7 @@ func ages(cfg *config.Config) eligibility.Ages {
 	}
 }
 
+// ServiceConfig converts the configuration of the policy and the ages.
 func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) evidence.Config {
 	return evidence.Config{
 		Ages: ages(cfg),

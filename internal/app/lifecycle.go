@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// hardEndAfter is when the process exits whatever hangs, counted from the
-	// end of drain and shutdown timeout. With the last write of the log it stays
+	// hardEndAfter is how long after drain and shutdown timeout the process exits
+	// even if something hangs. With the last write of the log it stays
 	// below the two seconds that operators are promised.
 	hardEndAfter = 1500 * time.Millisecond
 	// leastFlush is what the store and the traces get to flush even if calls in
@@ -24,9 +24,9 @@ const (
 	leastFlush = time.Second
 )
 
-// lifecycle is how the signals of the process reach a command that serves. The
-// zero lifecycle is that of a command that does not run as the process: only its
-// context ends it.
+// lifecycle connects the signals of the process to a command that serves. The
+// zero lifecycle is for a command inside another program, such as a test: only
+// its context ends it.
 type lifecycle struct {
 	serves   *atomic.Bool
 	endDrain <-chan struct{} // closed by the second signal
@@ -61,9 +61,10 @@ func WithSignals(parent context.Context) context.Context {
 	return ctx
 }
 
-// Serving prepares the process for a command that serves: it outlives its terminal
-// and the reader of its output. It returns where the command's log goes in place
-// of errOut.
+// Serving prepares the process for a command that serves: it ignores the end of
+// its terminal and of the reader of its output. It returns the writer for the
+// command's log, which replaces errOut. If ctx is not from WithSignals, it
+// returns errOut and changes nothing.
 func Serving(ctx context.Context, errOut io.Writer) (logOut io.Writer) {
 	l := lifecycleOf(ctx)
 	if l.serves == nil {
@@ -77,9 +78,9 @@ func Serving(ctx context.Context, errOut io.Writer) (logOut io.Writer) {
 	return errOut
 }
 
-// ArmHardEnd makes the process exit, once ctx has ended, when the time for an
-// orderly shutdown is over: a log, a Redis, a collector or a call that hangs
-// must not keep it. Only the end of the process disarms it.
+// ArmHardEnd makes the process exit if, after ctx has ended, an orderly shutdown
+// takes too long because a log, Redis, a collector or a call hangs. Nothing
+// disarms it. If ctx is not from WithSignals, it does nothing.
 func ArmHardEnd(ctx context.Context, cfg config.Server, logger *zap.Logger) {
 	lifecycleOf(ctx).armHardEnd(ctx, cfg, logger)
 }

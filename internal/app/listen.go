@@ -10,7 +10,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/server"
 )
 
-// listeners opens the three sockets of the configuration; on a failure, none.
+// OpenListeners opens the three sockets of the configuration. If one fails, it
+// closes the others.
 func OpenListeners(ctx context.Context, cfg config.Server) (server.Listeners, error) {
 	grpc, grpcErr := Listen(ctx, "server.grpc.address", cfg.GRPC.Address)
 	http, httpErr := Listen(ctx, "server.http.address", cfg.HTTP.Address)
@@ -35,7 +36,8 @@ func closeListeners(opened server.Listeners) {
 	}
 }
 
-// Listen opens a listener; setting is what the operator changes if it fails.
+// Listen opens a TCP listener. If it fails, the error names setting, which the
+// operator has to change.
 func Listen(ctx context.Context, setting, address string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {

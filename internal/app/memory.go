@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// gcPercent is how much garbage may pile up, in percent of what is alive,
-	// before it is collected where the process knows its memory limit. The
-	// limit makes the collector work harder in time.
+	// gcPercent is the GOGC value if the process knows its memory limit, which
+	// makes the collector run more often before memory runs out.
 	gcPercent = 800
 	// leastLimit is the limit below which nothing is tuned.
 	leastLimit = 64 << 20
@@ -25,13 +24,13 @@ func cgroupLimits() []string {
 	return []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
 }
 
-// TuneMemory calls tuneMemory with the limits of this process's container.
+// TuneMemory trades unused memory for CPU if the process has a memory limit.
 func TuneMemory(logger *zap.Logger) { tuneMemory(cgroupLimits(), logger) }
 
-// tuneMemory trades memory that the process has for CPU: where a limit is known,
-// by GOMEMLIMIT or the first of files that holds one, it collects garbage less
-// often, and takes nine tenths of a container's limit for its own. GOGC and
-// GOMEMLIMIT in the environment are left as they are.
+// tuneMemory collects garbage less often if a memory limit is known, from
+// GOMEMLIMIT or the first of files that holds one, and sets the runtime's limit
+// to nine tenths of a container's. It never overrides GOGC and GOMEMLIMIT from
+// the environment.
 func tuneMemory(files []string, logger *zap.Logger) {
 	limit := debug.SetMemoryLimit(-1)
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -50,7 +49,7 @@ func tuneMemory(files []string, logger *zap.Logger) {
 		zap.Int64("memory_limit_bytes", limit), zap.Int("gc_percent", gcPercent))
 }
 
-// containerLimit returns the limit in bytes, or 0 where there is none.
+// containerLimit returns the limit in bytes, or 0 if there is none.
 func containerLimit(files []string) int64 {
 	for _, file := range files {
 		text, err := os.ReadFile(file) //nolint:gosec // the kernel's own
@@ -58,7 +57,7 @@ func containerLimit(files []string) int64 {
 			continue
 		}
 		limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-		if err != nil || limit >= math.MaxInt64/2 { // "max", and what version 1 says for it
+		if err != nil || limit >= math.MaxInt64/2 { // "max", and its equivalent in version 1
 			return 0
 		}
 		return limit

@@ -14,7 +14,7 @@ const (
 	certificateNotice = 30 * 24 * time.Hour
 )
 
-// checkClientCertificate says how long the certificate lasts; nothing where a
+// checkClientCertificate reports how long the certificate is valid; nothing if a
 // secret is used. One that is not valid now is no configuration.
 func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []Finding {
 	pair := cfg.KeyPair()

@@ -59,7 +59,7 @@ func (p patient) checkHosts(ctx context.Context) []Finding {
 type hostCheck struct{ name, key, root string }
 
 // check asks a host for anything, as nobody: any answer will do. It also
-// returns how far the host's clock is ahead of ours, if it says.
+// returns how far the host's clock is ahead of ours, if it sends a date.
 func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (Finding, *time.Duration) {
 	transport := &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
@@ -76,7 +76,7 @@ func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (Finding, *t
 	if err != nil {
 		return h.unreachable(err), nil
 	}
-	_ = resp.Body.Close() // what it says does not matter
+	_ = resp.Body.Close() // any answer proves that it is reachable
 	received := time.Now()
 	var ahead *time.Duration
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
@@ -99,7 +99,7 @@ func (h hostCheck) reached(state *tls.ConnectionState, now time.Time) Finding {
 	return ok(h.name, "%s answers, %s, certificate valid for %d more days", h.root, tls.VersionName(state.Version), days)
 }
 
-// unreachable says why a host gave no answer.
+// unreachable reports why a host did not answer.
 func (h hostCheck) unreachable(err error) Finding {
 	var (
 		lookup      *net.DNSError
@@ -131,7 +131,7 @@ func hostOf(root string) string {
 	return "the host"
 }
 
-// clock judges our clock by those of the hosts that told theirs.
+// clock compares our clock with those of the hosts that sent a date.
 func clock(ahead ...*time.Duration) Finding {
 	var worst *time.Duration
 	for _, d := range ahead {

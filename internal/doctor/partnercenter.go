@@ -71,7 +71,7 @@ func (p patient) noToken(err error) Finding {
 		detail = "the login host refuses: " + fail.Code
 	}
 	if codes := fail.LoginCodes(); len(codes) > 0 {
-		detail += fmt.Sprintf(" (AADSTS%d)", codes[0]) // the others say the same
+		detail += fmt.Sprintf(" (AADSTS%d)", codes[0]) // the others repeat it
 	}
 	if fail.Err != nil {
 		detail += fmt.Sprintf(": %v", fail.Err)
@@ -79,7 +79,8 @@ func (p patient) noToken(err error) Finding {
 	return failure(checkToken, TokenRemedy(fail, p.options.ConfigFile), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
 }
 
-// TokenRemedy says what to do about a token request that failed.
+// TokenRemedy returns what to do about a token request that failed. configFile
+// may be empty.
 func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
 	if errors.Is(fail, tokenstore.ErrUnreadable) {

@@ -28,7 +28,7 @@ const (
 	checkRedisMemory    = "redis memory"
 )
 
-// redisLimit is how long one command may take: long enough to tell slow from away.
+// redisLimit is how long one command may take: long enough to distinguish slow from unavailable.
 const redisLimit = 2 * time.Second
 
 // redisRights is what the cache's user needs, in the words of ACL SETUSER.
@@ -71,10 +71,10 @@ func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 	return append(append(findings, redisAccess(ctx, client, cfg)...), redisMemories(servers))
 }
 
-// redisServer is what one server that is written to says.
+// redisServer is the result of examining one primary.
 type redisServer struct {
 	took time.Duration // for a round trip
-	info string        // "" where its user may not ask
+	info string        // "" if the user lacks +info
 }
 
 // examineServers asks the server or, of a cluster, every primary.
@@ -258,7 +258,7 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 }
 
 // redisMessages reports whether replicas can send each other messages: whether
-// the one that accessScript sent arrives, unless err says why it cannot.
+// the one that accessScript sent arrives, unless err is why it cannot.
 func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, cfg config.Redis) Finding {
 	const check = checkRedisMessages
 	const effect = "replicas ask Redis every 0.9 s instead"
@@ -283,7 +283,7 @@ func refusedCommand(name string, err error, cfg config.Redis) Finding {
 	return failure(checkRedisAccess, redisRemedy(code, cfg), "%s is rejected: %s", name, cache.ErrorText(err))
 }
 
-// redisMemories judges every server, and says what is worst.
+// redisMemories checks every server and returns the worst finding.
 func redisMemories(servers []redisServer) Finding {
 	worst := redisMemory(infoValue(servers[0].info, "maxmemory"), infoValue(servers[0].info, "maxmemory_policy"))
 	for _, server := range servers[1:] {

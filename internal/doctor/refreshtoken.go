@@ -24,8 +24,8 @@ const (
 	refreshTokenNotice = 14 * 24 * time.Hour
 )
 
-// checkRefreshToken looks where the refresh token is stored. client is nil for
-// the reason of broken.
+// checkRefreshToken checks the store of the refresh token. If client is nil,
+// broken is why.
 func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client, broken error) []Finding {
 	pc := p.cfg.PartnerCenter
 	switch {

@@ -20,7 +20,7 @@ import (
 const sentinelRights = "+ping +client|setname +subscribe +unsubscribe +sentinel|get-master-addr-by-name +sentinel|sentinels " +
 	"&+switch-master &+replica-reconf-done"
 
-// errUnnamed says that a sentinel knows no primary of that name.
+// errUnnamed means that a sentinel knows no primary of that name.
 var errUnnamed = errors.New("it knows no primary of that name")
 
 // checkSentinels asks every sentinel, of which the cache needs one: those that
