@@ -72,7 +72,7 @@ func TestTheEstimateAgreesWithTheService(t *testing.T) { //nolint:paralleltest /
 				f.services = append(f.services, service)
 			}
 			drawn := zipf(customers, tc.exponent)
-			random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same checks each time
+			random := rand.New(rand.NewPCG(1, 2)) // the same checks each time
 			f.play(t, random, drawn, checksPerSecond, warmUp)
 			f.calls.Store(0)
 			f.reads.Store(0)

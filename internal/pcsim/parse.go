@@ -94,8 +94,9 @@ func decode(text []byte, into any) (*outline, error) {
 		return nil, errors.New("script has more than one YAML document")
 	}
 	o := &outline{lines: map[string]int{}, keys: map[int][]string{}}
-	if o.add("", doc.Content[0], 0); o.unsafe {
-		return o, o.report(nil)
+	o.add("", doc.Content[0], 0)
+	if o.unsafe {
+		return nil, scriptError(o.faults)
 	}
 	dec = yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
@@ -181,7 +182,7 @@ func (o *outline) typeFault(message string) {
 	}
 	name := ""
 	if m := wrongType.FindStringSubmatch(f.Problem); m != nil {
-		f.Problem = fmt.Sprintf("is %s, not %s", cmp.Or(m[2], kinds[m[1]]), expected(m[3]))
+		f.Problem = fmt.Sprintf("is %s, not %s", cmp.Or(m[2], map[string]string{"seq": "a list", "map": "an object"}[m[1]]), expected(m[3]))
 	} else if m := unknownField.FindStringSubmatch(f.Problem); m != nil {
 		name, f.Problem = cut(m[1]), "is not known here"
 	}
@@ -193,8 +194,6 @@ func (o *outline) typeFault(message string) {
 	}
 	o.faults = append(o.faults, f)
 }
-
-var kinds = map[string]string{"seq": "a list", "map": "an object"}
 
 // expected describes a value of a Go type.
 func expected(goType string) string {

@@ -98,9 +98,9 @@ const (
 // Qualification is one item as it stands on the wire, and under the same
 // member names in scripts. Empty members are left out.
 type Qualification struct {
-	Qualification      string `json:"qualification" yaml:"qualification"`
-	VettingStatus      string `json:"vettingStatus,omitempty" yaml:"vettingStatus"`
-	VettingReason      string `json:"vettingReason,omitempty" yaml:"vettingReason"`
+	Qualification      string `json:"qualification"                yaml:"qualification"`
+	VettingStatus      string `json:"vettingStatus,omitempty"      yaml:"vettingStatus"`
+	VettingReason      string `json:"vettingReason,omitempty"      yaml:"vettingReason"`
 	VettingCreatedDate string `json:"vettingCreatedDate,omitempty" yaml:"vettingCreatedDate"`
 	// VettingCreateDate is the same date under the name that some answers
 	// use instead.
@@ -140,10 +140,11 @@ func durationText(d time.Duration) string {
 // MarshalJSON writes a body that is not text in base64.
 func (r Raw) MarshalJSON() ([]byte, error) {
 	type plain Raw // without this method
+	out := plain(r)
 	if !utf8.ValidString(r.Body) {
-		r.Body, r.BodyBase64 = "", base64.StdEncoding.EncodeToString([]byte(r.Body))
+		out.Body, out.BodyBase64 = "", base64.StdEncoding.EncodeToString([]byte(r.Body))
 	}
-	return json.Marshal(plain(r))
+	return json.Marshal(out)
 }
 
 // body returns the bytes to send, if the script is valid.

@@ -87,7 +87,7 @@ func sayMFA(out, in http.Header, c claims) {
 
 func (s *Server) putSettings(w http.ResponseWriter, r *http.Request) {
 	var to Settings
-	err := readBody(w, r, &to, func() []Fault { return to.faults() })
+	err := readBody(w, r, &to, func() []Fault { return to.faults() }) //nolint:gocritic // to.faults would check the settings before they are read
 	if err != nil {
 		refuse(w, err)
 		return
