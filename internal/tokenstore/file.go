@@ -14,6 +14,7 @@ import (
 // File is the path of a file that holds the refresh token and nothing else.
 type File string
 
+// Load implements Store.
 func (f File) Load(context.Context) (Token, error) {
 	info, err := os.Stat(string(f))
 	switch {
@@ -57,6 +58,7 @@ func (f File) Save(_ context.Context, token string) error {
 	return withoutPath(file.CloseAtomicallyReplace())
 }
 
+// CheckSave implements Store: it creates and removes a file in the directory.
 func (f File) CheckSave(context.Context) error {
 	path := f.target()
 	info, err := os.Stat(path)

@@ -122,6 +122,7 @@ func NewVault(secret VaultSecret, credential Credential, roundTripper http.Round
 	return &Vault{client: client, name: secret.Name}, nil
 }
 
+// Load implements Store.
 func (v *Vault) Load(ctx context.Context) (Token, error) {
 	got, err := v.client.GetSecret(ctx, v.name, "", nil)
 	if err != nil {
@@ -145,6 +146,7 @@ func (v *Vault) Load(ctx context.Context) (Token, error) {
 	return stored, nil
 }
 
+// Save implements Store.
 func (v *Vault) Save(ctx context.Context, token string) error {
 	if _, err := v.client.SetSecret(ctx, v.name, azsecrets.SetSecretParameters{Value: &token}, nil); err != nil {
 		return vaultFault(ctx, err)
