@@ -72,6 +72,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (2m)
 lint: ## Check formatting, code and contract
 	@files=$$(gofmt -l .) && test -z "$$files" || { echo "gofmt these:"; echo "$$files"; exit 1; }
 	go mod tidy -diff
+	cd gen && go mod tidy -diff
 	go vet -tags acceptance ./...
 	$(LINT) run
 	$(TOOL) buf format --diff --exit-code
@@ -83,7 +84,8 @@ vulncheck: ## Look for known vulnerabilities; needs vuln.go.dev
 	$(TOOL) govulncheck ./...
 
 .PHONY: generate
-generate: ## Generate gen/ and the OpenAPI description from proto/
+generate: ## Generate gen/, internal/gateway and the OpenAPI description from proto/
+	rm -rf gen/eligibility internal/gateway internal/server/openapi
 	$(TOOL) buf generate
 	$(TOOL) buf generate --template internal/server/testdata/echo/buf.gen.yaml
 

@@ -13,7 +13,7 @@ cp internal/server/testdata/echo/buf*.yaml "$fresh/internal/server/testdata/echo
 cp internal/server/testdata/echo/v1/echo.{proto,http.yaml} "$fresh/internal/server/testdata/echo/v1"
 
 same=true
-for out in gen internal/server/openapi internal/server/testdata/echo; do
+for out in gen/eligibility internal/gateway internal/server/openapi internal/server/testdata/echo; do
 	diff -ru "$out" "$fresh/$out" || same=false
 done
 $same || {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 )
 
 // echo answers every check with one stored message. grpc-go reads the request
@@ -68,7 +69,7 @@ func ServeGateway(ctx context.Context, listener net.Listener, answer *eligibilit
 	go func() { failed <- ServeGRPC(ctx, backend, answer) }()
 
 	mux := runtime.NewServeMux()
-	if err := eligibilityv1.RegisterEligibilityServiceHandlerFromEndpoint(ctx, mux, backend.Addr().String(),
+	if err := gateway.RegisterEligibilityServiceHandlerFromEndpoint(ctx, mux, backend.Addr().String(),
 		[]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}); err != nil {
 		cancel()
 		return errors.Join(fmt.Errorf("gateway: %w", err), <-failed)

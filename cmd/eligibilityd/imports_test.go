@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/tokenstore/vaulttest": {}, // for tests only
 	"internal/cache":                {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging"},
 	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"}, // for tests only
-	"internal/server":               {"internal/eligibility", "internal/evidence", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
+	"internal/server":               {"internal/eligibility", "internal/evidence", "internal/logging", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 	"internal/logging":              {},
 	"internal/loopback":             {},
 	"internal/tracing":              {"internal/logging"},
@@ -44,11 +44,13 @@ var mayImport = map[string][]string{
 	"internal/pcsim":                {},
 	"gen/eligibility/v1":            {},
 
+	"internal/gateway/eligibility/v1": {"gen/eligibility/v1"}, // generated
+
 	// The benchmark sees the service from outside only, as its callers do.
 	"bench":       {"bench/load", "bench/rig", "bench/floor", "gen/eligibility/v1"},
 	"bench/load":  {},
 	"bench/rig":   {"bench/load", "gen/eligibility/v1"},
-	"bench/floor": {"gen/eligibility/v1"},
+	"bench/floor": {"gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 
 	"bench/scaling": {"internal/eligibility"},
 }
@@ -142,6 +144,20 @@ func TestThePureRuleImportsTheStandardLibraryOnly(t *testing.T) {
 	for _, impure := range []string{"context", "net", "net/http", "os", "os/exec", "log", "sync", "syscall"} {
 		if slices.Contains(rule.Imports, impure) {
 			t.Errorf("internal/eligibility imports %s", impure)
+		}
+	}
+}
+
+// Callers import gen: what it requires, they download.
+func TestTheModuleForCallersNeedsGRPCAndProtobufOnly(t *testing.T) {
+	t.Parallel()
+	for _, dep := range goList(t, "-deps", module+"gen/...") {
+		root, _, _ := strings.Cut(dep.ImportPath, "/")
+		known := !strings.Contains(root, ".") || slices.ContainsFunc([]string{
+			module + "gen/", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/",
+		}, func(prefix string) bool { return strings.HasPrefix(dep.ImportPath, prefix) })
+		if !known {
+			t.Errorf("gen needs %s", dep.ImportPath)
 		}
 	}
 }

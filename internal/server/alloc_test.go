@@ -16,6 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 )
 
 // The race detector allocates, so these are built without it; make test runs
@@ -73,7 +74,7 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 	router := runtime.NewServeMux(runtime.WithMiddlewares(func(runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(http.ResponseWriter, *http.Request, map[string]string) { routed = true }
 	}))
-	if err := eligibilityv1.RegisterEligibilityServiceHandlerClient(t.Context(), router, nil); err != nil {
+	if err := gateway.RegisterEligibilityServiceHandlerClient(t.Context(), router, nil); err != nil {
 		t.Fatal(err)
 	}
 	routing := testing.AllocsPerRun(1000, func() { router.ServeHTTP(w, req) })

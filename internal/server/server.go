@@ -29,6 +29,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -225,7 +226,7 @@ func newServer(service *evidence.Service, cfg Config, further ...api) (*Server, 
 		desc: &eligibilityv1.EligibilityService_ServiceDesc,
 		impl: s.answers,
 		gateway: func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
-			return eligibilityv1.RegisterEligibilityServiceHandlerClient(ctx, mux, eligibilityv1.NewEligibilityServiceClient(conn))
+			return gateway.RegisterEligibilityServiceHandlerClient(ctx, mux, eligibilityv1.NewEligibilityServiceClient(conn))
 		},
 	}}, further...)
 	s.metrics, err = newMetrics(s.cfg.Registerer, s.apis, cfg.Version, cfg.Commit, func() float64 { return float64(s.inFlight.Load()) })

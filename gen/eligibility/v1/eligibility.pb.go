@@ -1377,7 +1377,8 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\xf1\x01\n" +
 	"\x12EligibilityService\x12e\n" +
 	"\x10CheckEligibility\x12'.eligibility.v1.CheckEligibilityRequest\x1a(.eligibility.v1.CheckEligibilityResponse\x12t\n" +
-	"\x15BatchCheckEligibility\x12,.eligibility.v1.BatchCheckEligibilityRequest\x1a-.eligibility.v1.BatchCheckEligibilityResponseBGZEgithub.com/eligibilityd/eligibilityd/gen/eligibility/v1;eligibilityv1b\x06proto3"
+	"\x15BatchCheckEligibility\x12,.eligibility.v1.BatchCheckEligibilityRequest\x1a-.eligibility.v1.BatchCheckEligibilityResponseB\x8e\x01\n" +
+	"%io.github.eligibilityd.eligibility.v1P\x01ZEgithub.com/eligibilityd/eligibilityd/gen/eligibility/v1;eligibilityv1\xaa\x02\x1bEligibilityd.Eligibility.V1b\x06proto3"
 
 var (
 	file_eligibility_v1_eligibility_proto_rawDescOnce sync.Once

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 
+	extEligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/grpc"
@@ -37,9 +38,9 @@ var (
 
 var filter_EligibilityService_CheckEligibility_0 = &utilities.DoubleArray{Encoding: map[string]int{"customer_id": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
-func request_EligibilityService_CheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, client EligibilityServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_EligibilityService_CheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, client extEligibilityv1.EligibilityServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq CheckEligibilityRequest
+		protoReq extEligibilityv1.CheckEligibilityRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -64,9 +65,9 @@ func request_EligibilityService_CheckEligibility_0(ctx context.Context, marshale
 	return msg, metadata, err
 }
 
-func local_request_EligibilityService_CheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, server EligibilityServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_EligibilityService_CheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, server extEligibilityv1.EligibilityServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq CheckEligibilityRequest
+		protoReq extEligibilityv1.CheckEligibilityRequest
 		metadata runtime.ServerMetadata
 		err      error
 	)
@@ -88,9 +89,9 @@ func local_request_EligibilityService_CheckEligibility_0(ctx context.Context, ma
 	return msg, metadata, err
 }
 
-func request_EligibilityService_BatchCheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, client EligibilityServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func request_EligibilityService_BatchCheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, client extEligibilityv1.EligibilityServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq BatchCheckEligibilityRequest
+		protoReq extEligibilityv1.BatchCheckEligibilityRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -103,9 +104,9 @@ func request_EligibilityService_BatchCheckEligibility_0(ctx context.Context, mar
 	return msg, metadata, err
 }
 
-func local_request_EligibilityService_BatchCheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, server EligibilityServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+func local_request_EligibilityService_BatchCheckEligibility_0(ctx context.Context, marshaler runtime.Marshaler, server extEligibilityv1.EligibilityServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
-		protoReq BatchCheckEligibilityRequest
+		protoReq extEligibilityv1.BatchCheckEligibilityRequest
 		metadata runtime.ServerMetadata
 	)
 	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
@@ -120,7 +121,7 @@ func local_request_EligibilityService_BatchCheckEligibility_0(ctx context.Contex
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
 // Note that using this registration option will cause many gRPC library features to stop working. Consider using RegisterEligibilityServiceHandlerFromEndpoint instead.
 // GRPC interceptors will not work for this type of registration. To use interceptors, you must use the "runtime.WithMiddlewares" option in the "runtime.NewServeMux" call.
-func RegisterEligibilityServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, server EligibilityServiceServer) error {
+func RegisterEligibilityServiceHandlerServer(ctx context.Context, mux *runtime.ServeMux, server extEligibilityv1.EligibilityServiceServer) error {
 	mux.Handle(http.MethodGet, pattern_EligibilityService_CheckEligibility_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -192,15 +193,15 @@ func RegisterEligibilityServiceHandlerFromEndpoint(ctx context.Context, mux *run
 // RegisterEligibilityServiceHandler registers the http handlers for service EligibilityService to "mux".
 // The handlers forward requests to the grpc endpoint over "conn".
 func RegisterEligibilityServiceHandler(ctx context.Context, mux *runtime.ServeMux, conn *grpc.ClientConn) error {
-	return RegisterEligibilityServiceHandlerClient(ctx, mux, NewEligibilityServiceClient(conn))
+	return RegisterEligibilityServiceHandlerClient(ctx, mux, extEligibilityv1.NewEligibilityServiceClient(conn))
 }
 
 // RegisterEligibilityServiceHandlerClient registers the http handlers for service EligibilityService
-// to "mux". The handlers forward requests to the grpc endpoint over the given implementation of "EligibilityServiceClient".
-// Note: the gRPC framework executes interceptors within the gRPC handler. If the passed in "EligibilityServiceClient"
+// to "mux". The handlers forward requests to the grpc endpoint over the given implementation of "extEligibilityv1.EligibilityServiceClient".
+// Note: the gRPC framework executes interceptors within the gRPC handler. If the passed in "extEligibilityv1.EligibilityServiceClient"
 // doesn't go through the normal gRPC flow (creating a gRPC client etc.) then it will be up to the passed in
-// "EligibilityServiceClient" to call the correct interceptors. This client ignores the HTTP middlewares.
-func RegisterEligibilityServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, client EligibilityServiceClient) error {
+// "extEligibilityv1.EligibilityServiceClient" to call the correct interceptors. This client ignores the HTTP middlewares.
+func RegisterEligibilityServiceHandlerClient(ctx context.Context, mux *runtime.ServeMux, client extEligibilityv1.EligibilityServiceClient) error {
 	mux.Handle(http.MethodGet, pattern_EligibilityService_CheckEligibility_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
