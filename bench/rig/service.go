@@ -43,25 +43,31 @@ type settings struct {
 // CustomerID returns the id of the i-th customer of the simulator.
 func CustomerID(i int) string { return fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i) }
 
+// scripted is how many customers are in one script; the simulator bounds its size.
+const scripted = 2000
+
 // startSimulator starts `eligibilityd simulate` with customers who may buy and
 // hold one qualification.
 func (r *Rig) startSimulator(ctx context.Context) error {
-	var script strings.Builder
-	script.WriteString("customers:\n")
-	for i := range r.cfg.Customers {
-		fmt.Fprintf(&script, "  %s: {account: [{status: Allowed}], "+
-			"qualifications: [{items: [{qualification: Education, vettingStatus: Approved, vettingCreatedDate: \"2026-01-02T03:04:05Z\"}]}]}\n", CustomerID(i))
-	}
-	path, err := r.write("customers.yaml", []byte(script.String()))
-	if err != nil {
-		return err
-	}
 	if err := freeAddresses(ctx, &r.simulator); err != nil {
 		return err
 	}
-	p, err := r.run("simulator", r.cfg.Service, "simulate", "--address", r.simulator, "--control-address", "127.0.0.1:0",
-		"--script", path, "--tenant-id", tenantID, "--client-id", clientID,
-		"--client-secret", clientSecret, "--refresh-token", refreshToken)
+	args := []string{"simulate", "--address", r.simulator, "--control-address", "127.0.0.1:0",
+		"--tenant-id", tenantID, "--client-id", clientID, "--client-secret", clientSecret, "--refresh-token", refreshToken}
+	for first := 0; first < r.cfg.Customers; first += scripted {
+		var script strings.Builder
+		script.WriteString("customers:\n")
+		for i := first; i < min(first+scripted, r.cfg.Customers); i++ {
+			fmt.Fprintf(&script, "  %s: {account: [{status: Allowed}], "+
+				"qualifications: [{items: [{qualification: Education, vettingStatus: Approved, vettingCreatedDate: \"2026-01-02T03:04:05Z\"}]}]}\n", CustomerID(i))
+		}
+		path, err := r.write(fmt.Sprintf("customers-%d.yaml", first), []byte(script.String()))
+		if err != nil {
+			return err
+		}
+		args = append(args, "--script", path)
+	}
+	p, err := r.run("simulator", r.cfg.Service, args...)
 	if err != nil {
 		return err
 	}

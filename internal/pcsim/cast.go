@@ -9,7 +9,7 @@ import (
 )
 
 // MaxCustomers is how many customers a server holds.
-const MaxCustomers = 10_000
+const MaxCustomers = 100_000
 
 // cast is everybody who is scripted, and how far each script has been played.
 type cast struct {

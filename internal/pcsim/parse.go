@@ -23,6 +23,8 @@ const (
 	maxDepth   = 10
 	maxMembers = 100 // of any mapping except customers
 	maxValues  = 100_000
+	// maxScripted is how many customers one script has; several add up.
+	maxScripted = 10_000
 )
 
 // parseScript reads the customers of a script, in the order of their lines.
@@ -116,7 +118,7 @@ func decode(text []byte, into any) (*outline, error) {
 func (o *outline) add(key string, n *yaml.Node, depth int) {
 	limit := maxMembers
 	if key == "customers" {
-		limit = MaxCustomers
+		limit = maxScripted
 	}
 	switch {
 	case depth > maxDepth:
