@@ -112,3 +112,6 @@ func (s *Store) AddToOutbox(key eligibility.Key, evidence *eligibility.Evidence)
 
 // Forget evicts an entry of the local tier.
 func (s *Store) Forget(key eligibility.Key) { s.local.entries.Invalidate(key) }
+
+// DropFromOutbox is what a full outbox does with evidence for key.
+func (s *Store) DropFromOutbox(key eligibility.Key) { s.outbox.lose(partitionOf(key.CustomerID)) }

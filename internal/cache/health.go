@@ -89,6 +89,15 @@ func (p *partitionHealth) confirms(fetched, now time.Time) bool {
 	return p.writable(ns) && fetched.UnixNano() >= p.floor.Load() && !p.isSettling(ns)
 }
 
+// raise records the floor that a server returned. A known one that is higher stays:
+// the partition may have moved from a server that has lost writes to one that has
+// not, or a replica whose clock is behind has lowered the floor.
+func (p *partitionHealth) raise(floor, now int64) {
+	if known := p.floor.Load(); known <= floor || known > now+int64(clockTolerance) {
+		p.floor.Store(floor)
+	}
+}
+
 func (p *partitionHealth) isSettling(now int64) bool {
 	left := p.settled.Load() - now
 	return left > 0 && left <= int64(settling)

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,48 +17,72 @@ func TestHeartbeatScript(t *testing.T) {
 	client := server.Client()
 	defer func() { _ = client.Close() }()
 	now := time.Now().Truncate(time.Millisecond)
-	watermark := func(last, floor time.Time) string { return string(timeBytes(last)) + string(timeBytes(floor)) }
 	old := now.Add(-time.Hour)
 	for name, row := range map[string]struct {
-		stored, watermark string // empty: absent
-		seen, covered     int
-		raise             int
-		lost              bool
-		floor             time.Time
+		stored        string        // empty: absent
+		floor         time.Time     // zero: there is no watermark
+		silent        time.Duration // since when there was no heartbeat
+		watermark     string        // if set, instead of the floor
+		age           int           // 0: the next after what was seen
+		seen, covered int
+		raise         int
+		lost          bool
+		wantAge       string // empty: that of the heartbeat
+		want          time.Time
 	}{
-		"the first on a new server":         {seen: -1, covered: -60_000, floor: now},
-		"the first beside others":           {watermark: watermark(now, old), seen: -1, covered: -60_000, floor: old},
-		"all is well":                       {stored: "1000", watermark: watermark(now, old), seen: 1000, covered: -59_000, floor: old},
-		"a reply was lost":                  {stored: "1250", watermark: watermark(now, old), seen: 1000, covered: -59_000, floor: old},
-		"a loss that outboxes cover":        {stored: "99000", watermark: watermark(now, old), seen: 100_000, covered: 41_000, lost: true, floor: old},
-		"a loss beyond what outboxes cover": {stored: "1000", watermark: watermark(now, old), seen: 100_000, covered: 41_000, lost: true, floor: now},
-		"an empty server":                   {seen: 100_000, covered: 41_000, lost: true, floor: now},
-		"an empty server, a young process":  {watermark: watermark(now, old), seen: 5000, covered: -54_000, lost: true, floor: old},
-		"nobody for a while":                {stored: "1000", watermark: watermark(now.Add(-11*time.Second), old), seen: 1000, covered: -59_000, floor: now},
-		"nobody for as long as a restart":   {watermark: watermark(now.Add(-9*time.Second), old), seen: -1, covered: -60_000, floor: old},
-		"a floor is asked for":              {stored: "1000", watermark: watermark(now, old), seen: 1000, covered: -59_000, raise: 1, floor: now},
-		"a floor of the future":             {stored: "1000", watermark: watermark(now, now.Add(time.Hour)), seen: 1000, covered: -59_000, floor: now},
-		"a last heartbeat of the future":    {stored: "1000", watermark: watermark(now.Add(time.Hour), old), seen: 1000, covered: -59_000, floor: old},
-		"a watermark that is none":          {stored: "1000", watermark: "x", seen: 1000, covered: -59_000, floor: now},
-		"an age that is none":               {stored: "x", watermark: watermark(now, old), seen: 1000, covered: -59_000, lost: true, floor: old},
-		"an age that is none, of long ago":  {stored: "x", watermark: watermark(now, old), seen: 100_000, covered: 41_000, lost: true, floor: now},
+		"the first on a new server":         {seen: -1, covered: -60_000, want: now},
+		"the first beside others":           {floor: old, seen: -1, covered: -60_000, want: old},
+		"all is well":                       {stored: "1000", floor: old, seen: 1000, covered: -59_000, want: old},
+		"a reply was lost":                  {stored: "1250", floor: old, seen: 1000, covered: -59_000, want: old},
+		"late, after the next":              {stored: "1500", floor: old, age: 1250, seen: 1000, covered: -59_000, wantAge: "1500", want: old},
+		"a loss that outboxes cover":        {stored: "99000", floor: old, seen: 100_000, covered: 41_000, lost: true, want: old},
+		"a loss beyond what outboxes cover": {stored: "1000", floor: old, seen: 100_000, covered: 41_000, lost: true, want: now},
+		"an empty server":                   {seen: 100_000, covered: 41_000, lost: true, want: now},
+		"an empty server, a young process":  {floor: old, seen: 5000, covered: -54_000, lost: true, want: old},
+		"nobody for a while":                {stored: "1000", floor: old, silent: 11 * time.Second, seen: 1000, covered: -59_000, want: now},
+		"nobody for as long as a restart":   {floor: old, silent: 9 * time.Second, seen: -1, covered: -60_000, want: old},
+		"a floor is asked for":              {stored: "1000", floor: old, seen: 1000, covered: -59_000, raise: 1, want: now},
+		"a floor is asked for, below it":    {stored: "1000", floor: now.Add(time.Second), seen: 1000, covered: -59_000, raise: 1, want: now.Add(time.Second)},
+		"a floor of the future":             {stored: "1000", floor: now.Add(time.Hour), seen: 1000, covered: -59_000, want: now},
+		"a watermark that is none":          {stored: "1000", watermark: "x", seen: 1000, covered: -59_000, want: now},
+		"a watermark without end":           {stored: "1000", watermark: string(timeBytes(old)), silent: watermarkLife, seen: 1000, covered: -59_000, want: now},
+		"an age that is none":               {stored: "x", floor: old, seen: 1000, covered: -59_000, lost: true, want: old},
+		"an age that is none, of long ago":  {stored: "x", floor: old, seen: 100_000, covered: 41_000, lost: true, want: now},
+		"an age that is no number":          {stored: "nan", floor: old, seen: 1000, covered: -59_000, want: old},
+		"an age that nothing reaches":       {stored: "1e300", floor: old, seen: 1000, covered: -59_000, want: old},
 	} {
 		ctx := context.Background()
-		for key, value := range map[string]string{"own": row.stored, "watermark": row.watermark} {
-			client.Del(ctx, key)
-			if value != "" {
-				client.Set(ctx, key, value, 0)
-			}
+		client.Del(ctx, "own", "watermark")
+		if row.stored != "" {
+			client.Set(ctx, "own", row.stored, 0)
+		}
+		if !row.floor.IsZero() {
+			row.watermark = string(timeBytes(row.floor))
+		}
+		if row.watermark != "" {
+			client.Set(ctx, "watermark", row.watermark, watermarkLife-row.silent)
+		}
+		if row.age == 0 {
+			row.age = row.seen + 250
+		}
+		if row.wantAge == "" {
+			row.wantAge = strconv.Itoa(row.age)
 		}
 		answer, err := newScripts().heartbeat.Run(ctx, client, []string{"own", "watermark", "mark"},
-			row.seen+250, row.seen, row.covered, timeBytes(now), timeBytes(now.Add(-fleetRestart)), timeBytes(now.Add(clockTolerance)),
+			row.age, row.seen, row.covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)),
 			row.raise, "channel", "message").Slice()
 		reply, ok := decodeBeatReply(answer)
-		if err != nil || !ok || reply.lost != row.lost || reply.floor != row.floor.UnixNano() || reply.silent {
-			t.Errorf("%s: %+v, %v, want lost %t and floor %v", name, reply, err, row.lost, row.floor.Sub(now))
+		if err != nil || !ok || reply.lost != row.lost || reply.floor != row.want.UnixNano() || reply.silent {
+			t.Errorf("%s: %+v, %v, want lost %t and floor %v", name, reply, err, row.lost, row.want.Sub(now))
 		}
-		if last := client.Get(ctx, "watermark").Val(); last[:8] != string(timeBytes(now)) {
-			t.Errorf("%s: the watermark was not advanced", name)
+		if age := client.Get(ctx, "own").Val(); age != row.wantAge {
+			t.Errorf("%s: left the age %s, want %s", name, age, row.wantAge)
+		}
+		if left := client.PTTL(ctx, "watermark").Val(); left < watermarkLife-time.Minute {
+			t.Errorf("%s: the watermark was not prolonged: %v", name, left)
 		}
 	}
 }
+
+// watermarkLife is how long a server keeps the watermark.
+const watermarkLife = 48 * time.Hour

@@ -422,7 +422,7 @@ func (s *Store) heartbeatTo(ctx context.Context, to server) {
 		if reply.lost {
 			health.settled.Store(now + int64(settling))
 		}
-		health.floor.Store(reply.floor)
+		health.raise(reply.floor, now)
 		health.silent.Store(reply.silent)
 		health.accepted(reply.sent)
 	}
@@ -461,7 +461,7 @@ func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatRe
 			r.keys.inPartition(partition, "beat:"+hex.EncodeToString(r.replica[:])),
 			r.keys.inPartition(partition, "watermark"), r.keys.inPartition(partition, "silent"),
 		},
-		age, seen, covered, timeBytes(now), timeBytes(now.Add(-fleetRestart)), timeBytes(now.Add(clockTolerance)), raised,
+		age, seen, covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)), raised,
 		r.keys.ownChannel(r.replica), r.seals.beatMessage(r.replica, partition, now)).Slice()
 	reply, ok := decodeBeatReply(answer)
 	if err == nil && !ok {

@@ -128,28 +128,33 @@ return 1
 // has seen it there, or absent, has lost what was written since. If that is more
 // than outboxes write again, nothing that was fetched before now can be trusted
 // to be the newest: now becomes the floor. The same holds if nobody has sent a
-// heartbeat for longer than a fleet restarts, and if a replica asks for it.
+// heartbeat for longer than a fleet restarts, and if a replica asks for it. How
+// long that is, the server's clock measures by what is left of the watermark's
+// life: a replica whose clock is wrong must not make the others doubt Redis. The
+// floor is only raised, unless it is in the future.
+//
+// A heartbeat may arrive after later ones: the age in Redis is only raised, too,
+// unless writes were lost.
 //
 // A replica that may not publish sets a mark, because the others then receive
 // none of its messages.
 //
-// KEYS own age, watermark (the time of the last heartbeat and the floor), mark;
-// ARGV age of the process in ms, the age last seen or nothing, the age that
-// outboxes cover, now, the time of the last heartbeat that is recent enough, the
-// last time that is believed, 1 to raise the floor, channel, message. It returns
-// {1 if writes were lost, floor, 1 if some replica may not publish}.
+// KEYS own age, watermark (the floor), mark; ARGV age of the process in ms, the age
+// last seen or nothing, the age that outboxes cover, now, milliseconds for which a
+// fleet may be silent, the last time that is believed, 1 to raise the floor,
+// channel, message. It returns {1 if writes were lost, floor, 1 if some replica may
+// not publish}.
 const heartbeatScript = luaShared + `
-local stored, seen = tonumber(read(KEYS[1])) or -1, tonumber(ARGV[2]) or -1
+local watermarkLife = 172800000
+local age, stored, seen = tonumber(ARGV[1]), tonumber(read(KEYS[1])) or -1, tonumber(ARGV[2]) or -1
 local lost = stored < seen
-local mark = read(KEYS[2])
-local valid = type(mark) == 'string' and #mark == 16
-local last, floor = ARGV[4], ARGV[4]
-if valid then last, floor = mark:sub(1, 8), mark:sub(9, 16) end
 local beyond = lost and stored < tonumber(ARGV[3])
-if not valid or before(last, ARGV[5]) or before(ARGV[6], floor) or beyond or ARGV[7] == '1' then floor = ARGV[4] end
-if before(last, ARGV[4]) or before(ARGV[6], last) then last = ARGV[4] end
-redis.call('SET', KEYS[2], last .. floor, 'PX', 172800000)
-redis.call('SET', KEYS[1], ARGV[1], 'PX', 3600000)
+local floor, left = read(KEYS[2]), redis.call('PTTL', KEYS[2])
+local silent = left < watermarkLife - tonumber(ARGV[5])
+if type(floor) ~= 'string' or #floor ~= 8 or before(ARGV[6], floor)
+  or (silent or beyond or ARGV[7] == '1') and before(floor, ARGV[4]) then floor = ARGV[4] end
+redis.call('SET', KEYS[2], floor, 'PX', watermarkLife)
+if not (stored >= age and stored <= age + 60000) then redis.call('SET', KEYS[1], ARGV[1], 'PX', 3600000) end
 if errorOf(redis.pcall('PUBLISH', ARGV[8], ARGV[9])) ~= '' then
   redis.call('SET', KEYS[3], '1', 'PX', 3000)
 end

@@ -1,0 +1,50 @@
+package cache_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+)
+
+// skewed is a config on redis whose clock differs from the real one.
+func skewed(redis *cachetest.Redis, by time.Duration) cache.Config {
+	cfg := sharing(redis, "p")
+	cfg.Now = func() time.Time { return time.Now().Add(by) }
+	return cfg
+}
+
+// The clock of one replica must neither make the others trust a Redis that has lost
+// writes, nor keep them from trusting one that works.
+func TestTheWrongClockOfOneReplicaConcernsNoOther(t *testing.T) {
+	t.Parallel()
+	for _, by := range []time.Duration{-time.Hour, -5 * time.Second, 5 * time.Second, time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			t.Parallel()
+			server := cachetest.StartRedis(t)
+			one, two, late := bare(t, sharing(server, "p")), bare(t, sharing(server, "p")), bare(t, sharing(server, "p"))
+			wrong := bare(t, skewed(server, by))
+			beat := func() {
+				for range 2 {
+					for _, store := range []*cache.Store{one, two, late, wrong, one, two, late} {
+						store.Heartbeat(ctx)
+					}
+				}
+			}
+			beat()
+			share(one, allowed(time.Now()))
+			beat()
+			if found := load(two); found.Evidence == nil || found.Untrusted {
+				t.Errorf("while Redis works: %+v", found)
+			}
+			one.DropFromOutbox(key)
+			one.Heartbeat(ctx)
+			late.Heartbeat(ctx)
+			beat()
+			if found := load(late); found.Evidence == nil || !found.Untrusted {
+				t.Errorf("after a loss of writes: %+v", found)
+			}
+		})
+	}
+}
