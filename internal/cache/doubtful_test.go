@@ -48,3 +48,22 @@ func TestTheWrongClockOfOneReplicaConcernsNoOther(t *testing.T) {
 		})
 	}
 }
+
+// Replies are checked as messages on a connection that subscribes, not on one on
+// which an argument is called so.
+func TestAPasswordMayBeNamedLikeACommand(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	if err := client.Do(ctx, "ACL", "SETUSER", "subscribe", "on", ">we-subscribe", "~*", "&*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := sharing(server, "p")
+	cfg.Redis.Username, cfg.Redis.Password = "subscribe", "we-subscribe"
+	store := replica(t, cfg)
+	share(store, allowed(time.Now()))
+	if found := load(newStore(t, cfg)); found.Evidence == nil {
+		t.Error("Redis is not used")
+	}
+}

@@ -71,10 +71,18 @@ func (c *guardedSocket) SyscallConn() (syscall.RawConn, error) { return c.raw.Sy
 
 // Write notices when the connection becomes one that receives messages.
 func (c *guardedConn) Write(b []byte) (int, error) {
-	if len(b) < 1024 && !c.subscribed.Load() && bytes.Contains(bytes.ToLower(b), []byte("subscribe\r\n")) {
+	if !c.subscribed.Load() && isSubscribe(b) {
 		c.subscribed.Store(true)
 	}
 	return c.Conn.Write(b)
+}
+
+// isSubscribe reports whether the first command of b is SUBSCRIBE. An argument of
+// that name, such as a password, is no command.
+func isSubscribe(b []byte) bool {
+	const command = "$9\r\nsubscribe\r\n"
+	_, rest, _ := bytes.Cut(b[:min(len(b), 64)], []byte("\r\n")) // after the number of arguments
+	return len(rest) >= len(command) && strings.EqualFold(string(rest[:len(command)]), command)
 }
 
 // Read implements io.Reader.
