@@ -250,7 +250,7 @@ func (b *beats) failed(to server) {
 
 const (
 	// warmInterval is how often connections are examined, and warmConnections how
-	// many of each kind are kept open.
+	// many of each kind are kept open to each server.
 	warmInterval    = time.Second
 	warmConnections = 4
 )
@@ -262,13 +262,30 @@ func (s *Store) warm(ctx context.Context, limit time.Duration) {
 	defer cancel()
 	var opening sync.WaitGroup
 	for _, client := range s.redis.clients() {
-		stats := client.PoolStats()
-		for range max(warmConnections-int(stats.IdleConns), 0) {
-			opening.Go(func() {
-				defer s.recovered("warm")
-				_ = client.Ping(ctx).Err()
+		opening.Go(func() {
+			defer s.recovered("warm")
+			cluster, is := client.(*redis.ClusterClient)
+			if !is {
+				s.warmServer(ctx, client)
+				return
+			}
+			_ = cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
+				s.warmServer(ctx, server)
+				return nil
 			})
-		}
+		})
+	}
+	opening.Wait()
+}
+
+// warmServer opens the connections of client to one server.
+func (s *Store) warmServer(ctx context.Context, client redis.UniversalClient) {
+	var opening sync.WaitGroup
+	for range max(warmConnections-int(client.PoolStats().IdleConns), 0) {
+		opening.Go(func() {
+			defer s.recovered("warm")
+			_ = client.Ping(ctx).Err()
+		})
 	}
 	opening.Wait()
 }

@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -65,5 +66,28 @@ func TestAPasswordMayBeNamedLikeACommand(t *testing.T) {
 	share(store, allowed(time.Now()))
 	if found := load(newStore(t, cfg)); found.Evidence == nil {
 		t.Error("Redis is not used")
+	}
+}
+
+// A caller meets no cold connection, whatever server of a cluster its key is on.
+func TestConnectionsToAllPrimariesAreKeptOpen(t *testing.T) {
+	t.Parallel()
+	cluster := cachetest.StartCluster(t)
+	store := running(t, cache.Config{Redis: onCluster(cluster)})
+	<-store.Connected()
+	primaries := 0
+	for _, node := range cluster.Nodes {
+		client := node.Client()
+		defer func() { _ = client.Close() }()
+		if role, err := client.Do(ctx, "ROLE").Slice(); err != nil || role[0] != "master" {
+			continue
+		}
+		primaries++
+		await(t, "connections of readers, claimers and writers", func() bool {
+			return strings.Count(client.ClientList(ctx).Val(), "name=eligibilityd ") >= 3*cache.WarmConnections
+		})
+	}
+	if primaries < 3 {
+		t.Errorf("%d primaries", primaries)
 	}
 }

@@ -58,6 +58,7 @@ const (
 	BackgroundPatience = backgroundPatience
 	UnsubscribedAge    = unsubscribedAge
 	MaxOutbox          = maxOutbox
+	WarmConnections    = warmConnections
 )
 
 // EvidenceMessage is what a replica sends to the others.
