@@ -91,3 +91,18 @@ func TestConnectionsToAllPrimariesAreKeptOpen(t *testing.T) {
 		t.Errorf("%d primaries", primaries)
 	}
 }
+
+// A cluster that does not respond delays the start no longer than one attempt.
+func TestAClusterThatHangsDelaysNoStart(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	server.Stall()
+	defer server.Resume()
+	store := running(t, cache.Config{Redis: cache.RedisConfig{Mode: cache.RedisCluster, Addresses: []string{server.Address}}})
+	within(t, 5*time.Second, "the attempt", func() {
+		select {
+		case <-store.Connected():
+		case <-time.After(10 * time.Second):
+		}
+	})
+}

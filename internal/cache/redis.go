@@ -370,6 +370,8 @@ func (r *sharedTier) servers(ctx context.Context) []server {
 	if !isCluster {
 		return []server{{client: r.writer, partitions: all}}
 	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // for all partitions together
+	defer cancel()
 	var servers []server
 	places := make(map[string]int)
 	for partition := range all {
