@@ -10,8 +10,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 const (
@@ -172,7 +170,7 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		s.metrics.unreadableMessages.Inc()
 		return
 	case m.beat != nil:
-		s.redis.heardBeat(m, now)
+		s.redis.beatReturned(m, now)
 		return
 	case m.evidence != nil && fromFuture(m.evidence, now):
 		// Whose clock is the wrong one? If it is this process's, what it holds may be
@@ -182,14 +180,18 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		return
 	case m.evidence != nil:
 		s.metrics.received.Inc()
-		s.local.announced(m.key, m.evidence, now, !s.health(m.key).writable(now.UnixNano()))
+		health, confirmed := s.health(m.key), now
+		if health.predates(m.evidence.FetchTime) {
+			confirmed = unconfirmed // repeated by a replica that may have missed newer evidence
+		}
+		s.local.announced(m.key, m.evidence, confirmed, now, !health.writable(now.UnixNano()))
 	}
 	s.leases.wake(m)
 }
 
-// heardBeat records a heartbeat of this replica that has come back, for all
+// beatReturned records a heartbeat of this replica that has come back, for all
 // partitions of the server that it went to.
-func (r *sharedTier) heardBeat(m message, now time.Time) {
+func (r *sharedTier) beatReturned(m message, now time.Time) {
 	if m.key != beatKey(r.replica) {
 		return
 	}
@@ -264,24 +266,29 @@ func (s *Store) warm(ctx context.Context, limit time.Duration) {
 	for _, client := range s.redis.clients() {
 		opening.Go(func() {
 			defer s.recovered("warm")
-			cluster, is := client.(*redis.ClusterClient)
-			if !is {
+			switch client := client.(type) {
+			case *redis.Client:
 				s.warmServer(ctx, client)
-				return
+			case *redis.ClusterClient:
+				_ = client.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
+					s.warmServer(ctx, server)
+					return nil
+				})
 			}
-			_ = cluster.ForEachMaster(ctx, func(ctx context.Context, server *redis.Client) error {
-				s.warmServer(ctx, server)
-				return nil
-			})
 		})
 	}
 	opening.Wait()
 }
 
-// warmServer opens the connections of client to one server.
-func (s *Store) warmServer(ctx context.Context, client redis.UniversalClient) {
+// warmServer opens the connections of client to one server. Connections that are
+// open are used as well: fewer pings at once would open none.
+func (s *Store) warmServer(ctx context.Context, client *redis.Client) {
+	wanted := min(warmConnections, client.Options().PoolSize)
+	if int(client.PoolStats().IdleConns) >= wanted {
+		return
+	}
 	var opening sync.WaitGroup
-	for range max(warmConnections-int(client.PoolStats().IdleConns), 0) {
+	for range wanted {
 		opening.Go(func() {
 			defer s.recovered("warm")
 			_ = client.Ping(ctx).Err()
@@ -309,5 +316,3 @@ func (s *Store) Flush(ctx context.Context) (left int) {
 		pause(ctx, subscribeRetry)
 	}
 }
-
-var _ evidence.Store = (*Store)(nil)

@@ -36,7 +36,7 @@ type Config struct {
 	Redis RedisConfig
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
-	// Logger is told of Redis faults; nil means none.
+	// Logger receives warnings about Redis; nil means none.
 	Logger *zap.Logger
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
@@ -118,8 +118,9 @@ func (s *Store) Close() error {
 // far as the service believes it.
 const clockTolerance = time.Second
 
-// fromFuture says that no clock near now's has stamped evidence. It counts as
-// absent in both tiers, or it would keep out all that is fetched until then.
+// fromFuture reports whether evidence is timestamped further ahead than clock skew
+// allows. It then counts as absent in both tiers, or it would keep out all that is
+// fetched until then.
 func fromFuture(evidence *eligibility.Evidence, now time.Time) bool {
 	return evidence.FetchTime.After(now.Add(clockTolerance))
 }
@@ -188,11 +189,7 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 // adopt keeps evidence that was read from Redis at asked, and returns the newest.
 // If Redis holds older evidence than this process, it has lost the newer.
 func (s *Store) adopt(key eligibility.Key, loaded *eligibility.Evidence, asked, now time.Time) evidence.Found {
-	confirmed := unconfirmed
-	if s.health(key).confirms(loaded.FetchTime, now) {
-		confirmed = asked
-	}
-	newest, ok := s.local.keep(key, loaded, confirmed, now)
+	newest, ok := s.local.keep(key, loaded, s.confirmed(key, loaded, asked, now), now)
 	switch {
 	case !ok: // newer evidence was announced, and is not here
 		return evidence.Found{}
@@ -206,6 +203,14 @@ func (s *Store) adopt(key eligibility.Key, loaded *eligibility.Evidence, asked, 
 		Evidence: newest.evidence, Tier: eligibility.TierRedis,
 		Untrusted: !within(int64(now.Sub(newest.confirmed)), s.maxAge),
 	}
+}
+
+// confirmed returns when Redis, which held evidence at asked, has confirmed it.
+func (s *Store) confirmed(key eligibility.Key, evidence *eligibility.Evidence, asked, now time.Time) time.Time {
+	if s.health(key).confirms(evidence.FetchTime, now) {
+		return asked
+	}
+	return unconfirmed
 }
 
 // writeBack stores evidence of this process in place of older evidence in Redis.
@@ -242,10 +247,11 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	ctx, span := startSpan(ctx, "put", 1)
 	defer span.End()
 	lease, _ := s.leases.letGo(key)
+	asked := s.now()
 	result := s.redis.put(ctx, key, evidence, keepUntil, lease)
 	s.addToOutbox(key, evidence, keepUntil, result.stored)
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
-		s.local.announced(key, result.newer, now, false)
+		s.local.announced(key, result.newer, s.confirmed(key, result.newer, asked, now), now, false)
 	}
 	s.leases.wake(message{key: key, evidence: evidence})
 }

@@ -26,7 +26,7 @@ const (
 
 // RedisConfig names the shared tier. Its zero value is none.
 type RedisConfig struct {
-	// Mode says whose Addresses are.
+	// Mode selects what Addresses point to: a server, its sentinels, or cluster nodes.
 	Mode RedisMode
 	// Addresses are host:port or, for RedisStandalone, unix:///path.
 	Addresses []string
@@ -52,7 +52,7 @@ type RedisConfig struct {
 	DB int
 	// KeyPrefix starts every key; empty means "eligibility".
 	KeyPrefix string
-	// Namespace tells the evidence of one partner in one cloud from others'.
+	// Namespace separates the evidence of one partner in one cloud from that of others.
 	Namespace string
 	// ReadTimeout bounds a look-up as a whole, connecting included; 0 means 50 ms.
 	ReadTimeout time.Duration
@@ -69,7 +69,7 @@ const (
 	// without the caller who asked for it, who leaves when the budget ends.
 	dialTimeout = time.Second
 	// topologyAge is how old the client's map of a cluster may be. Only a node
-	// that lives tells of a change; after one that died, this is what finds the
+	// that lives reports a change; after one that died, this is what finds the
 	// new primary. Sentinels announce it, and are asked at each connection.
 	topologyAge = 2 * time.Second
 )
@@ -191,7 +191,7 @@ func clusterOptions(universal *redis.UniversalOptions) *redis.ClusterOptions {
 	options.MaxRetryBackoff = 20 * time.Millisecond
 	options.ClusterStateReloadInterval = topologyAge
 	// Routing by policy asks for the table of commands first, for up to five
-	// seconds whatever the caller's context says.
+	// seconds whatever the caller's context allows.
 	options.DisableRoutingPolicies = true
 	return options
 }

@@ -106,3 +106,25 @@ func TestAClusterThatHangsDelaysNoStart(t *testing.T) {
 		}
 	})
 }
+
+// A replica repeats what it fetched during an outage. Another may have fetched
+// later, and found no room in its outbox.
+func TestRepeatedMessagesAreNotConfirmedAfterALoss(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	store := replica(t, sharing(server, "p"))
+	first := time.Now().Add(-time.Second)
+	share(store, allowed(first))
+	other := bare(t, sharing(server, "p"))
+	other.DropFromOutbox(key)
+	other.Heartbeat(ctx)
+	store.Heartbeat(ctx)
+	store.Receive(cache.EvidenceMessage(key, allowed(first.Add(time.Millisecond))))
+	if found := cache.Peek(store, key); !found.Evidence.FetchTime.After(first) || !found.Untrusted {
+		t.Errorf("of before the loss: %+v", found)
+	}
+	store.Receive(cache.EvidenceMessage(key, allowed(time.Now())))
+	if found := cache.Peek(store, key); found.Untrusted {
+		t.Errorf("of after the loss: %+v", found)
+	}
+}

@@ -25,7 +25,7 @@ func (s *Store) Healthy() {
 		health := &s.redis.health.partitions[i]
 		health.floor.CompareAndSwap(math.MaxInt64, 0)
 		health.accepted(now)
-		health.heard.Store(now)
+		health.returned.Store(now)
 	}
 }
 

@@ -44,10 +44,10 @@ type partitionHealth struct {
 	// written is when the last heartbeat that was stored was sent; zero once a
 	// write was refused.
 	written atomic.Int64
-	// heard is when the last own heartbeat that came back as a message was sent,
+	// returned is when the last own heartbeat that came back as a message was sent,
 	// and since when that has been so without a gap: messages from before may
 	// have been missed.
-	heard, since atomic.Int64
+	returned, since atomic.Int64
 	// floor is the time of the last loss of writes: Redis confirms nothing that
 	// was fetched before. Until the first heartbeat it is the end of time.
 	floor atomic.Int64
@@ -86,7 +86,12 @@ func (p *partitionHealth) refuses() bool {
 // newest, as far as any replica knows.
 func (p *partitionHealth) confirms(fetched, now time.Time) bool {
 	ns := now.UnixNano()
-	return p.writable(ns) && fetched.UnixNano() >= p.floor.Load() && !p.isSettling(ns)
+	return p.writable(ns) && !p.predates(fetched) && !p.isSettling(ns)
+}
+
+// predates reports whether evidence was fetched before the last loss of writes.
+func (p *partitionHealth) predates(fetched time.Time) bool {
+	return fetched.UnixNano() < p.floor.Load()
 }
 
 // raise records the floor that a server returned. A known one that is higher stays:
@@ -105,7 +110,7 @@ func (p *partitionHealth) isSettling(now int64) bool {
 
 // subscribed reports whether the messages of all replicas arrive here.
 func (p *partitionHealth) subscribed(now int64) bool {
-	return recent(p.heard.Load(), now, silence) && !p.silent.Load()
+	return recent(p.returned.Load(), now, silence) && !p.silent.Load()
 }
 
 // trusts reports whether the local tier may serve an entry that was last
@@ -130,10 +135,10 @@ func (p *partitionHealth) refused() { p.written.Store(0) }
 
 // delivered records that the heartbeat sent then has come back.
 func (p *partitionHealth) delivered(sent, now int64) {
-	if last := p.heard.Load(); !recent(last, sent, silence) {
+	if last := p.returned.Load(); !recent(last, sent, silence) {
 		p.since.Store(now)
 	}
-	p.heard.Store(sent)
+	p.returned.Store(sent)
 }
 
 // missed records that messages until now may have been missed.

@@ -41,7 +41,7 @@ func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, err
 		Weigher: func(_ eligibility.Key, e entry) uint32 {
 			return uint32(max(bytesOf(e.evidence), share)) //nolint:gosec // bounded by what an answer may hold
 		},
-		// A recorder of statistics is told of each look-up as well.
+		// A recorder of statistics would run at each lookup too.
 		OnAtomicDeletion: func(e otter.DeletionEvent[eligibility.Key, entry]) {
 			if e.WasEvicted() {
 				evicted.Add(1)
@@ -116,12 +116,13 @@ func replaces(a, b *eligibility.Evidence) bool {
 	return a.FetchTime.After(b.FetchTime)
 }
 
-// announced applies a message of another replica: older evidence is replaced if it
-// is held, and kept out if not. If hold is set, the evidence is held although nobody
-// has asked for it here: Redis does not store it. Evidence ahead of this process's clock needs
-// confirmation; if this process itself has just fetched evidence that allows no
-// sale, that stays and needs confirmation too.
-func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, now time.Time, hold bool) {
+// announced applies evidence of another replica, of which nothing newer was known
+// at confirmed: older evidence is replaced if it is held, and kept out if not. If
+// hold is set, the evidence is held although nobody has asked for it here: Redis
+// does not store it. Evidence ahead of this process's clock needs confirmation; if
+// this process itself has just fetched evidence that allows no sale, that stays and
+// needs confirmation too.
+func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time, hold bool) {
 	l.tombs.add(key, evidence.FetchTime, now)
 	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
 		ahead := evidence.FetchTime.After(now)
@@ -138,7 +139,7 @@ func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, n
 		if ahead {
 			return entry{evidence: evidence, confirmed: unconfirmed}, otter.WriteOp
 		}
-		return entry{evidence: evidence, confirmed: now}, otter.WriteOp
+		return entry{evidence: evidence, confirmed: confirmed}, otter.WriteOp
 	})
 }
 

@@ -45,7 +45,6 @@ type sharedTier struct {
 	health       *health
 	replica      token
 	beats        *beats
-	readTimeout  time.Duration
 	writeTimeout time.Duration
 	now          func() time.Time
 	metrics      *metrics
@@ -79,7 +78,6 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 		health:       newHealth(),
 		replica:      newToken(),
 		beats:        newBeats(),
-		readTimeout:  cfg.ReadTimeout,
 		writeTimeout: cfg.WriteTimeout,
 		now:          now,
 		metrics:      metrics,
