@@ -16,7 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
 
-var distributions = []load.Distribution{load.Uniform, load.Zipf}
+var distributions = []load.Distribution{load.Uniform, load.Zipf} //nolint:gochecknoglobals // only read
 
 // compareOptions are the compare command's flags.
 type compareOptions struct {

@@ -208,7 +208,7 @@ func drawFrom(cfg Config, seed int) func() []byte {
 	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // the same draw each time is what is wanted
 	requests := cfg.Requests
 	if cfg.Distribution == Zipf {
-		zipf := rand.NewZipf(random, zipfExponent, 1, uint64(len(requests)-1))
+		zipf := rand.NewZipf(random, zipfExponent, 1, uint64(len(requests)-1)) //nolint:gosec // there is one at least
 		return func() []byte { return requests[zipf.Uint64()] }
 	}
 	return func() []byte { return requests[random.IntN(len(requests))] }

@@ -52,8 +52,10 @@ func (r *Rig) startSimulator(ctx context.Context) error {
 	if err := freeAddresses(ctx, &r.simulator); err != nil {
 		return err
 	}
-	args := []string{"simulate", "--address", r.simulator, "--control-address", "127.0.0.1:0",
-		"--tenant-id", tenantID, "--client-id", clientID, "--client-secret", clientSecret, "--refresh-token", refreshToken}
+	args := []string{
+		"simulate", "--address", r.simulator, "--control-address", "127.0.0.1:0",
+		"--tenant-id", tenantID, "--client-id", clientID, "--client-secret", clientSecret, "--refresh-token", refreshToken,
+	}
 	for first := 0; first < r.cfg.Customers; first += scripted {
 		var script strings.Builder
 		script.WriteString("customers:\n")

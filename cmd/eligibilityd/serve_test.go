@@ -63,7 +63,8 @@ func TestReplicasShareWhatOneFetched(t *testing.T) {
 		t.Errorf("first answer from %s", got)
 	}
 	eventually(t, "both facets in Redis", func() bool { return keysIn(t, redis) == 2 })
-	if got := source(two, allowedID); got != eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_REDIS {
+	// It may already hold what the message of the first has brought.
+	if got := source(two, allowedID); got == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
 		t.Errorf("the second replica answered from %s", got)
 	}
 	if n := sim.Stats().Account; n != 1 {

@@ -104,7 +104,7 @@ func openMessage(b []byte, number protowire.Number) (_ []byte, start int) {
 func closeMessage(b []byte, start int) []byte {
 	length := len(b) - start
 	if length < 1<<7 {
-		b[start-1] = byte(length)
+		b[start-1] = byte(length) //nolint:gosec // below 128
 		return b
 	}
 	var room [8]byte

@@ -60,7 +60,7 @@ func (r *rest) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 // checkInfo names the RPC for the interceptor. It is shared and never changed.
-var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
 
 // check asks one question and writes the answer.
 func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
