@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	startLimit = 20 * time.Second // how long a process may take to answer
-	stopLimit  = 5 * time.Second  // how long it may take to end once asked to
-	lastWords  = 4 << 10          // how much of its output is kept for an error
+	startLimit = time.Minute     // how long a process may take to answer
+	stopLimit  = 5 * time.Second // how long it may take to end once asked to
+	lastWords  = 4 << 10         // how much of its output is kept for an error
 )
 
 // process is a server that runs beside the driver.
