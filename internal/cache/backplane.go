@@ -280,15 +280,17 @@ func (s *Store) warm(ctx context.Context, limit time.Duration) {
 	opening.Wait()
 }
 
-// warmServer opens the connections of client to one server. Connections that are
-// open are used as well: fewer pings at once would open none.
+// warmServer opens the connections of client to one server. If there are too few,
+// it needs all of them at once, since a ping opens none while one is idle. If others
+// are only in use, it leaves the idle ones to the callers.
 func (s *Store) warmServer(ctx context.Context, client *redis.Client) {
-	wanted := min(warmConnections, client.Options().PoolSize)
-	if int(client.PoolStats().IdleConns) >= wanted {
-		return
+	wanted, stats := min(warmConnections, client.Options().PoolSize), client.PoolStats()
+	pings := wanted - int(stats.IdleConns)
+	if int(stats.TotalConns) < wanted {
+		pings = wanted
 	}
 	var opening sync.WaitGroup
-	for range wanted {
+	for range max(pings, 0) {
 		opening.Go(func() {
 			defer s.recovered("warm")
 			_ = client.Ping(ctx).Err()

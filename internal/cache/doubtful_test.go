@@ -78,7 +78,7 @@ func TestConnectionsToAllPrimariesAreKeptOpen(t *testing.T) {
 	primaries := 0
 	for _, node := range cluster.Nodes {
 		client := node.Client()
-		defer func() { _ = client.Close() }()
+		t.Cleanup(func() { _ = client.Close() })
 		if role, err := client.Do(ctx, "ROLE").Slice(); err != nil || role[0] != "master" {
 			continue
 		}
