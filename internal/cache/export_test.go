@@ -59,6 +59,7 @@ const (
 	UnsubscribedAge    = unsubscribedAge
 	MaxOutbox          = maxOutbox
 	WarmConnections    = warmConnections
+	WatermarkLife      = watermarkLife
 )
 
 // EvidenceMessage is what a replica sends to the others.
@@ -116,3 +117,6 @@ func (s *Store) Forget(key eligibility.Key) { s.local.entries.Invalidate(key) }
 
 // DropFromOutbox is what a full outbox does with evidence for key.
 func (s *Store) DropFromOutbox(key eligibility.Key) { s.outbox.lose(partitionOf(key.CustomerID)) }
+
+// watermarkLife is how long a server keeps the watermark.
+const watermarkLife = 48 * time.Hour

@@ -83,6 +83,3 @@ func TestHeartbeatScript(t *testing.T) {
 		}
 	}
 }
-
-// watermarkLife is how long a server keeps the watermark.
-const watermarkLife = 48 * time.Hour

@@ -38,8 +38,9 @@ var (
 //     age
 //   - after Redis has lost writes, what it still holds is not fresh
 //
-// Two things of Redis do not follow the bubble's clock and are simulated: messages,
-// which a hook delivers late or never in place of Redis, and the expiry of leases.
+// Three things of Redis do not follow the bubble's clock and are simulated: messages,
+// which a hook delivers late or never in place of Redis, the expiry of leases, and
+// how long no heartbeat was stored.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	seed := *modelSeed
@@ -102,6 +103,7 @@ type model struct {
 	snapshot map[string]snapshot
 	idle     bool // nobody asks, and heartbeats would cost the test its time
 	leases   map[string]time.Time
+	beaten   [2]time.Time // when a heartbeat was last stored, in Redis and in the snapshot
 	fetches  []fetched
 
 	faults, answers, stale, failures, restores, jumps int
@@ -301,7 +303,7 @@ func (m *model) takeSnapshot() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.snapshot = taken
+	m.snapshot, m.beaten[1] = taken, m.beaten[0]
 }
 
 // restore restarts Redis from the snapshot.
@@ -326,7 +328,7 @@ func (m *model) restore() {
 		m.t.Errorf("restore: %v", err)
 	}
 	m.mu.Lock()
-	m.restored = time.Now()
+	m.restored, m.beaten[0] = time.Now(), m.beaten[1]
 	m.restores++
 	m.mu.Unlock()
 	for _, r := range m.replicas {
@@ -540,6 +542,7 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			r.m.deliver(cmd.Args()[2].([]byte))
 			return nil
 		}
+		r.m.silent(cmd)
 		err := next(ctx, cmd)
 		r.m.notice(err)
 		if err == nil {
@@ -568,10 +571,12 @@ func (r *modelReplica) stored(cmd redis.Cmder) {
 	}
 }
 
+const heartbeatArgs = 3 + 3 + 9 // as in published
+
 // published delivers what a script has published, as its arguments show.
 func (r *modelReplica) published(cmd redis.Cmder) {
 	args := cmd.Args()
-	const put, release, heartbeat = 3 + 2 + 6, 3 + 1 + 5, 3 + 3 + 9 // the first three: name, script, number of keys
+	const put, release = 3 + 2 + 6, 3 + 1 + 5 // the first three: name, script, number of keys
 	last, _ := args[len(args)-1].([]byte)
 	switch len(args) {
 	case put:
@@ -583,7 +588,10 @@ func (r *modelReplica) published(cmd redis.Cmder) {
 		if len(last) > 0 {
 			r.m.deliver(last)
 		}
-	case heartbeat:
+	case heartbeatArgs:
+		r.m.mu.Lock()
+		r.m.beaten[0] = time.Now()
+		r.m.mu.Unlock()
 		if r.hears() {
 			r.store.Receive(last)
 		}
@@ -635,6 +643,20 @@ func (m *model) deliver(payload []byte) {
 				r.store.Receive(payload)
 			}
 		})
+	}
+}
+
+// silent takes from the life of the watermark what has passed since the last
+// heartbeat, if cmd is the next.
+func (m *model) silent(cmd redis.Cmder) {
+	if len(cmd.Args()) != heartbeatArgs {
+		return
+	}
+	m.mu.Lock()
+	silence := time.Since(m.beaten[0])
+	m.mu.Unlock()
+	if silence > time.Second {
+		m.raw.PExpire(context.Background(), cmd.Args()[4].(string), max(cache.WatermarkLife-silence, time.Minute))
 	}
 }
 
