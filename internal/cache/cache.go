@@ -234,7 +234,13 @@ func (s *Store) held(key eligibility.Key, now time.Time) evidence.Found {
 
 // Keep implements evidence.Store.
 func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
-	newest, _ := s.local.keep(key, evidence, evidence.FetchTime, s.now())
+	// What this process fetched is the newest as of its start. Keeping what came
+	// from elsewhere confirms nothing.
+	confirmed := unconfirmed
+	if evidence.FetchedHere() {
+		confirmed = evidence.FetchTime
+	}
+	newest, _ := s.local.keep(key, evidence, confirmed, s.now())
 	return newest.evidence
 }
 

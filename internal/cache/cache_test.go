@@ -37,7 +37,14 @@ var (
 )
 
 func allowed(fetched time.Time) *eligibility.Evidence {
-	return &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed", FetchTime: fetched}
+	return fetchedHere(&eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, fetched)
+}
+
+// fetchedHere marks evidence as that of this process, at a time with all digits.
+func fetchedHere(evidence *eligibility.Evidence, fetched time.Time) *eligibility.Evidence {
+	evidence.SetFetchTime(fetched)
+	evidence.FetchTime = fetched
+	return evidence
 }
 
 // newStore is a store whose Redis works, as far as it knows.

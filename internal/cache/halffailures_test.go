@@ -728,3 +728,23 @@ func TestAMessageFromTheFutureCastsDoubt(t *testing.T) {
 		t.Errorf("found %+v, want evidence that needs confirmation", found)
 	}
 }
+
+// What Redis does not confirm is not confirmed by keeping it, as each check does
+// before it answers.
+func TestKeepingConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	one := replica(t, sharing(server, "p"))
+	share(one, allowed(time.Now()))
+	server.RefuseWrites("NOREPLICAS")
+	store := bare(t, sharing(server, "p"))
+	store.Heartbeat(ctx)
+	found := load(store)
+	if found.Evidence == nil || !found.Untrusted {
+		t.Fatalf("refused writes confirm %+v", found)
+	}
+	store.Keep(key, found.Evidence)
+	if found := load(store); !found.Untrusted {
+		t.Errorf("confirmed by Keep: %+v", found)
+	}
+}

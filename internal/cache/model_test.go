@@ -580,7 +580,7 @@ func (r *modelReplica) published(cmd redis.Cmder) {
 	last, _ := args[len(args)-1].([]byte)
 	switch len(args) {
 	case put:
-		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) == 0 || reply[0] != "stored" {
+		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) == 0 || reply[0] == "newer" {
 			return // newer evidence was there
 		}
 		r.m.deliver(append(slices.Clone(last), args[5].([]byte)...))

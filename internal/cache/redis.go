@@ -235,6 +235,8 @@ func (r *sharedTier) putReply(key eligibility.Key, answer []string, err error, s
 		health.refused()
 		r.metrics.redisFaults.WithLabelValues("put", faultRefused).Inc()
 		r.faults.warn("put", replyError(answer[1]))
+	case len(answer) == 3 && answer[0] == "same": // nothing was written
+		return putResult{stored: true}, false
 	case len(answer) == 3:
 		health.accepted(sent)
 		return putResult{stored: true}, false

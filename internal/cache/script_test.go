@@ -20,7 +20,7 @@ func at(redis *cachetest.Redis, now time.Time) cache.Config {
 }
 
 func blocked(fetched time.Time) *eligibility.Evidence {
-	return &eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed, StatusText: "NotAllowed", FetchTime: fetched}
+	return fetchedHere(&eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed, StatusText: "NotAllowed"}, fetched)
 }
 
 // The script compares times by halves of 32 bits: the low one wraps every 4.29 s.

@@ -54,8 +54,9 @@ end
 //
 // KEYS value, lease; ARGV value, milliseconds to live, the last time that is
 // believed, the writer's token or nothing, channel, the message's header. It
-// returns {'newer', value} if newer evidence is stored, otherwise {'stored',
-// the error of the write or nothing, the error of the publication or nothing}.
+// returns {'newer', value} if newer evidence is stored, otherwise {'stored' or, if
+// it was there, 'same', the error of the write or nothing, the error of the
+// publication or nothing}.
 const putScript = luaShared + `
 local lease = leaseOf(KEYS[2])
 if lease and lease:sub(3, 18) == ARGV[4] then redis.pcall('DEL', KEYS[2]) end
@@ -63,11 +64,12 @@ local new = ARGV[1]
 local stored = read(KEYS[1])
 local time = fetched(stored, new:byte(1), ARGV[3])
 if time and before(new:sub(2, 9), time) then return {'newer', stored} end
-local refused = ''
+local result, refused = 'same', ''
 if not time or before(time, new:sub(2, 9)) then
+  result = 'stored'
   refused = errorOf(redis.pcall('SET', KEYS[1], new, 'PX', ARGV[2]))
 end
-return {'stored', refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new))}
+return {result, refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new))}
 `
 
 // claimScript acquires the lease, unless the evidence that it would be acquired

@@ -69,7 +69,7 @@ func TestLocalTierLivesThroughAClockThatIsSetBack(t *testing.T) {
 	if found := cache.Peek(store, key); found.Evidence == nil {
 		t.Error("evidence within the tolerance is gone")
 	}
-	store.Keep(key, blocked(start.Add(-time.Second)))
+	store.Keep(key, &eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed, StatusText: "NotAllowed", FetchTime: start.Add(-time.Second)})
 	if found := cache.Peek(store, key); fetchTime(found) != "0s" {
 		t.Errorf("within the tolerance, older evidence replaced newer: %s", fetchTime(found))
 	}
