@@ -33,7 +33,9 @@ func TestDevAnswersOverBothTransports(t *testing.T) {
 func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 	t.Parallel()
 	p := startDev(t)
-	p.out.await(t, "the table", func(printed string) bool { return strings.Contains(printed, "f0000000-") })
+	p.out.await(t, "the table and its warning", func(printed string) bool {
+		return strings.Contains(printed, "(!) Partner Center answers 429") && strings.Contains(printed, "pauses the calls\n    about every customer")
+	})
 	printed := p.out.String()
 	for id, want := range map[string]string{
 		allowedID:                              "allowed: ACCOUNT_ALLOWED",
@@ -57,9 +59,6 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 			t.Errorf("row %q, want %q", row, want)
 		}
 	}
-	p.out.await(t, "the warning", func(printed string) bool {
-		return strings.Contains(printed, "(!) Partner Center answers 429") && strings.Contains(printed, "pauses the calls\n    about every customer")
-	})
 	if marks := strings.Count(printed, " (!)"); marks != 1 {
 		t.Errorf("%d customers are marked as throttling, want 1", marks)
 	}
