@@ -176,6 +176,8 @@ func (t *tokens) renew(ctx context.Context) (retryAfter time.Duration) {
 		defer stop()
 		r.granted, r.fail = t.login.token(ctx, permit.Probe())
 		t.complete(r)
+		t.metrics.token(r.fail)
+		t.tell(r.fail)
 		close(r.done)
 	})
 	return 0
@@ -215,8 +217,6 @@ func (t *tokens) close() {
 
 // complete records the result of a renewal.
 func (t *tokens) complete(r *renewal) {
-	t.metrics.token(r.fail)
-	t.tell(r.fail)
 	switch {
 	case r.fail != nil && r.fail.Reason == ReasonCanceled:
 		r.permit.Cancel()
