@@ -63,7 +63,7 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 		now := time.Now()
 		for i := range filled {
 			for key, evidence := range evidenceOf(idOf(i), now) {
-				store.Keep(key, evidence)
+				store.Put(key, evidence)
 			}
 		}
 		near(t, "bytes an entry", float64(heap()-before)/(2*filled), localBytesPerEntry, 0.20)

@@ -36,7 +36,7 @@ func BenchmarkPeek(b *testing.B) {
 	for i := range 10_000 {
 		keys, evidence := both(i, now)
 		for j, key := range keys {
-			store.Keep(key, evidence[j])
+			store.Put(key, evidence[j])
 		}
 		all = append(all, keys...)
 	}

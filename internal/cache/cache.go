@@ -138,11 +138,11 @@ func (s *Store) Peek(key eligibility.Key, now time.Time) evidence.Found {
 		return evidence.Found{}
 	}
 	found := evidence.Found{
-		Evidence:  entry.evidence,
-		Tier:      eligibility.TierLocal,
-		Untrusted: s.redis != nil && !s.health(key).trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
+		Evidence:       entry.evidence,
+		Tier:           eligibility.TierLocal,
+		MustRevalidate: s.redis != nil && !s.health(key).trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
 	}
-	if found.Untrusted {
+	if found.MustRevalidate {
 		s.metrics.localUntrusted.Inc()
 	} else {
 		s.metrics.localHit.Inc()
@@ -201,7 +201,7 @@ func (s *Store) adopt(key eligibility.Key, loaded *eligibility.Evidence, asked, 
 	// give one.
 	return evidence.Found{
 		Evidence: newest.evidence, Tier: eligibility.TierRedis,
-		Untrusted: !within(int64(now.Sub(newest.confirmed)), s.maxAge),
+		MustRevalidate: !within(int64(now.Sub(newest.confirmed)), s.maxAge),
 	}
 }
 
@@ -226,14 +226,14 @@ func (s *Store) held(key eligibility.Key, now time.Time) evidence.Found {
 		return evidence.Found{}
 	}
 	return evidence.Found{
-		Evidence:  entry.evidence,
-		Tier:      eligibility.TierLocal,
-		Untrusted: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
+		Evidence:       entry.evidence,
+		Tier:           eligibility.TierLocal,
+		MustRevalidate: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
 	}
 }
 
-// Keep implements evidence.Store.
-func (s *Store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+// Put implements evidence.Store.
+func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	// What this process fetched is the newest as of its start. Keeping what came
 	// from elsewhere confirms nothing.
 	confirmed := unconfirmed

@@ -112,7 +112,7 @@ func TestReplicasShareEvidence(t *testing.T) {
 		if diff := cmp.Diff(evidence, found.Evidence, cachetest.Compare()); diff != "" || found.Tier != eligibility.TierRedis {
 			t.Errorf("sample %d from tier %d (-want +got):\n%s", i, found.Tier, diff)
 		}
-		if local := cache.Peek(two, key); local.Tier != eligibility.TierLocal || local.Evidence == nil || local.Untrusted {
+		if local := cache.Peek(two, key); local.Tier != eligibility.TierLocal || local.Evidence == nil || local.MustRevalidate {
 			t.Errorf("sample %d was not kept: %+v", i, local)
 		}
 	}
@@ -218,31 +218,31 @@ func TestLocalTierTrustsItselfOnlyAWhileBesideRedis(t *testing.T) {
 	shared, alone := newStore(t, cfg), newStore(t, cache.Config{Now: now, LocalMaxAge: 30 * time.Second})
 	shared.Share(context.Background(), key, allowed(start), start.Add(time.Hour))
 	for _, store := range []*cache.Store{shared, alone} {
-		store.Keep(key, allowed(start))
+		store.Put(key, allowed(start))
 	}
 
 	passed.Store(int64(30*time.Second - 1))
 	shared.Healthy()
-	if cache.Peek(shared, key).Untrusted {
+	if cache.Peek(shared, key).MustRevalidate {
 		t.Error("untrusted within its max age")
 	}
 	passed.Store(int64(30 * time.Second))
 	shared.Healthy()
-	if found := cache.Peek(shared, key); !found.Untrusted || found.Evidence == nil {
+	if found := cache.Peek(shared, key); !found.MustRevalidate || found.Evidence == nil {
 		t.Errorf("trusted past its max age: %+v", found)
 	}
-	if cache.Peek(alone, key).Untrusted {
+	if cache.Peek(alone, key).MustRevalidate {
 		t.Error("untrusted although there is no Redis to know better")
 	}
-	if found := load(shared); found.Untrusted || found.Tier != eligibility.TierRedis {
+	if found := load(shared); found.MustRevalidate || found.Tier != eligibility.TierRedis {
 		t.Errorf("Redis did not confirm: %+v", found)
 	}
-	if cache.Peek(shared, key).Untrusted {
+	if cache.Peek(shared, key).MustRevalidate {
 		t.Error("untrusted although Redis has just confirmed it")
 	}
 	redis.Kill()
 	passed.Add(int64(30 * time.Second))
-	if found := load(shared); !found.Untrusted || found.Evidence == nil {
+	if found := load(shared); !found.MustRevalidate || found.Evidence == nil {
 		t.Errorf("with Redis away: %+v, want untrusted evidence", found)
 	}
 }
@@ -258,7 +258,7 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 	store := newStore(t, cfg)
 	evidence := allowed(time.Now().Round(0))
 	usable := time.Now().Add(time.Hour)
-	store.Keep(key, evidence)
+	store.Put(key, evidence)
 
 	redis.Kill()
 	for range 2 {
@@ -315,7 +315,7 @@ func TestLocalTierIsBoundedAndCountsEvictions(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	store := newStore(t, cache.Config{MaxEntries: 10, Registerer: registry})
 	for i := range 1000 {
-		store.Keep(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, allowed(start))
+		store.Put(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}, allowed(start))
 	}
 	// Evictions run beside the writes; wait for them to catch up.
 	deadline := time.After(10 * time.Second)
@@ -338,7 +338,7 @@ func TestLocalTierIsBoundedByBytes(t *testing.T) {
 	for i := range 100 {
 		long := blocked(start)
 		long.StatusText = strings.Repeat("x", 100<<10)
-		store.Keep(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i)}}, long)
+		store.Put(eligibility.Key{CustomerID: eligibility.CustomerID{byte(i)}}, long)
 	}
 	await(t, "what does not fit to go", func() bool { return gathered(t, registry, "eligibility_cache_local_entries") <= 10 })
 	if gathered(t, registry, "eligibility_cache_local_entries") == 0 {

@@ -36,14 +36,14 @@ func TestTheWrongClockOfOneReplicaConcernsNoOther(t *testing.T) {
 			beat()
 			share(one, allowed(time.Now()))
 			beat()
-			if found := load(two); found.Evidence == nil || found.Untrusted {
+			if found := load(two); found.Evidence == nil || found.MustRevalidate {
 				t.Errorf("while Redis works: %+v", found)
 			}
 			one.DropFromOutbox(key)
 			one.Heartbeat(ctx)
 			late.Heartbeat(ctx)
 			beat()
-			if found := load(late); found.Evidence == nil || !found.Untrusted {
+			if found := load(late); found.Evidence == nil || !found.MustRevalidate {
 				t.Errorf("after a loss of writes: %+v", found)
 			}
 		})
@@ -120,11 +120,11 @@ func TestRepeatedMessagesAreNotConfirmedAfterALoss(t *testing.T) {
 	other.Heartbeat(ctx)
 	store.Heartbeat(ctx)
 	store.Receive(cache.EvidenceMessage(key, allowed(first.Add(time.Millisecond))))
-	if found := cache.Peek(store, key); !found.Evidence.FetchTime.After(first) || !found.Untrusted {
+	if found := cache.Peek(store, key); !found.Evidence.FetchTime.After(first) || !found.MustRevalidate {
 		t.Errorf("of before the loss: %+v", found)
 	}
 	store.Receive(cache.EvidenceMessage(key, allowed(time.Now())))
-	if found := cache.Peek(store, key); found.Untrusted {
+	if found := cache.Peek(store, key); found.MustRevalidate {
 		t.Errorf("of after the loss: %+v", found)
 	}
 }

@@ -60,20 +60,20 @@ func running(t *testing.T, cfg cache.Config) *cache.Store {
 }
 
 var (
-	anyEvidence = evidence.Claim{Key: key, Priority: evidence.NewPriority(evidence.LaneCheckout)}
+	anyEvidence = evidence.Claim{Key: key, Priority: evidence.NewPriority(evidence.LevelCheckout)}
 	patient     = evidence.Claim{Key: key}
 )
 
-// lead asks in the background, as the callers of a flight do.
-func lead(store *cache.Store, claim evidence.Claim) <-chan evidence.Lead {
-	answer := make(chan evidence.Lead, 1)
-	go func() { answer <- store.Lead(context.Background(), claim) }()
+// acquire asks in the background, as the callers of a flight do.
+func acquire(store *cache.Store, claim evidence.Claim) <-chan evidence.Acquisition {
+	answer := make(chan evidence.Acquisition, 1)
+	go func() { answer <- store.Acquire(context.Background(), claim) }()
 	return answer
 }
 
 func mustLead(t *testing.T, store *cache.Store, claim evidence.Claim) {
 	t.Helper()
-	if got := store.Lead(context.Background(), claim); got.Evidence != nil || got.Err != nil {
+	if got := store.Acquire(context.Background(), claim); got.Evidence != nil || got.Err != nil {
 		t.Fatalf("%+v, want the lead", got)
 	}
 }
@@ -91,10 +91,10 @@ func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	old := allowed(time.Now().Add(-time.Second))
-	one.Keep(key, old)
-	two.Keep(key, old)
+	one.Put(key, old)
+	two.Put(key, old)
 	news := blocked(time.Now())
-	one.Keep(key, news)
+	one.Put(key, news)
 	began := time.Now()
 	one.Share(context.Background(), key, news, began.Add(time.Hour))
 	await(t, "the announcement", func() bool { return cache.Peek(two, key).Evidence.Status == eligibility.AccountStatusNotAllowed })
@@ -102,7 +102,7 @@ func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
 		t.Logf("the announcement took %v", took)
 	}
 	mustBe(t, "the other replica", news, cache.Peek(two, key).Evidence)
-	if cache.Peek(two, key).Untrusted {
+	if cache.Peek(two, key).MustRevalidate {
 		t.Error("an announcement is not trusted")
 	}
 }
@@ -120,7 +120,7 @@ func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	old, news := allowed(start.Add(-time.Second)), blocked(start)
 	one.Share(ctx, key, old, start.Add(time.Hour))
 	two.Receive(cache.EvidenceMessage(key, news))
-	if kept := two.Keep(key, old); kept != nil {
+	if kept := two.Put(key, old); kept != nil {
 		t.Errorf("kept %+v", kept)
 	}
 	if found := load(two); found.Evidence != nil {
@@ -131,7 +131,7 @@ func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	}
 	one.Share(ctx, key, news, start.Add(time.Hour))
 	mustBe(t, "Load", news, load(two).Evidence)
-	mustBe(t, "Keep of older evidence", news, two.Keep(key, old))
+	mustBe(t, "Put of older evidence", news, two.Put(key, old))
 }
 
 func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
@@ -143,7 +143,7 @@ func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
 	}
 	for i := range 5000 {
 		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i >> 8)}}
-		if kept := store.Keep(key, allowed(start.Add(-1))); kept != nil {
+		if kept := store.Put(key, allowed(start.Add(-1))); kept != nil {
 			t.Fatalf("customer %d: kept what is older than announced", i)
 		}
 	}
@@ -157,13 +157,13 @@ func TestTrustBearsACallersOlderClock(t *testing.T) {
 	clock.in(&cfg)
 	store := newStore(t, cfg)
 	store.Healthy()
-	store.Keep(key, allowed(start))
+	store.Put(key, allowed(start))
 	clock.set(1400 * time.Millisecond)
 	store.Healthy()
-	if store.Peek(key, start.Add(1350*time.Millisecond)).Untrusted {
+	if store.Peek(key, start.Add(1350*time.Millisecond)).MustRevalidate {
 		t.Error("untrusted 50 ms before a sign of life")
 	}
-	if !store.Peek(key, start.Add(1250*time.Millisecond)).Untrusted {
+	if !store.Peek(key, start.Add(1250*time.Millisecond)).MustRevalidate {
 		t.Error("trusted by a clock that was set back")
 	}
 }
@@ -176,25 +176,25 @@ func TestTrustEndsWithTheSubscription(t *testing.T) {
 	cfg := at(cachetest.StartRedis(t), start)
 	clock.in(&cfg)
 	store := newStore(t, cfg)
-	store.Keep(key, allowed(start))
+	store.Put(key, allowed(start))
 	clock.set(cache.UnsubscribedAge - 1)
-	if cache.Peek(store, key).Untrusted {
+	if cache.Peek(store, key).MustRevalidate {
 		t.Error("untrusted at once")
 	}
 	clock.set(cache.UnsubscribedAge)
-	if !cache.Peek(store, key).Untrusted {
+	if !cache.Peek(store, key).MustRevalidate {
 		t.Error("trusted without a subscription")
 	}
 	store.Healthy()
-	if cache.Peek(store, key).Untrusted {
+	if cache.Peek(store, key).MustRevalidate {
 		t.Error("untrusted although the subscription lives")
 	}
 	store.Resubscribe()
-	if !cache.Peek(store, key).Untrusted {
+	if !cache.Peek(store, key).MustRevalidate {
 		t.Error("trusted although something may have been missed")
 	}
 	store.Share(context.Background(), key, allowed(start), start.Add(time.Hour))
-	if found := load(store); found.Untrusted || cache.Peek(store, key).Untrusted {
+	if found := load(store); found.MustRevalidate || cache.Peek(store, key).MustRevalidate {
 		t.Error("untrusted although Redis has confirmed it")
 	}
 }
@@ -205,7 +205,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	ctx := context.Background()
 	mustLead(t, one, anyEvidence)
-	waiting := []<-chan evidence.Lead{lead(two, anyEvidence), lead(two, anyEvidence), lead(two, patient)}
+	waiting := []<-chan evidence.Acquisition{acquire(two, anyEvidence), acquire(two, anyEvidence), acquire(two, patient)}
 	await(t, "the wait", func() bool { return cache.Waiting(two) == 3 })
 	evidence := allowed(time.Now())
 	one.Share(ctx, key, evidence, time.Now().Add(time.Hour))
@@ -215,7 +215,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	}
 	mustBe(t, "kept there", evidence, cache.Peek(two, key).Evidence)
 	// Who comes later finds it in Redis; who needs newer evidence leads.
-	mustBe(t, "a third replica", evidence, newStore(t, sharing(server, "p")).Lead(ctx, anyEvidence).Evidence)
+	mustBe(t, "a third replica", evidence, newStore(t, sharing(server, "p")).Acquire(ctx, anyEvidence).Evidence)
 	newer := anyEvidence
 	newer.NotBefore = evidence.FetchTime.Add(1)
 	mustLead(t, two, newer)
@@ -229,7 +229,7 @@ func TestAClaimForNewerEvidenceLeadsAfterAnEarlierFetch(t *testing.T) {
 	fetched := allowed(time.Now().Add(-time.Second))
 	now := anyEvidence
 	now.NotBefore = fetched.FetchTime.Add(time.Millisecond)
-	answer := lead(two, now)
+	answer := acquire(two, now)
 	await(t, "the wait", func() bool { return cache.Waiting(two) == 1 })
 	one.Share(context.Background(), key, fetched, time.Now().Add(time.Hour))
 	if got := <-answer; got.Evidence != nil || got.Err != nil {
@@ -248,10 +248,10 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 	} {
 		mustLead(t, one, anyEvidence)
 		deaf.Healthy()
-		waiting := []<-chan evidence.Lead{lead(two, anyEvidence), lead(deaf, anyEvidence)}
+		waiting := []<-chan evidence.Acquisition{acquire(two, anyEvidence), acquire(deaf, anyEvidence)}
 		await(t, "the wait", func() bool { return cache.Waiting(two)+cache.Waiting(deaf) == 2 })
 		failure := &eligibility.Error{Kind: kind, RetryAfter: pause, Call: eligibility.Call{Attempts: 1}, Err: errors.New("a secret cause")}
-		one.Yield(context.Background(), key, failure)
+		one.Release(context.Background(), key, failure)
 		for _, answer := range waiting {
 			got, ok := (<-answer).Err.(*eligibility.Error) //nolint:errorlint // the port promises this very type
 			if !ok || got.Kind != kind || got.RetryAfter != pause {
@@ -260,7 +260,7 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 		}
 		// It is no evidence: the next claim is for a fetch of its own.
 		mustLead(t, two, anyEvidence)
-		two.Yield(context.Background(), key, nil)
+		two.Release(context.Background(), key, nil)
 	}
 }
 
@@ -275,13 +275,13 @@ func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
 		&eligibility.Error{Kind: eligibility.KindInternal, Call: eligibility.Call{Attempts: 1}},
 	} {
 		mustLead(t, one, anyEvidence)
-		answer := lead(two, anyEvidence)
+		answer := acquire(two, anyEvidence)
 		await(t, "the wait", func() bool { return cache.Waiting(two) == 1 })
-		one.Yield(context.Background(), key, failure)
-		if got := <-answer; got != (evidence.Lead{}) {
+		one.Release(context.Background(), key, failure)
+		if got := <-answer; got != (evidence.Acquisition{}) {
 			t.Errorf("%v: %+v, want the lead", failure, got)
 		}
-		two.Yield(context.Background(), key, nil)
+		two.Release(context.Background(), key, nil)
 	}
 }
 
@@ -308,7 +308,7 @@ func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
 	three := replica(t, sharing(server, "p"))
 	later := anyEvidence
 	later.NotBefore = began
-	answer := lead(three, later)
+	answer := acquire(three, later)
 	await(t, "the wait", func() bool { return cache.Waiting(three) == 1 })
 	two.Share(context.Background(), key, news, began.Add(time.Hour))
 	mustBe(t, "the third replica", news, (<-answer).Evidence)
@@ -324,7 +324,7 @@ func TestAHolderThatLivesKeepsItsLease(t *testing.T) {
 	mustLead(t, one, anyEvidence)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.LeaseLife)
 	defer cancel()
-	got := two.Lead(ctx, anyEvidence)
+	got := two.Acquire(ctx, anyEvidence)
 	if failure, ok := errors.AsType[*eligibility.Error](got.Err); !ok || failure.Kind != eligibility.KindUnavailable {
 		t.Errorf("%+v, want to have waited in vain", got)
 	}
@@ -338,7 +338,7 @@ func TestAnUrgentClaimTakesTheLeadFromTheBackground(t *testing.T) {
 	mustLead(t, one, patient)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.BackgroundPatience)
 	defer cancel()
-	if got := two.Lead(ctx, patient); got.Err == nil {
+	if got := two.Acquire(ctx, patient); got.Err == nil {
 		t.Errorf("%+v: background work took the lead from background work", got)
 	}
 	mustLead(t, two, anyEvidence)
@@ -408,7 +408,7 @@ func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
 	cfg.Registerer = registry
 	store := replica(t, cfg)
 	held := allowed(time.Now())
-	store.Keep(key, held)
+	store.Put(key, held)
 	good := cache.EvidenceMessage(key, blocked(time.Now()))
 	client := server.Client()
 	defer func() { _ = client.Close() }()

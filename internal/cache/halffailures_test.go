@@ -26,7 +26,7 @@ import (
 var ctx = context.Background()
 
 func share(store *cache.Store, evidence *eligibility.Evidence) {
-	store.Keep(key, evidence)
+	store.Put(key, evidence)
 	store.Share(ctx, key, evidence, evidence.FetchTime.Add(time.Hour))
 }
 
@@ -56,7 +56,7 @@ func TestRefusedWritesKeepNoOlderEvidenceFresh(t *testing.T) {
 			server := cachetest.StartRedis(t)
 			one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 			share(one, allowed(time.Now()))
-			if found := load(two); found.Evidence == nil || found.Untrusted {
+			if found := load(two); found.Evidence == nil || found.MustRevalidate {
 				t.Fatalf("while Redis works: %+v", found)
 			}
 			server.RefuseWrites(code)
@@ -70,7 +70,7 @@ func TestRefusedWritesKeepNoOlderEvidenceFresh(t *testing.T) {
 			cfg.Registerer = registry
 			three := bare(t, cfg)
 			three.Heartbeat(ctx)
-			if found := load(three); found.Evidence == nil || !found.Untrusted {
+			if found := load(three); found.Evidence == nil || !found.MustRevalidate {
 				t.Errorf("refused writes confirm %+v", found)
 			}
 			mustLead(t, three, anyEvidence) // nor does a claim return it
@@ -82,7 +82,7 @@ func TestRefusedWritesKeepNoOlderEvidenceFresh(t *testing.T) {
 				await(t, "the repair", func() bool {
 					three.Heartbeat(ctx)
 					found := load(three)
-					return found.Evidence.Status == eligibility.AccountStatusNotAllowed && !found.Untrusted
+					return found.Evidence.Status == eligibility.AccountStatusNotAllowed && !found.MustRevalidate
 				})
 			})
 		})
@@ -132,18 +132,18 @@ func TestAfterALossOfWritesNothingOlderIsFresh(t *testing.T) {
 	await(t, "its discovery", func() bool { return gathered(t, registry, "eligibility_cache_lost_writes_total") == 1 })
 	late := bare(t, sharing(server, "p"))
 	late.Heartbeat(ctx)
-	if found := load(late); found.Evidence != nil && found.Evidence.Status == eligibility.AccountStatusAllowed && !found.Untrusted {
+	if found := load(late); found.Evidence != nil && found.Evidence.Status == eligibility.AccountStatusAllowed && !found.MustRevalidate {
 		t.Errorf("lost writes confirm %+v", found)
 	}
-	if got := late.Lead(ctx, anyEvidence); got.Evidence != nil && got.Evidence.Status == eligibility.AccountStatusAllowed {
+	if got := late.Acquire(ctx, anyEvidence); got.Evidence != nil && got.Evidence.Status == eligibility.AccountStatusAllowed {
 		t.Errorf("a claim returns %+v", got)
 	}
-	late.Yield(ctx, key, nil)
+	late.Release(ctx, key, nil)
 	await(t, "trust in new evidence", func() bool {
 		share(one, blocked(time.Now()))
 		late.Heartbeat(ctx)
 		found := load(late)
-		return found.Evidence.Status == eligibility.AccountStatusNotAllowed && !found.Untrusted
+		return found.Evidence.Status == eligibility.AccountStatusNotAllowed && !found.MustRevalidate
 	})
 }
 
@@ -196,7 +196,7 @@ func TestAFullOutboxCountsAsLostWrites(t *testing.T) {
 	one.Heartbeat(ctx)
 	two := bare(t, sharing(server, "p"))
 	two.Heartbeat(ctx)
-	if found := load(two); found.Evidence == nil || !found.Untrusted {
+	if found := load(two); found.Evidence == nil || !found.MustRevalidate {
 		t.Errorf("confirmed after an overflow: %+v", found)
 	}
 }
@@ -273,11 +273,11 @@ func TestWithoutTheIntegrityKeyNothingIsBelieved(t *testing.T) {
 	forged.Heartbeat(ctx)
 	other := anyEvidence
 	other.CustomerID = eligibility.CustomerID{7}
-	if got := forged.Lead(ctx, other); got.Evidence != nil || got.Err != nil {
+	if got := forged.Acquire(ctx, other); got.Evidence != nil || got.Err != nil {
 		t.Fatalf("%+v", got)
 	}
 	within(t, 500*time.Millisecond, "a claim against a forged lease", func() {
-		if got := store.Lead(ctx, other); got.Evidence != nil || got.Err != nil {
+		if got := store.Acquire(ctx, other); got.Evidence != nil || got.Err != nil {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -319,7 +319,7 @@ func TestMessagesFromAheadDoNotSuppressABlock(t *testing.T) {
 		clock.set(now)
 		store.Healthy()
 		store.Receive(cache.EvidenceMessage(key, allowed(start.Add(now+900*time.Millisecond))))
-		if found := cache.Peek(store, key); found.Evidence != nil && found.Evidence.Status == eligibility.AccountStatusAllowed && !found.Untrusted {
+		if found := cache.Peek(store, key); found.Evidence != nil && found.Evidence.Status == eligibility.AccountStatusAllowed && !found.MustRevalidate {
 			t.Fatalf("%v: evidence from ahead is trusted: %+v", now, found)
 		}
 		if i%4 != 3 {
@@ -327,11 +327,11 @@ func TestMessagesFromAheadDoNotSuppressABlock(t *testing.T) {
 		}
 		own := blocked(time.Time{})
 		own.SetFetchTime(start.Add(now - 200*time.Millisecond))
-		if kept := store.Keep(key, own); kept != own {
+		if kept := store.Put(key, own); kept != own {
 			t.Fatalf("%v: suppressed by %+v", now, kept)
 		}
 		store.Receive(cache.EvidenceMessage(key, allowed(start.Add(now+900*time.Millisecond))))
-		if found := cache.Peek(store, key); found.Evidence != own || !found.Untrusted {
+		if found := cache.Peek(store, key); found.Evidence != own || !found.MustRevalidate {
 			t.Fatalf("%v: replaced by, or trusted against, doubtful evidence: %+v", now, found)
 		}
 	}
@@ -418,7 +418,7 @@ func TestClaimsThatHangDoNotStopReads(t *testing.T) {
 		claims.Go(func() {
 			claim := anyEvidence
 			claim.CustomerID = eligibility.CustomerID{byte(i), 1} //nolint:gosec // below 64
-			store.Lead(ctx, claim)
+			store.Acquire(ctx, claim)
 		})
 	}
 	within(t, time.Second, "reads", func() {
@@ -457,12 +457,12 @@ func TestWithoutASubscriptionRedisIsReadAgain(t *testing.T) {
 			evidence = blocked(time.Now())
 		}
 		share(one, evidence)
-		if found := load(two); found.Tier != eligibility.TierRedis || found.Untrusted || found.Evidence.Status != evidence.Status {
+		if found := load(two); found.Tier != eligibility.TierRedis || found.MustRevalidate || found.Evidence.Status != evidence.Status {
 			t.Fatalf("Redis is not used: %+v", found)
 		}
 	}
 	within(t, time.Second, "mistrust of the local tier", func() {
-		await(t, "mistrust", func() bool { return cache.Peek(two, key).Untrusted })
+		await(t, "mistrust", func() bool { return cache.Peek(two, key).MustRevalidate })
 	})
 }
 
@@ -483,7 +483,7 @@ func TestAReplicaThatMayNotPublishSilencesNobody(t *testing.T) {
 	await(t, "the mark", func() bool { return !two.Works() })
 	share(one, blocked(time.Now()))
 	within(t, time.Second, "mistrust of the local tier", func() {
-		await(t, "mistrust", func() bool { return cache.Peek(two, key).Untrusted })
+		await(t, "mistrust", func() bool { return cache.Peek(two, key).MustRevalidate })
 	})
 	if found := load(two); found.Evidence.Status != eligibility.AccountStatusNotAllowed {
 		t.Errorf("found %+v", found)
@@ -504,7 +504,7 @@ func TestAClockSetBackKeepsNothingOut(t *testing.T) {
 	store.Healthy()
 	own := blocked(time.Time{})
 	own.SetFetchTime(start.Add(-time.Hour))
-	if kept := store.Keep(key, own); kept != own {
+	if kept := store.Put(key, own); kept != own {
 		t.Fatalf("kept %+v", kept)
 	}
 	share(store, own)
@@ -551,7 +551,7 @@ func TestForeignLeasesAreTakenOver(t *testing.T) {
 	} {
 		foreign()
 		within(t, 150*time.Millisecond, what, func() { mustLead(t, store, anyEvidence) })
-		store.Yield(ctx, key, nil)
+		store.Release(ctx, key, nil)
 	}
 }
 
@@ -565,7 +565,7 @@ func TestAnInstantBefore1970FindsEvidence(t *testing.T) {
 	for _, instant := range []time.Time{time.Unix(-1, 0), time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC), {}} {
 		claim := anyEvidence
 		claim.NotBefore = instant
-		mustBe(t, instant.String(), evidence, store.Lead(ctx, claim).Evidence)
+		mustBe(t, instant.String(), evidence, store.Acquire(ctx, claim).Evidence)
 	}
 }
 
@@ -667,7 +667,7 @@ func TestMessagesAreHeldWhileRedisRefusesWrites(t *testing.T) {
 	await(t, "the refusal", func() bool { return !store.Works() })
 	news := time.Now()
 	store.Receive(cache.EvidenceMessage(key, blocked(news)))
-	if found := cache.Peek(store, key); found.Evidence == nil || found.Untrusted {
+	if found := cache.Peek(store, key); found.Evidence == nil || found.MustRevalidate {
 		t.Errorf("not held: %+v", found)
 	}
 	// Messages may come in any order.
@@ -685,12 +685,12 @@ func TestALeaseRisesWithItsFetch(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	priority := evidence.NewPriority(evidence.LaneBackground)
+	priority := evidence.NewPriority(evidence.LevelBackground)
 	mustLead(t, one, evidence.Claim{Key: key, Priority: priority})
-	priority.Raise(evidence.LaneCheckout)
+	priority.Raise(evidence.LevelCheckout)
 	waiting, cancel := context.WithTimeout(ctx, 4*cache.BackgroundPatience)
 	defer cancel()
-	if got := two.Lead(waiting, anyEvidence); got.Err == nil {
+	if got := two.Acquire(waiting, anyEvidence); got.Err == nil {
 		t.Errorf("%+v: preempted a fetch of the same lane", got)
 	}
 }
@@ -712,7 +712,7 @@ func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
 	<-hangs
 	waiting, cancel := context.WithTimeout(ctx, 2*cache.LeaseLife)
 	defer cancel()
-	if got := two.Lead(waiting, anyEvidence); got.Err == nil {
+	if got := two.Acquire(waiting, anyEvidence); got.Err == nil {
 		t.Errorf("%+v: took over from a holder that lives", got)
 	}
 }
@@ -722,9 +722,9 @@ func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
 func TestAMessageFromTheFutureCastsDoubt(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, at(cachetest.StartRedis(t), start))
-	store.Keep(key, allowed(start))
+	store.Put(key, allowed(start))
 	store.Receive(cache.EvidenceMessage(key, blocked(start.Add(time.Hour))))
-	if found := cache.Peek(store, key); found.Evidence == nil || !found.Untrusted {
+	if found := cache.Peek(store, key); found.Evidence == nil || !found.MustRevalidate {
 		t.Errorf("found %+v, want evidence that needs confirmation", found)
 	}
 }
@@ -740,11 +740,11 @@ func TestKeepingConfirmsNothing(t *testing.T) {
 	store := bare(t, sharing(server, "p"))
 	store.Heartbeat(ctx)
 	found := load(store)
-	if found.Evidence == nil || !found.Untrusted {
+	if found.Evidence == nil || !found.MustRevalidate {
 		t.Fatalf("refused writes confirm %+v", found)
 	}
-	store.Keep(key, found.Evidence)
-	if found := load(store); !found.Untrusted {
+	store.Put(key, found.Evidence)
+	if found := load(store); !found.MustRevalidate {
 		t.Errorf("confirmed by Keep: %+v", found)
 	}
 }

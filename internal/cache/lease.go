@@ -44,7 +44,7 @@ func newToken() (t token) {
 type heldLease struct {
 	token    token
 	priority *evidence.Priority
-	lane     byte      // as stored in Redis
+	level    byte      // as stored in Redis
 	renewed  time.Time // on the monotonic clock
 }
 
@@ -83,7 +83,7 @@ func (l *leases) due() map[eligibility.Key]heldLease {
 	defer l.mu.Unlock()
 	due := make(map[eligibility.Key]heldLease)
 	for key, lease := range l.held {
-		if time.Since(lease.renewed) >= renewInterval || laneOf(lease.priority) != lease.lane {
+		if time.Since(lease.renewed) >= renewInterval || levelOf(lease.priority) != lease.level {
 			due[key] = lease
 		}
 	}
@@ -149,37 +149,37 @@ type claiming struct {
 	asked   time.Time // when Redis was last asked
 }
 
-// Lead implements evidence.Store. If Redis is unavailable, or accepts no
+// Acquire implements evidence.Store. If Redis is unavailable, or accepts no
 // writes, it returns at once that this replica fetches: each process then shares
 // its fetches alone.
-func (s *Store) Lead(ctx context.Context, claim evidence.Claim) evidence.Lead {
+func (s *Store) Acquire(ctx context.Context, claim evidence.Claim) evidence.Acquisition {
 	if s.redis == nil {
-		return evidence.Lead{}
+		return evidence.Acquisition{}
 	}
 	c := claiming{store: s, Claim: claim, token: newToken(), began: time.Now()}
 	received, stop := s.leases.await(claim.Key)
 	defer stop()
 	for {
-		if lead, decided := c.try(ctx); decided {
-			return lead
+		if acquired, decided := c.try(ctx); decided {
+			return acquired
 		}
-		if lead, decided := c.wait(ctx, received); decided {
-			return lead
+		if acquired, decided := c.wait(ctx, received); decided {
+			return acquired
 		}
 	}
 }
 
 // wait ends with a message, with ctx, or when it is time to try again.
-func (c *claiming) wait(ctx context.Context, received <-chan message) (lead evidence.Lead, decided bool) {
+func (c *claiming) wait(ctx context.Context, received <-chan message) (acquired evidence.Acquisition, decided bool) {
 	c.store.metrics.waits.Inc()
 	defer c.store.metrics.waits.Dec()
 	select {
 	case m := <-received:
 		return c.receive(m)
 	case <-time.After(claimInterval):
-		return evidence.Lead{}, false
+		return evidence.Acquisition{}, false
 	case <-ctx.Done():
-		return evidence.Lead{Err: &eligibility.Error{
+		return evidence.Acquisition{Err: &eligibility.Error{
 			Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited,
 		}}, true
 	}
@@ -192,37 +192,37 @@ var errWaited = errors.New("another replica's fetch, waited for, took too long")
 const maxTries = 4
 
 // try asks Redis until it decides or another replica has to be waited for.
-func (c *claiming) try(ctx context.Context) (lead evidence.Lead, decided bool) {
+func (c *claiming) try(ctx context.Context) (acquired evidence.Acquisition, decided bool) {
 	for range maxTries {
 		reply, ok := c.ask(ctx)
 		switch {
 		case !ok:
-			return evidence.Lead{}, true
+			return evidence.Acquisition{}, true
 		case reply.evidence != nil:
 			if c.store.health(c.Key).confirms(reply.evidence.FetchTime, c.store.now()) {
-				if lead, decided = c.adopt(reply.evidence); decided {
-					return lead, true
+				if acquired, decided = c.adopt(reply.evidence); decided {
+					return acquired, true
 				}
 			}
 			// Redis does not confirm it, or newer evidence was announced, which
 			// Redis does not have. If no replica is fetching, this one does.
 			c.NotBefore = reply.evidence.FetchTime.Add(1)
 		case reply.failure != nil:
-			return evidence.Lead{Err: reply.failure}, true
+			return evidence.Acquisition{Err: reply.failure}, true
 		case reply.holder != nil && c.NotBefore.After(c.asked):
 			// The holder's fetch started too early: this replica fetches beside it.
-			return evidence.Lead{}, true
+			return evidence.Acquisition{}, true
 		case reply.holder != nil:
 			c.awaited = reply.holder
-			return evidence.Lead{}, false
+			return evidence.Acquisition{}, false
 		case reply.acquired:
 			if c.awaited != nil {
 				c.store.metrics.takeOvers.Inc()
 			}
-			return evidence.Lead{}, true
+			return evidence.Acquisition{}, true
 		}
 	}
-	return evidence.Lead{}, true
+	return evidence.Acquisition{}, true
 }
 
 // ask asks Redis once, unless it refuses writes.
@@ -231,7 +231,7 @@ func (c *claiming) ask(ctx context.Context) (reply claimReply, ok bool) {
 	if c.store.health(c.Key).refuses() {
 		return claimReply{}, false
 	}
-	lease := heldLease{token: c.token, priority: c.Priority, lane: laneOf(c.Priority), renewed: time.Now()}
+	lease := heldLease{token: c.token, priority: c.Priority, level: levelOf(c.Priority), renewed: time.Now()}
 	if reply, ok = c.store.redis.claim(ctx, c, lease); reply.acquired {
 		c.store.leases.hold(c.Key, lease)
 	}
@@ -239,28 +239,28 @@ func (c *claiming) ask(ctx context.Context) (reply claimReply, ok bool) {
 }
 
 // receive decides whether a message ends the wait.
-func (c *claiming) receive(m message) (lead evidence.Lead, decided bool) {
+func (c *claiming) receive(m message) (acquired evidence.Acquisition, decided bool) {
 	switch {
 	case m.evidence != nil && !m.evidence.FetchTime.Before(c.NotBefore):
 		return c.adopt(m.evidence)
 	case m.failure != nil && bytes.Equal(m.holder[:], c.awaited):
-		return evidence.Lead{Err: m.failure}, true
+		return evidence.Acquisition{Err: m.failure}, true
 	case m.evidence != nil:
 		// It was too early for this claim; the next holder is no successor.
 		c.awaited = nil
 	}
-	return evidence.Lead{}, false
+	return evidence.Acquisition{}, false
 }
 
 // adopt keeps what another replica has fetched. If newer evidence has been
 // announced, which is not here, the claim goes on.
-func (c *claiming) adopt(fetched *eligibility.Evidence) (lead evidence.Lead, decided bool) {
+func (c *claiming) adopt(fetched *eligibility.Evidence) (acquired evidence.Acquisition, decided bool) {
 	newest, ok := c.store.local.keep(c.Key, fetched, c.asked, c.store.now())
-	return evidence.Lead{Evidence: newest.evidence}, ok
+	return evidence.Acquisition{Evidence: newest.evidence}, ok
 }
 
-// Yield implements evidence.Store.
-func (s *Store) Yield(ctx context.Context, key eligibility.Key, failure error) {
+// Release implements evidence.Store.
+func (s *Store) Release(ctx context.Context, key eligibility.Key, failure error) {
 	if s.redis == nil {
 		return
 	}
@@ -269,9 +269,9 @@ func (s *Store) Yield(ctx context.Context, key eligibility.Key, failure error) {
 	}
 }
 
-// laneOf returns the lane of a lease as it is stored.
-func laneOf(priority *evidence.Priority) byte {
-	if priority.Lane() == evidence.LaneCheckout {
+// levelOf returns the level of a lease as it is stored.
+func levelOf(priority *evidence.Priority) byte {
+	if priority.Level() == evidence.LevelCheckout {
 		return 'c'
 	}
 	return 'b'
@@ -280,7 +280,7 @@ func laneOf(priority *evidence.Priority) byte {
 // encodeLease returns the stored form of a lease; of a failed one, if there is a
 // failure.
 func (s *sealer) encodeLease(key eligibility.Key, lease heldLease, failure []byte) []byte {
-	b := append(make([]byte, 0, 48), 'h', lease.lane)
+	b := append(make([]byte, 0, 48), 'h', lease.level)
 	if failure != nil {
 		b[0] = 'f'
 	}
@@ -305,7 +305,7 @@ func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease)
 		return claimReply{}, false
 	}
 	preempt := 0
-	if lease.lane == 'c' && time.Since(c.began) >= backgroundPatience {
+	if lease.level == 'c' && time.Since(c.began) >= backgroundPatience {
 		preempt = 1
 	}
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
@@ -352,7 +352,7 @@ func (r *sharedTier) decodeLease(c *claiming, lease []byte) claimReply {
 // renew prolongs the leases that are due and forgets those that were lost.
 func (s *Store) renew(ctx context.Context) {
 	for key, lease := range s.leases.due() {
-		lease.lane, lease.renewed = laneOf(lease.priority), time.Now()
+		lease.level, lease.renewed = levelOf(lease.priority), time.Now()
 		still, err := s.redis.renew(ctx, key, lease)
 		if err != nil {
 			return

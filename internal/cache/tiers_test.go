@@ -64,12 +64,12 @@ func TestLocalTierLivesThroughAClockThatIsSetBack(t *testing.T) {
 	var cfg cache.Config
 	clock.in(&cfg)
 	store := newStore(t, cfg)
-	store.Keep(key, allowed(start))
+	store.Put(key, allowed(start))
 	clock.set(-time.Second)
 	if found := cache.Peek(store, key); found.Evidence == nil {
 		t.Error("evidence within the tolerance is gone")
 	}
-	store.Keep(key, &eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed, StatusText: "NotAllowed", FetchTime: start.Add(-time.Second)})
+	store.Put(key, &eligibility.Evidence{Status: eligibility.AccountStatusNotAllowed, StatusText: "NotAllowed", FetchTime: start.Add(-time.Second)})
 	if found := cache.Peek(store, key); fetchTime(found) != "0s" {
 		t.Errorf("within the tolerance, older evidence replaced newer: %s", fetchTime(found))
 	}
@@ -80,11 +80,11 @@ func TestLocalTierLivesThroughAClockThatIsSetBack(t *testing.T) {
 	if found := load(store); found.Evidence != nil {
 		t.Errorf("evidence of %s is believed by Load", fetchTime(found))
 	}
-	store.Keep(key, blocked(start.Add(-time.Hour)))
+	store.Put(key, blocked(start.Add(-time.Hour)))
 	if found := cache.Peek(store, key); fetchTime(found) != "-1h0m0s" {
 		t.Errorf("what was fetched since is not held: %s", fetchTime(found))
 	}
-	store.Keep(key, allowed(start))
+	store.Put(key, allowed(start))
 	if found := cache.Peek(store, key); fetchTime(found) != "-1h0m0s" {
 		t.Errorf("evidence from the future was held: %s", fetchTime(found))
 	}
@@ -101,12 +101,12 @@ func TestLocalTierDoesNotTrustAConfirmationFromTheFuture(t *testing.T) {
 	load(store)
 	clock.set(-time.Second)
 	store.Healthy()
-	if cache.Peek(store, key).Untrusted {
+	if cache.Peek(store, key).MustRevalidate {
 		t.Error("untrusted within the tolerance")
 	}
 	clock.set(-time.Second - 1)
 	store.Healthy()
-	if !cache.Peek(store, key).Untrusted {
+	if !cache.Peek(store, key).MustRevalidate {
 		t.Error("trusted though confirmed in the future")
 	}
 }
@@ -119,21 +119,21 @@ func TestLoadAnswersWithTheNewest(t *testing.T) {
 	clock.in(&cfg)
 	store := newStore(t, cfg)
 	newest := blocked(start)
-	store.Keep(key, newest)
-	if found := load(store); found.Evidence != newest || found.Untrusted || found.Tier != eligibility.TierLocal {
+	store.Put(key, newest)
+	if found := load(store); found.Evidence != newest || found.MustRevalidate || found.Tier != eligibility.TierLocal {
 		t.Errorf("beside an empty Redis: %+v", found)
 	}
 	newStore(t, cfg).Share(context.Background(), key, allowed(start.Add(-1)), start.Add(time.Hour))
-	if found := load(store); found.Evidence != newest || found.Untrusted || found.Tier != eligibility.TierLocal {
+	if found := load(store); found.Evidence != newest || found.MustRevalidate || found.Tier != eligibility.TierLocal {
 		t.Errorf("older evidence of Redis won: %+v", found)
 	}
 	clock.set(30 * time.Second)
-	if found := load(store); found.Evidence != newest || !found.Untrusted {
+	if found := load(store); found.Evidence != newest || !found.MustRevalidate {
 		t.Errorf("past its max age: %+v, want untrusted", found)
 	}
 	newStore(t, cfg).Share(context.Background(), key, allowed(start.Add(1)), start.Add(time.Hour))
 	store.Healthy()
-	if found := load(store); fetchTime(found) != "1ns" || found.Untrusted || found.Tier != eligibility.TierRedis {
+	if found := load(store); fetchTime(found) != "1ns" || found.MustRevalidate || found.Tier != eligibility.TierRedis {
 		t.Errorf("newer evidence of Redis lost: %+v", found)
 	}
 }
@@ -143,13 +143,13 @@ func TestTheSameFetchIsHeldOnce(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, sharing(cachetest.StartRedis(t), "p"))
 	first := allowed(time.Now().Round(0))
-	store.Keep(key, first)
+	store.Put(key, first)
 	store.Share(context.Background(), key, first, first.FetchTime.Add(time.Hour))
 	if found := load(store); found.Evidence != first || found.Tier != eligibility.TierRedis {
 		t.Errorf("Load gave a copy: %+v", found)
 	}
 	copied := *first
-	store.Keep(key, &copied)
+	store.Put(key, &copied)
 	if cache.Peek(store, key).Evidence != first {
 		t.Error("Keep replaced the evidence by a copy")
 	}

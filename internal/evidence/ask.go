@@ -18,8 +18,8 @@ var (
 // qualifications that it does not need, no longer than the grace. For a caller
 // who waits for one customer it also queries the shared tier again before it gives
 // up.
-func (s *Service) ask(ctx context.Context, c *check, in Lane) {
-	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LaneCheckout || errors.Is(ctx.Err(), context.Canceled)) {
+func (s *Service) ask(ctx context.Context, c *check, in Level) {
+	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LevelCheckout || errors.Is(ctx.Err(), context.Canceled)) {
 		s.leave(ctx, c)
 		return
 	}
@@ -55,19 +55,19 @@ func (s *Service) ask(ctx context.Context, c *check, in Lane) {
 			s.leave(ctx, c)
 		}
 	}
-	if in == LaneCheckout {
+	if in == LevelCheckout {
 		s.lookElsewhere(ctx, c)
 	}
 	s.lookAgain(ctx, c)
 }
 
 // issue starts the fetches of what is not settled, the account's first.
-func (s *Service) issue(ctx context.Context, c *check, in Lane) {
+func (s *Service) issue(ctx context.Context, c *check, in Level) {
 	for _, v := range c.views() {
 		if v.settled() {
 			continue
 		}
-		o := order{Key: v.key, bound: c.bound(), lane: in, enough: func() bool {
+		o := order{Key: v.key, bound: c.bound(), level: in, enough: func() bool {
 			now := s.now()
 			s.consider(c, v, s.store.Peek(v.key, now), now)
 			return v.Fresh
@@ -76,7 +76,7 @@ func (s *Service) issue(ctx context.Context, c *check, in Lane) {
 			v.flight = s.fetch(ctx, o)
 			continue
 		}
-		o.lane, o.account = LaneSpare, c.account.flight
+		o.level, o.account = LevelSpare, c.account.flight
 		v.flight, v.waived = c.spares.fetch(func() *flight { return s.fetch(ctx, o) })
 	}
 }
@@ -126,9 +126,9 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 
 // lookTime returns when a caller who waits for one customer queries the shared
 // tier again if it still has no evidence: while there is time for it.
-func lookTime(ctx context.Context, in Lane) <-chan time.Time {
+func lookTime(ctx context.Context, in Level) <-chan time.Time {
 	deadline, limited := ctx.Deadline()
-	if !limited || in < LaneCheckout {
+	if !limited || in < LevelCheckout {
 		return nil
 	}
 	return time.After(time.Until(deadline) - lookReserve(time.Until(deadline)))

@@ -169,7 +169,7 @@ func (s *Service) askNext(ctx context.Context, c *openCheck, before *check) {
 	if before != nil {
 		s.follow(&c.check, before)
 	}
-	s.ask(ctx, &c.check, LaneBackground)
+	s.ask(ctx, &c.check, LevelBackground)
 }
 
 // conclude decides, at the end of the batch: on what has become known since the
@@ -210,7 +210,7 @@ func (s *Service) follow(c, before *check) {
 		learnt := before.view(v.key.Facet)
 		s.consider(c, v, learnt.found(), s.now())
 		v.Fetched = learnt.Fetched && v.Evidence == learnt.Evidence
-		if _, failed := errors.AsType[*eligibility.Error](learnt.Err); failed && !v.Fresh && !learnt.rests {
+		if _, failed := errors.AsType[*eligibility.Error](learnt.Err); failed && !v.Fresh && !learnt.coolingDown {
 			v.Err, v.Call = learnt.Err, learnt.Call
 		}
 	}

@@ -23,11 +23,11 @@ type check struct {
 type view struct {
 	eligibility.Held
 
-	key       eligibility.Key
-	untrusted bool    // as in Found
-	flight    *flight // the fetch waited for, or nil
-	waived    bool    // the check does not wait for the facet, which it does not need
-	rests     bool    // Err is of an earlier check: the facet failed and is not needed
+	key            eligibility.Key
+	mustRevalidate bool    // as in Found
+	flight         *flight // the fetch waited for, or nil
+	waived         bool    // the check does not wait for the facet, which it does not need
+	coolingDown    bool    // Err is of an earlier check: the facet failed and is not needed
 }
 
 // settled reports whether nothing more is to be learnt about the facet.
@@ -35,12 +35,12 @@ func (v *view) settled() bool { return v.Fresh || v.Err != nil || v.waived }
 
 // found returns the evidence of the view as a store would.
 func (v *view) found() Found {
-	return Found{Evidence: v.Evidence, Tier: v.Tier, Untrusted: v.untrusted}
+	return Found{Evidence: v.Evidence, Tier: v.Tier, MustRevalidate: v.mustRevalidate}
 }
 
 // drop removes the evidence of the view.
 func (v *view) drop() {
-	v.Evidence, v.Tier, v.untrusted, v.Fresh = nil, eligibility.TierNone, false, false
+	v.Evidence, v.Tier, v.mustRevalidate, v.Fresh = nil, eligibility.TierNone, false, false
 }
 
 func (c *check) settled() bool { return c.account.settled() && c.qualifications.settled() }
@@ -75,12 +75,12 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 	for _, v := range c.views() {
 		s.consider(c, v, s.store.Peek(v.key, now), now)
 		if v.Fresh {
-			s.refreshAhead(ctx, v, now)
+			s.refreshEarly(ctx, v, now)
 		}
 	}
 	if req.Segment == eligibility.SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
-		c.qualifications.Err = s.flights.restingBecause(c.qualifications.key, now)
-		c.qualifications.rests = c.qualifications.Err != nil
+		c.qualifications.Err = s.flights.coolingDown(c.qualifications.key, now)
+		c.qualifications.coolingDown = c.qualifications.Err != nil
 	}
 }
 
@@ -102,8 +102,8 @@ func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
 		v.drop()
 		return
 	}
-	v.Evidence, v.Tier, v.untrusted, v.Lifetime = evidence, found.Tier, found.Untrusted, life
-	v.Fresh = !found.Untrusted && now.Before(life.FreshUntil) && c.youngEnough(evidence)
+	v.Evidence, v.Tier, v.mustRevalidate, v.Lifetime = evidence, found.Tier, found.MustRevalidate, life
+	v.Fresh = !found.MustRevalidate && now.Before(life.FreshUntil) && c.youngEnough(evidence)
 }
 
 // youngEnough reports whether evidence satisfies the caller's max_age.
@@ -149,9 +149,9 @@ func (s *Service) replaces(c *check, v *view, evidence *eligibility.Evidence, no
 	}
 }
 
-// refreshAhead renews evidence in the background in the last fifth of its fresh
+// refreshEarly renews evidence in the background in the last fifth of its fresh
 // age, once, so that the callers after its end need not wait.
-func (s *Service) refreshAhead(ctx context.Context, v *view, now time.Time) {
+func (s *Service) refreshEarly(ctx context.Context, v *view, now time.Time) {
 	evidence := v.Evidence
 	fresh := v.Lifetime.FreshUntil.Sub(evidence.FetchTime)
 	if now.Sub(evidence.FetchTime) < fresh-fresh/5 || evidence.Refreshing() {
@@ -172,7 +172,7 @@ func (s *Service) refreshAhead(ctx context.Context, v *view, now time.Time) {
 		defer span.End()
 		newer := evidence.FetchTime.Add(1)
 		f := s.fetch(renewing, order{
-			Key: key, bound: recency{started: newer, dated: newer}, lane: LaneBackground, enough: renewed,
+			Key: key, bound: recency{started: newer, dated: newer}, level: LevelBackground, enough: renewed,
 		})
 		if f != nil {
 			<-f.done

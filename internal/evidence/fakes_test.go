@@ -68,11 +68,11 @@ func (s *scripted) count(facet eligibility.Facet) int {
 
 // memory is the plainest Store: one map, no shared tier.
 type memory struct {
-	mu        sync.Mutex
-	held      map[eligibility.Key]*eligibility.Evidence
-	shared    map[eligibility.Key]*eligibility.Evidence
-	untrusted bool
-	loads     int
+	mu             sync.Mutex
+	held           map[eligibility.Key]*eligibility.Evidence
+	shared         map[eligibility.Key]*eligibility.Evidence
+	mustRevalidate bool
+	loads          int
 }
 
 func newMemory() *memory {
@@ -85,7 +85,7 @@ func newMemory() *memory {
 func (m *memory) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return evidence.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, Untrusted: m.untrusted}
+	return evidence.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, MustRevalidate: m.mustRevalidate}
 }
 
 func (m *memory) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
@@ -111,7 +111,7 @@ func (m *memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []evide
 	return m.Load(ctx, keys)
 }
 
-func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+func (m *memory) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old := m.held[key]; old == nil || old.FetchTime.Before(evidence.FetchTime) {
@@ -120,9 +120,11 @@ func (m *memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *elig
 	return m.held[key]
 }
 
-func (m *memory) Lead(context.Context, evidence.Claim) evidence.Lead { return evidence.Lead{} }
+func (m *memory) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
+	return evidence.Acquisition{}
+}
 
-func (m *memory) Yield(context.Context, eligibility.Key, error) {}
+func (m *memory) Release(context.Context, eligibility.Key, error) {}
 
 func (m *memory) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 

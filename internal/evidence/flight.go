@@ -24,20 +24,20 @@ type flights struct {
 }
 
 type flightShard struct {
-	mu    sync.Mutex
-	slots map[eligibility.Key]*slot // key → fetches under way; guarded by mu
-	rests map[eligibility.Key]rest  // key → qualifications that failed lately; guarded by mu
+	mu        sync.Mutex
+	slots     map[eligibility.Key]*slot    // key → fetches under way; guarded by mu
+	coolDowns map[eligibility.Key]coolDown // key → qualifications that failed lately; guarded by mu
 }
 
-// rest says that a facet failed and, where it is not needed, is not asked for
+// coolDown says that a facet failed and, where it is not needed, is not asked for
 // again yet. It is no evidence: no decision rests on it.
-type rest struct {
+type coolDown struct {
 	until time.Time // on the monotonic clock
 	err   error
 }
 
-// maxRests bounds the rests of a shard; beyond, failures are asked for again.
-const maxRests = 1024
+// maxCoolDowns bounds the rests of a shard; beyond, failures are asked for again.
+const maxCoolDowns = 1024
 
 type slot struct {
 	running *flight
@@ -121,7 +121,7 @@ func newFlights() *flights {
 	f := new(flights)
 	for i := range f.shards {
 		f.shards[i].slots = make(map[eligibility.Key]*slot)
-		f.shards[i].rests = make(map[eligibility.Key]rest)
+		f.shards[i].coolDowns = make(map[eligibility.Key]coolDown)
 	}
 	return f
 }
@@ -135,9 +135,9 @@ type order struct {
 	eligibility.Key
 
 	bound recency // its times must not lie in the future by this process's clock
-	lane  Lane
+	level Level
 	// account, if set, is the fetch that must have sent its request before this
-	// one does, unless this one leaves LaneSpare.
+	// one does, unless this one leaves LevelSpare.
 	account *flight
 	// enough reports whether no fetch is needed any more, since one has ended
 	// while the caller was on its way.
@@ -145,7 +145,7 @@ type order struct {
 }
 
 // fetch returns a flight that satisfies the order, or nil if none is in flight and
-// none is needed. The flight outlives ctx, whose values it keeps. It has the lane
+// none is needed. The flight outlives ctx, whose values it keeps. It has the level
 // of its most urgent caller.
 func (s *Service) fetch(ctx context.Context, o order) *flight {
 	shard := s.flights.shard(o.Key)
@@ -153,7 +153,7 @@ func (s *Service) fetch(ctx context.Context, o order) *flight {
 	defer shard.mu.Unlock()
 	f := s.flightFor(ctx, shard, o)
 	if f != nil {
-		f.priority.Raise(o.lane)
+		f.priority.Raise(o.level)
 		f.joined(ctx)
 	}
 	return f
@@ -188,7 +188,7 @@ func (s *Service) flightFor(ctx context.Context, shard *flightShard, o order) *f
 // newFlight returns a flight that the caller of ctx asks for.
 func (s *Service) newFlight(ctx context.Context, o order) *flight {
 	f := &flight{
-		done: make(chan struct{}), sent: make(chan struct{}), priority: NewPriority(o.lane),
+		done: make(chan struct{}), sent: make(chan struct{}), priority: NewPriority(o.level),
 		account: o.account, bound: o.bound, created: time.Now(), asking: trace.SpanContextFromContext(ctx),
 	}
 	f.ctx, f.span = startFetch(context.WithoutCancel(ctx), o.Key)
@@ -278,7 +278,7 @@ func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time 
 // fills f.
 func (s *Service) landElsewhere(ctx context.Context, key eligibility.Key, oldest time.Time, f *flight) bool {
 	for {
-		lead := s.store.Lead(ctx, Claim{Key: key, NotBefore: oldest, Priority: f.priority})
+		lead := s.store.Acquire(ctx, Claim{Key: key, NotBefore: oldest, Priority: f.priority})
 		if lead.Evidence == nil {
 			f.err = lead.Err
 			return lead.Err != nil
@@ -298,8 +298,8 @@ func (s *Service) landElsewhere(ctx context.Context, key eligibility.Key, oldest
 // a decision needs f.
 func (f *flight) letAccountSend(ctx context.Context) {
 	for f.account != nil {
-		lane, raised := f.priority.Watch()
-		if lane > LaneSpare {
+		level, raised := f.priority.Watch()
+		if level > LevelSpare {
 			return
 		}
 		select {
@@ -336,7 +336,7 @@ func (s *Service) begin(ctx context.Context, key eligibility.Key, f *flight) tim
 // its date, and keeps evidence in this process if there is none. lost reports that
 // there is some, which is out of reach.
 func (s *Service) later(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence) (later *eligibility.Evidence, lost bool) {
-	known := s.store.Keep(key, evidence)
+	known := s.store.Put(key, evidence)
 	if known == nil {
 		known = s.store.Load(ctx, []eligibility.Key{key})[0].Evidence
 		lost = known == nil || !known.FetchTime.After(evidence.FetchTime)
@@ -361,7 +361,7 @@ func (s *Service) share(ctx context.Context, key eligibility.Key, fetched *eligi
 		failure = nil // it concerns nobody else that this replica ends
 	}
 	if fetched == nil {
-		s.store.Yield(ctx, key, failure)
+		s.store.Release(ctx, key, failure)
 		return
 	}
 	s.store.Share(ctx, key, fetched, s.ages.KeepUntil(fetched))
@@ -373,7 +373,7 @@ func (s *Service) handOver(key eligibility.Key, landed *flight) {
 	shard := s.flights.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	shard.rest(key, landed.err, s.now())
+	shard.recordOutcome(key, landed.err, s.now())
 	under := shard.slots[key]
 	if under.next == nil {
 		delete(shard.slots, key)
@@ -383,38 +383,38 @@ func (s *Service) handOver(key eligibility.Key, landed *flight) {
 	s.fly(key, under.running)
 }
 
-// rest notes the outcome of a fetch of qualifications. The shard's lock is held.
-func (shard *flightShard) rest(key eligibility.Key, err error, now time.Time) {
+// recordOutcome notes the outcome of a fetch of qualifications. The shard's lock is held.
+func (shard *flightShard) recordOutcome(key eligibility.Key, err error, now time.Time) {
 	if key.Facet != eligibility.FacetQualifications {
 		return
 	}
 	if err == nil {
-		delete(shard.rests, key)
+		delete(shard.coolDowns, key)
 		return
 	}
-	if len(shard.rests) >= maxRests {
-		for other, r := range shard.rests {
+	if len(shard.coolDowns) >= maxCoolDowns {
+		for other, r := range shard.coolDowns {
 			if !now.Before(r.until) {
-				delete(shard.rests, other)
+				delete(shard.coolDowns, other)
 			}
 		}
-		if len(shard.rests) >= maxRests {
+		if len(shard.coolDowns) >= maxCoolDowns {
 			return
 		}
 	}
-	pause := restAfterFailure
+	pause := coolDownDefault
 	if known, ok := errors.AsType[*eligibility.Error](err); ok && known.RetryAfter > 0 {
-		pause = min(known.RetryAfter, maxRest)
+		pause = min(known.RetryAfter, maxCoolDown)
 	}
-	shard.rests[key] = rest{until: now.Add(pause), err: err}
+	shard.coolDowns[key] = coolDown{until: now.Add(pause), err: err}
 }
 
-// restingBecause returns why the key is not asked for again yet, or nil.
-func (f *flights) restingBecause(key eligibility.Key, now time.Time) error {
+// coolingDown returns why the key is not asked for again yet, or nil.
+func (f *flights) coolingDown(key eligibility.Key, now time.Time) error {
 	shard := f.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if r, rests := shard.rests[key]; rests && now.Before(r.until) {
+	if r, cooling := shard.coolDowns[key]; cooling && now.Before(r.until) {
 		return r.err
 	}
 	return nil

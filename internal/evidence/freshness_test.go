@@ -300,7 +300,7 @@ func TestUntrustedEvidenceAnswersOnlyWhenNobodyCanBeAsked(t *testing.T) {
 	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
-		store.untrusted = true
+		store.mustRevalidate = true
 		source.set(status(eligibility.AccountStatusUnderReview), holding())
 		if answer := mustCheck(t, service, commercial); answer.Decision != eligibility.DecisionBlocked {
 			t.Error("untrusted evidence answered although Partner Center could be asked")
@@ -335,7 +335,7 @@ func TestNothingOlderAnswersInPlaceOfWhatIsTooOld(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 				source.set(failing(eligibility.KindUnavailable).after(time.Second), failing(eligibility.KindUnavailable))
-				store.untrusted = true
+				store.mustRevalidate = true
 				replaced(store, store.held, eligibility.AccountStatusUnderReview, 30*time.Minute)
 				if answer := mustCheck(t, service, commercial); !answer.Stale {
 					t.Error("usable evidence is not flagged stale")

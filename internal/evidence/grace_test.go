@@ -129,11 +129,11 @@ func TestTheLastPermitIsTheAccounts(t *testing.T) {
 func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		held := make(chan evidence.Lane, 2)
+		held := make(chan evidence.Level, 2)
 		source := fetchFunc(func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 			if query.Facet == eligibility.FacetQualifications {
 				query.Started()
-				held <- query.Priority.Lane()
+				held <- query.Priority.Level()
 				return eligibility.Evidence{}, eligibility.Call{}, nil
 			}
 			<-ctx.Done() // queued for ever
@@ -150,8 +150,8 @@ func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 		}
 		go func() { _, _ = service.Check(ctx, education()) }()
 		synctest.Wait()
-		if len(held) != 1 || <-held != evidence.LaneCheckout {
-			t.Error("qualifications that are needed were not sent at once, in their lane")
+		if len(held) != 1 || <-held != evidence.LevelCheckout {
+			t.Error("qualifications that are needed were not sent at once, in their level")
 		}
 		go func() {
 			_, _ = service.Check(ctx, eligibility.Request{CustomerID: eligibility.CustomerID{9}, Segment: eligibility.SegmentEducation})
@@ -164,18 +164,18 @@ func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 	})
 }
 
-// The lane is right when the fetch starts, not after: what is in a queue by then
+// The level is right when the fetch starts, not after: what is in a queue by then
 // stays where it is, and what another replica's claim preempts is fetched twice.
 func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		type start struct {
 			facet eligibility.Facet
-			lane  evidence.Lane
+			level evidence.Level
 		}
 		starts := make(chan start, 10)
 		source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
-			starts <- start{query.Facet, query.Priority.Lane()}
+			starts <- start{query.Facet, query.Priority.Level()}
 			query.Started()
 			time.Sleep(time.Second)
 			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
@@ -185,38 +185,38 @@ func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
 		defer stop()
 		fresh := education()
 		fresh.MaxAgeSet = true
-		want := func(what string, want evidence.Lane, n int) {
+		want := func(what string, want evidence.Level, n int) {
 			t.Helper()
 			synctest.Wait()
 			for range n {
-				if got := <-store.lanes; got != want {
-					t.Errorf("%s: claimed in lane %d, want %d", what, got, want)
+				if got := <-store.levels; got != want {
+					t.Errorf("%s: claimed in level %d, want %d", what, got, want)
 				}
-				if got := <-starts; got.lane != want {
-					t.Errorf("%s: the %s starts in lane %d, want %d", what, got.facet, got.lane, want)
+				if got := <-starts; got.level != want {
+					t.Errorf("%s: the %s starts in level %d, want %d", what, got.facet, got.level, want)
 				}
 			}
 		}
 		var asking sync.WaitGroup
 		asking.Go(func() { checkBatch(t.Context(), service, []eligibility.Request{fresh}) })
-		want("a batch", evidence.LaneBackground, 2)
+		want("a batch", evidence.LevelBackground, 2)
 		time.Sleep(100 * time.Millisecond)
 		// Both need the next fetch: the batch first, then a caller who waits.
 		asking.Go(func() { checkBatch(t.Context(), service, []eligibility.Request{fresh}) })
 		synctest.Wait()
 		asking.Go(func() { mustCheck(t, service, fresh) })
 		time.Sleep(time.Second)
-		want("the next fetch", evidence.LaneCheckout, 2)
+		want("the next fetch", evidence.LevelCheckout, 2)
 		asking.Wait()
 		asking.Go(func() {
 			mustCheck(t, service, eligibility.Request{CustomerID: eligibility.CustomerID{9}, Segment: eligibility.SegmentEducation})
 		})
-		want("a caller", evidence.LaneCheckout, 2)
+		want("a caller", evidence.LevelCheckout, 2)
 		asking.Wait()
 	})
 }
 
-// The same under concurrency: no claim is made before its lane is right.
+// The same under concurrency: no claim is made before its level is right.
 func TestNoClaimIsMadeInALowerLane(t *testing.T) {
 	t.Parallel()
 	store := newClaims(2000)
@@ -230,8 +230,8 @@ func TestNoClaimIsMadeInALowerLane(t *testing.T) {
 	}
 	callers.Wait()
 	for range 2000 {
-		if got := <-store.lanes; got != evidence.LaneCheckout {
-			t.Fatalf("a claim was made in lane %d", got)
+		if got := <-store.levels; got != evidence.LevelCheckout {
+			t.Fatalf("a claim was made in level %d", got)
 		}
 	}
 }

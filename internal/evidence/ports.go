@@ -11,7 +11,7 @@ import (
 type Query struct {
 	eligibility.Key
 	// Priority ranks the query among those that wait for the budget, and may
-	// rise meanwhile; nil is LaneSpare.
+	// rise meanwhile; nil is LevelSpare.
 	Priority *Priority
 	// Started is called when the first request is about to be sent, after every
 	// queue; nil is allowed. It must not block.
@@ -31,9 +31,9 @@ type Found struct {
 	// Evidence is nil where the store holds none.
 	Evidence *eligibility.Evidence
 	Tier     eligibility.Tier
-	// Untrusted says that a newer fact may be known elsewhere: the evidence
+	// MustRevalidate says that a newer fact may be known elsewhere: the evidence
 	// answers only where neither the shared tier nor Partner Center can be asked.
-	Untrusted bool
+	MustRevalidate bool
 }
 
 // Store keeps evidence. Newer evidence replaces older, never the reverse. A
@@ -51,17 +51,17 @@ type Store interface {
 	// even while it is left alone after faults.
 	LoadWithin(ctx context.Context, keys []eligibility.Key) []Found
 	// Lead settles which replica fetches, so that the fleet asks once: it waits,
-	// within ctx, while another does. Whoever leads ends it by Share or Yield.
-	Lead(ctx context.Context, claim Claim) Lead
+	// within ctx, while another does. Whoever leads ends it by Share or Release.
+	Acquire(ctx context.Context, claim Claim) Acquisition
 	// Keep holds evidence in this process; no I/O. It returns the newest
 	// evidence that is here then; nil where newer is known to be elsewhere.
-	Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence
+	Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence
 	// Share writes evidence to the shared tier, within ctx, and tells the other
 	// replicas. From keepUntil on, nothing older can be usable, and it may be
 	// forgotten.
 	Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time)
 	// Yield ends a lead without evidence; replicas that wait share the failure.
-	Yield(ctx context.Context, key eligibility.Key, failure error)
+	Release(ctx context.Context, key eligibility.Key, failure error)
 }
 
 // Claim is what a [Store] is asked before a fetch.
@@ -71,13 +71,13 @@ type Claim struct {
 	// here as well; zero if any does. If it is still to come, no fetch in flight
 	// elsewhere can serve, and the claim waits for none.
 	NotBefore time.Time
-	// Priority is as in [Query]. A claim in LaneCheckout does not wait for long
-	// behind another replica's fetch in a lower lane.
+	// Priority is as in [Query]. A claim in LevelCheckout does not wait for long
+	// behind another replica's fetch in a lower level.
 	Priority *Priority
 }
 
-// Lead says who fetches. The zero value says that this replica does.
-type Lead struct {
+// Acquisition says who fetches. The zero value says that this replica does.
+type Acquisition struct {
 	// Evidence is what another replica has fetched; nil if none has.
 	Evidence *eligibility.Evidence
 	// Err is why another replica's fetch, waited for, brought none; an *Error

@@ -2,58 +2,58 @@ package evidence
 
 import "sync"
 
-// Lane ranks fetches by who waits for them. A higher one is more urgent.
-type Lane uint8
+// Level ranks fetches by who waits for them. A higher one is more urgent.
+type Level uint8
 
-// The lanes, lowest first.
+// The levels, lowest first.
 const (
-	// LaneSpare is for evidence that no decision waits for: the qualifications
+	// LevelSpare is for evidence that no decision waits for: the qualifications
 	// of a commercial question.
-	LaneSpare Lane = iota
-	// LaneBackground is for batches and early refreshes.
-	LaneBackground
-	// LaneCheckout is for callers who wait for one customer.
-	LaneCheckout
+	LevelSpare Level = iota
+	// LevelBackground is for batches and early refreshes.
+	LevelBackground
+	// LevelCheckout is for callers who wait for one customer.
+	LevelCheckout
 )
 
-// Priority is the lane of one fetch. It rises when a more urgent caller joins
-// the fetch and never falls. A nil Priority stays in LaneSpare. It is safe for
+// Priority is the level of one fetch. It rises when a more urgent caller joins
+// the fetch and never falls. A nil Priority stays in LevelSpare. It is safe for
 // concurrent use.
 type Priority struct {
 	mu     sync.Mutex
-	lane   Lane          // guarded by mu
+	level  Level         // guarded by mu
 	raised chan struct{} // closed and replaced by Raise; guarded by mu
 }
 
-// NewPriority returns a Priority in lane.
-func NewPriority(lane Lane) *Priority {
-	return &Priority{lane: lane, raised: make(chan struct{})}
+// NewPriority returns a Priority in level.
+func NewPriority(level Level) *Priority {
+	return &Priority{level: level, raised: make(chan struct{})}
 }
 
-// Lane returns the lane now.
-func (p *Priority) Lane() Lane {
-	lane, _ := p.Watch()
-	return lane
+// Level returns the level now.
+func (p *Priority) Level() Level {
+	level, _ := p.Watch()
+	return level
 }
 
-// Watch returns the lane now and a channel that is closed when it next rises.
-func (p *Priority) Watch() (Lane, <-chan struct{}) {
+// Watch returns the level now and a channel that is closed when it next rises.
+func (p *Priority) Watch() (Level, <-chan struct{}) {
 	if p == nil {
-		return LaneSpare, nil
+		return LevelSpare, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lane, p.raised
+	return p.level, p.raised
 }
 
-// Raise moves the fetch up to lane, unless it is there or above.
-func (p *Priority) Raise(lane Lane) {
+// Raise moves the fetch up to level, unless it is there or above.
+func (p *Priority) Raise(level Level) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if lane <= p.lane {
+	if level <= p.level {
 		return
 	}
-	p.lane = lane
+	p.level = level
 	close(p.raised)
 	p.raised = make(chan struct{})
 }

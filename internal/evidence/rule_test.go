@@ -222,7 +222,7 @@ func segmentService(t *testing.T) (*evidence.Service, *qualified) {
 	t.Helper()
 	store := &qualified{memory: newMemory()}
 	now := time.Now()
-	store.Keep(eligibility.Key{CustomerID: customer}, &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, FetchTime: now})
+	store.Put(eligibility.Key{CustomerID: customer}, &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, FetchTime: now})
 	service, err := evidence.New(new(scripted), store, evidence.Config{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)

@@ -129,7 +129,7 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			w.next[eligibility.FacetQualifications] = drawQualifications(rt)
 			w.mu.Unlock()
 			store.mu.Lock()
-			store.untrusted = rapid.Bool().Draw(rt, "untrusted")
+			store.mustRevalidate = rapid.Bool().Draw(rt, "untrusted")
 			store.mu.Unlock()
 
 			now := w.clock()

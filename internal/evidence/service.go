@@ -41,11 +41,11 @@ const (
 	// leftEarlyRetry is when a caller who ran out of time may ask again: the
 	// fetch goes on without it and fills the cache.
 	leftEarlyRetry = time.Second
-	// restAfterFailure is how long qualifications that failed are not fetched
+	// coolDownDefault is how long qualifications that failed are not fetched
 	// again if no decision needs them; a Retry-After may be less or, up to
-	// maxRest, more.
-	restAfterFailure = 10 * time.Second
-	maxRest          = time.Minute
+	// maxCoolDown, more.
+	coolDownDefault = 10 * time.Second
+	maxCoolDown     = time.Minute
 )
 
 // Config tunes a [Service]. Its zero value is the documented default.
@@ -200,7 +200,7 @@ func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (e
 		s.consider(&c, c.view(keys[i].Facet), found, now)
 	}
 	if !c.settled() {
-		s.ask(ctx, &c, LaneCheckout)
+		s.ask(ctx, &c, LevelCheckout)
 	}
 	return s.decide(&c, s.now())
 }

@@ -75,21 +75,21 @@ func TestAReceiptIsValidAtEveryReplica(t *testing.T) {
 	})
 }
 
-// claims is a memory that records the claims, and their lanes at that time.
+// claims is a memory that records the claims, and their levels at that time.
 type claims struct {
 	*memory
-	made  chan evidence.Claim
-	lanes chan evidence.Lane
+	made   chan evidence.Claim
+	levels chan evidence.Level
 }
 
 func newClaims(most int) *claims {
-	return &claims{newMemory(), make(chan evidence.Claim, most), make(chan evidence.Lane, most)}
+	return &claims{newMemory(), make(chan evidence.Claim, most), make(chan evidence.Level, most)}
 }
 
-func (c *claims) Lead(_ context.Context, claim evidence.Claim) evidence.Lead {
-	c.lanes <- claim.Priority.Lane()
+func (c *claims) Acquire(_ context.Context, claim evidence.Claim) evidence.Acquisition {
+	c.levels <- claim.Priority.Level()
 	c.made <- claim
-	return evidence.Lead{}
+	return evidence.Acquisition{}
 }
 
 func TestClaimsAllowForTheClocksOfOtherReplicas(t *testing.T) {
@@ -146,9 +146,9 @@ func (f *flooded) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	return f.memory.Peek(key, now)
 }
 
-func (f *flooded) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+func (f *flooded) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	f.receive()
-	return f.memory.Keep(key, evidence)
+	return f.memory.Put(key, evidence)
 }
 
 // What this process has fetched for a caller decides, unless another replica's
@@ -196,7 +196,7 @@ func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 // lostElsewhere is a memory that knows of later evidence which is out of reach.
 type lostElsewhere struct{ *memory }
 
-func (lostElsewhere) Keep(eligibility.Key, *eligibility.Evidence) *eligibility.Evidence { return nil }
+func (lostElsewhere) Put(eligibility.Key, *eligibility.Evidence) *eligibility.Evidence { return nil }
 
 func TestLaterEvidenceOutOfReachSuppressesNoBlock(t *testing.T) {
 	t.Parallel()

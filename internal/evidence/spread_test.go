@@ -70,7 +70,7 @@ func freshFor(t *testing.T, ages eligibility.Ages, entries int) func(yield func(
 					evidence.Facet = eligibility.FacetQualifications
 				}
 				evidence.FetchTime = filled.Add(time.Duration(i) * time.Second / time.Duration(entries))
-				store.Keep(eligibility.Key{CustomerID: req.CustomerID, Facet: evidence.Facet}, &evidence)
+				store.Put(eligibility.Key{CustomerID: req.CustomerID, Facet: evidence.Facet}, &evidence)
 			}
 			answer, err := service.Check(context.Background(), req)
 			if err != nil {

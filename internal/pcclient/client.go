@@ -79,7 +79,7 @@ func New(cfg Config) (*Client, error) {
 		transport:      transport,
 		throttle:       throttle,
 		breaker:        guards.partnerCenter,
-		priority:       evidence.NewPriority(evidence.LaneCheckout),
+		priority:       evidence.NewPriority(evidence.LevelCheckout),
 		tokens: &tokens{
 			login:   login,
 			breaker: guards.login,
@@ -99,7 +99,7 @@ func New(cfg Config) (*Client, error) {
 }
 
 // WithPriority returns a client with the same tokens, pause and budget whose
-// questions have that priority; those of a Client from New are in LaneCheckout.
+// questions have that priority; those of a Client from New are in LevelCheckout.
 // It costs next to nothing and needs no Close.
 func (c *Client) WithPriority(priority *evidence.Priority) *Client {
 	ranked := *c

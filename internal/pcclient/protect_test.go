@@ -168,7 +168,7 @@ func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(40)}) // a burst of 4
-	background := r.Client.WithPriority(evidence.NewPriority(evidence.LaneBackground))
+	background := r.Client.WithPriority(evidence.NewPriority(evidence.LevelBackground))
 	short := func() context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		t.Cleanup(cancel)
@@ -193,7 +193,7 @@ func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(20)}) // a burst of 2
-	priority := evidence.NewPriority(evidence.LaneBackground)
+	priority := evidence.NewPriority(evidence.LevelBackground)
 	if _, _, err := r.Client.WithPriority(priority).ValidationStatus(t.Context(), customerID); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	priority.Raise(evidence.LaneCheckout)
+	priority.Raise(evidence.LevelCheckout)
 	waiting.Wait() // the clock stands still: only the reserve could serve it
 	r.counts(1, 2)
 }
@@ -237,24 +237,24 @@ func TestEachLaneLeavesItsReserveToThoseAbove(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(perMinute)})
 			for _, step := range []struct {
-				lane evidence.Lane
-				want int
+				level evidence.Level
+				want  int
 			}{
-				{evidence.LaneSpare, want.spare},
-				{evidence.LaneBackground, want.background},
-				{evidence.LaneCheckout, want.checkout},
+				{evidence.LevelSpare, want.spare},
+				{evidence.LevelBackground, want.background},
+				{evidence.LevelCheckout, want.checkout},
 			} {
-				client := r.Client.WithPriority(evidence.NewPriority(step.lane))
+				client := r.Client.WithPriority(evidence.NewPriority(step.level))
 				for n := range step.want {
 					if _, _, err := client.ValidationStatus(t.Context(), customerID); err != nil {
-						t.Fatalf("lane %d: after %d requests: %v", step.lane, n, err)
+						t.Fatalf("level %d: after %d requests: %v", step.level, n, err)
 					}
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // too short to wait
 				_, _, err := client.ValidationStatus(ctx, customerID)
 				cancel()
 				if fail := failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget); fail.Attempts != 0 {
-					t.Errorf("lane %d: more than %d requests", step.lane, step.want)
+					t.Errorf("level %d: more than %d requests", step.level, step.want)
 				}
 			}
 		})
@@ -285,7 +285,7 @@ func TestAProbeDoesNotWaitForTheBudget(t *testing.T) {
 	}
 	r.clock.advance(time.Second)
 	began := time.Now()
-	_, _, err := r.Client.WithPriority(evidence.NewPriority(evidence.LaneBackground)).ValidationStatus(t.Context(), customerID)
+	_, _, err := r.Client.WithPriority(evidence.NewPriority(evidence.LevelBackground)).ValidationStatus(t.Context(), customerID)
 	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("took %v", took)

@@ -109,16 +109,16 @@ func (s *store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eviden
 	return s.Load(ctx, keys)
 }
 
-func (s *store) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+func (s *store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held[key] = evidence
 	return evidence
 }
 
-func (s *store) Lead(context.Context, evidence.Claim) evidence.Lead { return evidence.Lead{} }
+func (s *store) Acquire(context.Context, evidence.Claim) evidence.Acquisition { return evidence.Acquisition{} }
 
-func (s *store) Yield(context.Context, eligibility.Key, error) {}
+func (s *store) Release(context.Context, eligibility.Key, error) {}
 
 func (s *store) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 
@@ -129,7 +129,7 @@ func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evi
 		panic(err)
 	}
 	evidence.Facet, evidence.FetchTime = facet, at
-	s.Keep(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence)
+	s.Put(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence)
 }
 
 // setup says what a test's server is made of; the zero value is a silent

@@ -144,7 +144,7 @@ func qualificationsKey(n byte) eligibility.Key {
 }
 
 func put(store evidence.Store, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {
-	store.Keep(key, evidence)
+	store.Put(key, evidence)
 	store.Share(context.Background(), key, evidence, keepUntil)
 }
 

@@ -57,11 +57,13 @@ func (m *Memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []evide
 	return m.Load(ctx, keys)
 }
 
-// Lead implements evidence.Store: there is one replica.
-func (m *Memory) Lead(context.Context, evidence.Claim) evidence.Lead { return evidence.Lead{} }
+// Acquire implements evidence.Store: there is one replica.
+func (m *Memory) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
+	return evidence.Acquisition{}
+}
 
-// Keep implements evidence.Store.
-func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+// Put implements evidence.Store.
+func (m *Memory) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if newest := m.peek(key, m.now()).Evidence; newest != nil && !newest.FetchTime.Before(evidence.FetchTime) {
@@ -73,8 +75,8 @@ func (m *Memory) Keep(key eligibility.Key, evidence *eligibility.Evidence) *elig
 
 // Share implements evidence.Store.
 func (m *Memory) Share(_ context.Context, key eligibility.Key, evidence *eligibility.Evidence, _ time.Time) {
-	m.Keep(key, evidence)
+	m.Put(key, evidence)
 }
 
-// Yield implements evidence.Store.
-func (m *Memory) Yield(context.Context, eligibility.Key, error) {}
+// Release implements evidence.Store.
+func (m *Memory) Release(context.Context, eligibility.Key, error) {}
