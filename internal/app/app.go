@@ -31,11 +31,20 @@ const readyWithin = 10 * time.Second
 // Build identifies the binary in its metrics and spans.
 type Build struct{ Version, Commit string }
 
+// Replacements are the parts of the service that a test replaces. The zero value
+// replaces none.
+type Replacements struct {
+	// Source answers in place of Partner Center, to which no client is built then.
+	Source evidence.Source
+	// Now is the wall clock, if not time.Now.
+	Now func() time.Time
+}
+
 // App is the whole service, built and not yet listening.
 type App struct {
 	cfg     *config.Config
 	logger  *zap.Logger
-	client  *pcclient.Client
+	client  *pcclient.Client // nil if the source was replaced
 	store   *cache.Store
 	service *evidence.Service
 	server  *server.Server
@@ -45,6 +54,11 @@ type App struct {
 // New builds the service, which logs to logOut, and arms its hard end. It
 // makes no connection and opens no socket.
 func New(ctx context.Context, cfg *config.Config, build Build, logOut io.Writer) (*App, error) {
+	return NewWith(ctx, cfg, build, logOut, Replacements{})
+}
+
+// NewWith is New with some parts replaced.
+func NewWith(ctx context.Context, cfg *config.Config, build Build, logOut io.Writer, replace Replacements) (*App, error) {
 	logger, queue, err := NewLogger(cfg.Log, logOut)
 	if err != nil {
 		return nil, err
@@ -58,35 +72,44 @@ func New(ctx context.Context, cfg *config.Config, build Build, logOut io.Writer)
 	); err != nil {
 		return nil, fmt.Errorf("register process metrics: %w", err)
 	}
-	client, err := pcclient.New(ClientConfig(cfg, logger, registry))
-	if err != nil {
-		return nil, err
+	a := &App{cfg: cfg, logger: logger}
+	if err := a.build(build, registry, replace); err != nil {
+		return nil, errors.Join(err, a.Close())
 	}
-	store, err := cache.New(cacheConfig(cfg, logger, registry))
-	if err != nil {
-		client.Close()
-		return nil, err
+	return a, nil
+}
+
+// build builds the parts of a in order. If it fails, a.Close releases those that
+// were built.
+func (a *App) build(build Build, registry *prometheus.Registry, replace Replacements) error {
+	source := replace.Source
+	var err error
+	if source == nil {
+		if a.client, err = pcclient.New(ClientConfig(a.cfg, a.logger, registry)); err != nil {
+			return err
+		}
+		source = pcclient.NewSource(a.client)
 	}
-	service, err := evidence.New(pcclient.NewSource(client), store, ServiceConfig(cfg, logger, registry))
-	if err != nil {
-		client.Close()
-		return nil, errors.Join(err, store.Close())
+	storeConfig := cacheConfig(a.cfg, a.logger, registry)
+	storeConfig.Now = replace.Now
+	if a.store, err = cache.New(storeConfig); err != nil {
+		return err
 	}
-	traces, err := newTraces(cfg, build, logger)
-	if err != nil {
-		client.Close()
-		return nil, errors.Join(err, store.Close())
+	serviceConfig := ServiceConfig(a.cfg, a.logger, registry)
+	serviceConfig.Now = replace.Now
+	if a.service, err = evidence.New(source, a.store, serviceConfig); err != nil {
+		return err
 	}
-	frontConfig := serverConfig(cfg, build, logger, registry)
-	if traces != nil {
-		frontConfig.Tracer = traces.Tracer()
+	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
+		return err
 	}
-	front, err := server.New(service, frontConfig)
-	if err != nil {
-		client.Close()
-		return nil, errors.Join(err, store.Close())
+	frontConfig := serverConfig(a.cfg, build, a.logger, registry)
+	frontConfig.Now = replace.Now
+	if a.traces != nil {
+		frontConfig.Tracer = a.traces.Tracer()
 	}
-	return &App{cfg: cfg, logger: logger, client: client, store: store, service: service, server: front, traces: traces}, nil
+	a.server, err = server.New(a.service, frontConfig)
+	return err
 }
 
 // newTraces returns nil if the configuration names no collector.
@@ -171,7 +194,12 @@ func (a *App) flush(ctx context.Context) {
 
 // Close releases what New took. Nothing may be using it any more.
 func (a *App) Close() error {
-	a.client.Close()
+	if a.client != nil {
+		a.client.Close()
+	}
+	if a.store == nil {
+		return nil
+	}
 	return a.store.Close()
 }
 
@@ -185,6 +213,9 @@ func (a *App) awaitToken(ctx context.Context) {
 	select {
 	case <-a.store.Connected():
 	case <-ctx.Done():
+	}
+	if a.client == nil {
+		return
 	}
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
