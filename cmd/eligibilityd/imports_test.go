@@ -46,6 +46,8 @@ var mayImport = map[string][]string{
 
 	"internal/gateway/eligibility/v1": {"gen/eligibility/v1"}, // generated
 
+	"eligibilitytest": {"internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
+
 	// The benchmark sees the service from outside only, as its callers do.
 	"bench":       {"bench/load", "bench/rig", "bench/floor", "gen/eligibility/v1"},
 	"bench/load":  {},
