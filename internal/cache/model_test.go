@@ -121,7 +121,7 @@ type fetched struct {
 	stamp  time.Time // by the clock of the replica that fetched, when it started
 	learnt time.Time // by the bubble's clock, when it brought evidence; zero if none
 	usable time.Duration
-	moved  bool // the clock of the replica was moved far away
+	moved  bool // the clock of the replica was moved far away when it started or ended
 }
 
 type modelReplica struct {
@@ -506,7 +506,8 @@ func (r *modelReplica) Fetch(ctx context.Context, query evidence.Query) (eligibi
 	evidence, usable := m.outcome(query.Facet)
 	evidence.CorrelationID = fmt.Sprint(number)
 	m.mu.Lock()
-	m.fetches[number].learnt, m.fetches[number].usable = time.Now(), usable
+	fetch := &m.fetches[number]
+	fetch.learnt, fetch.usable, fetch.moved = time.Now(), usable, fetch.moved || r.moved != 0
 	m.mu.Unlock()
 	return evidence, call, nil
 }
