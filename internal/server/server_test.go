@@ -116,7 +116,9 @@ func (s *store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligib
 	return evidence
 }
 
-func (s *store) Acquire(context.Context, evidence.Claim) evidence.Acquisition { return evidence.Acquisition{} }
+func (s *store) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
+	return evidence.Acquisition{}
+}
 
 func (s *store) Release(context.Context, eligibility.Key, error) {}
 
