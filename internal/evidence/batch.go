@@ -31,7 +31,7 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 	for i := range reqs {
 		var c check
 		s.peek(ctx, &c, &reqs[i], now)
-		if c.settled() {
+		if c.completed() {
 			answer, err = s.decide(&c, now)
 			answered(i, &answer, err)
 			continue
@@ -45,9 +45,9 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		return
 	}
 	s.load(ctx, open, (*check).missing, s.store.Load)
-	pace := s.askAll(ctx, open)
+	pace := s.fetchAll(ctx, open)
 	if ctx.Err() == nil {
-		looking, cancel := context.WithTimeout(ctx, lookTimeout)
+		looking, cancel := context.WithTimeout(ctx, reloadTimeout)
 		s.load(looking, open, s.lacking, s.store.LoadWithin)
 		cancel()
 	}
@@ -86,7 +86,7 @@ func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check,
 	founds, now := query(ctx, keys), s.now()
 	for i := range open {
 		for _, key := range wants(&open[i].check, wanted) {
-			s.learn(&open[i].check, open[i].view(key.Facet), founds[places[key]], now)
+			s.adopt(&open[i].check, open[i].view(key.Facet), founds[places[key]], now)
 		}
 	}
 }
@@ -112,12 +112,12 @@ func (p *pace) retryAfter(id eligibility.CustomerID) time.Duration {
 	return max((each*time.Duration(place) + time.Second - 1).Truncate(time.Second), leftEarlyRetry)
 }
 
-// askAll fetches what is not settled. It ends before ctx does, so that there is
+// fetchAll fetches what is not settled. It ends before ctx does, so that there is
 // time to query the shared tier again and to answer.
-func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
+func (s *Service) fetchAll(ctx context.Context, open []openCheck) *pace {
 	if deadline, limited := ctx.Deadline(); limited {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-lookReserve(time.Until(deadline))))
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-reloadReserve(time.Until(deadline))))
 		defer cancel()
 	}
 	groups := make(map[eligibility.CustomerID][]*openCheck) // customer → its open questions
@@ -125,7 +125,7 @@ func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
 	bound := &spares{most: s.batchConcurrency}
 	for i := range open {
 		c := &open[i]
-		if c.settled() {
+		if c.completed() {
 			continue
 		}
 		c.spares = bound
@@ -144,7 +144,7 @@ func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
 			for id := range customers {
 				var before *check
 				for _, c := range groups[id] {
-					s.askNext(ctx, c, before)
+					s.fetchNext(ctx, c, before)
 					before = &c.check
 				}
 				if ctx.Err() == nil {
@@ -158,18 +158,18 @@ func (s *Service) askAll(ctx context.Context, open []openCheck) *pace {
 	return p
 }
 
-// askNext fetches what the check before it has not learnt about the same customer.
+// fetchNext fetches what the check before it has not learnt about the same customer.
 // A panic spoils one answer only.
-func (s *Service) askNext(ctx context.Context, c *openCheck, before *check) {
+func (s *Service) fetchNext(ctx context.Context, c *openCheck, before *check) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.failed = s.panicked(r)
 		}
 	}()
 	if before != nil {
-		s.follow(&c.check, before)
+		s.adoptFrom(&c.check, before)
 	}
-	s.ask(ctx, &c.check, LevelBackground)
+	s.fetch(ctx, &c.check, LevelBackground)
 }
 
 // conclude decides, at the end of the batch: on what has become known since the
@@ -187,7 +187,7 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 	for _, v := range c.views() {
 		held := s.store.Peek(v.key, now)
 		if known := v.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
-			s.consider(&c.check, v, held, now)
+			s.admit(&c.check, v, held, now)
 			v.Fetched = v.Fetched && v.Evidence == known
 		}
 		if v.Fresh {
@@ -200,15 +200,15 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 	return s.decide(&c.check, now)
 }
 
-// follow takes over what another check has learnt, failures included, as far as
+// adoptFrom takes over what another check has learnt, failures included, as far as
 // it answers this one.
-func (s *Service) follow(c, before *check) {
+func (s *Service) adoptFrom(c, before *check) {
 	for _, v := range c.views() {
-		if v.settled() {
+		if v.completed() {
 			continue
 		}
 		learnt := before.view(v.key.Facet)
-		s.consider(c, v, learnt.found(), s.now())
+		s.admit(c, v, learnt.found(), s.now())
 		v.Fetched = learnt.Fetched && v.Evidence == learnt.Evidence
 		if _, failed := errors.AsType[*eligibility.Error](learnt.Err); failed && !v.Fresh && !learnt.coolingDown {
 			v.Err, v.Call = learnt.Err, learnt.Call
@@ -222,17 +222,17 @@ type spares struct {
 	most int
 
 	mu       sync.Mutex
-	inFlight []*flight // guarded by mu
+	inFlight []*fetch // guarded by mu
 }
 
 // fetch calls start unless too many fetches are in flight, which waives this one.
-func (s *spares) fetch(start func() *flight) (f *flight, waived bool) {
+func (s *spares) fetch(start func() *fetch) (f *fetch, waived bool) {
 	if s == nil {
 		return start(), false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inFlight = slices.DeleteFunc(s.inFlight, func(f *flight) bool {
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(f *fetch) bool {
 		select {
 		case <-f.done:
 			return true

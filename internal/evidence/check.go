@@ -24,14 +24,14 @@ type view struct {
 	eligibility.Held
 
 	key            eligibility.Key
-	mustRevalidate bool    // as in Found
-	flight         *flight // the fetch waited for, or nil
-	waived         bool    // the check does not wait for the facet, which it does not need
-	coolingDown    bool    // Err is of an earlier check: the facet failed and is not needed
+	mustRevalidate bool   // as in Found
+	fetch          *fetch // the one that the check waits for, or nil
+	waived         bool   // the check does not wait for the facet, which it does not need
+	coolingDown    bool   // Err is of an earlier check: the facet failed and is not needed
 }
 
-// settled reports whether nothing more is to be learnt about the facet.
-func (v *view) settled() bool { return v.Fresh || v.Err != nil || v.waived }
+// completed reports whether nothing more is to be learnt about the facet.
+func (v *view) completed() bool { return v.Fresh || v.Err != nil || v.waived }
 
 // found returns the evidence of the view as a store would.
 func (v *view) found() Found {
@@ -43,7 +43,7 @@ func (v *view) drop() {
 	v.Evidence, v.Tier, v.mustRevalidate, v.Fresh = nil, eligibility.TierNone, false, false
 }
 
-func (c *check) settled() bool { return c.account.settled() && c.qualifications.settled() }
+func (c *check) completed() bool { return c.account.completed() && c.qualifications.completed() }
 
 func (c *check) views() [2]*view { return [2]*view{&c.account, &c.qualifications} }
 
@@ -57,7 +57,7 @@ func (c *check) view(facet eligibility.Facet) *view {
 // missing appends the keys of the views that are not settled.
 func (c *check) missing(keys []eligibility.Key) []eligibility.Key {
 	for _, v := range c.views() {
-		if !v.settled() {
+		if !v.completed() {
 			keys = append(keys, v.key)
 		}
 	}
@@ -73,21 +73,21 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 		c.youngest = now.Add(-req.MaxAge)
 	}
 	for _, v := range c.views() {
-		s.consider(c, v, s.store.Peek(v.key, now), now)
+		s.admit(c, v, s.store.Peek(v.key, now), now)
 		if v.Fresh {
 			s.refreshEarly(ctx, v, now)
 		}
 	}
 	if req.Segment == eligibility.SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
-		c.qualifications.Err = s.flights.coolingDown(c.qualifications.key, now)
+		c.qualifications.Err = s.inflight.coolingDown(c.qualifications.key, now)
 		c.qualifications.coolingDown = c.qualifications.Err != nil
 	}
 }
 
-// consider takes found into the view if the request admits it and nothing
+// admit takes found into the view if the request admits it and nothing
 // newer is there. It is the only place that rejects evidence as too old. What is
 // past its usable age answers nothing, nor does anything older then.
-func (s *Service) consider(c *check, v *view, found Found, now time.Time) {
+func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
 	if evidence == nil ||
 		evidence.FetchTime.After(now.Add(eligibility.ClockTolerance)) ||
@@ -171,7 +171,7 @@ func (s *Service) refreshEarly(ctx context.Context, v *view, now time.Time) {
 		defer s.refreshes.Add(-1)
 		defer span.End()
 		newer := evidence.FetchTime.Add(1)
-		f := s.fetch(renewing, order{
+		f := s.inflight.start(renewing, fetchRequest{
 			Key: key, bound: recency{started: newer, dated: newer}, level: LevelBackground, enough: renewed,
 		})
 		if f != nil {

@@ -77,22 +77,3 @@ func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (
 	}
 	return m, nil
 }
-
-// oldestFlight is how long the oldest fetch is under way, or waits for the one
-// before it.
-func (s *Service) oldestFlight() time.Duration {
-	var oldest time.Duration
-	for i := range s.flights.shards {
-		shard := &s.flights.shards[i]
-		shard.mu.Lock()
-		for _, under := range shard.slots {
-			for _, f := range []*flight{under.running, under.next} {
-				if f != nil {
-					oldest = max(oldest, time.Since(f.created))
-				}
-			}
-		}
-		shard.mu.Unlock()
-	}
-	return oldest
-}

@@ -26,26 +26,21 @@ const (
 	fetchTimeout = 10 * time.Second
 	// shareTimeout ends a write to the shared tier, off the callers' path.
 	shareTimeout = 100 * time.Millisecond
-	// lookAgainTimeout ends a last look-up before an answer, for which no
+	// revalidateTimeout ends a last look-up before an answer, for which no
 	// caller's time is left but what is kept back to answer.
-	lookAgainTimeout = 10 * time.Millisecond
+	revalidateTimeout = 10 * time.Millisecond
 	// startGrace is how long after their order a check that does not need the
 	// qualifications lets their fetch leave the queue.
 	startGrace = 20 * time.Millisecond
-	// lookTimeout ends the last query of the shared tier before an error, for
-	// which at most maxLookReserve of the caller's time is kept.
-	lookTimeout    = 2 * time.Second
-	maxLookReserve = 250 * time.Millisecond
+	// reloadTimeout ends the last query of the shared tier before an error, for
+	// which at most maxReloadReserve of the caller's time is kept.
+	reloadTimeout    = 2 * time.Second
+	maxReloadReserve = 250 * time.Millisecond
 	// maxRefreshes bounds the background refreshes under way at once.
 	maxRefreshes = 16
 	// leftEarlyRetry is when a caller who ran out of time may ask again: the
 	// fetch goes on without it and fills the cache.
 	leftEarlyRetry = time.Second
-	// coolDownDefault is how long qualifications that failed are not fetched
-	// again if no decision needs them; a Retry-After may be less or, up to
-	// maxCoolDown, more.
-	coolDownDefault = 10 * time.Second
-	maxCoolDown     = time.Minute
 )
 
 // Config tunes a [Service]. Its zero value is the documented default.
@@ -81,7 +76,7 @@ type Service struct {
 	logger           *zap.Logger
 	metrics          *metrics
 
-	flights   *flights
+	inflight  *inflight
 	starting  sync.Mutex      // held to start in the background, and to close
 	running   sync.WaitGroup  // flights and refreshes
 	refreshes atomic.Int32    // background refreshes under way
@@ -129,12 +124,12 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 		batchConcurrency: cfg.BatchConcurrency,
 		clock:            cfg.Now,
 		logger:           cfg.Logger,
-		flights:          newFlights(),
 		open:             open,
 		closeOpen:        closeOpen,
 	}
 	var err error
-	if s.metrics, err = newMetrics(cfg.Registerer, s.oldestFlight); err != nil {
+	s.inflight = newInflight(s.run, func() { s.metrics.joined.Inc() })
+	if s.metrics, err = newMetrics(cfg.Registerer, s.inflight.oldest); err != nil {
 		closeOpen()
 		return nil, err
 	}
@@ -177,8 +172,8 @@ func (s *Service) Check(ctx context.Context, req eligibility.Request) (eligibili
 	now := s.now()
 	var c check
 	s.peek(ctx, &c, &req, now)
-	if !c.settled() {
-		return s.checkElsewhere(ctx, c, now)
+	if !c.completed() {
+		return s.checkRemote(ctx, c, now)
 	}
 	return s.decide(&c, now)
 }
@@ -192,15 +187,15 @@ func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
 	return answer, err
 }
 
-// checkElsewhere goes on with a check that what this process holds does not
+// checkRemote goes on with a check that what this process holds does not
 // settle. It takes a copy to the heap, so that a settled one stays off it.
-func (s *Service) checkElsewhere(ctx context.Context, c check, now time.Time) (eligibility.Answer, error) {
+func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (eligibility.Answer, error) {
 	keys := c.missing(make([]eligibility.Key, 0, 2))
 	for i, found := range s.store.Load(ctx, keys) {
-		s.consider(&c, c.view(keys[i].Facet), found, now)
+		s.admit(&c, c.view(keys[i].Facet), found, now)
 	}
-	if !c.settled() {
-		s.ask(ctx, &c, LevelCheckout)
+	if !c.completed() {
+		s.fetch(ctx, &c, LevelCheckout)
 	}
 	return s.decide(&c, s.now())
 }

@@ -19,9 +19,9 @@ const traceScope = "github.com/eligibilityd/eligibilityd/internal/evidence"
 // here is told whether there is tracing. Where the caller is not traced, there
 // is no span.
 
-// startFetch starts the span of a fetch below the span of who asked for it
+// startFetchSpan starts the span of a fetch below the span of who asked for it
 // first. It may end after that one.
-func startFetch(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
+func startFetchSpan(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
 	asking := trace.SpanFromContext(ctx)
 	if !asking.SpanContext().IsSampled() {
 		return ctx, noop.Span{}
@@ -42,9 +42,9 @@ func startRenewal(ctx context.Context, key eligibility.Key) (context.Context, tr
 		trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: noticing.SpanContext()}))
 }
 
-// joined links the span of a caller who waits for the flight to the flight's,
+// link links the span of a caller who waits for the flight to the flight's,
 // unless that stands below it anyway.
-func (f *flight) joined(ctx context.Context) {
+func (f *fetch) link(ctx context.Context) {
 	waiting, flying := trace.SpanFromContext(ctx), f.span.SpanContext()
 	if flying.IsValid() && !waiting.SpanContext().Equal(f.asking) {
 		waiting.AddLink(trace.Link{SpanContext: flying})
@@ -52,7 +52,7 @@ func (f *flight) joined(ctx context.Context) {
 }
 
 // endSpan ends the flight's span. f.err has been set.
-func (f *flight) endSpan() {
+func (f *fetch) endSpan() {
 	if f.err != nil {
 		kind := eligibility.KindInternal
 		if known, ok := errors.AsType[*eligibility.Error](f.err); ok {

@@ -13,12 +13,12 @@ var (
 	errSuperseded = errors.New("another replica knows newer evidence, which is out of reach or too old")
 )
 
-// ask fetches what is not settled and waits for it: for the account, and for
+// fetch fetches what is not settled and waits for it: for the account, and for
 // the qualifications if the decision needs them, as long as ctx allows; for
 // qualifications that it does not need, no longer than the grace. For a caller
 // who waits for one customer it also queries the shared tier again before it gives
 // up.
-func (s *Service) ask(ctx context.Context, c *check, in Level) {
+func (s *Service) fetch(ctx context.Context, c *check, in Level) {
 	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LevelCheckout || errors.Is(ctx.Err(), context.Canceled)) {
 		s.leave(ctx, c)
 		return
@@ -26,12 +26,12 @@ func (s *Service) ask(ctx context.Context, c *check, in Level) {
 	// A caller who has run out of time gets nothing of the fetch, but the
 	// next one does.
 	issued := time.Now()
-	s.issue(ctx, c, in)
-	look := lookTime(ctx, in)
+	s.startFetches(ctx, c, in)
+	look := reloadTime(ctx, in)
 	var known time.Time // when nothing but qualifications that are not needed was left to wait for
-	for c.account.flight != nil || c.qualifications.flight != nil {
+	for c.account.fetch != nil || c.qualifications.fetch != nil {
 		var grace <-chan time.Time
-		if c.account.flight == nil && !s.needsQualifications(c) {
+		if c.account.fetch == nil && !s.needsQualifications(c) {
 			if known.IsZero() {
 				known = time.Now()
 			}
@@ -43,41 +43,41 @@ func (s *Service) ask(ctx context.Context, c *check, in Level) {
 			grace = time.After(left)
 		}
 		select {
-		case <-c.account.flight.landed():
-			s.settle(c, &c.account)
-		case <-c.qualifications.flight.landed():
-			s.settle(c, &c.qualifications)
+		case <-c.account.fetch.finished():
+			s.complete(c, &c.account)
+		case <-c.qualifications.fetch.finished():
+			s.complete(c, &c.qualifications)
 		case <-grace: // counted again above
 		case <-look:
 			look = nil
-			s.lookElsewhere(ctx, c)
+			s.reload(ctx, c)
 		case <-ctx.Done():
 			s.leave(ctx, c)
 		}
 	}
 	if in == LevelCheckout {
-		s.lookElsewhere(ctx, c)
+		s.reload(ctx, c)
 	}
-	s.lookAgain(ctx, c)
+	s.revalidate(ctx, c)
 }
 
-// issue starts the fetches of what is not settled, the account's first.
-func (s *Service) issue(ctx context.Context, c *check, in Level) {
+// startFetches starts the fetches of what is not settled, the account's first.
+func (s *Service) startFetches(ctx context.Context, c *check, in Level) {
 	for _, v := range c.views() {
-		if v.settled() {
+		if v.completed() {
 			continue
 		}
-		o := order{Key: v.key, bound: c.bound(), level: in, enough: func() bool {
+		o := fetchRequest{Key: v.key, bound: c.bound(), level: in, enough: func() bool {
 			now := s.now()
-			s.consider(c, v, s.store.Peek(v.key, now), now)
+			s.admit(c, v, s.store.Peek(v.key, now), now)
 			return v.Fresh
 		}}
 		if v == &c.account || c.req.Segment != eligibility.SegmentCommercial {
-			v.flight = s.fetch(ctx, o)
+			v.fetch = s.inflight.start(ctx, o)
 			continue
 		}
-		o.level, o.account = LevelSpare, c.account.flight
-		v.flight, v.waived = c.spares.fetch(func() *flight { return s.fetch(ctx, o) })
+		o.level, o.account = LevelSpare, c.account.fetch
+		v.fetch, v.waived = c.spares.fetch(func() *fetch { return s.inflight.start(ctx, o) })
 	}
 }
 
@@ -90,25 +90,25 @@ func (s *Service) graceLeft(c *check, issued, known time.Time) time.Duration {
 	switch {
 	case c.nothingToGain(), commercial && (!c.account.Fetched || c.qualifications.Evidence != nil):
 		return 0
-	case c.qualifications.flight.isSent():
+	case c.qualifications.fetch.isSent():
 		return s.grace - time.Since(known)
 	default:
 		return min(s.grace-time.Since(known), startGrace-time.Since(issued))
 	}
 }
 
-// lookAgain takes what other replicas have announced while the check waited,
+// revalidate takes what other replicas have announced while the check waited,
 // and lets go of what they have replaced by something that is out of reach.
-func (s *Service) lookAgain(ctx context.Context, c *check) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookAgainTimeout)
+func (s *Service) revalidate(ctx context.Context, c *check) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revalidateTimeout)
 	defer cancel()
 	for _, v := range c.views() {
 		before := v.Evidence
 		if before == nil {
 			now := s.now()
-			s.consider(c, v, s.store.Peek(v.key, now), now)
-		} else if later, lost := s.later(ctx, v.key, before); later != nil {
-			s.consider(c, v, Found{Evidence: later, Tier: eligibility.TierRedis}, s.now())
+			s.admit(c, v, s.store.Peek(v.key, now), now)
+		} else if later, lost := s.put(ctx, v.key, before); later != nil {
+			s.admit(c, v, Found{Evidence: later, Tier: eligibility.TierRedis}, s.now())
 		} else if lost && !(v.Fetched && before.FetchedHere() && s.policy.Blocks(c.req.Segment, before)) {
 			v.drop()
 		}
@@ -124,40 +124,40 @@ func (s *Service) lookAgain(ctx context.Context, c *check) {
 	}
 }
 
-// lookTime returns when a caller who waits for one customer queries the shared
+// reloadTime returns when a caller who waits for one customer queries the shared
 // tier again if it still has no evidence: while there is time for it.
-func lookTime(ctx context.Context, in Level) <-chan time.Time {
+func reloadTime(ctx context.Context, in Level) <-chan time.Time {
 	deadline, limited := ctx.Deadline()
 	if !limited || in < LevelCheckout {
 		return nil
 	}
-	return time.After(time.Until(deadline) - lookReserve(time.Until(deadline)))
+	return time.After(time.Until(deadline) - reloadReserve(time.Until(deadline)))
 }
 
-// lookReserve is how much of a caller's remaining time is kept for a last query of
+// reloadReserve is how much of a caller's remaining time is kept for a last query of
 // the shared tier.
-func lookReserve(left time.Duration) time.Duration { return min(left/4, maxLookReserve) }
+func reloadReserve(left time.Duration) time.Duration { return min(left/4, maxReloadReserve) }
 
-// lookElsewhere queries the shared tier for the evidence without which the check
+// reload queries the shared tier for the evidence without which the check
 // would end with an error: the first query may have been skipped or have timed out.
-func (s *Service) lookElsewhere(ctx context.Context, c *check) {
+func (s *Service) reload(ctx context.Context, c *check) {
 	keys := s.lacking(c, make([]eligibility.Key, 0, 2))
 	if len(keys) == 0 || ctx.Err() != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	for i, found := range s.store.LoadWithin(ctx, keys) {
-		s.learn(c, c.view(keys[i].Facet), found, s.now())
+		s.adopt(c, c.view(keys[i].Facet), found, s.now())
 	}
 }
 
-// learn takes what the shared tier holds in place of a fetch that has failed or
+// adopt takes what the shared tier holds in place of a fetch that has failed or
 // has not ended.
-func (s *Service) learn(c *check, v *view, found Found, now time.Time) {
-	s.consider(c, v, found, now)
+func (s *Service) adopt(c *check, v *view, found Found, now time.Time) {
+	s.admit(c, v, found, now)
 	if v.Fresh {
-		v.flight, v.Err = nil, nil
+		v.fetch, v.Err = nil, nil
 	}
 }
 
@@ -218,17 +218,17 @@ func (c *check) nothingToGain() bool {
 func (s *Service) abandon(c *check) {
 	v := &c.qualifications
 	select {
-	case <-v.flight.landed():
-		s.settle(c, v)
+	case <-v.fetch.finished():
+		s.complete(c, v)
 	default:
-		v.flight, v.waived = nil, true
+		v.fetch, v.waived = nil, true
 	}
 }
 
-// settle takes the result of the view's flight, which has landed.
-func (s *Service) settle(c *check, v *view) {
-	f := v.flight
-	v.flight, v.Call, v.Err = nil, f.call, f.err
+// complete takes the result of the view's flight, which has landed.
+func (s *Service) complete(c *check, v *view) {
+	f := v.fetch
+	v.fetch, v.Call, v.Err = nil, f.call, f.err
 	if f.err != nil {
 		return
 	}
@@ -240,10 +240,10 @@ func (s *Service) settle(c *check, v *view) {
 	if f.evidence.FetchedHere() { // first: what else there is must be later by replaces
 		v.drop()
 	}
-	s.consider(c, v, Found{Evidence: f.evidence, Tier: f.tier}, now)
+	s.admit(c, v, Found{Evidence: f.evidence, Tier: f.tier}, now)
 	v.Fetched = v.Evidence == f.evidence
-	s.consider(c, v, known, now)
-	s.consider(c, v, Found{Evidence: f.rival, Tier: eligibility.TierRedis}, now)
+	s.admit(c, v, known, now)
+	s.admit(c, v, Found{Evidence: f.rival, Tier: eligibility.TierRedis}, now)
 	v.Fetched = v.Evidence != nil && (v.Evidence == f.evidence || v.Evidence == f.rival)
 	switch {
 	case v.Fetched:
@@ -258,8 +258,8 @@ func (s *Service) settle(c *check, v *view) {
 func (s *Service) leave(ctx context.Context, c *check) {
 	for _, v := range c.views() {
 		select {
-		case <-v.flight.landed():
-			s.settle(c, v)
+		case <-v.fetch.finished():
+			s.complete(c, v)
 		default:
 		}
 	}
@@ -273,8 +273,8 @@ func (s *Service) leave(ctx context.Context, c *check) {
 // fail ends the wait for what is not settled.
 func (c *check) fail(failure error) {
 	for _, v := range c.views() {
-		if !v.settled() {
-			v.flight, v.Err = nil, failure
+		if !v.completed() {
+			v.fetch, v.Err = nil, failure
 		}
 	}
 }
