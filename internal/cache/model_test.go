@@ -418,9 +418,10 @@ func (m *model) check() {
 	}
 }
 
-// judge is called with the lock held. What the replica has just fetched itself may
-// answer against evidence that is later by less than clocks differ, or that Redis
-// does not store.
+// judge is called with the lock held. What the replica has fetched itself for the
+// check may answer against evidence that is later by less than clocks differ, or
+// that Redis does not store; and if it blocks, against evidence that is still to
+// come by the replica's clock or out of reach.
 func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked time.Time, stale, fetched bool) {
 	var number int
 	if _, err := fmt.Sscan(evidence.CorrelationID, &number); err != nil || number >= len(m.fetches) {
@@ -440,7 +441,7 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 		newer := &m.fetches[i]
 		if newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
 			newer.learnt.IsZero() || newer.moved || !newer.stamp.After(from.stamp) ||
-			fetched && (m.fault == refusing || !newer.stamp.After(from.stamp.Add(time.Second))) {
+			fetched && (m.fault == refusing || evidence.Status == eligibility.AccountStatusUnderReview || !newer.stamp.After(from.stamp.Add(time.Second))) {
 			continue
 		}
 		if late := m.late(newer.learnt, asked, now, stale); late > 0 {

@@ -129,20 +129,18 @@ func ceilMillisecond(t time.Time) time.Time {
 }
 
 // replaces reports whether evidence replaces that of the view: if it is dated
-// later. Against what this process has fetched for this check, a date of another
-// replica's clock proves nothing if it is still to come. Within the tolerance it
-// does not lift a block, nor stand in for the fetch that the caller's max_age
-// demanded.
+// later. What this process has fetched for this check yields to a date of another
+// replica's clock only if the date is later than clocks differ and not still to
+// come. Otherwise nobody knows which is newer, and the evidence must neither lift a
+// block nor stand in for the fetch that the caller's max_age demanded.
 func (s *Service) replaces(c *check, v *view, evidence *eligibility.Evidence, now time.Time) bool {
 	held := v.Evidence
 	switch {
 	case evidence.FetchTime.Before(held.FetchTime):
 		return false
-	case !v.Fetched, !held.FetchedHere(), evidence.FetchedHere():
+	case !v.Fetched, !held.FetchedHere(), evidence.FetchedHere(), s.policy.Blocks(c.req.Segment, evidence):
 		return true
-	case evidence.FetchTime.After(now):
-		return false
-	case evidence.FetchTime.After(held.FetchTime.Add(eligibility.ClockTolerance)), s.policy.Blocks(c.req.Segment, evidence):
+	case evidence.FetchTime.After(held.FetchTime.Add(eligibility.ClockTolerance)) && !evidence.FetchTime.After(now):
 		return true
 	default:
 		return !s.policy.Blocks(c.req.Segment, held) && c.youngEnough(evidence)

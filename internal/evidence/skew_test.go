@@ -166,6 +166,7 @@ func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 	}{
 		{"dated 0.9 s ahead again and again", blocked, allowed, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
 		{"dated 0.9 s ahead, a slow fetch", blocked, allowed, 900 * time.Millisecond, 5 * time.Second, eligibility.DecisionBlocked},
+		{"dated 0.9 s ahead, and it blocks", allowed, blocked, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
 		{"dated after the start of the fetch, within the tolerance", blocked, allowed, -100 * time.Millisecond, time.Second, eligibility.DecisionBlocked},
 		{"the same, and it blocks", allowed, blocked, -100 * time.Millisecond, time.Second, eligibility.DecisionBlocked},
 		{"dated later than any clocks differ", blocked, allowed, -100 * time.Millisecond, 3 * time.Second, eligibility.DecisionAllowed},
