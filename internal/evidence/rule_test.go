@@ -2,7 +2,6 @@ package evidence_test
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -132,111 +131,6 @@ func TestSegmentRule(t *testing.T) {
 				t.Errorf("temporary %t, remedy %d, message %q", got.Temporary(), got.Remedy(), got.Message())
 			}
 		})
-	}
-}
-
-// The oracle states the segment rule of one qualification over sets, without an
-// order of entries: Approved, unless some Denied is dated later than all Approved
-// and those are dated; then the newest date, InReview before Denied.
-func oracle(held []eligibility.Qualification) eligibility.ReasonCode {
-	of := func(status eligibility.VettingStatus) (entries []eligibility.Qualification) {
-		for _, q := range held {
-			if q.VettingStatus == status {
-				entries = append(entries, q)
-			}
-		}
-		return entries
-	}
-	day := func(q eligibility.Qualification) int {
-		if q.VettingCreatedTime.IsZero() {
-			return 0
-		}
-		return q.VettingCreatedTime.Day()
-	}
-	if len(held) == 0 {
-		return eligibility.ReasonQualificationMissing
-	}
-	if approved := of(eligibility.VettingApproved); len(approved) > 0 {
-		for _, denied := range of(eligibility.VettingDenied) {
-			if !slices.ContainsFunc(approved, func(a eligibility.Qualification) bool {
-				return day(denied) == 0 || day(a) == 0 || day(a) >= day(denied)
-			}) {
-				return eligibility.ReasonQualificationDenied
-			}
-		}
-		return eligibility.ReasonQualificationApproved
-	}
-	newest := 0
-	for _, q := range held {
-		newest = max(newest, day(q))
-	}
-	for status, code := range []eligibility.ReasonCode{
-		eligibility.VettingInReview: eligibility.ReasonQualificationInReview,
-		eligibility.VettingDenied:   eligibility.ReasonQualificationDenied,
-	} {
-		if code != eligibility.ReasonNone && slices.ContainsFunc(of(eligibility.VettingStatus(status)),
-			func(q eligibility.Qualification) bool { return day(q) == newest }) {
-			return code
-		}
-	}
-	return eligibility.ReasonQualificationUnrecognized
-}
-
-// Every list of up to four entries of one qualification, with each status and
-// each of no date and three dates, in every order.
-func TestSegmentRuleAgreesWithTheOracle(t *testing.T) {
-	t.Parallel()
-	var entries []eligibility.Qualification
-	for vetting := eligibility.VettingUnspecified; vetting <= eligibility.VettingUnrecognized; vetting++ {
-		undated := qualification(eligibility.QualificationEducation, vetting)
-		entries = append(entries, undated, dated(undated, 1), dated(undated, 2), dated(undated, 3))
-	}
-	service, store := segmentService(t)
-	var try func(held []eligibility.Qualification)
-	try = func(held []eligibility.Qualification) {
-		store.hold(held)
-		answer, err := service.Check(context.Background(), education())
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := oracle(held)
-		if got := answer.Reasons[1].Code; got != want {
-			t.Fatalf("%+v: %s, want %s", held, got, want)
-		}
-		if allowed := answer.Decision == eligibility.DecisionAllowed; allowed != (want == eligibility.ReasonQualificationApproved) {
-			t.Fatalf("%+v: decision %d for %s", held, answer.Decision, want)
-		}
-		if len(held) == 4 || testing.Short() && len(held) == 3 {
-			return
-		}
-		for _, entry := range entries {
-			try(append(slices.Clone(held), entry))
-		}
-	}
-	try(nil)
-}
-
-// segmentService is a service whose store holds an allowed account and the
-// qualifications that the test chooses.
-func segmentService(t *testing.T) (*evidence.Service, *qualified) {
-	t.Helper()
-	store := &qualified{memory: newMemory()}
-	now := time.Now()
-	store.Put(eligibility.Key{CustomerID: customer}, &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, FetchTime: now})
-	service, err := evidence.New(new(scripted), store, evidence.Config{Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return service, store
-}
-
-type qualified struct{ *memory }
-
-func (q *qualified) hold(held []eligibility.Qualification) {
-	key := eligibility.Key{CustomerID: customer, Facet: eligibility.FacetQualifications}
-	q.held[key] = &eligibility.Evidence{
-		Facet: eligibility.FacetQualifications, Qualifications: held,
-		FetchTime: q.held[eligibility.Key{CustomerID: customer}].FetchTime,
 	}
 }
 
