@@ -2,14 +2,19 @@ package cache
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 const (
@@ -206,16 +211,22 @@ func (r *sharedTier) beatReturned(m message, now time.Time) {
 // beats is what this replica remembers of its heartbeats. The keys are the first
 // partitions of servers.
 type beats struct {
-	began time.Time // of this process; keeps the monotonic clock
+	began time.Time          // of this process; keeps the monotonic clock
+	keys  [partitions]string // of this replica's heartbeats
 
 	mu         sync.Mutex
-	seen       map[int]int64 // age in ms that was last stored; guarded by mu
-	away       map[int]bool  // servers that do not respond; guarded by mu
-	partitions map[int][]int // all partitions of the server; guarded by mu
+	seen       map[int]int64   // age in ms that was last stored; guarded by mu
+	away       map[int]bool    // servers that do not respond; guarded by mu
+	partitions map[int][]int   // all partitions of the server; guarded by mu
+	servers    [partitions]int // the server of each partition; guarded by mu
 }
 
-func newBeats() *beats {
-	return &beats{began: time.Now(), seen: make(map[int]int64), away: make(map[int]bool), partitions: make(map[int][]int)}
+func newBeats(keys redisKeys, replica token) *beats {
+	b := &beats{began: time.Now(), seen: make(map[int]int64), away: make(map[int]bool), partitions: make(map[int][]int)}
+	for partition := range b.keys {
+		b.keys[partition] = keys.inPartition(partition, "beat:"+hex.EncodeToString(replica[:]))
+	}
+	return b
 }
 
 // next returns the arguments of a heartbeat to a server: the age of the process,
@@ -225,11 +236,62 @@ func (b *beats) next(to server) (age, seen, covered int64) {
 	defer b.mu.Unlock()
 	first := to.partitions[0]
 	b.partitions[first] = to.partitions
-	seen, known := b.seen[first]
-	if !known {
-		seen = -1
+	for _, partition := range to.partitions {
+		b.servers[partition] = first
 	}
+	seen = b.lastStored(first)
 	return time.Since(b.began).Milliseconds(), seen, seen - (outboxLife - settling).Milliseconds()
+}
+
+// lastStored returns the age that a server stored last, -1 if none. The lock is
+// held.
+func (b *beats) lastStored(first int) int64 {
+	if seen, known := b.seen[first]; known {
+		return seen
+	}
+	return -1
+}
+
+// expectedBeat is the heartbeat that the server of some partitions has.
+type expectedBeat struct {
+	partitions []int
+	key        string
+	age        int64
+	reply      *redis.StringCmd // what a connection returned
+}
+
+// maxBeatBytes bounds what is read of a heartbeat.
+const maxBeatBytes = 32
+
+// expected returns the heartbeats of the servers that hold keys.
+func (b *beats) expected(keys []eligibility.Key) (expected []expectedBeat) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, key := range keys {
+		partition := partitionOf(key.CustomerID)
+		if slices.ContainsFunc(expected, func(e expectedBeat) bool { return slices.Contains(e.partitions, partition) }) {
+			continue
+		}
+		first := b.servers[partition]
+		of := b.partitions[first]
+		if of == nil {
+			of = []int{partition} // before the first heartbeat
+		}
+		expected = append(expected, expectedBeat{partitions: of, key: b.keys[first], age: b.lastStored(first)})
+	}
+	return expected
+}
+
+// isCurrent reports whether the server of a partition has returned the heartbeat
+// that it has stored, or a later one.
+func isCurrent(expected []expectedBeat, partition int) bool {
+	for _, e := range expected {
+		if slices.Contains(e.partitions, partition) {
+			age, err := strconv.ParseInt(e.reply.Val(), 10, 64)
+			return err == nil && age >= e.age || e.age < 0
+		}
+	}
+	return false
 }
 
 // stored records that a server has stored an age, and reports whether it had

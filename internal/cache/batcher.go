@@ -32,6 +32,7 @@ const (
 type readBatcher struct {
 	client redis.UniversalClient
 	keys   redisKeys
+	beats  *beats
 	budget time.Duration // of a round trip
 	// wait is how long a batch waits for the one in flight; 0 means until it ends,
 	// whatever time a caller has.
@@ -46,14 +47,23 @@ type readBatcher struct {
 type batch struct {
 	keys     []eligibility.Key // guarded by readBatcher.mu until it is flushed
 	timer    *time.Timer       // flushes it if the batch in flight takes long; may be nil
-	done     chan struct{}     // closed when gets are there
-	gets     []*redis.StringCmd
+	done     chan struct{}     // closed when reads are there
+	reads    []read
 	reported atomic.Bool // its fault was counted
 }
 
+// read is the result of reading one key.
+type read struct {
+	value string
+	err   error
+	// current is whether the connection reached a server that has the last
+	// heartbeat of this replica. Another one may hold older evidence.
+	current bool
+}
+
 // get reads keys within the caller's deadline and the budget. It returns an error
-// if the caller left; each command has its own. Commands are in the order of keys.
-func (g *readBatcher) get(caller context.Context, keys []eligibility.Key) (*batch, []*redis.StringCmd, error) {
+// if the caller left; each read has its own. Reads are in the order of keys.
+func (g *readBatcher) get(caller context.Context, keys []eligibility.Key) (*batch, []read, error) {
 	deadline := time.Now().Add(g.budget)
 	theirs, hurries := caller.Deadline()
 	if hurries = hurries && theirs.Before(deadline); hurries {
@@ -71,11 +81,11 @@ func (g *readBatcher) get(caller context.Context, keys []eligibility.Key) (*batc
 	}
 	if g.budget <= patience {
 		<-b.done
-		return b, b.gets[at : at+len(keys)], nil
+		return b, b.reads[at : at+len(keys)], nil
 	}
 	select {
 	case <-b.done:
-		return b, b.gets[at : at+len(keys)], nil
+		return b, b.reads[at : at+len(keys)], nil
 	case <-caller.Done():
 		return b, nil, caller.Err()
 	}
@@ -104,27 +114,35 @@ func (g *readBatcher) join(keys []eligibility.Key) (b *batch, at int) {
 
 // run makes a round trip, which does not end when a caller leaves. A panic of the
 // client is a fault like others.
-func (g *readBatcher) run(deadline time.Time, keys []eligibility.Key) (gets []*redis.StringCmd) {
+func (g *readBatcher) run(deadline time.Time, keys []eligibility.Key) (reads []read) {
 	defer func() {
 		if r := recover(); r != nil {
-			gets = failed(len(keys), errPanic)
+			reads = failed(len(keys), errPanic)
 		}
 	}()
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	gets = make([]*redis.StringCmd, len(keys))
+	gets := make([]*redis.StringCmd, len(keys))
+	beats := g.beats.expected(keys)
 	// GETRANGE bounds a reply. The error is that of the first command that has one:
 	// each is judged by itself. If a server rejects the connection, none has one.
-	_, err := g.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	commands, err := g.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i := range beats {
+			beats[i].reply = pipe.GetRange(ctx, beats[i].key, 0, maxBeatBytes)
+		}
 		for i, key := range keys {
 			gets[i] = pipe.GetRange(ctx, g.keys.of(key), 0, maxValueBytes)
 		}
 		return nil
 	})
-	if err != nil && !slices.ContainsFunc(gets, func(get *redis.StringCmd) bool { return get.Err() != nil }) {
+	if err != nil && !slices.ContainsFunc(commands, func(command redis.Cmder) bool { return command.Err() != nil }) {
 		return failed(len(keys), err)
 	}
-	return gets
+	reads = make([]read, len(keys))
+	for i, get := range gets {
+		reads[i] = read{value: get.Val(), err: get.Err(), current: isCurrent(beats, partitionOf(keys[i].CustomerID))}
+	}
+	return reads
 }
 
 // ended makes room for the next batch.
@@ -164,19 +182,19 @@ func (g *readBatcher) depart() (b *batch) {
 func (g *readBatcher) flush(b *batch) {
 	defer g.ended()
 	defer close(b.done)
-	b.gets = g.run(time.Now().Add(g.budget), b.keys)
+	b.reads = g.run(time.Now().Add(g.budget), b.keys)
 }
 
 // errPanic stands for a panic of the client library.
 var errPanic = errors.New("panic of the redis client")
 
-// failed returns n commands that have failed.
-func failed(n int, err error) []*redis.StringCmd {
-	gets := make([]*redis.StringCmd, n)
-	for i := range gets {
-		gets[i] = redis.NewStringResult("", err)
+// failed returns n reads that have failed.
+func failed(n int, err error) []read {
+	reads := make([]read, n)
+	for i := range reads {
+		reads[i].err = err
 	}
-	return gets
+	return reads
 }
 
 // blames reports whether the batch's fault is still to be counted, and caller, who

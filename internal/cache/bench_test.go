@@ -24,7 +24,7 @@ func BenchmarkLoad(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			for _, found := range tier.load(context.Background(), customers[int(next.Add(1))%len(customers)], nothing) {
-				if found == nil {
+				if found.evidence == nil {
 					absent.Add(1)
 				}
 			}

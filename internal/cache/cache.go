@@ -161,9 +161,9 @@ func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eviden
 	return s.load(ctx, keys, (*sharedTier).loadWithin)
 }
 
-func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, []*eligibility.Evidence) []*eligibility.Evidence) []evidence.Found {
+func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, []*eligibility.Evidence) []loaded) []evidence.Found {
 	founds := make([]evidence.Found, len(keys))
-	var shared []*eligibility.Evidence
+	var shared []loaded
 	asked := s.now()
 	if s.redis != nil {
 		held := make([]*eligibility.Evidence, len(keys))
@@ -177,7 +177,7 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 	}
 	now := s.now()
 	for i, key := range keys {
-		if i < len(shared) && shared[i] != nil {
+		if i < len(shared) && shared[i].evidence != nil {
 			founds[i] = s.adopt(key, shared[i], asked, now)
 		} else {
 			founds[i] = s.held(key, now)
@@ -188,12 +188,16 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 
 // adopt keeps evidence that was read from Redis at asked, and returns the newest.
 // If Redis holds older evidence than this process, it has lost the newer.
-func (s *Store) adopt(key eligibility.Key, loaded *eligibility.Evidence, asked, now time.Time) evidence.Found {
-	newest, ok := s.local.keep(key, loaded, s.confirmed(key, loaded, asked, now), now)
+func (s *Store) adopt(key eligibility.Key, loaded loaded, asked, now time.Time) evidence.Found {
+	confirmed := unconfirmed
+	if s.confirms(key, loaded, now) {
+		confirmed = asked
+	}
+	newest, ok := s.local.keep(key, loaded.evidence, confirmed, now)
 	switch {
 	case !ok: // newer evidence was announced, and is not here
 		return evidence.Found{}
-	case newest.evidence.FetchTime.After(loaded.FetchTime):
+	case newest.evidence.FetchTime.After(loaded.evidence.FetchTime):
 		s.writeBack(key, newest.evidence)
 		return s.held(key, now)
 	}
@@ -205,12 +209,10 @@ func (s *Store) adopt(key eligibility.Key, loaded *eligibility.Evidence, asked, 
 	}
 }
 
-// confirmed returns when Redis, which held evidence at asked, has confirmed it.
-func (s *Store) confirmed(key eligibility.Key, evidence *eligibility.Evidence, asked, now time.Time) time.Time {
-	if s.health(key).confirms(evidence.FetchTime, now) {
-		return asked
-	}
-	return unconfirmed
+// confirms reports whether Redis confirms that evidence that was read from it is the
+// newest.
+func (s *Store) confirms(key eligibility.Key, loaded loaded, now time.Time) bool {
+	return loaded.current && s.health(key).confirms(loaded.evidence.FetchTime, now)
 }
 
 // writeBack stores evidence of this process in place of older evidence in Redis.
@@ -253,11 +255,11 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	ctx, span := startSpan(ctx, "put", 1)
 	defer span.End()
 	lease, _ := s.leases.letGo(key)
-	asked := s.now()
 	result := s.redis.put(ctx, key, evidence, keepUntil, lease)
 	s.addToOutbox(key, evidence, keepUntil, result.stored)
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
-		s.local.announced(key, result.newer, s.confirmed(key, result.newer, asked, now), now, false)
+		// Nothing shows that the connection reached the server that has the newest.
+		s.local.announced(key, result.newer, unconfirmed, now, false)
 	}
 	s.leases.wake(message{key: key, evidence: evidence})
 }

@@ -49,13 +49,18 @@ func ErrorCode(err error) string {
 		return ""
 	}
 	words := strings.Fields(reply.Error())
-	if len(words) == 0 || redisCodes[words[0]] == "" {
+	if len(words) == 0 {
 		return ""
 	}
-	if words[0] != "ERR" {
-		return words[0]
+	// Version 6 leaves the mark of an error in what a script's command returns.
+	first := strings.TrimPrefix(words[0], "-")
+	if redisCodes[first] == "" {
+		return ""
 	}
-	// Version 6 wraps what a script's command returns.
+	if first != "ERR" {
+		return first
+	}
+	// It also wraps the error that ends a script.
 	for _, word := range words[1:] {
 		code := strings.Trim(word, "-:")
 		if code != "ERR" && code != "ASK" && redisCodes[code] != "" {

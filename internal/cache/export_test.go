@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"math"
+	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -60,11 +61,37 @@ const (
 	MaxOutbox          = maxOutbox
 	WarmConnections    = warmConnections
 	WatermarkLife      = watermarkLife
+	HeartbeatScript    = heartbeatScript
 )
 
 // EvidenceMessage is what a replica sends to the others.
 func EvidenceMessage(key eligibility.Key, evidence *eligibility.Evidence) []byte {
 	return append(messageHeader(kindEvidence, key), new(sealer).encode(key, evidence)...)
+}
+
+// Connect makes the reads, or the claims, of the store go to another server than its
+// writes.
+func (s *Store) Connect(tb testing.TB, reads, claims bool, cfg RedisConfig) {
+	tb.Helper()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, client := range []struct {
+		moves  bool
+		client *redis.UniversalClient
+	}{{reads, &s.redis.reader}, {claims, &s.redis.claimer}} {
+		if client.moves {
+			_ = (*client.client).Close()
+			*client.client = newClient(cfg, cfg.PoolSize)
+		}
+	}
+	s.redis.batcher.client, s.redis.patient.client = s.redis.reader, s.redis.reader
+}
+
+// Remove removes a value that was read and cannot be read as evidence.
+func (s *Store) Remove(ctx context.Context, key eligibility.Key, value []byte) {
+	s.redis.remove(ctx, removal{key: key, value: value})
 }
 
 // Waiting is how many claims of the store wait for another replica.
@@ -106,6 +133,9 @@ func IdleConnections(s *Store) int { return int(s.redis.reader.PoolStats().IdleC
 
 // PartitionTag is the hash tag of the partition of key.
 func PartitionTag(key eligibility.Key) string { return partitionTags[partitionOf(key.CustomerID)] }
+
+// PartitionOf is the partition of a customer.
+func PartitionOf(id eligibility.CustomerID) int { return partitionOf(id) }
 
 // AddToOutbox records evidence that Redis has not stored.
 func (s *Store) AddToOutbox(key eligibility.Key, evidence *eligibility.Evidence) {

@@ -748,3 +748,147 @@ func TestKeepingConfirmsNothing(t *testing.T) {
 		t.Errorf("confirmed by Keep: %+v", found)
 	}
 }
+
+// copyKeys copies all keys, as replication does.
+func copyKeys(t *testing.T, from, to *cachetest.Redis) {
+	t.Helper()
+	source, target := from.Client(), to.Client()
+	defer func() { _, _ = source.Close(), target.Close() }()
+	for _, key := range source.Keys(ctx, "*").Val() {
+		dump, err := source.Dump(ctx, key).Result()
+		if err == nil {
+			err = target.RestoreReplace(ctx, key, time.Hour, dump).Err()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Heartbeats that one server stores confirm nothing that is read from another: a
+// replica that lags, or one that was promoted unnoticed.
+func TestHeartbeatsConfirmTheServerThatIsRead(t *testing.T) {
+	t.Parallel()
+	for name, connection := range map[string]struct{ reads, claims bool }{
+		"reads":  {reads: true},
+		"claims": {claims: true},
+		"both":   {reads: true, claims: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, stale := cachetest.StartRedis(t), cachetest.StartRedis(t)
+			one, two := bare(t, sharing(server, "p")), bare(t, sharing(server, "p"))
+			one.Heartbeat(ctx)
+			two.Heartbeat(ctx)
+			share(one, allowed(time.Now()))
+			copyKeys(t, server, stale)
+			share(one, blocked(time.Now()))
+			began := time.Now()
+			await(t, "a later heartbeat", func() bool {
+				two.Heartbeat(ctx)
+				return time.Since(began) > 10*time.Millisecond
+			})
+			two.Connect(t, connection.reads, connection.claims, sharing(stale, "p").Redis)
+			lead := two.Acquire(ctx, anyEvidence)
+			if lead.Err != nil || lead.Evidence != nil && lead.Evidence.Status == eligibility.AccountStatusAllowed {
+				t.Errorf("a claim returns %+v", lead)
+			}
+			found := load(two)
+			if found.Evidence != nil && found.Evidence.Status == eligibility.AccountStatusAllowed && !found.MustRevalidate {
+				t.Errorf("another server confirms %+v", found)
+			}
+			if !connection.reads && found.MustRevalidate {
+				t.Errorf("the server does not confirm %+v", found)
+			}
+		})
+	}
+}
+
+// Between reading what cannot be read and removing it, another replica may store
+// evidence.
+func TestRemovalSparesWhatHasReplacedTheValue(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	store := newStore(t, sharing(server, "p"))
+	share(store, blocked(time.Now()))
+	for what, value := range map[string][]byte{"other bytes": []byte("foreign"), "a hash": nil} {
+		store.Remove(ctx, key, value)
+		if client.Exists(ctx, rawKey()).Val() == 0 {
+			t.Fatalf("removed a valid value, which had replaced %s", what)
+		}
+	}
+	for what, foreign := range map[string]struct {
+		set   func()
+		value []byte
+	}{
+		"other bytes": {func() { client.Set(ctx, rawKey(), "foreign", 0) }, []byte("foreign")},
+		"too long":    {func() { client.SetRange(ctx, rawKey(), 4<<20, "x") }, make([]byte, 4<<20+1)},
+		"a hash":      {func() { client.HSet(ctx, rawKey(), "a", "b") }, nil},
+	} {
+		client.Del(ctx, rawKey())
+		foreign.set()
+		store.Remove(ctx, key, foreign.value)
+		if client.Exists(ctx, rawKey()).Val() != 0 {
+			t.Errorf("%s: not removed", what)
+		}
+	}
+}
+
+// A mark that no replica has set, or that would never end, silences nobody.
+func TestForeignMarksSilenceNobody(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	store := replica(t, sharing(server, "p"))
+	mark := "p:v2:global:partner:{" + cache.PartitionTag(eligibility.Key{CustomerID: firstOfPartition(t, 0)}) + "}:silent"
+	client.Set(ctx, mark, "1", 2*time.Second)
+	await(t, "a mark of ours", func() bool { return !store.Works() })
+	for what, foreign := range map[string]func(){
+		"without expiry": func() { client.Set(ctx, mark, "1", 0) },
+		"for an hour":    func() { client.Set(ctx, mark, "1", time.Hour) },
+		"another value":  func() { client.Set(ctx, mark, "yes", 2*time.Second) },
+		"a list":         func() { client.Del(ctx, mark); client.LPush(ctx, mark, "1") },
+	} {
+		foreign()
+		store.Heartbeat(ctx)
+		store.Healthy() // but for the mark
+		if !store.Works() {
+			t.Errorf("%s: silenced", what)
+		}
+	}
+}
+
+// firstOfPartition is a customer of a partition.
+func firstOfPartition(t *testing.T, partition int) eligibility.CustomerID {
+	t.Helper()
+	for i := range 1 << 16 {
+		if id := (eligibility.CustomerID{byte(i), byte(i >> 8)}); cache.PartitionOf(id) == partition { //nolint:gosec // two bytes
+			return id
+		}
+	}
+	t.Fatal("no customer")
+	return eligibility.CustomerID{}
+}
+
+// A message from the future replaces nothing that is known of the past: the clock
+// that sent it may be the wrong one.
+func TestAMessageFromTheFutureRemovesNoTombstone(t *testing.T) {
+	t.Parallel()
+	var clock clock
+	cfg := at(cachetest.StartRedis(t), start)
+	clock.in(&cfg)
+	store := newStore(t, cfg)
+	store.Receive(cache.EvidenceMessage(key, blocked(start)))
+	store.Receive(cache.EvidenceMessage(key, allowed(start.Add(time.Hour))))
+	if kept := store.Put(key, allowed(start.Add(-time.Second))); kept != nil {
+		t.Errorf("kept %+v, which is older than a tombstone", kept)
+	}
+	// It counts once the clock was right and this process's was wrong.
+	clock.set(time.Hour)
+	if kept := store.Put(key, allowed(start.Add(time.Hour-time.Second))); kept != nil {
+		t.Errorf("kept %+v, which is older than a tombstone", kept)
+	}
+}

@@ -16,7 +16,7 @@ func TestHeartbeatScript(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	client := server.Client()
 	defer func() { _ = client.Close() }()
-	now := time.Now().Truncate(time.Millisecond)
+	now := time.Now().Add(time.Minute).Truncate(time.Millisecond) // later than the server's
 	old := now.Add(-time.Hour)
 	for name, row := range map[string]struct {
 		stored        string        // empty: absent
@@ -81,5 +81,41 @@ func TestHeartbeatScript(t *testing.T) {
 		if left := client.PTTL(ctx, "watermark").Val(); left < watermarkLife-time.Minute {
 			t.Errorf("%s: the watermark was not prolonged: %v", name, left)
 		}
+	}
+}
+
+// A replica whose clock is behind must not lower the floor for replicas that start
+// later, nor raise it to a time before a loss of writes.
+func TestAReplicaWhoseClockIsBehindKeepsTheFloor(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	ctx := context.Background()
+	beat := func(now time.Time, raise int) time.Time {
+		t.Helper()
+		answer, err := newScripts().heartbeat.Run(ctx, client, []string{"own", "watermark", "mark"},
+			1, -1, -60_000, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)), raise, "channel", "message").Slice()
+		reply, ok := decodeBeatReply(answer)
+		if err != nil || !ok {
+			t.Fatalf("%v, %v", answer, err)
+		}
+		return time.Unix(0, reply.floor)
+	}
+	floor := beat(time.Now(), 0)
+	if got := beat(time.Now().Add(-time.Hour), 0); !got.Equal(floor) {
+		t.Errorf("the floor is %v, was %v", got, floor)
+	}
+	before := time.Now().Add(-time.Second)
+	if got := beat(time.Now().Add(-time.Hour), 1); got.Before(before) || got.After(time.Now().Add(time.Second)) {
+		t.Errorf("the raised floor is %v, it is %v", got, time.Now())
+	}
+	// A user who may not call TIME loses that, and nothing else.
+	if err := client.Do(ctx, "ACL", "SETUSER", "default", "-time").Err(); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().Add(time.Minute)
+	if got := beat(now, 1); !got.Equal(now) {
+		t.Errorf("without TIME the floor is %v, it is %v", got, now)
 	}
 }

@@ -199,8 +199,8 @@ func (c *claiming) try(ctx context.Context) (acquired evidence.Acquisition, deci
 		case !ok:
 			return evidence.Acquisition{}, true
 		case reply.evidence != nil:
-			if c.store.health(c.Key).confirms(reply.evidence.FetchTime, c.store.now()) {
-				if acquired, decided = c.adopt(reply.evidence); decided {
+			if current, ok := c.read(ctx, reply.evidence); ok {
+				if acquired, decided = c.adopt(current); decided {
 					return acquired, true
 				}
 			}
@@ -223,6 +223,16 @@ func (c *claiming) try(ctx context.Context) (acquired evidence.Acquisition, deci
 		}
 	}
 	return evidence.Acquisition{}, true
+}
+
+// read returns what Redis holds, and false if that is older than evidence or not
+// confirmed. Nothing shows to which server the connection of a claim leads.
+func (c *claiming) read(ctx context.Context, evidence *eligibility.Evidence) (current *eligibility.Evidence, ok bool) {
+	found := c.store.redis.load(ctx, []eligibility.Key{c.Key}, []*eligibility.Evidence{evidence})[0]
+	if found.evidence == nil || found.evidence.FetchTime.Before(evidence.FetchTime) {
+		return nil, false
+	}
+	return found.evidence, c.store.confirms(c.Key, found, c.store.now())
 }
 
 // ask asks Redis once, unless it refuses writes.
@@ -321,7 +331,7 @@ func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease)
 		return claimReply{acquired: true}, true
 	case len(answer) == 2 && answer[0] == "value":
 		if reply.evidence, err = r.seals.decode(c.Key, []byte(answer[1]), nil); err != nil {
-			r.unlink(caller, []eligibility.Key{c.Key})
+			r.remove(caller, removal{key: c.Key, value: []byte(answer[1])})
 		}
 		return reply, true
 	case len(answer) == 2 && answer[0] == "lease":

@@ -126,7 +126,7 @@ func newCounters() *metrics {
 			Help: "Fetches of other replicas that are being waited for.",
 		}),
 	}
-	for _, op := range []string{"load", "put", "unlink", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm"} {
+	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm"} {
 		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
 			m.redisFaults.WithLabelValues(op, kind)
 		}

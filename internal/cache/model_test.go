@@ -38,9 +38,9 @@ var (
 //     age
 //   - after Redis has lost writes, what it still holds is not fresh
 //
-// Three things of Redis do not follow the bubble's clock and are simulated: messages,
-// which a hook delivers late or never in place of Redis, the expiry of leases, and
-// how long no heartbeat was stored.
+// Four things of Redis do not follow the bubble's clock and are simulated: messages,
+// which a hook delivers late or never in place of Redis, the expiry of leases, how
+// long no heartbeat was stored, and the server's own clock.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	seed := *modelSeed
@@ -135,6 +135,9 @@ type modelReplica struct {
 
 func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 	t.Helper()
+	if inBubble == cache.HeartbeatScript {
+		t.Fatal("the script of heartbeats takes the time in another way")
+	}
 	ctx, end := context.WithCancel(context.Background())
 	m := &model{
 		t: t, began: time.Now(), end: end, raw: server.Client(),
@@ -545,7 +548,7 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return nil
 		}
 		r.m.silent(cmd)
-		err := next(ctx, cmd)
+		err := nextByTheBubblesClock(next, ctx, cmd)
 		r.m.notice(err)
 		if err == nil {
 			r.stored(cmd)
@@ -553,6 +556,22 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		}
 		return err
 	}
+}
+
+// inBubble is the script of heartbeats with the time as its last arguments.
+var inBubble = strings.Replace(cache.HeartbeatScript, "redis.pcall('TIME')", "{ARGV[10], ARGV[11]}", 1)
+
+// nextByTheBubblesClock makes Redis take the time from the bubble.
+func nextByTheBubblesClock(next redis.ProcessHook, ctx context.Context, cmd redis.Cmder) error {
+	if len(cmd.Args()) != heartbeatArgs {
+		return next(ctx, cmd)
+	}
+	now := time.Now()
+	timed := redis.NewCmd(ctx, append(append([]any{"eval", inBubble}, cmd.Args()[2:]...), now.Unix(), now.Nanosecond()/1000)...)
+	err := next(ctx, timed)
+	cmd.(*redis.Cmd).SetVal(timed.Val())
+	cmd.SetErr(err)
+	return err
 }
 
 // stored notes a lease that a script has stored.

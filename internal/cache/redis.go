@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -63,6 +62,8 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 			Failures: breakerFailures, First: breakerOpen, ProbeTimeout: max(cfg.ReadTimeout, cfg.WriteTimeout) + dialTimeout, Now: now,
 		})
 	}
+	replica := newToken()
+	beats := newBeats(keys, replica)
 	return &sharedTier{
 		reader:       reader,
 		claimer:      newClient(cfg, otherPool(cfg)),
@@ -70,14 +71,14 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 		reads:        newBreaker(),
 		claims:       newBreaker(),
 		writes:       newBreaker(),
-		batcher:      &readBatcher{client: reader, keys: keys, budget: cfg.ReadTimeout, wait: batchWait},
-		patient:      &readBatcher{client: reader, keys: keys, budget: lastResort},
+		batcher:      &readBatcher{client: reader, keys: keys, beats: beats, budget: cfg.ReadTimeout, wait: batchWait},
+		patient:      &readBatcher{client: reader, keys: keys, beats: beats, budget: lastResort},
 		scripts:      newScripts(),
 		keys:         keys,
 		seals:        newSealer(keys, cfg.IntegrityKey, cfg.PreviousIntegrityKey),
 		health:       newHealth(),
-		replica:      newToken(),
-		beats:        newBeats(),
+		replica:      replica,
+		beats:        beats,
 		writeTimeout: cfg.WriteTimeout,
 		now:          now,
 		metrics:      metrics,
@@ -90,47 +91,56 @@ func (r *sharedTier) clients() []redis.UniversalClient {
 	return []redis.UniversalClient{r.reader, r.claimer, r.writer}
 }
 
+// loaded is what Redis holds under a key: evidence or nil.
+type loaded struct {
+	evidence *eligibility.Evidence
+	// current is whether it was read from a server that has the last heartbeat of
+	// this replica.
+	current bool
+}
+
 // load looks up all keys in one round trip. What is absent, unreadable, from
 // the future or out of reach is nil. Unreadable values are deleted; what is from
 // the future stays, since another replica's clock may be the right one, and is
 // overwritten by the next fetch. A value of the same fetch as held, evidence that
 // this process has for the keys, is not decoded again.
-func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
+func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
 	permit, _, ok := r.reads.Allow()
 	if !ok {
 		r.metrics.redisSkipped.Add(float64(len(keys)))
-		return make([]*eligibility.Evidence, len(keys))
+		return make([]loaded, len(keys))
 	}
 	return r.loadBy(caller, r.batcher, permit, keys, held)
 }
 
 // loadWithin is load for a caller who would otherwise be refused: it waits as
 // long as the caller's context allows, up to lastResort.
-func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
+func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
 	return r.loadBy(caller, r.patient, r.reads.Force(), keys, held)
 }
 
-func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, held []*eligibility.Evidence) []*eligibility.Evidence {
-	found := make([]*eligibility.Evidence, len(keys))
-	flush, gets, fault := batcher.get(caller, keys)
+func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
+	found := make([]loaded, len(keys))
+	flush, reads, fault := batcher.get(caller, keys)
 	now := r.now()
-	var unreadable []eligibility.Key
-	for i, get := range gets {
-		value, err := get.Bytes()
+	var removals []removal
+	for i, read := range reads {
+		value, err := []byte(read.value), read.err
 		if err == nil && len(value) == 0 {
 			err = redis.Nil
 		}
+		var evidence *eligibility.Evidence
 		if err == nil {
-			found[i], err = r.seals.decode(keys[i], value, held[i])
+			evidence, err = r.seals.decode(keys[i], value, held[i])
 		}
 		switch {
-		case errors.Is(err, redis.Nil), err == nil && fromFuture(found[i], now):
+		case errors.Is(err, redis.Nil), err == nil && fromFuture(evidence, now):
 			r.metrics.redisMiss.Inc()
-			found[i] = nil
 		case err == nil:
 			r.metrics.redisHit.Inc()
+			found[i] = loaded{evidence: evidence, current: read.current}
 		case errors.Is(err, errValue), redis.HasErrorPrefix(err, "WRONGTYPE"):
-			unreadable = append(unreadable, keys[i])
+			removals = append(removals, removal{key: keys[i], value: value})
 		default:
 			fault = err
 		}
@@ -140,15 +150,22 @@ func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit
 	} else {
 		permit.Cancel()
 	}
-	if fault == nil && len(unreadable) > 0 {
-		r.unlink(caller, unreadable)
+	if fault == nil && len(removals) > 0 {
+		r.remove(caller, removals...)
 	}
 	return found
 }
 
-// unlink deletes what cannot be read, so that nothing has to try again.
-func (r *sharedTier) unlink(caller context.Context, keys []eligibility.Key) {
-	r.metrics.unreadable.Add(float64(len(keys)))
+// removal is a value that cannot be read; nil if the key holds no string.
+type removal struct {
+	key   eligibility.Key
+	value []byte
+}
+
+// remove deletes values that cannot be read, so that nothing has to try again. What
+// has replaced them meanwhile stays.
+func (r *sharedTier) remove(caller context.Context, removals ...removal) {
+	r.metrics.unreadable.Add(float64(len(removals)))
 	permit, _, ok := r.writes.Allow()
 	if !ok {
 		return
@@ -156,12 +173,16 @@ func (r *sharedTier) unlink(caller context.Context, keys []eligibility.Key) {
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
 	_, err := r.writer.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, key := range keys {
-			pipe.Unlink(ctx, r.keys.of(key))
+		for _, removal := range removals {
+			value := removal.value
+			if len(value) > maxValueBytes {
+				value = nil
+			}
+			r.scripts.remove.Eval(ctx, pipe, []string{r.keys.of(removal.key)}, value)
 		}
 		return nil
 	})
-	r.report(caller, "unlink", permit, err)
+	r.report(caller, "remove", permit, err)
 }
 
 // putResult is what became of a write.
@@ -195,11 +216,11 @@ func (r *sharedTier) put(caller context.Context, key eligibility.Key, evidence *
 			_ = r.publish(ctx, key, value) // the script cannot run, but others must know nevertheless
 		}
 		r.report(caller, "put", permit, err)
-		result, again := r.putReply(key, answer, err, sent)
-		if !again {
+		result, unreadable := r.putReply(key, answer, err, sent)
+		if unreadable == nil {
 			return result
 		}
-		r.unlink(caller, []eligibility.Key{key})
+		r.remove(caller, removal{key: key, value: unreadable})
 	}
 	return putResult{}
 }
@@ -218,30 +239,31 @@ func (r *sharedTier) putArgs(key eligibility.Key, value []byte, left int64, leas
 	return []any{value, left, timeBytes(r.now().Add(clockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, key)}
 }
 
-// putReply evaluates the reply to a put that was sent then.
-func (r *sharedTier) putReply(key eligibility.Key, answer []string, err error, sent int64) (result putResult, again bool) {
+// putReply evaluates the reply to a put that was sent then. It returns a newer
+// value that cannot be read.
+func (r *sharedTier) putReply(key eligibility.Key, answer []string, err error, sent int64) (result putResult, unreadable []byte) {
 	health := &r.health.partitions[partitionOf(key.CustomerID)]
 	switch {
 	case isReply(err):
 		health.refused()
 	case err != nil:
 	case len(answer) == 2 && answer[0] == "newer":
-		newer, unreadable := r.seals.decode(key, []byte(answer[1]), nil)
-		if unreadable != nil {
-			return putResult{}, true
+		newer, err := r.seals.decode(key, []byte(answer[1]), nil)
+		if err != nil {
+			return putResult{}, []byte(answer[1])
 		}
-		return putResult{stored: true, newer: newer}, false
+		return putResult{stored: true, newer: newer}, nil
 	case len(answer) == 3 && answer[1] != "":
 		health.refused()
 		r.metrics.redisFaults.WithLabelValues("put", faultRefused).Inc()
 		r.faults.warn("put", replyError(answer[1]))
 	case len(answer) == 3 && answer[0] == "same": // nothing was written
-		return putResult{stored: true}, false
+		return putResult{stored: true}, nil
 	case len(answer) == 3:
 		health.accepted(sent)
-		return putResult{stored: true}, false
+		return putResult{stored: true}, nil
 	}
-	return putResult{}, false
+	return putResult{}, nil
 }
 
 // putAll repeats writes in one round trip and returns how many are stored.
@@ -266,8 +288,8 @@ func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored
 	for i, reply := range replies {
 		answer, err := reply.StringSlice()
 		result, unreadable := r.putReply(writes[i].key, answer, err, sent.UnixNano())
-		if unreadable {
-			r.unlink(caller, []eligibility.Key{writes[i].key})
+		if unreadable != nil {
+			r.remove(caller, removal{key: writes[i].key, value: unreadable})
 		}
 		if result.stored {
 			stored(writes[i])
@@ -459,10 +481,7 @@ func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatRe
 		raised = 1
 	}
 	answer, err := r.scripts.heartbeat.Run(ctx, to.client,
-		[]string{
-			r.keys.inPartition(partition, "beat:"+hex.EncodeToString(r.replica[:])),
-			r.keys.inPartition(partition, "watermark"), r.keys.inPartition(partition, "silent"),
-		},
+		[]string{r.beats.keys[partition], r.keys.inPartition(partition, "watermark"), r.keys.inPartition(partition, "silent")},
 		age, seen, covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)), raised,
 		r.keys.ownChannel(r.replica), r.seals.beatMessage(r.replica, partition, now)).Slice()
 	reply, ok := decodeBeatReply(answer)

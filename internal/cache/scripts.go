@@ -29,7 +29,7 @@ end
 local function read(key)
   local found = redis.pcall('GET', key)
   if type(found) == 'table' and found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then
-    error(found)
+    return redis.call('GET', key) -- raises the error in the form of the version
   end
   return found
 end
@@ -122,6 +122,16 @@ redis.pcall('PUBLISH', ARGV[4], ARGV[5])
 return 1
 `
 
+// removeScript removes what cannot be read, unless it has been replaced meanwhile.
+//
+// KEYS value or lease; ARGV what was read, or nothing if the key holds no string or
+// more than a value may have.
+const removeScript = luaShared + `
+local found = read(KEYS[1])
+if type(found) == 'table' or found and (#found > 4194304 or found == ARGV[1]) then return redis.call('DEL', KEYS[1]) end
+return 0
+`
+
 // heartbeatScript proves that a server accepts writes and messages, and detects
 // lost writes.
 //
@@ -133,13 +143,16 @@ return 1
 // heartbeat for longer than a fleet restarts, and if a replica asks for it. How
 // long that is, the server's clock measures by what is left of the watermark's
 // life: a replica whose clock is wrong must not make the others doubt Redis. The
-// floor is only raised, unless it is in the future.
+// floor is only raised, unless it is in the future. Now is the later of the
+// replica's and the server's: a replica whose clock is behind must not lower the
+// floor for replicas that start later. If the user may not call TIME, it is the
+// replica's.
 //
 // A heartbeat may arrive after later ones: the age in Redis is only raised, too,
 // unless writes were lost.
 //
 // A replica that may not publish sets a mark, because the others then receive
-// none of its messages.
+// none of its messages. What does not have the form and the life of a mark is none.
 //
 // KEYS own age, watermark (the floor), mark; ARGV age of the process in ms, the age
 // last seen or nothing, the age that outboxes cover, now, milliseconds for which a
@@ -147,23 +160,34 @@ return 1
 // channel, message. It returns {1 if writes were lost, floor, 1 if some replica may
 // not publish}.
 const heartbeatScript = luaShared + `
-local watermarkLife = 172800000
+local watermarkLife, markLife = 172800000, 3000
+local function timeOf(seconds, micros)
+  local ns = seconds * 1000000000 + micros * 1000
+  local high = math.floor(ns / 4294967296)
+  return struct.pack('>I4I4', high, ns - high * 4294967296)
+end
+local now, believed, clock = ARGV[4], ARGV[6], redis.pcall('TIME')
+if not clock.err then
+  local server = timeOf(tonumber(clock[1]), tonumber(clock[2]))
+  if before(now, server) then now, believed = server, timeOf(tonumber(clock[1]) + 1, tonumber(clock[2])) end
+end
 local age, stored, seen = tonumber(ARGV[1]), tonumber(read(KEYS[1])) or -1, tonumber(ARGV[2]) or -1
 local lost = stored < seen
 local beyond = lost and stored < tonumber(ARGV[3])
 local floor, left = read(KEYS[2]), redis.call('PTTL', KEYS[2])
 local silent = left < watermarkLife - tonumber(ARGV[5])
-if type(floor) ~= 'string' or #floor ~= 8 or before(ARGV[6], floor)
-  or (silent or beyond or ARGV[7] == '1') and before(floor, ARGV[4]) then floor = ARGV[4] end
+if type(floor) ~= 'string' or #floor ~= 8 or before(believed, floor)
+  or (silent or beyond or ARGV[7] == '1') and before(floor, now) then floor = now end
 redis.call('SET', KEYS[2], floor, 'PX', watermarkLife)
 if not (stored >= age and stored <= age + 60000) then redis.call('SET', KEYS[1], ARGV[1], 'PX', 3600000) end
 if errorOf(redis.pcall('PUBLISH', ARGV[8], ARGV[9])) ~= '' then
-  redis.call('SET', KEYS[3], '1', 'PX', 3000)
+  redis.call('SET', KEYS[3], '1', 'PX', markLife)
 end
-return {lost and 1 or 0, floor, redis.call('EXISTS', KEYS[3])}
+local mark, markLeft = read(KEYS[3]), redis.call('PTTL', KEYS[3])
+return {lost and 1 or 0, floor, mark == '1' and markLeft > 0 and markLeft <= markLife and 1 or 0}
 `
 
-type scripts struct{ put, claim, renew, release, heartbeat *redis.Script }
+type scripts struct{ put, claim, renew, release, remove, heartbeat *redis.Script }
 
 func newScripts() scripts {
 	return scripts{
@@ -171,6 +195,7 @@ func newScripts() scripts {
 		claim:     redis.NewScript(claimScript),
 		renew:     redis.NewScript(renewScript),
 		release:   redis.NewScript(releaseScript),
+		remove:    redis.NewScript(removeScript),
 		heartbeat: redis.NewScript(heartbeatScript),
 	}
 }

@@ -27,10 +27,18 @@ type tombstones struct {
 
 type tombstoneShard struct {
 	mu    sync.Mutex
-	known map[eligibility.Key]tombstone // guarded by mu
-	// rest stands in for tombstones that did not fit: all keys of the shard then
-	// count as announced at its time. Guarded by mu.
-	rest tombstone
+	known map[tombstoneKey]tombstone // guarded by mu
+	// rest stands in for tombstones that did not fit, those from the future apart:
+	// all keys of the shard then count as announced at its time. Guarded by mu.
+	rest map[bool]tombstone
+}
+
+// tombstoneKey separates announcements from the future: they replace no other,
+// since the clock that dated them may be the wrong one.
+type tombstoneKey struct {
+	eligibility.Key
+
+	future bool
 }
 
 type tombstone struct {
@@ -45,7 +53,8 @@ func newTombstones(longestFresh time.Duration) *tombstones {
 	start := time.Now()
 	t := &tombstones{life: life, elapsed: func() time.Duration { return time.Since(start) }}
 	for i := range t.shards {
-		t.shards[i].known = make(map[eligibility.Key]tombstone)
+		t.shards[i].known = make(map[tombstoneKey]tombstone)
+		t.shards[i].rest = make(map[bool]tombstone)
 	}
 	return t
 }
@@ -57,9 +66,10 @@ func (t *tombstones) shard(key eligibility.Key) *tombstoneShard {
 // add records that evidence fetched at that time exists.
 func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
 	shard, added := t.shard(key), tombstone{fetched: fetched.UnixNano(), arrived: now.UnixNano(), added: t.elapsed()}
+	place := tombstoneKey{Key: key, future: isAhead(added.fetched, now)}
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if old := shard.known[key]; old.fetched > added.fetched && !isAhead(old.fetched, now) {
+	if old := shard.known[place]; old.fetched > added.fetched && !isAhead(old.fetched, now) {
 		return
 	}
 	if len(shard.known) >= maxTombstones {
@@ -69,11 +79,12 @@ func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
 			}
 		}
 	}
-	if _, held := shard.known[key]; !held && len(shard.known) >= maxTombstones {
-		shard.rest = tombstone{fetched: max(shard.rest.fetched, added.fetched), arrived: added.arrived, added: added.added}
+	if _, held := shard.known[place]; !held && len(shard.known) >= maxTombstones {
+		added.fetched = max(shard.rest[place.future].fetched, added.fetched)
+		shard.rest[place.future] = added
 		return
 	}
-	shard.known[key] = added
+	shard.known[place] = added
 }
 
 // ahead reports whether the announcement came before the time that it gives.
@@ -98,7 +109,9 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	shard, fetched := t.shard(key), evidence.FetchTime.UnixNano()
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	for _, stone := range [2]tombstone{shard.known[key], shard.rest} {
+	for _, stone := range [4]tombstone{
+		shard.known[tombstoneKey{Key: key}], shard.known[tombstoneKey{Key: key, future: true}], shard.rest[false], shard.rest[true],
+	} {
 		switch {
 		case stone.fetched <= fetched || !t.lasts(stone, now):
 		case stone.ahead() && blocksSince(evidence, stone.arrived) && t.elapsed()-stone.added < clockTolerance:

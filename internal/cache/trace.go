@@ -6,8 +6,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
-
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // startSpan starts the span of an exchange with Redis about so many keys, if
@@ -26,11 +24,11 @@ func startSpan(ctx context.Context, op string, keys int) (context.Context, trace
 }
 
 // endLoad ends the span of a look-up with the number of keys that it found.
-func endLoad(span trace.Span, found []*eligibility.Evidence) {
+func endLoad(span trace.Span, found []loaded) {
 	if span.IsRecording() {
 		hits := 0
-		for _, evidence := range found {
-			if evidence != nil {
+		for _, loaded := range found {
+			if loaded.evidence != nil {
 				hits++
 			}
 		}

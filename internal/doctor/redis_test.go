@@ -88,7 +88,7 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	e.says(checkRedisMessages, VerdictWarning, "every 0.9 s", "&eligibility:*")
 	consult(t, user(append(needs, "-subscribe")...), Options{}).says(checkRedisMessages, VerdictWarning, "+subscribe")
 	consult(t, user(append(needs, "-publish")...), Options{}).says(checkRedisMessages, VerdictWarning, "+publish")
-	for _, command := range []string{"get", "getrange", "set", "pttl", "exists", "del", "unlink", "evalsha"} {
+	for _, command := range []string{"get", "getrange", "set", "pttl", "time", "del", "evalsha"} {
 		consult(t, user(append(needs, "-"+command)...), Options{}).
 			says(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}

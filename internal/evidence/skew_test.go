@@ -194,6 +194,29 @@ func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 	}
 }
 
+// A check may wait for one facet longer than clocks differ. A block that another
+// replica fetches meanwhile is later than what this process fetched before, even if
+// its date is still to come here.
+func TestABlockFetchedElsewhereDuringACheckDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &flooded{
+			memory: newMemory(), status: eligibility.AccountStatusNotAllowed,
+			ahead: 900 * time.Millisecond, from: time.Now().Add(1500 * time.Millisecond),
+		}
+		approved := qualification(eligibility.QualificationEducation, eligibility.VettingApproved)
+		source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding(approved).after(3 * time.Second)}
+		service, stop := serve(t, source, store, evidence.Config{})
+		defer stop()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		answer, err := service.Check(ctx, eligibility.Request{CustomerID: customer, Segment: eligibility.SegmentEducation})
+		if err != nil || answer.Decision != eligibility.DecisionBlocked {
+			t.Errorf("%+v, %v: want the later block", answer, err)
+		}
+	})
+}
+
 // lostElsewhere is a memory that knows of later evidence which is out of reach.
 type lostElsewhere struct{ *memory }
 
