@@ -103,12 +103,20 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
 		return err
 	}
-	frontConfig := serverConfig(a.cfg, build, a.logger, registry)
-	frontConfig.Now = replace.Now
+	chainConfig := chainConfig(a.cfg, build, a.logger, registry)
+	chainConfig.Now = replace.Now
 	if a.traces != nil {
-		frontConfig.Tracer = a.traces.Tracer()
+		chainConfig.Tracer = a.traces.Tracer()
 	}
-	a.server, err = server.New(a.service, frontConfig)
+	chain, err := server.NewChain(a.service, chainConfig)
+	if err != nil {
+		return err
+	}
+	handler, err := server.NewREST(chain)
+	if err != nil {
+		return err
+	}
+	a.server, err = server.New(chain, handler, serverConfig(a.cfg, a.logger, registry))
 	return err
 }
 

@@ -43,15 +43,16 @@ func TestEveryKeyArrives(t *testing.T) {
 	arrived := func(cfg *config.Config) string {
 		client := ClientConfig(cfg, zap.NewNop(), nil)
 		store := cacheConfig(cfg, zap.NewNop(), nil)
-		front := serverConfig(cfg, Build{}, zap.NewNop(), nil)
+		chain := chainConfig(cfg, Build{}, zap.NewNop(), nil)
+		front := serverConfig(cfg, zap.NewNop(), nil)
 		service := ServiceConfig(cfg, zap.NewNop(), nil)
 		traces := tracingConfig(cfg, Build{}, zap.NewNop())
-		client.Logger, store.Logger, front.Logger, service.Logger, traces.Logger = nil, nil, nil, nil, nil
+		client.Logger, store.Logger, chain.Logger, front.Logger, service.Logger, traces.Logger = nil, nil, nil, nil, nil, nil
 		encrypted, serverName := store.Redis.TLS != nil, ""
 		if encrypted {
 			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
 		}
-		return fmt.Sprintf("%+v %+v %+v %+v %+v %v %s", client, store, front, service, traces, encrypted, serverName)
+		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %v %s", client, store, chain, front, service, traces, encrypted, serverName)
 	}
 	seen := 0
 	eachKey(reflect.ValueOf(config.Default()).Elem(), "", nil, func(key string, index []int) {

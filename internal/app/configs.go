@@ -131,19 +131,27 @@ func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus
 	}
 }
 
-func serverConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) server.Config {
+func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) server.ChainConfig {
+	return server.ChainConfig{
+		Logger:         logger.Named("server"),
+		Registerer:     registry,
+		DefaultTimeout: cfg.Server.DefaultTimeout,
+		PlainRecords:   cfg.Log.PlainPerSecond,
+		FailureRecords: cfg.Log.FailuresPerSecond,
+		SampleRatio:    cfg.Tracing.SampleRatio,
+		Version:        build.Version,
+		Commit:         build.Commit,
+	}
+}
+
+func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.Registry) server.Config {
 	return server.Config{
 		Logger:          logger.Named("server"),
 		Registerer:      registry,
 		Gatherer:        registry,
-		DefaultTimeout:  cfg.Server.DefaultTimeout,
 		DrainPause:      cfg.Server.Drain,
 		ShutdownTimeout: cfg.Server.ShutdownTimeout,
-		PlainRecords:    cfg.Log.PlainPerSecond,
 		FailureRecords:  cfg.Log.FailuresPerSecond,
-		SampleRatio:     cfg.Tracing.SampleRatio,
-		Version:         build.Version,
-		Commit:          build.Commit,
 	}
 }
 

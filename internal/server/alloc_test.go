@@ -28,19 +28,19 @@ import (
 // that samples nothing adds nothing.
 func TestAllocationsOfALocalHit(t *testing.T) {
 	spans, _ := recorded()
-	for name, cfg := range map[string]Config{"tracing off": {PlainRecords: 1}, "nothing traced": {PlainRecords: 1, Tracer: spans}} {
+	for name, cfg := range map[string]ChainConfig{"tracing off": {PlainRecords: 1}, "nothing traced": {PlainRecords: 1, Tracer: spans}} {
 		run := startWarm(t, cfg)
 		for _, segment := range []eligibilityv1.Segment{eligibilityv1.Segment_SEGMENT_COMMERCIAL, eligibilityv1.Segment_SEGMENT_EDUCATION} {
 			ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
 			info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
 			req := &eligibilityv1.CheckEligibilityRequest{CustomerId: customerA, Segment: segment}
-			handle := func(ctx context.Context, _ any) (any, error) { return run.server.answers.CheckEligibility(ctx, req) }
+			handle := func(ctx context.Context, _ any) (any, error) { return run.chain.Answers().CheckEligibility(ctx, req) }
 			got := fewestAllocations(func() {
-				resp, err := run.server.intercept(ctx, req, info, handle)
+				resp, err := run.chain.Intercept(ctx, req, info, handle)
 				if err != nil {
 					t.Fatal(err)
 				}
-				wire, err := codec{}.Marshal(resp)
+				wire, err := Codec{}.Marshal(resp)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,7 +57,7 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 // writer. What grpc-gateway allocates to find the route is not ours: it is measured
 // apart and subtracted.
 func TestAllocationsOfALocalHitOverREST(t *testing.T) {
-	run := startWarm(t, Config{PlainRecords: 1})
+	run := startWarm(t, ChainConfig{PlainRecords: 1})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.rest+"/v1/customers/"+customerA+"/eligibility", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 	w := &discardWriter{header: make(http.Header)}
 	got := fewestAllocations(func() {
 		clear(w.header)
-		run.server.http.Handler.ServeHTTP(w, req)
+		run.handler.ServeHTTP(w, req)
 		if w.written == 0 {
 			t.Fatal("no answer")
 		}
@@ -89,7 +89,7 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 // TestAllocationsOfABatch holds what each question of a batch adds, from the
 // request's message to the encoded response: its reasons.
 func TestAllocationsOfABatch(t *testing.T) {
-	run := startWarm(t, Config{PlainRecords: 1})
+	run := startWarm(t, ChainConfig{PlainRecords: 1})
 	req := new(eligibilityv1.BatchCheckEligibilityRequest)
 	const n = 100
 	now := time.Now().Add(-time.Second)
@@ -101,15 +101,15 @@ func TestAllocationsOfABatch(t *testing.T) {
 	}
 	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
 	handle := func(ctx context.Context, _ any) (any, error) {
-		return run.server.answers.BatchCheckEligibility(ctx, req)
+		return run.chain.Answers().BatchCheckEligibility(ctx, req)
 	}
 	ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
 	got := fewestAllocations(func() {
-		resp, err := run.server.intercept(ctx, req, info, handle)
+		resp, err := run.chain.Intercept(ctx, req, info, handle)
 		if err != nil {
 			t.Fatal(err)
 		}
-		wire, err := codec{}.Marshal(resp)
+		wire, err := Codec{}.Marshal(resp)
 		if err != nil {
 			t.Fatal(err)
 		}

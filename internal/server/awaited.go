@@ -62,7 +62,7 @@ func (a *awaited) receive(ctx context.Context, recv func() error) error {
 	conn, _ := peer.FromContext(ctx) // one for each connection
 	s := &awaitedStream{stream: stream, conn: conn, since: time.Now()}
 	if !a.add(s) {
-		return overloaded().Err()
+		return StatusOf(Overloaded()).Err()
 	}
 	defer a.drop(s)
 	return recv()
@@ -93,7 +93,7 @@ func (a *awaited) add(s *awaitedStream) bool {
 	a.counts[s.conn]++
 	a.mu.Unlock()
 	if evicted != nil {
-		a.end(evicted, overloaded())
+		a.end(evicted, StatusOf(Overloaded()))
 	}
 	return true
 }
@@ -145,7 +145,7 @@ func (a *awaited) sweep(now time.Time) {
 		}
 		a.remove(late)
 		a.mu.Unlock()
-		a.end(late, statusOf(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}))
+		a.end(late, StatusOf(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}))
 	}
 }
 
@@ -171,7 +171,7 @@ func (a *awaited) waiting() int {
 }
 
 // awaiting returns desc with methods whose first message is awaited. Streams are
-// awaited by [Server.recoverStream].
+// awaited by intercept.
 func (a *awaited) awaiting(desc grpc.ServiceDesc) *grpc.ServiceDesc {
 	methods := make([]grpc.MethodDesc, len(desc.Methods))
 	for i, method := range desc.Methods {
@@ -187,7 +187,24 @@ func (a *awaited) awaiting(desc grpc.ServiceDesc) *grpc.ServiceDesc {
 	return &desc
 }
 
-// overloaded is the status of a caller that is turned away.
-func overloaded() *status.Status {
-	return statusOf(&eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry})
+// intercept hands on a stream whose first message is awaited.
+func (a *awaited) intercept(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return handler(srv, &awaitedServerStream{ServerStream: stream, awaited: a})
+}
+
+// awaitedServerStream awaits the first message that it receives.
+type awaitedServerStream struct {
+	grpc.ServerStream
+	awaited  *awaited
+	received bool
+}
+
+// RecvMsg receives the next message. It fails if it is the first and the stream
+// is refused.
+func (s *awaitedServerStream) RecvMsg(m any) error {
+	if s.received {
+		return s.ServerStream.RecvMsg(m)
+	}
+	s.received = true
+	return s.awaited.receive(s.Context(), func() error { return s.ServerStream.RecvMsg(m) })
 }

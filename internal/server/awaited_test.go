@@ -89,7 +89,7 @@ func TestAStreamWithAMessageIsNotEnded(t *testing.T) {
 func TestStreamsOfWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{source: approved()})
-	run.server.streams.Store(maxOpenStreams) // as if so many were open
+	run.chain.streams.Store(maxOpenStreams) // as if so many were open
 	watch, err := healthv1.NewHealthClient(run.conn).Watch(t.Context(), new(healthv1.HealthCheckRequest))
 	if err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func TestABatchReturnsWhatItHas(t *testing.T) {
 // set none.
 func TestTheDefaultDeadlineOfABatch(t *testing.T) {
 	t.Parallel()
-	s, err := New(start(t, setup{}).service, Config{})
+	s, err := NewChain(start(t, setup{}).service, ChainConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

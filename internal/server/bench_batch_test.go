@@ -8,8 +8,6 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	protocodec "google.golang.org/grpc/encoding/proto"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
@@ -20,7 +18,7 @@ import (
 // through the interceptors and the handler alone, and over gRPC on the loopback
 // interface, client included. The one record of a batch is left out.
 func BenchmarkBatchLocalHit(b *testing.B) {
-	run := start(b, setup{source: approved(), server: Config{Logger: zap.NewNop()}})
+	run := start(b, setup{source: approved(), api: ChainConfig{Logger: zap.NewNop()}})
 	now := time.Now().Add(-time.Second)
 	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
 	for i := range 100 {
@@ -31,13 +29,13 @@ func BenchmarkBatchLocalHit(b *testing.B) {
 	}
 	b.Run("handler", func(b *testing.B) {
 		info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-		encode := codec{encoding.GetCodecV2(protocodec.Name)}
+		encode := NewCodec()
 		handle := func(ctx context.Context, _ any) (any, error) {
-			return run.server.answers.BatchCheckEligibility(ctx, batch)
+			return run.chain.Answers().BatchCheckEligibility(ctx, batch)
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			resp, err := run.server.intercept(b.Context(), batch, info, handle)
+			resp, err := run.chain.Intercept(b.Context(), batch, info, handle)
 			if err != nil {
 				b.Fatal(err)
 			}

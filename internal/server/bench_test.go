@@ -11,8 +11,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	protocodec "google.golang.org/grpc/encoding/proto"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
@@ -23,7 +21,7 @@ import (
 // metrics and log on: through the interceptors and the handler alone, and over
 // each transport on the loopback interface, client included.
 func BenchmarkCheckLocalHit(b *testing.B) {
-	run := startWarm(b, Config{})
+	run := startWarm(b, ChainConfig{})
 	b.Run("handler", func(b *testing.B) {
 		check := run.asked(eligibility.SegmentCommercial)
 		b.ReportAllocs()
@@ -46,7 +44,7 @@ func BenchmarkCheckLocalHit(b *testing.B) {
 // handler: switched off, on for none, for one in a hundred, and for all.
 func BenchmarkTracing(b *testing.B) {
 	spans := sdktrace.NewTracerProvider().Tracer("bench")
-	for name, cfg := range map[string]Config{
+	for name, cfg := range map[string]ChainConfig{
 		"off":  {},
 		"0%":   {Tracer: spans},
 		"1%":   {Tracer: spans, SampleRatio: 0.01},
@@ -64,11 +62,11 @@ func BenchmarkTracing(b *testing.B) {
 
 // startWarm starts a server that has fresh evidence for customerA and writes
 // its log nowhere.
-func startWarm(tb testing.TB, cfg Config) *running {
+func startWarm(tb testing.TB, cfg ChainConfig) *running {
 	tb.Helper()
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	cfg.Logger = zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), zapcore.InfoLevel))
-	run := start(tb, setup{source: approved(), server: cfg})
+	run := start(tb, setup{source: approved(), api: cfg})
 	now := time.Now().Add(-time.Second)
 	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, now)
 	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{
@@ -85,12 +83,12 @@ func (r *running) asked(segment eligibility.Segment) func(testing.TB) {
 	if segment == eligibility.SegmentEducation {
 		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
 	}
-	encode := codec{encoding.GetCodecV2(protocodec.Name)}
-	handle := func(ctx context.Context, _ any) (any, error) { return r.server.answers.CheckEligibility(ctx, req) }
+	encode := NewCodec()
+	handle := func(ctx context.Context, _ any) (any, error) { return r.chain.Answers().CheckEligibility(ctx, req) }
 	ctx := context.Background()
 	return func(tb testing.TB) {
 		tb.Helper()
-		resp, err := r.server.intercept(ctx, req, info, handle)
+		resp, err := r.chain.Intercept(ctx, req, info, handle)
 		if err != nil {
 			tb.Fatal(err)
 		}

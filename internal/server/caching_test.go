@@ -133,7 +133,7 @@ func TestAnAnswerThatHasExpiredIsNotConfirmed(t *testing.T) {
 	sum, _ := entityTag(reply.appendJSON(nil))
 	tag := string(sum[:])
 	for at, want := range map[int64]int{1059: http.StatusNotModified, 1060: http.StatusOK, 2000: http.StatusOK} {
-		api := &rest{now: func() time.Time { return time.Unix(at, 0) }}
+		api := &Handler{chain: &Chain{cfg: ChainConfig{Now: func() time.Time { return time.Unix(at, 0) }}}}
 		w := httptest.NewRecorder()
 		api.write(w, &restRequest{ifNoneMatch: []string{tag}}, reply)
 		if w.Code != want || w.Header().Get("Etag") != tag || w.Header().Get("Age") == "" {

@@ -15,10 +15,10 @@ import (
 type call struct {
 	lazyContext
 
-	rest      *restRequest // what HTTP said beside the message; empty for gRPC
-	series    *rpcMetrics  // the method's, by the way that the RPC came
+	in        *Inbound    // never nil
+	series    *rpcMetrics // the method's, by the way that the RPC came
 	requestID string
-	trace     traceparent
+	trace     Traceparent
 	span      trace.Span // nil where the RPC is not traced
 
 	callers time.Time     // the deadline that the caller set; zero where it set none
@@ -49,7 +49,7 @@ func (t *tally) fail(err *eligibility.Error) {
 
 // blame keeps the worst reason why an item is undecided.
 func (t *tally) blame(err *eligibility.Error) {
-	if t.cause == nil || faultOf(err.Kind).level > faultOf(t.cause.Kind).level {
+	if t.cause == nil || FaultOf(err.Kind).Level > FaultOf(t.cause.Kind).Level {
 		t.cause = err
 	}
 }

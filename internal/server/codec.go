@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -12,12 +13,15 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// codec is protobuf's, except for replies, which are no messages, and for
+// Codec is protobuf's, except for replies, which are no messages, and for
 // requests that are refused.
-type codec struct{ encoding.CodecV2 }
+type Codec struct{ encoding.CodecV2 }
+
+// NewCodec returns the codec of the gRPC server.
+func NewCodec() Codec { return Codec{encoding.GetCodecV2(protocodec.Name)} }
 
 // Marshal encodes a message, or the reply that stands for one.
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *checkReply:
 		return pooled(1, v.appendProto), nil
@@ -49,7 +53,7 @@ const (
 
 // Unmarshal decodes a request, of a batch no more items than the handler needs
 // in order to refuse it.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	message, ok := v.(proto.Message)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
@@ -102,12 +106,12 @@ func refusal(req any) error {
 	if !ok {
 		return nil
 	}
-	var faults violations
+	var faults Violations
 	switch string(message.ProtoReflect().GetUnknown()) {
 	case markTooLarge:
-		faults.add("message", fmt.Sprintf("must fit into %d bytes", maxBodyBytes))
+		faults.Add("message", fmt.Sprintf("must fit into %d bytes", maxBodyBytes))
 	case markMalformed:
-		faults.add("message", "must be a well-formed protobuf message")
+		faults.Add("message", "must be a well-formed protobuf message")
 	}
-	return faults.err()
+	return faults.Err()
 }

@@ -76,7 +76,7 @@ func TestABatchBehindUnknownFieldsIsReadWhole(t *testing.T) {
 	}
 	wire = append(bytes.Repeat([]byte{0x78, 0x00}, 500), wire...)
 	read := new(eligibilityv1.BatchCheckEligibilityRequest)
-	if err := (codec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, read); err != nil || len(read.GetRequests()) != maxBatch {
+	if err := (Codec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, read); err != nil || len(read.GetRequests()) != maxBatch {
 		t.Errorf("%d items, %v", len(read.GetRequests()), err)
 	}
 }
@@ -90,7 +90,7 @@ func TestABatchOfTooManyItemsIsNotDecoded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	read := new(eligibilityv1.BatchCheckEligibilityRequest)
-	if err := (codec{}).Unmarshal(wire, read); err != nil || len(read.GetRequests()) != maxBatch+1 {
+	if err := (Codec{}).Unmarshal(wire, read); err != nil || len(read.GetRequests()) != maxBatch+1 {
 		t.Errorf("%d items, %v", len(read.GetRequests()), err)
 	}
 	runtime.ReadMemStats(&after)

@@ -87,7 +87,7 @@ func cpuTime(tb testing.TB) time.Duration {
 //
 //nolint:paralleltest // it measures the process
 func TestABatchCostsNoMoreThanItsBytes(t *testing.T) {
-	handler := startWarm(t, Config{PlainRecords: 1}).server.http.Handler
+	handler := startWarm(t, ChainConfig{PlainRecords: 1}).handler
 	const size = 200_000
 	for name, body := range costly(size) {
 		// The race detector takes ten times as long.

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strings"
 	"time"
 
@@ -26,59 +25,42 @@ const (
 	retryDefault = time.Second
 )
 
-// fault is what the API says about one kind of error. Its message is fixed: a
+// Fault is what the API says about one kind of error. Its message is fixed: a
 // cause never leaves the process. It is read by the shop's staff and customers.
-type fault struct {
-	code    codes.Code
-	reason  string // of ErrorInfo
-	message string
-	retry   bool // RetryInfo is sent
-	level   zapcore.Level
+type Fault struct {
+	Code    codes.Code
+	Reason  string // of ErrorInfo
+	Message string
+	Retry   bool          // RetryInfo is sent
+	Level   zapcore.Level // of the log record
 }
 
-// faultOf is the one table of errors, for both transports and for the items of
+// FaultOf is the one table of errors, for both transports and for the items of
 // a batch. A kind that it does not name is an INTERNAL.
-func faultOf(kind eligibility.Kind) fault {
+func FaultOf(kind eligibility.Kind) Fault {
 	switch kind {
 	case eligibility.KindInvalidArgument:
-		return fault{codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid.", false, zapcore.InfoLevel}
+		return Fault{codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid.", false, zapcore.InfoLevel}
 	case eligibility.KindNotFound:
-		return fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center has no such customer.", false, zapcore.InfoLevel}
+		return Fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center has no such customer.", false, zapcore.InfoLevel}
 	case eligibility.KindNotServed:
-		return fault{codes.FailedPrecondition, "CUSTOMER_NOT_SERVED", "This partner does not serve that customer.", false, zapcore.InfoLevel}
+		return Fault{codes.FailedPrecondition, "CUSTOMER_NOT_SERVED", "This partner does not serve that customer.", false, zapcore.InfoLevel}
 	case eligibility.KindUnavailable:
-		return fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center is not available at the moment.", true, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center is not available at the moment.", true, zapcore.ErrorLevel}
 	case eligibility.KindThrottled:
-		return fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "The limit on questions to Partner Center is reached for now.", true, zapcore.WarnLevel}
+		return Fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "The limit on questions to Partner Center is reached for now.", true, zapcore.WarnLevel}
 	case eligibility.KindCredentials:
-		return fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refused access.", false, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refused access.", false, zapcore.ErrorLevel}
 	case eligibility.KindInvalidResponse:
-		return fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center sent an answer that cannot be read.", false, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center sent an answer that cannot be read.", false, zapcore.ErrorLevel}
 	case eligibility.KindOverloaded:
-		return fault{codes.ResourceExhausted, "OVERLOADED", "Too many requests are in progress at the moment.", true, zapcore.WarnLevel}
+		return Fault{codes.ResourceExhausted, "OVERLOADED", "Too many requests are in progress at the moment.", true, zapcore.WarnLevel}
 	case eligibility.KindDeadlineExceeded:
-		return fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
+		return Fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
 	case eligibility.KindCanceled:
-		return fault{codes.Canceled, "CANCELLED", "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
+		return Fault{codes.Canceled, "CANCELLED", "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
 	default:
-		return fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
-	}
-}
-
-// httpFaultOf is the table of errors of HTTP alone, by status. A status that it
-// does not name is an INVALID_ARGUMENT.
-func httpFaultOf(code int) fault {
-	switch code {
-	case http.StatusForbidden:
-		return fault{code: codes.PermissionDenied, reason: "PERMISSION_DENIED", message: "This request is not allowed from its origin."}
-	case http.StatusNotFound:
-		return fault{code: codes.NotFound, reason: "PATH_NOT_FOUND", message: "There is nothing at this path."}
-	case http.StatusMethodNotAllowed:
-		return fault{code: codes.Unimplemented, reason: "METHOD_NOT_ALLOWED", message: "This path does not accept this method."}
-	case http.StatusUnsupportedMediaType:
-		return fault{code: codes.InvalidArgument, reason: "UNSUPPORTED_MEDIA_TYPE", message: "The body must be application/json and not compressed."}
-	default:
-		return faultOf(eligibility.KindInvalidArgument)
+		return Fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
 	}
 }
 
@@ -98,27 +80,27 @@ func domainError(err error) *eligibility.Error {
 	}
 }
 
-// statusOf is what the caller of an RPC is told about err.
-func statusOf(err *eligibility.Error) *status.Status {
-	f := faultOf(err.Kind)
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.reason}}
-	if f.retry {
+// StatusOf is what the caller of an RPC is told about failure.
+func StatusOf(failure error) *status.Status {
+	err := domainError(failure)
+	f := FaultOf(err.Kind)
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.Reason}}
+	if f.Retry {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter(err))})
 	}
 	if len(err.Violations) > 0 {
 		details = append(details, badRequest(err.Violations))
 	}
-	return f.status(details...)
+	return f.withDetails(details...)
 }
 
-// httpStatusOf is statusOf for a fault of HTTP alone.
-func httpStatusOf(code int) *status.Status {
-	f := httpFaultOf(code)
-	return f.status(&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.reason})
+// Status is the fault as a status with its ErrorInfo.
+func (f Fault) Status() *status.Status {
+	return f.withDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.Reason})
 }
 
-func (f *fault) status(details ...protoadapt.MessageV1) *status.Status {
-	st := status.New(f.code, f.message)
+func (f Fault) withDetails(details ...protoadapt.MessageV1) *status.Status {
+	st := status.New(f.Code, f.Message)
 	detailed, failure := st.WithDetails(details...)
 	if failure != nil { // a field with invalid UTF-8, which ours never have
 		return st
@@ -129,16 +111,16 @@ func (f *fault) status(details ...protoadapt.MessageV1) *status.Status {
 // itemError is what the caller of a batch is told about one item: what the RPC
 // would have failed with, violations as part of the sentence.
 func itemError(err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityError {
-	f := faultOf(err.Kind)
+	f := FaultOf(err.Kind)
 	item := &eligibilityv1.BatchCheckEligibilityError{
-		Code:    int32(f.code), //nolint:gosec // gRPC codes end at 16
-		Reason:  f.reason,
-		Message: f.message,
+		Code:    int32(f.Code), //nolint:gosec // gRPC codes end at 16
+		Reason:  f.Reason,
+		Message: f.Message,
 	}
 	if len(err.Violations) > 0 {
-		item.Message = sentence(f.message, err.Violations)
+		item.Message = sentence(f.Message, err.Violations)
 	}
-	if f.retry {
+	if f.Retry {
 		item.RetryAfter = durationpb.New(retryAfter(err))
 	}
 	return item

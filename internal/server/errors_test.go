@@ -60,7 +60,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		}
 		const secret = "cause-that-must-stay-inside"
 		err := &eligibility.Error{Kind: kind, RetryAfter: 7 * time.Second, Err: errors.New(secret)}
-		st := statusOf(domainError(fmt.Errorf("wrapped: %w", err)))
+		st := StatusOf(domainError(fmt.Errorf("wrapped: %w", err)))
 		if diff := cmp.Diff(expected, tellOf(st)); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", kind, diff)
 		}
@@ -97,7 +97,7 @@ func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
 		"a deadline keeps its name":           {context.DeadlineExceeded, told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: retryDefault, Details: 2}},
 		"a cancellation keeps its name":       {fmt.Errorf("y: %w", context.Canceled), told{Code: codes.Canceled, Reason: "CANCELLED", Details: 1}},
 	} {
-		if diff := cmp.Diff(row.want, tellOf(statusOf(domainError(row.err)))); diff != "" {
+		if diff := cmp.Diff(row.want, tellOf(StatusOf(row.err))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
@@ -105,7 +105,7 @@ func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
 
 func TestRetryInfoIsNeverEmpty(t *testing.T) {
 	t.Parallel()
-	st := statusOf(&eligibility.Error{Kind: eligibility.KindUnavailable})
+	st := StatusOf(&eligibility.Error{Kind: eligibility.KindUnavailable})
 	if got := tellOf(st).Retry; got != retryDefault {
 		t.Errorf("retry delay %v, want %v", got, retryDefault)
 	}
@@ -113,12 +113,12 @@ func TestRetryInfoIsNeverEmpty(t *testing.T) {
 
 func TestEveryViolationIsTold(t *testing.T) {
 	t.Parallel()
-	faults := violations{more: 3}
-	faults.add("a", "is wrong")
-	faults.add("b", "too")
-	err := domainError(faults.err())
+	faults := Violations{more: 3}
+	faults.Add("a", "is wrong")
+	faults.Add("b", "too")
+	err := domainError(faults.Err())
 	var fields []string
-	for _, detail := range statusOf(err).Details() {
+	for _, detail := range StatusOf(err).Details() {
 		if bad, ok := detail.(*errdetails.BadRequest); ok {
 			for _, violation := range bad.GetFieldViolations() {
 				fields = append(fields, violation.GetField()+" "+violation.GetDescription())

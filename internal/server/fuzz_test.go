@@ -28,11 +28,11 @@ func FuzzQuery(f *testing.F) {
 		said := new(restRequest)
 		meant := readQuery(raw, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
 		values, err := url.ParseQuery(raw)
-		if err != nil && len(said.violations.kept) == 0 {
+		if err != nil && len(said.Violations.kept) == 0 {
 			t.Fatalf("%q was taken: %v", raw, err)
 		}
 		read := new(eligibilityv1.CheckEligibilityRequest)
-		if len(said.violations.kept) > 0 || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
+		if len(said.Violations.kept) > 0 || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
 			return // such as the short word of a segment
 		}
 		if diff := cmp.Diff(read, meant, protocmp.Transform()); diff != "" {
@@ -69,12 +69,12 @@ func FuzzBatchBody(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for place, faults := range said.items {
+		for place, faults := range said.Items {
 			if place < 0 || place >= len(questions) || len(faults.kept) == 0 {
 				t.Fatalf("%d questions, faults %v at %d", len(questions), faults, place)
 			}
 		}
-		if len(said.violations.kept) > 0 || len(said.items) > 0 || len(questions) > maxBatch {
+		if len(said.Violations.kept) > 0 || len(said.Items) > 0 || len(questions) > maxBatch {
 			return
 		}
 		strict := new(eligibilityv1.BatchCheckEligibilityRequest)

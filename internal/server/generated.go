@@ -25,7 +25,7 @@ const streamSendTimeout = 30 * time.Second
 
 // generated prepares a request for a handler that grpc-gateway has generated: it
 // bounds the body, and keeps the connection's timeouts from ending a stream.
-func (r *rest) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
+func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
 		said, _ := req.Context().Value(restKey{}).(*restRequest)
 		defer said.wait() // next has cancelled the context of the stream
@@ -90,18 +90,18 @@ func forward(ctx context.Context, w http.ResponseWriter, message proto.Message) 
 // writeGenerated answers a request whose generated handler failed. If the
 // handler refused the request before it called the RPC, the RPC fails with that,
 // so that it is logged, counted and answered like any other refused request.
-func (r *rest) writeGenerated(ctx context.Context, mux *runtime.ServeMux, marshaler runtime.Marshaler, w http.ResponseWriter, req *http.Request, err error) {
+func (r *Handler) writeGenerated(ctx context.Context, mux *runtime.ServeMux, marshaler runtime.Marshaler, w http.ResponseWriter, req *http.Request, err error) {
 	said, _ := ctx.Value(restKey{}).(*restRequest)
 	method, ok := runtime.RPCMethod(ctx)
 	switch {
 	case !ok:
 	case !said.called:
-		said.violations.add("request", legible(status.Convert(err).Message()))
+		said.Violations.Add("request", legible(status.Convert(err).Message()))
 		info := &grpc.UnaryServerInfo{FullMethod: method}
-		_, err = r.intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, said.violations.err() })
+		_, err = r.chain.Intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, said.Violations.Err() })
 	default:
 		if _, isStatus := status.FromError(err); !isStatus { // of writing the response
-			err = statusOf(domainError(err)).Err()
+			err = StatusOf(err).Err()
 		}
 	}
 	writeError(ctx, mux, marshaler, w, req, err)
@@ -174,5 +174,5 @@ func streamStatus(_ context.Context, err error) *status.Status {
 	if st, ok := status.FromError(err); ok {
 		return st
 	}
-	return statusOf(domainError(err)) // of writing a message
+	return StatusOf(err) // of writing a message
 }

@@ -45,12 +45,9 @@ func (e *echoes) WatchEcho(req *echov1.EchoRequest, stream grpc.ServerStreamingS
 // startEchoes starts a server with the service beside the API.
 func startEchoes(t *testing.T, e *echoes, with setup) *running {
 	t.Helper()
-	with.further = []api{{
-		desc: &echov1.EchoService_ServiceDesc,
-		impl: e,
-		gateway: func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
-			return echov1.RegisterEchoServiceHandlerClient(ctx, mux, echov1.NewEchoServiceClient(conn))
-		},
+	with.services = []Service{{Desc: &echov1.EchoService_ServiceDesc, Impl: e}}
+	with.registers = []Register{func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+		return echov1.RegisterEchoServiceHandlerClient(ctx, mux, echov1.NewEchoServiceClient(conn))
 	}}
 	return start(t, with)
 }
@@ -110,7 +107,7 @@ func TestGeneratedHandlersMapErrors(t *testing.T) {
 		writeError(t.Context(), nil, nil, byHand, nil, want.Err())
 		for _, path := range []string{"/v1/echoes/x", "/v1/echoes/x:watch"} {
 			got := run.do(t, http.MethodGet, run.rest+path, "", "X-Request-Id", "mine")
-			if got.StatusCode != byHand.code || got.status(t).reason() != faultOf(kind).reason || got.status(t).Code != int(want.Code()) {
+			if got.StatusCode != byHand.code || got.status(t).reason() != FaultOf(kind).Reason || got.status(t).Code != int(want.Code()) {
 				t.Errorf("%s, %s: %d %s, not %d %s", kind, path, got.StatusCode, got.body, byHand.code, byHand.body)
 			}
 			for _, header := range []string{"Content-Type", "Cache-Control", "Retry-After"} {
@@ -214,7 +211,7 @@ func TestGeneratedHandlersKeepLimitsAndDeadlines(t *testing.T) {
 			return stream.Context().Err()
 		},
 	}
-	run := startEchoes(t, e, setup{server: Config{MaxConcurrent: 1}})
+	run := startEchoes(t, e, setup{api: ChainConfig{MaxConcurrent: 1}})
 	for _, path := range []string{"/v1/echoes/x", "/v1/echoes/x:watch"} {
 		got := run.do(t, http.MethodGet, run.rest+path, "", "Grpc-Timeout", "50m")
 		if got.StatusCode != http.StatusGatewayTimeout || got.status(t).reason() != "DEADLINE_EXCEEDED" || got.Header.Get("Retry-After") == "" {

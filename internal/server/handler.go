@@ -38,9 +38,9 @@ var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 // CheckEligibility answers one question.
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
 	c := callOf(ctx)
-	faults := c.rest.violations
+	faults := c.in.Violations
 	question := h.question(req, &faults)
-	if err := faults.err(); err != nil {
+	if err := faults.Err(); err != nil {
 		return nil, err
 	}
 	c.customerID, c.knowsCustomerID = question.CustomerID, true
@@ -59,12 +59,12 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 // fails as a whole only if the batch itself is malformed.
 func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
 	c := callOf(ctx)
-	faults := c.rest.violations
+	faults := c.in.Violations
 	n := len(req.GetRequests())
 	if len(faults.kept) == 0 && (n == 0 || n > maxBatch) {
-		faults.add("requests", fmt.Sprintf("must hold 1 to %d questions", maxBatch))
+		faults.Add("requests", fmt.Sprintf("must hold 1 to %d questions", maxBatch))
 	}
-	if err := faults.err(); err != nil {
+	if err := faults.Err(); err != nil {
 		return nil, err
 	}
 	c.tally, c.batch = new(tally), make(batchReply, n)
@@ -72,11 +72,11 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	places := make([]int, 0, n) // place in questions → place in the batch
 	nameable := maxViolations
 	for i, item := range req.GetRequests() {
-		faults := c.rest.itemFaults(i)
+		faults := c.in.itemFaults(i)
 		question := h.question(item, &faults)
 		// Each item names one at least, or its caller could not correct it.
 		faults.limit(max(nameable, 1))
-		if err := faults.err(); err != nil {
+		if err := faults.Err(); err != nil {
 			nameable -= len(faults.kept)
 			h.refuse(c, i, domainError(err))
 			continue
@@ -132,17 +132,17 @@ func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 }
 
 // question converts a request and adds every field that is wrong to faults.
-func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *violations) eligibility.Request {
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *Violations) eligibility.Request {
 	var question eligibility.Request
 	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
 	if err != nil {
-		faults.add(fieldCustomerID, "must be a GUID")
+		faults.Add(fieldCustomerID, "must be a GUID")
 	}
 	question.CustomerID = id
 
 	asked, known := segment(req.GetSegment())
 	if !known {
-		faults.add(fieldSegment, "must be a segment that the API defines")
+		faults.Add(fieldSegment, "must be a segment that the API defines")
 	}
 	question.Segment = asked
 
@@ -150,9 +150,9 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *v
 		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
 		switch {
 		case !age.IsValid():
-			faults.add(fieldMaxAge, "must be a valid duration")
+			faults.Add(fieldMaxAge, "must be a valid duration")
 		case question.MaxAge < 0:
-			faults.add(fieldMaxAge, "must not be negative")
+			faults.Add(fieldMaxAge, "must not be negative")
 		}
 	}
 
@@ -160,9 +160,9 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *v
 		question.MinEvidenceTime = at.AsTime()
 		switch {
 		case !at.IsValid():
-			faults.add(fieldMinEvidenceTime, "must be a valid timestamp")
+			faults.Add(fieldMinEvidenceTime, "must be a valid timestamp")
 		case question.MinEvidenceTime.After(h.now().Add(maxClockLead)):
-			faults.add(fieldMinEvidenceTime, "must not lie more than one second in the future")
+			faults.Add(fieldMinEvidenceTime, "must not lie more than one second in the future")
 		}
 	}
 	return question

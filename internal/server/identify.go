@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -26,22 +25,22 @@ const maxRequestIDBytes = 128
 // identify begins the record of an RPC: its request ID and its trace, which the
 // caller gets back, and its span where it is traced. What REST says of them has
 // been read, and is answered, by HTTP.
-func (s *Server) identify(ctx context.Context, method string, series methodMetrics) *call {
+func (s *Chain) identify(ctx context.Context, method string, series methodMetrics) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
-	if _, inProcess := stream.(*runtime.ServerTransportStream); stream == nil || inProcess {
-		if said, ok := ctx.Value(restKey{}).(*restRequest); ok {
-			c.rest, c.series = said, series.rest
-			c.requestID, c.trace, c.span = said.requestID, said.trace, said.span
+	if stream == nil {
+		if in, ok := ctx.Value(InboundKey{}).(*Inbound); ok {
+			c.in, c.series = in, series.rest
+			c.requestID, c.trace, c.span = in.RequestID, in.Trace, in.Span
 			return c
 		}
 	}
-	c.rest, c.series = &s.noREST, series.grpc
-	c.requestID = requestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
-	c.trace = parseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent)))
-	if s.tracer.takes(c.trace) {
+	c.in, c.series = &s.noInbound, series.grpc
+	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
+	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, headerTraceparent)))
+	if s.tracer.Takes(c.trace) {
 		state := strings.Join(metadata.ValueFromIncomingContext(ctx, headerTracestate), ",")
-		c.Context, c.span, c.trace = s.tracer.start(ctx, method[1:], c.trace, state,
+		c.Context, c.span, c.trace = s.tracer.Start(ctx, method[1:], c.trace, state,
 			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
 	}
 	if stream != nil {
@@ -65,7 +64,7 @@ func newCallerHeader() any {
 }
 
 // tell returns request ID and trace to the caller.
-func (s *Server) tell(stream grpc.ServerTransportStream, c *call) {
+func (s *Chain) tell(stream grpc.ServerTransportStream, c *call) {
 	h, _ := s.headers.Get().(*callerHeader)
 	h.requestID[0] = c.requestID
 	if c.trace != "" {
@@ -77,9 +76,9 @@ func (s *Server) tell(stream grpc.ServerTransportStream, c *call) {
 	s.headers.Put(h)
 }
 
-// requestIDOr returns id if it is fit for logs and headers, 1 to 128 visible
+// RequestIDOr returns id if it is fit for logs and headers, 1 to 128 visible
 // ASCII characters, and a new one otherwise.
-func requestIDOr(id string) string {
+func RequestIDOr(id string) string {
 	if id == "" || len(id) > maxRequestIDBytes {
 		return newRequestID()
 	}

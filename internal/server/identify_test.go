@@ -10,12 +10,12 @@ import (
 func TestASaneRequestIDIsKept(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"a", "order-4711/retry=2", strings.Repeat("x", maxRequestIDBytes), "!~"} {
-		if got := requestIDOr(id); got != id {
+		if got := RequestIDOr(id); got != id {
 			t.Errorf("request ID %q became %q", id, got)
 		}
 	}
 	for _, id := range []string{"", " ", "a b", "a\nb", "é", "\x7f", strings.Repeat("x", maxRequestIDBytes+1)} {
-		got := requestIDOr(id)
+		got := RequestIDOr(id)
 		if _, err := uuid.Parse(got); err != nil {
 			t.Errorf("request ID %q became %q, not a new one", id, got)
 		}
@@ -40,7 +40,7 @@ func TestTraceparentIsTakenIfValid(t *testing.T) {
 		"00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01": "",
 		"0g" + valid[2:]: "",
 	} {
-		if got := parseTraceparent(header).traceID(); got != want {
+		if got := ParseTraceparent(header).traceID(); got != want {
 			t.Errorf("trace ID of %q is %q, want %q", header, got, want)
 		}
 	}

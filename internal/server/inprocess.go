@@ -20,23 +20,14 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// api is a gRPC service that REST serves too.
-type api struct {
-	desc *grpc.ServiceDesc
-	impl any
-	// gateway registers the handlers that grpc-gateway generates.
-	gateway func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
-}
-
 // inProcess is the connection on which grpc-gateway's generated handlers call the
 // RPCs of this process. It runs the interceptors that the gRPC server runs, and
 // copies messages like a socket. Unlike a socket, it passes the values of the
 // caller's context to the handler: what HTTP said beside the message is among them.
 type inProcess struct {
-	unary           map[string]inProcessUnary // by full method
-	streams         map[string]inProcessStreaming
-	intercept       grpc.UnaryServerInterceptor
-	interceptStream grpc.StreamServerInterceptor
+	chain   *Chain
+	unary   map[string]inProcessUnary // by full method
+	streams map[string]inProcessStreaming
 }
 
 type inProcessUnary struct {
@@ -49,24 +40,17 @@ type inProcessStreaming struct {
 	impl any
 }
 
-func newInProcess(apis []api, intercept grpc.UnaryServerInterceptor, interceptStream grpc.StreamServerInterceptor) *inProcess {
-	c := &inProcess{
-		unary: make(map[string]inProcessUnary), streams: make(map[string]inProcessStreaming),
-		intercept: intercept, interceptStream: interceptStream,
-	}
-	for _, api := range apis {
-		for _, method := range api.desc.Methods {
-			c.unary[fullMethod(api.desc, method.MethodName)] = inProcessUnary{method, api.impl}
+func newInProcess(chain *Chain) *inProcess {
+	c := &inProcess{chain: chain, unary: make(map[string]inProcessUnary), streams: make(map[string]inProcessStreaming)}
+	for _, service := range chain.Services() {
+		for _, method := range service.Desc.Methods {
+			c.unary[service.FullMethod(method.MethodName)] = inProcessUnary{method, service.Impl}
 		}
-		for _, stream := range api.desc.Streams {
-			c.streams[fullMethod(api.desc, stream.StreamName)] = inProcessStreaming{stream, api.impl}
+		for _, stream := range service.Desc.Streams {
+			c.streams[service.FullMethod(stream.StreamName)] = inProcessStreaming{stream, service.Impl}
 		}
 	}
 	return c
-}
-
-func fullMethod(desc *grpc.ServiceDesc, method string) string {
-	return "/" + desc.ServiceName + "/" + method
 }
 
 // errNoMethod is the error of a method that no service has: a fault of the
@@ -85,18 +69,17 @@ func (c *inProcess) Invoke(ctx context.Context, method string, args, reply any, 
 	if err != nil {
 		return err
 	}
-	var stream runtime.ServerTransportStream
-	ctx = grpc.NewContextWithServerTransportStream(incoming(ctx), &stream)
 	decode := func(into any) error { return copyMessage(into, args) }
 	intercept := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		return c.intercept(ctx, req, info, func(ctx context.Context, req any) (any, error) {
-			if err := faults.err(); err != nil {
+		return c.chain.Intercept(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+			if err := faults.Err(); err != nil {
 				return nil, err
 			}
-			return handler(ctx, req)
+			// Only the handler sees it: to the chain, it is the mark of an RPC over gRPC.
+			return handler(grpc.NewContextWithServerTransportStream(ctx, new(runtime.ServerTransportStream)), req)
 		})
 	}
-	resp, err := target.Handler(target.impl, ctx, decode, intercept)
+	resp, err := target.Handler(target.impl, incoming(ctx), decode, intercept)
 	if err != nil {
 		return err //nolint:wrapcheck // the interceptor's status
 	}
@@ -124,8 +107,8 @@ func (c *inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 	info := &grpc.StreamServerInfo{FullMethod: method, IsClientStream: target.ClientStreams, IsServerStream: target.ServerStreams}
 	go func() {
 		defer close(s.ended)
-		s.err = c.interceptStream(target.impl, (*inProcessServerStream)(s), info, func(impl any, stream grpc.ServerStream) error {
-			if err := faults.err(); err != nil {
+		s.err = c.chain.InterceptStream(target.impl, (*inProcessServerStream)(s), info, func(impl any, stream grpc.ServerStream) error {
+			if err := faults.Err(); err != nil {
 				return err
 			}
 			return target.Handler(impl, stream)
@@ -137,21 +120,21 @@ func (c *inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 // begin marks the HTTP request of ctx as one whose RPC has begun, and returns
 // what is wrong with its header and query. The gateway drops a parameter that the
 // request message does not have, and a mistyped name must not change what is asked.
-func begin(ctx context.Context, method string) (violations, error) {
+func begin(ctx context.Context, method string) (Violations, error) {
 	said, ok := ctx.Value(restKey{}).(*restRequest)
 	if !ok {
-		return violations{}, nil
+		return Violations{}, nil
 	}
 	said.called = true
 	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
 	described, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {
-		return violations{}, fmt.Errorf("find method %s: %w", name, err)
+		return Violations{}, fmt.Errorf("find method %s: %w", name, err)
 	}
 	if rpc, ok := described.(protoreflect.MethodDescriptor); ok {
 		checkQuery(said, rpc.Input().Fields())
 	}
-	return said.violations, nil
+	return said.Violations, nil
 }
 
 // checkQuery adds a violation for each parameter that fields does not have, that
@@ -165,12 +148,12 @@ func checkQuery(said *restRequest, fields protoreflect.FieldDescriptors) {
 			field = fields.ByJSONName(top)
 		}
 		if field == nil || said.path[string(field.Name())] != "" {
-			said.violations.add(printable(name, maxShown), "is no query parameter of this method")
+			said.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
 			continue
 		}
 		whole := string(field.Name()) + "." + below
 		if seen[whole] || len(said.query[name]) != 1 && !field.IsList() {
-			said.violations.add(printable(name, maxShown), "must stand in the query once")
+			said.Violations.Add(printable(name, maxShown), "must stand in the query once")
 		}
 		seen[whole] = true
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,17 +25,19 @@ const (
 	viaREST = "rest"
 )
 
-// overloadedRetry is when a caller that was turned away may ask again.
-const overloadedRetry = time.Second
+// Overloaded returns the error of a caller that is turned away.
+func Overloaded() *eligibility.Error {
+	return &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: time.Second}
+}
 
-// intercept is what every RPC runs through, whichever way it came: record, log,
+// Intercept is what every RPC runs through, whichever way it came: record, log,
 // metrics and span around recovery, limit and deadline. Inside, errors are the
 // domain's; here they become what the caller is told. The answer is a *checkReply or
 // a batchReply in place of a message.
 //
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
-func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	series, ours := s.metrics.rpcs[info.FullMethod]
 	if !ours {
 		if err := refusedStatus(nil, req); err != nil {
@@ -63,26 +64,26 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 }
 
 // failed records an RPC that failed, and returns its status.
-func (s *Server) failed(c *call, start time.Time, err error, questions int) error {
+func (s *Chain) failed(c *call, start time.Time, err error, questions int) error {
 	failure := domainError(err)
-	st := statusOf(failure)
+	st := StatusOf(failure)
 	s.metrics.failed(failure, questions)
 	s.record(c, start, st.Code(), failure)
 	return st.Err()
 }
 
 // record writes metrics, log and span of an RPC that has ended.
-func (s *Server) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
+func (s *Chain) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
 	took := time.Since(start)
 	c.series.handled(code, took)
 	s.log(c, code, failure, took)
 	c.endSpan(code, failure)
 }
 
-// interceptStream is intercept for streaming RPCs. They have the deadline that
+// InterceptStream is Intercept for streaming RPCs. They have the deadline that
 // their caller set, and a limit of their own in place of Config.MaxConcurrent:
 // maxOpenStreams.
-func (s *Server) interceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (s *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	series, ours := s.metrics.rpcs[info.FullMethod]
 	if !ours {
 		return s.recoverStream(srv, stream, info, handler)
@@ -120,19 +121,19 @@ func questionsIn(req any) int {
 	switch req := req.(type) {
 	case *eligibilityv1.BatchCheckEligibilityRequest:
 		questions = len(req.GetRequests())
-	case restBatch:
-		questions = bytes.Count(req, []byte("{")) - 1 // exact if it is well formed
+	case interface{ Questions() int }:
+		questions = req.Questions()
 	}
 	return min(max(questions, 1), maxBatch)
 }
 
 // admit turns the RPC away while as many as Config.MaxConcurrent are in
 // progress, and hands it on otherwise.
-func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
+func (s *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
 	defer s.inFlight.Add(-1)
 	if s.inFlight.Add(1) > int64(s.cfg.MaxConcurrent) {
 		s.metrics.overloaded.Inc()
-		return nil, &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry}
+		return nil, Overloaded()
 	}
 	if err := refusal(req); err != nil {
 		return nil, err
@@ -145,7 +146,7 @@ func (s *Server) admit(c *call, req any, method string, handler grpc.UnaryHandle
 // needs, and never more than Config.MaxTimeout. If the caller set no deadline, a
 // single check gets Config.DefaultTimeout, and a batch all there is. It never
 // refuses up front: a warm answer takes no time.
-func (s *Server) bound(c *call, method string) {
+func (s *Chain) bound(c *call, method string) {
 	now := time.Now()
 	left := s.cfg.DefaultTimeout
 	if method == eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName {
@@ -160,7 +161,7 @@ func (s *Server) bound(c *call, method string) {
 
 // recovered calls the handler and turns a panic into a bare INTERNAL. The
 // panic's text is logged here with its stack and goes nowhere else.
-func (s *Server) recovered(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (resp any, err error) {
+func (s *Chain) recovered(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			resp, err = nil, s.panicked(r, method)
@@ -171,7 +172,7 @@ func (s *Server) recovered(ctx context.Context, req any, method string, handler 
 
 // recoverStream is recovered for streams. It also ends them when the server
 // stops, for a watcher never ends by itself.
-func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (s *Chain) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
@@ -180,7 +181,7 @@ func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.Str
 			err = s.panicked(r, info.FullMethod)
 		}
 	}()
-	bounded := &boundedStream{ServerStream: stream, ctx: ctx, awaited: &s.awaited, open: &s.streams}
+	bounded := &boundedStream{ServerStream: stream, ctx: ctx, open: &s.streams}
 	defer bounded.leave()
 	return handler(srv, bounded)
 }
@@ -189,12 +190,11 @@ func (s *Server) recoverStream(srv any, stream grpc.ServerStream, info *grpc.Str
 // of health and reflection among them.
 const maxOpenStreams = 4096
 
-// boundedStream is a stream whose context ends with the server. It is awaited up
-// to its first message, and counts as open from then on.
+// boundedStream is a stream whose context ends with the server. It counts as open
+// from its first message on.
 type boundedStream struct {
 	grpc.ServerStream
 	ctx     context.Context //nolint:containedctx // a stream's context is handed on by its method only
-	awaited *awaited
 	open    *atomic.Int64
 	counted bool
 }
@@ -205,16 +205,12 @@ func (b *boundedStream) Context() context.Context { return b.ctx }
 // RecvMsg receives the next message. It fails if the message is refused, or if
 // it is the first and too many streams are open.
 func (b *boundedStream) RecvMsg(m any) error {
-	receive := func() error { return b.ServerStream.RecvMsg(m) }
-	if b.counted {
-		return refusedStatus(receive(), m)
-	}
-	if err := refusedStatus(b.awaited.receive(b.ctx, receive), m); err != nil {
+	if err := refusedStatus(b.ServerStream.RecvMsg(m), m); err != nil || b.counted {
 		return err
 	}
 	b.counted = true
 	if b.open.Add(1) > maxOpenStreams {
-		return &statusError{eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: overloadedRetry}}
+		return &statusError{*Overloaded()}
 	}
 	return nil
 }
@@ -238,7 +234,7 @@ func (b *boundedStream) leave() {
 }
 
 // panicked logs a panic and returns what the caller is told of it.
-func (s *Server) panicked(recovered any, method string) error {
+func (s *Chain) panicked(recovered any, method string) error {
 	s.metrics.panics.Inc()
 	logging.Limit(s.logger, s.limits.failures[panicRecord]).Error("rpc panicked",
 		zap.String("rpc", method),
@@ -253,4 +249,4 @@ type statusError struct{ domain eligibility.Error }
 
 func (e *statusError) Error() string              { return e.domain.Error() }
 func (e *statusError) Unwrap() error              { return &e.domain }
-func (e *statusError) GRPCStatus() *status.Status { return statusOf(&e.domain) }
+func (e *statusError) GRPCStatus() *status.Status { return StatusOf(&e.domain) }

@@ -41,7 +41,7 @@ func TestBatchesAreProtobufAndProtoJSON(t *testing.T) {
 				batch[i].checkReply = *randomReply(t)
 			}
 		}
-		wire, err := codec{}.Marshal(batch)
+		wire, err := Codec{}.Marshal(batch)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,12 +22,11 @@ type limits struct {
 const (
 	staleRecord = "STALE"
 	panicRecord = "PANIC"
-	httpRecord  = "HTTP"
 )
 
 func newLimits(plain, failures int) limits {
 	l := limits{plain: logging.NewLimiter(plain, time.Second), failures: make(map[string]*logging.Limiter)}
-	reasons := []string{staleRecord, panicRecord, httpRecord}
+	reasons := []string{staleRecord, panicRecord}
 	for _, kind := range eligibility.Kinds() {
 		reasons = append(reasons, reasonOf(kind))
 	}
@@ -38,18 +37,18 @@ func newLimits(plain, failures int) limits {
 }
 
 // reasonOf names a kind of error in records and metrics.
-func reasonOf(kind eligibility.Kind) string { return faultOf(kind).reason }
+func reasonOf(kind eligibility.Kind) string { return FaultOf(kind).Reason }
 
 // class returns the level of an RPC's record and the limit that the record
 // counts against, nil if all are written: those of blocks and of answers from
 // Partner Center, of which there are no more than the budget allows.
-func (s *Server) class(c *call, failure *eligibility.Error) (zapcore.Level, *logging.Limiter) {
+func (s *Chain) class(c *call, failure *eligibility.Error) (zapcore.Level, *logging.Limiter) {
 	if failure == nil {
 		failure = c.undecided()
 	}
 	switch {
 	case failure != nil:
-		return faultOf(failure.Kind).level, s.limits.failures[reasonOf(failure.Kind)]
+		return FaultOf(failure.Kind).Level, s.limits.failures[reasonOf(failure.Kind)]
 	case c.answer.Stale:
 		return zapcore.InfoLevel, s.limits.failures[staleRecord]
 	case c.isPlain():
@@ -86,7 +85,7 @@ func (c *call) isPlain() bool {
 // log writes the one record of an RPC, unless there were enough of its kind. The
 // record never holds a body, a name or a credential, and the customer's tenant
 // ID only if it is one.
-func (s *Server) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
+func (s *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
 	level, limit := s.class(c, failure)
 	if !s.logger.Core().Enabled(level) {
 		return
@@ -181,10 +180,4 @@ func appendUpstream(fields []zap.Field, upstream eligibility.Call) []zap.Field {
 
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
-}
-
-// complaints returns the logger of what the HTTP servers complain about. It is
-// often a client's doing, so it is limited like failures.
-func (s *Server) complaints() *zap.Logger {
-	return logging.Limit(s.logger, s.limits.failures[httpRecord])
 }

@@ -115,7 +115,7 @@ func TestRecordsAreLimitedByReason(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{
 		source: fails(eligibility.Error{Kind: eligibility.KindCredentials}),
-		server: Config{PlainRecords: 2, FailureRecords: 3},
+		api:    ChainConfig{PlainRecords: 2, FailureRecords: 3},
 	})
 	put := func(id string, status eligibility.AccountStatus, age time.Duration) {
 		run.store.put(id, eligibility.FacetAccount, eligibility.Evidence{Status: status}, time.Now().Add(-age))
@@ -134,7 +134,7 @@ func TestRecordsAreLimitedByReason(t *testing.T) {
 		is    func(fields map[string]any) bool
 	}{
 		{
-			"plain", 2, run.server.limits.plain,
+			"plain", 2, run.chain.limits.plain,
 			func() { run.get(t, customerA, "") },
 			func(f map[string]any) bool { return f["source"] == "fresh" && f["decision"] == "DECISION_ALLOWED" },
 		},
@@ -144,17 +144,17 @@ func TestRecordsAreLimitedByReason(t *testing.T) {
 			func(f map[string]any) bool { return f["source"] == "fresh" && f["decision"] == "DECISION_BLOCKED" },
 		},
 		{
-			"stale", 3, run.server.limits.failures[staleRecord],
+			"stale", 3, run.chain.limits.failures[staleRecord],
 			func() { run.get(t, customerC, "") },
 			func(f map[string]any) bool { return f["source"] == "stale" },
 		},
 		{
-			"undecided", 3, run.server.limits.failures["PARTNER_CENTER_CREDENTIALS"],
+			"undecided", 3, run.chain.limits.failures["PARTNER_CENTER_CREDENTIALS"],
 			func() { run.get(t, customerD, "") },
 			func(f map[string]any) bool { return f["code"] == "UNAVAILABLE" },
 		},
 		{
-			"invalid, in a batch or not, traced or not", 3, run.server.limits.failures["INVALID_ARGUMENT"],
+			"invalid, in a batch or not, traced or not", 3, run.chain.limits.failures["INVALID_ARGUMENT"],
 			func() {
 				run.get(t, "no-guid", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 				run.post(t, `{"requests":[{"customerId":"no-guid"},{"customerId":"`+customerB+`"}]}`)
@@ -270,15 +270,15 @@ func TestAnUndecidedQuestionIsCountedUnderBothPolicies(t *testing.T) {
 // Questions are counted, not calls, and a caller's own faults are no outage.
 func TestEveryQuestionHasAnOutcome(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{source: absent(eligibility.AbsenceNotFound), server: Config{MaxConcurrent: 1}})
+	run := start(t, setup{source: absent(eligibility.AbsenceNotFound), api: ChainConfig{MaxConcurrent: 1}})
 	run.get(t, customerA, "")
 	run.get(t, "no-guid", "")
 	run.post(t, `{"requests":[]}`)
-	run.server.inFlight.Store(7) // one more is too many
+	run.chain.inFlight.Store(7) // one more is too many
 	run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"`+customerB+`"},{}]}`)
-	run.server.inFlight.Store(0)
-	run.server.metrics.failed(&eligibility.Error{Kind: eligibility.KindCanceled}, 1)
-	run.server.metrics.failed(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}, 1)
+	run.chain.inFlight.Store(0)
+	run.chain.metrics.failed(&eligibility.Error{Kind: eligibility.KindCanceled}, 1)
+	run.chain.metrics.failed(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}, 1)
 	want := []string{
 		`eligibility_questions_total{outcome="abandoned"} 2`,
 		`eligibility_questions_total{outcome="decided"} 0`,

@@ -59,7 +59,7 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 }
 
 // newMetrics registers every metric of the server. inFlight is read at each scrape.
-func newMetrics(registerer prometheus.Registerer, apis []api, version, commit string, inFlight func() float64) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, services []Service, version, commit string, inFlight func() float64) (*metrics, error) {
 	handled := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_rpcs_total",
 		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code.",
@@ -105,7 +105,7 @@ func newMetrics(registerer prometheus.Registerer, apis []api, version, commit st
 		faults = append(faults, registerer.Register(collector))
 	}
 	return &metrics{
-		rpcs:    rpcSeries(apis, handled, duration),
+		rpcs:    rpcSeries(services, handled, duration),
 		allowed: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
 		blocked: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
 		errors:  errorSeries(failures),
@@ -119,7 +119,7 @@ func newMetrics(registerer prometheus.Registerer, apis []api, version, commit st
 	}, errors.Join(faults...)
 }
 
-func rpcSeries(apis []api, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
+func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
 	series := make(map[string]methodMetrics)
 	of := func(rpc, via string) *rpcMetrics {
 		m := &rpcMetrics{rpc: rpc, via: via, duration: duration.WithLabelValues(rpc, via)}
@@ -128,14 +128,14 @@ func rpcSeries(apis []api, handled *prometheus.CounterVec, duration *prometheus.
 		}
 		return m
 	}
-	for _, api := range apis {
+	for _, service := range services {
 		add := func(method string) {
-			series[fullMethod(api.desc, method)] = methodMetrics{grpc: of(method, viaGRPC), rest: of(method, viaREST)}
+			series[service.FullMethod(method)] = methodMetrics{grpc: of(method, viaGRPC), rest: of(method, viaREST)}
 		}
-		for _, method := range api.desc.Methods {
+		for _, method := range service.Desc.Methods {
 			add(method.MethodName)
 		}
-		for _, stream := range api.desc.Streams {
+		for _, stream := range service.Desc.Streams {
 			add(stream.StreamName)
 		}
 	}

@@ -35,7 +35,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 	started := make(chan struct{}, 100)
 	run := start(t, setup{
 		source: noticed(started, approved()),
-		server: Config{Version: "v1.2.3", Commit: "abc", MaxConcurrent: 1},
+		api:    ChainConfig{Version: "v1.2.3", Commit: "abc", MaxConcurrent: 1},
 	})
 	if _, err := run.client.CheckEligibility(t.Context(), ask(customerA)); err != nil {
 		t.Fatal(err)
@@ -43,10 +43,10 @@ func TestEveryMetricIsScraped(t *testing.T) {
 	run.get(t, customerA, "?segment=nonprofit")
 	run.get(t, "no-guid", "")
 	run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"no-guid"}]}`)
-	run.server.inFlight.Store(7) // as if seven were in progress: one more is too many
+	run.chain.inFlight.Store(7) // as if seven were in progress: one more is too many
 	run.get(t, customerA, "")
 	inProgress := run.scrape(t, "eligibility_rpcs_in_progress ")
-	run.server.inFlight.Store(0)
+	run.chain.inFlight.Store(0)
 	run.store.broken = true
 	run.get(t, customerA, "")
 
@@ -102,7 +102,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 // which the rule can put it.
 func TestEveryReasonIsCounted(t *testing.T) {
 	t.Parallel()
-	m, err := newMetrics(prometheus.NewRegistry(), []api{{desc: &eligibilityv1.EligibilityService_ServiceDesc}}, "", "", func() float64 { return 0 })
+	m, err := newMetrics(prometheus.NewRegistry(), []Service{{Desc: &eligibilityv1.EligibilityService_ServiceDesc}}, "", "", func() float64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,12 +31,12 @@ func sentReasons() map[string]documented {
 		"PERMISSION_DENIED": {"PERMISSION_DENIED", 403, false},
 	}
 	for _, kind := range eligibility.Kinds() {
-		f := faultOf(kind)
-		sent[f.reason] = documented{codeName(f.code), runtime.HTTPStatusFromCode(f.code), f.retry}
+		f := FaultOf(kind)
+		sent[f.Reason] = documented{codeName(f.Code), runtime.HTTPStatusFromCode(f.Code), f.Retry}
 	}
 	for _, status := range []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType} {
 		f := httpFaultOf(status)
-		sent[f.reason] = documented{codeName(f.code), status, f.retry}
+		sent[f.Reason] = documented{codeName(f.Code), status, f.Retry}
 	}
 	return sent
 }
@@ -90,10 +90,10 @@ func TestMessagesSpeakToTheShop(t *testing.T) {
 	t.Parallel()
 	var messages []string
 	for _, kind := range eligibility.Kinds() {
-		messages = append(messages, faultOf(kind).message)
+		messages = append(messages, FaultOf(kind).Message)
 	}
 	for _, status := range []int{http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType} {
-		messages = append(messages, httpFaultOf(status).message)
+		messages = append(messages, httpFaultOf(status).Message)
 	}
 	for reason := eligibility.ReasonAccountAllowed; reason <= eligibility.ReasonUndecidable; reason++ {
 		for _, blocks := range []bool{false, true} {

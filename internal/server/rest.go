@@ -7,44 +7,45 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// rest serves every RPC that has an HTTP rule, in one of two ways. The handlers
+// Handler serves every RPC that has an HTTP rule, in one of two ways. The handlers
 // that grpc-gateway generates serve an RPC as soon as it is added to the .proto:
 // they call it on an [inProcess] connection, which runs the interceptor of gRPC.
 // CheckEligibility and BatchCheckEligibility are called for each sale, and are
 // served by hand: their handlers name every field that is wrong, set the headers
 // of caches, and neither copy messages nor use reflection to write JSON. No other
 // RPC needs a handler here.
-type rest struct {
-	gateway   *runtime.ServeMux
-	docs      *docs
-	answers   eligibilityv1.EligibilityServiceServer
-	intercept grpc.UnaryServerInterceptor
-	tracer    tracer
-	now       func() time.Time
-	guarded   bool // the listener is bound to loopback
+type Handler struct {
+	chain   *Chain
+	gateway *runtime.ServeMux
+	docs    *docs
+	guarded bool // the listener is bound to loopback
 
 	// Values of headers that are the same in each answer.
 	noSniff, json, noStore []string
 }
 
-func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer, conn *inProcess, apis []api, tracer tracer, now func() time.Time) (*rest, error) {
+// Register registers the handlers that grpc-gateway generates for a service.
+type Register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
+
+// NewREST builds the Handler of the RPCs of chain. Those of services beside the API's
+// are served by what further registers.
+func NewREST(chain *Chain, further ...Register) (*Handler, error) {
 	documents, err := newDocs()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("new rest: %w", err)
 	}
-	r := &rest{
-		docs: documents, answers: answers, intercept: conn.intercept, tracer: tracer, now: now,
+	r := &Handler{
+		chain: chain, docs: documents,
 		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
 	}
 	byHand := false // while handlers are registered
@@ -64,9 +65,10 @@ func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer
 		runtime.WithStreamErrorHandler(streamStatus),
 		runtime.WithRoutingErrorHandler(r.writeRoutingError),
 	)
-	for _, api := range apis {
-		if err := api.gateway(ctx, r.gateway, conn); err != nil {
-			return nil, fmt.Errorf("register %s: %w", api.desc.ServiceName, err)
+	conn := newInProcess(chain)
+	for _, register := range append([]Register{registerEligibility}, further...) {
+		if err := register(context.Background(), r.gateway, conn); err != nil {
+			return nil, fmt.Errorf("new rest: register generated handlers: %w", err)
 		}
 	}
 	byHand = true // the handler registered last serves a path
@@ -74,6 +76,14 @@ func newREST(ctx context.Context, answers eligibilityv1.EligibilityServiceServer
 		r.gateway.HandlePath(http.MethodGet, checkPath, r.check),
 		r.gateway.HandlePath(http.MethodPost, batchPath, r.batch))
 }
+
+func registerEligibility(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+	return gateway.RegisterEligibilityServiceHandlerClient(ctx, mux, eligibilityv1.NewEligibilityServiceClient(conn)) //nolint:wrapcheck // by the caller
+}
+
+// GuardLoopback makes the handler refuse what a web page in a browser can send,
+// from now on. It is called before the first request.
+func (r *Handler) GuardLoopback() { r.guarded = true }
 
 // The paths that are served by hand, as in eligibility.http.yaml.
 const (
@@ -83,25 +93,28 @@ const (
 
 // ServeHTTP answers one HTTP request. Whatever the answer, it carries the
 // request ID.
-func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
+func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	said := &restRequest{
-		contentType: first(given.Header["Content-Type"]),
+		Context:     given.Context(),
+		contentType: given.Header.Get("Content-Type"),
 		ifNoneMatch: given.Header["If-None-Match"],
-		requestID:   requestIDOr(first(given.Header["X-Request-Id"])),
-		trace:       parseTraceparent(first(given.Header["Traceparent"])),
+		Inbound: Inbound{
+			RequestID: RequestIDOr(given.Header.Get("X-Request-Id")),
+			Trace:     ParseTraceparent(given.Header.Get("Traceparent")),
+		},
 	}
 	// A shallow copy: net/http keeps the request that it was given, for HEAD
 	// among others.
-	req := given.WithContext(context.WithValue(given.Context(), restKey{}, said))
+	req := given.WithContext(said)
 	if _, ok := given.Header["Content-Type"]; ok {
 		req.Header = given.Header.Clone()
 		req.Header.Del("Content-Type") // the gateway would take a form for a GET
 	}
 	header := w.Header()
-	said.values[requestIDValue] = said.requestID
+	said.values[requestIDValue] = said.RequestID
 	header["X-Request-Id"] = said.values[requestIDValue : requestIDValue+1 : requestIDValue+1]
-	if said.trace != "" {
-		header["Traceparent"] = []string{string(said.trace)}
+	if said.Trace != "" {
+		header["Traceparent"] = []string{string(said.Trace)}
 	}
 	header["X-Content-Type-Options"] = r.noSniff
 	if r.guarded && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
@@ -123,20 +136,14 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 }
 
 // restRequest is what the HTTP request said beside the message that is made of
-// it. It travels in the context; the zero value says nothing.
+// it. It is the context of the request, which has it under restKey.
 type restRequest struct {
+	context.Context //nolint:containedctx // of the request that it stands for
+	Inbound
+
 	contentType string
 	// ifNoneMatch are the values of the header of that name.
 	ifNoneMatch []string
-	// violations are those of the request as a whole, items those of the items
-	// of a batch, by place.
-	violations violations
-	items      map[int]violations
-	// requestID, trace and span are the request's; span is nil where it is not
-	// traced.
-	requestID string
-	trace     traceparent
-	span      trace.Span
 	// values hold the response's headers, each a slice of one.
 	values [valueCount]string
 
@@ -168,13 +175,17 @@ const (
 	valueCount
 )
 
-// itemFaults returns the violations of an item of a batch, for the handler to
-// add its own.
-func (r *restRequest) itemFaults(place int) violations {
-	if faults, ok := r.items[place]; ok {
-		return faults
-	}
-	return violations{item: true, place: place}
-}
-
 type restKey struct{}
+
+// Value returns the request under restKey, and what the chain needs of it under
+// [InboundKey].
+func (r *restRequest) Value(key any) any {
+	switch key {
+	case restKey{}:
+		return r
+	case InboundKey{}:
+		return &r.Inbound
+	default:
+		return r.Context.Value(key)
+	}
+}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,9 @@ func isEncoded(encodings []string) bool {
 // restBatch is the body of a batch.
 type restBatch []byte
 
+// Questions returns how many questions the body holds, if it is well formed.
+func (b restBatch) Questions() int { return bytes.Count(b, []byte("{")) - 1 }
+
 // readBody reads the body of a request up to maxBodyBytes. If it cannot, it
 // records why and returns nil.
 func readBody(w http.ResponseWriter, req *http.Request, said *restRequest) restBatch {
@@ -50,9 +54,9 @@ func readBody(w http.ResponseWriter, req *http.Request, said *restRequest) restB
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		said.violations.add("requests", fmt.Sprintf("must fit into a body of %d bytes", maxBodyBytes))
+		said.Violations.Add("requests", fmt.Sprintf("must fit into a body of %d bytes", maxBodyBytes))
 	case err != nil:
-		said.violations.add("body", "could not be read to its end")
+		said.Violations.Add("body", "could not be read to its end")
 	default:
 		return data
 	}
@@ -67,7 +71,7 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 		return nil, nil
 	}
 	if !json.Valid(data) || kindOf(data) != '{' {
-		said.violations.add("body", "must be one JSON object")
+		said.Violations.Add("body", "must be one JSON object")
 		return nil, nil
 	}
 	var list json.RawMessage
@@ -75,19 +79,19 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 	for name, value := range members(data) {
 		switch {
 		case name != "requests":
-			said.violations.add(printable(name, maxShown), "is no member of the body")
+			said.Violations.Add(printable(name, maxShown), "is no member of the body")
 			continue
 		case seen:
-			said.violations.add("requests", "must stand in the body once")
+			said.Violations.Add("requests", "must stand in the body once")
 		case kindOf(value) == '[':
 			list = value
 		case kindOf(value) != 'n':
-			said.violations.add("requests", "must be a list")
+			said.Violations.Add("requests", "must be a list")
 		}
 		seen = true
 	}
 	var questions []*eligibilityv1.CheckEligibilityRequest
-	said.items = make(map[int]violations)
+	said.Items = make(map[int]Violations)
 	for item := range elements(list) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -95,7 +99,7 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 		place := len(questions)
 		question, faults := readQuestion(item, place)
 		if len(faults.kept) > 0 {
-			said.items[place] = faults
+			said.Items[place] = faults
 		}
 		questions = append(questions, question)
 		if len(questions) > maxBatch { // enough for the handler to refuse the batch
@@ -106,11 +110,11 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 }
 
 // readQuestion parses the item of a batch at place.
-func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibilityRequest, violations) {
+func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibilityRequest, Violations) {
 	question := new(eligibilityv1.CheckEligibilityRequest)
-	faults := violations{item: true, place: place}
+	faults := Violations{item: true, place: place}
 	if kindOf(item) != '{' {
-		faults.add("", "must be a JSON object")
+		faults.Add("", "must be a JSON object")
 		return question, faults
 	}
 	seen := make(map[string]bool, 4) // the fields of a question
@@ -118,13 +122,13 @@ func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibil
 		field := fieldNamed(name)
 		switch {
 		case field == "":
-			faults.add(printable(name, maxShown), "is no member of a question")
+			faults.Add(printable(name, maxShown), "is no member of a question")
 			continue
 		case seen[field]:
-			faults.add(field, "must stand in a question once")
+			faults.Add(field, "must stand in a question once")
 		default:
 			if fault := setField(question, field, value); fault != "" {
-				faults.add(field, fault)
+				faults.Add(field, fault)
 			}
 		}
 		seen[field] = true

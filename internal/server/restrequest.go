@@ -24,7 +24,7 @@ import (
 // its trace and its deadline. Faults of the request are passed to the RPC with it,
 // so that they are reported together with its own, and a refused request is
 // logged and counted like any other.
-func (r *rest) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
+func (r *Handler) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
 		ctx := req.Context()
 		said, _ := ctx.Value(restKey{}).(*restRequest)
@@ -37,15 +37,15 @@ func (r *rest) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 			writeHTTPError(w, http.StatusUnsupportedMediaType)
 			return
 		}
-		if r.tracer.takes(said.trace) {
+		if r.chain.Tracer().Takes(said.Trace) {
 			traced, noted, end := r.trace(ctx, w, req, said)
 			defer end()
 			ctx, w = traced, noted
 		}
-		if timeout := first(req.Header["Grpc-Timeout"]); timeout != "" {
+		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
 			left, ok := parseTimeout(timeout)
 			if !ok {
-				said.violations.add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
+				said.Violations.Add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
 			} else {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, left)
@@ -63,15 +63,15 @@ func (r *rest) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
 
 // check asks one question and writes the answer.
-func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
+func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
 	ctx := req.Context()
 	said, _ := ctx.Value(restKey{}).(*restRequest)
 	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
 	question := readQuery(req.URL.RawQuery, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
 	narrow(question, maxAge)
 	question.CustomerId = path[fieldCustomerID]
-	resp, err := r.intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
-		return r.answers.CheckEligibility(ctx, question)
+	resp, err := r.chain.Intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
+		return r.chain.Answers().CheckEligibility(ctx, question)
 	})
 	if err != nil {
 		writeError(ctx, nil, nil, w, nil, err)
@@ -85,14 +85,14 @@ func (r *rest) check(w http.ResponseWriter, req *http.Request, path map[string]s
 // batch asks the questions in the body and writes their results. The body is
 // parsed behind the interceptor, which bounds how many are at a time, and for how
 // long.
-func (r *rest) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
+func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
 	ctx := req.Context()
 	said, _ := ctx.Value(restKey{}).(*restRequest)
 	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
 	readQuery(req.URL.RawQuery, said)
 	body := readBody(w, req, said)
-	info := grpc.UnaryServerInfo{Server: r.answers, FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-	resp, err := r.intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
+	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
+	resp, err := r.chain.Intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, said) // up to the caller's deadline: local answers need no more time
 		if err != nil {
 			return nil, err
@@ -100,7 +100,7 @@ func (r *rest) batch(w http.ResponseWriter, req *http.Request, _ map[string]stri
 		for _, question := range questions {
 			narrow(question, maxAge)
 		}
-		return r.answers.BatchCheckEligibility(bounded, &eligibilityv1.BatchCheckEligibilityRequest{Requests: questions})
+		return r.chain.Answers().BatchCheckEligibility(bounded, &eligibilityv1.BatchCheckEligibilityRequest{Requests: questions})
 	})
 	if err != nil {
 		writeError(ctx, nil, nil, w, nil, err)
@@ -115,17 +115,17 @@ func (r *rest) batch(w http.ResponseWriter, req *http.Request, _ map[string]stri
 
 // trace starts the span of a request that is traced. end ends it, and needs the
 // writer returned to know the status.
-func (r *rest) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
+func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *restRequest) (_ context.Context, _ http.ResponseWriter, end func()) {
 	pattern, _ := runtime.HTTPPattern(ctx)
 	route := strings.ReplaceAll(pattern.String(), "=*}", "}")
 	state := strings.Join(req.Header.Values(headerTracestate), ",")
-	ctx, said.span, said.trace = r.tracer.start(ctx, req.Method+" "+route, said.trace, state,
+	ctx, said.Span, said.Trace = r.chain.Tracer().Start(ctx, req.Method+" "+route, said.Trace, state,
 		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))
-	w.Header().Set(headerTraceparent, string(said.trace))
+	w.Header().Set(headerTraceparent, string(said.Trace))
 	noted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	return ctx, noted, func() {
-		said.span.SetAttributes(attribute.Int("http.response.status_code", noted.status))
-		said.span.End()
+		said.Span.SetAttributes(attribute.Int("http.response.status_code", noted.status))
+		said.Span.End()
 	}
 }
 
@@ -139,19 +139,19 @@ func readQuery(raw string, said *restRequest, allowed ...string) *eligibilityv1.
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		said.violations.add("query", "must be well formed")
+		said.Violations.Add("query", "must be well formed")
 	}
 	seen := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		field := fieldNamed(name)
 		switch {
 		case !slices.Contains(allowed, field):
-			said.violations.add(printable(name, maxShown), "is no query parameter of this method")
+			said.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
 		case seen[field] || len(values[name]) != 1:
-			said.violations.add(field, "must stand in the query once")
+			said.Violations.Add(field, "must stand in the query once")
 		default:
 			if fault := setField(question, field, queryValue(field, values[name][0])); fault != "" {
-				said.violations.add(field, fault)
+				said.Violations.Add(field, fault)
 			}
 		}
 		seen[field] = true
@@ -195,7 +195,7 @@ func cacheControlAge(values []string, said *restRequest) *durationpb.Duration {
 			digits := strings.Trim(value, `"`)
 			parsed, err := strconv.ParseUint(digits, 10, 31)
 			if err != nil && !isDigits(digits) {
-				said.violations.add("Cache-Control", "max-age must be whole seconds")
+				said.Violations.Add("Cache-Control", "max-age must be whole seconds")
 				continue
 			}
 			seconds = parsed // the largest that fits, where it is too large

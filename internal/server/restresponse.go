@@ -23,7 +23,7 @@ import (
 // write writes an answer; a 304 with the same headers if the caller holds it
 // already. An answer that is stale, or that expired on its way, is never
 // confirmed: the caller must see it as it is.
-func (r *rest) write(w http.ResponseWriter, said *restRequest, reply *checkReply) {
+func (r *Handler) write(w http.ResponseWriter, said *restRequest, reply *checkReply) {
 	pool := mem.DefaultBufferPool()
 	buffer := pool.Get(4 << 10) // of the pool's sizes, the one that holds a body and its hashed part
 	defer pool.Put(buffer)
@@ -31,7 +31,7 @@ func (r *rest) write(w http.ResponseWriter, said *restRequest, reply *checkReply
 	tag, whole := entityTag(body)
 	*buffer = whole
 
-	now := r.now()
+	now := r.chain.Now()
 	values := &said.values
 	// One string holds all values of this answer.
 	var room [128]byte
@@ -112,7 +112,7 @@ func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w h
 }
 
 // writeRoutingError answers a request that is for none of the API's methods.
-func (r *rest) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, code int) {
+func (r *Handler) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, code int) {
 	if said, ok := ctx.Value(restKey{}).(*restRequest); ok && said.probed {
 		return
 	}
@@ -124,11 +124,11 @@ func (r *rest) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ run
 }
 
 // allowed returns the methods that the path of a request has handlers for.
-func (r *rest) allowed(w http.ResponseWriter, req *http.Request) []string {
+func (r *Handler) allowed(w http.ResponseWriter, req *http.Request) []string {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		said := &restRequest{probed: true}
-		probe := req.WithContext(context.WithValue(req.Context(), restKey{}, said))
+		said := &restRequest{Context: req.Context(), probed: true}
+		probe := req.WithContext(said)
 		probe.Method = method
 		r.gateway.ServeHTTP(w, probe) // it writes nothing
 		if said.found {
@@ -149,7 +149,7 @@ func writeNotAllowed(w http.ResponseWriter, allowed string) {
 
 // writeHTTPError answers a fault of HTTP alone, in the form of all other errors.
 func writeHTTPError(w http.ResponseWriter, code int) {
-	writeStatus(w, code, httpStatusOf(code))
+	writeStatus(w, code, httpFaultOf(code).Status())
 }
 
 // writeStatus writes a google.rpc.Status as the body, and its RetryInfo as a

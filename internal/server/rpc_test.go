@@ -73,7 +73,7 @@ func TestIdentityIsTakenAndReturned(t *testing.T) {
 			if record["request_id"] != id || record["via"] != via {
 				t.Errorf("%s over %s: logged as %v", name, via, record)
 			}
-			if want := parseTraceparent(trace).traceID(); want != "" && record["trace_id"] != want {
+			if want := ParseTraceparent(trace).traceID(); want != "" && record["trace_id"] != want {
 				t.Errorf("%s over %s: trace ID %v, want %s", name, via, record["trace_id"], want)
 			}
 		}
@@ -142,7 +142,7 @@ func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
 	} {
 		req := ask(customerA)
 		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
-		var faults violations
+		var faults Violations
 		h.question(req, &faults)
 		if (len(faults.kept) > 0) != refused {
 			t.Errorf("%v ahead: %v", ahead, faults.kept)
@@ -221,7 +221,7 @@ func logsPanic(entries []observer.LoggedEntry) bool {
 func TestMoreThanTheLimitIsTurnedAway(t *testing.T) {
 	t.Parallel()
 	started := make(chan struct{}, 2)
-	run := start(t, setup{source: noticed(started, silent()), server: Config{MaxConcurrent: 1}})
+	run := start(t, setup{source: noticed(started, silent()), api: ChainConfig{MaxConcurrent: 1}})
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
@@ -257,42 +257,42 @@ func TestTimeIsShared(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		timeout string // Grpc-Timeout
-		cfg     Config
+		cfg     ChainConfig
 		want    told
 		code    int
 	}{
 		"without a deadline the default ends the wait": {
 			"",
-			Config{DefaultTimeout: 80 * time.Millisecond, MaxTimeout: time.Second}, // a batch gets the latter
+			ChainConfig{DefaultTimeout: 80 * time.Millisecond, MaxTimeout: time.Second}, // a batch gets the latter
 			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", time.Second, 2},
 			504,
 		},
 		"a deadline leaves time to say what timed out": {
 			"1200m",
-			Config{Reserve: time.Second},
+			ChainConfig{Reserve: time.Second},
 			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", time.Second, 2},
 			504,
 		},
 		"a deadline too long is cut": {
 			"10H",
-			Config{MaxTimeout: 80 * time.Millisecond},
+			ChainConfig{MaxTimeout: 80 * time.Millisecond},
 			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", time.Second, 2},
 			504,
 		},
 		"a deadline too short is the caller's own": {
 			"45m",
-			Config{},
+			ChainConfig{},
 			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", time.Second, 2},
 			504,
 		},
 		"no time at all is the caller's own": {
 			"0m",
-			Config{},
+			ChainConfig{},
 			told{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", time.Second, 2},
 			504,
 		},
 	} {
-		run := start(t, setup{server: row.cfg})
+		run := start(t, setup{api: row.cfg})
 		headers := []string{"Grpc-Timeout", row.timeout}
 		if row.timeout == "" {
 			headers = nil

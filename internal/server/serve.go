@@ -51,7 +51,9 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 		return errors.New("serve: all three listeners are required")
 	}
 	s.grpc = s.newGRPC()
-	s.rest.guarded = loopback.Is(listeners.HTTP.Addr())
+	if loopback.Is(listeners.HTTP.Addr()) {
+		s.rest.GuardLoopback()
+	}
 	s.admin.Handler = loopback.Guard(listeners.Admin.Addr(), s.admin.Handler, nil)
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -67,11 +69,13 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	group.Go(func() error {
 		return serveHTTP(s.admin, &boundedListener{listeners.Admin, maxConnections, s.adminConnections}, "admin")
 	})
+	sweeping, endSweeping := context.WithCancel(context.Background())
 	group.Go(func() error {
-		s.awaited.run(s.stopping)
+		s.awaited.run(sweeping)
 		return nil
 	})
 	group.Go(func() error {
+		defer endSweeping()
 		<-failed.Done()
 		return s.shutdown(ctx.Err() != nil)
 	})
@@ -103,7 +107,7 @@ func (s *Server) shutdown(drain bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout)
 	defer cancel()
 
-	s.stop() // watchers would keep the graceful stop from its end
+	s.chain.Stop() // watchers would keep the graceful stop from its end
 	graceful := make(chan error, 1)
 	go func() { graceful <- endGRPC(ctx, s.grpc) }()
 	err := errors.Join(endHTTP(ctx, s.http, "http"), <-graceful)

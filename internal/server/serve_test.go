@@ -141,7 +141,7 @@ func TestShutdownLetsRequestsInProgressEnd(t *testing.T) {
 		case <-ctx.Done():
 		}
 		return approved()(ctx, id, facet)
-	}), server: Config{DefaultTimeout: 20 * time.Second}})
+	}), api: ChainConfig{DefaultTimeout: 20 * time.Second}})
 	run.server.SetReady()
 	grpcAnswer, restAnswer := make(chan error), make(chan int)
 	go func() {
@@ -175,7 +175,8 @@ func TestShutdownIsBounded(t *testing.T) {
 	started := make(chan struct{}, 4)
 	run := start(t, setup{
 		source: noticed(started, silent()),
-		server: Config{DefaultTimeout: 20 * time.Second, ShutdownTimeout: 50 * time.Millisecond},
+		api:    ChainConfig{DefaultTimeout: 20 * time.Second},
+		server: Config{ShutdownTimeout: 50 * time.Millisecond},
 	})
 	cut := make(chan error, 2)
 	go func() {
@@ -368,7 +369,7 @@ func TestAFailingListenerEndsTheServer(t *testing.T) {
 		"http":  func(l *Listeners) net.Listener { return l.HTTP },
 		"admin": func(l *Listeners) net.Listener { return l.Admin },
 	} {
-		server, err := New(newService(t), Config{DrainPause: time.Hour})
+		server, err := newServer(t, Config{DrainPause: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,7 +381,7 @@ func TestAFailingListenerEndsTheServer(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	server, err := New(newService(t), Config{})
+	server, err := newServer(t, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +395,7 @@ func TestAnEndBeforeTheBeginningIsOrderly(t *testing.T) {
 	ctx, end := context.WithCancel(t.Context())
 	end()
 	for range 10 { // the servers race with their end
-		server, err := New(newService(t), Config{})
+		server, err := newServer(t, Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -404,34 +405,44 @@ func TestAnEndBeforeTheBeginningIsOrderly(t *testing.T) {
 	}
 }
 
-func newService(t *testing.T) *evidence.Service {
+// newServer builds a server whose customers Partner Center is silent about.
+func newServer(t *testing.T, cfg Config) (*Server, error) {
+	t.Helper()
+	chain, handler := newChain(t)
+	return New(chain, handler, cfg)
+}
+
+func newChain(t *testing.T) (*Chain, *Handler) {
 	t.Helper()
 	service, err := evidence.New(silent(), &store{}, evidence.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return service
+	chain, err := NewChain(service, ChainConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler, err := NewREST(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain, handler
 }
 
 func TestWhatNewRefuses(t *testing.T) {
 	t.Parallel()
-	if _, err := New(nil, Config{}); err == nil {
-		t.Error("a server without a service")
+	if _, err := New(nil, nil, Config{}); err == nil {
+		t.Error("a server without a chain")
 	}
-	_, err := New(newService(t), Config{
-		DefaultTimeout: -1, MaxTimeout: -1, Reserve: -1, DrainPause: -1, ShutdownTimeout: -1, MaxConcurrent: -1,
-		Registerer: prometheus.NewRegistry(),
-	})
-	for _, want := range []string{
-		"default timeout", "max timeout", "reserve", "drain pause", "shutdown timeout", "max concurrent", "registerer and gatherer",
-	} {
+	_, err := newServer(t, Config{DrainPause: -1, ShutdownTimeout: -1, FailureRecords: -1, Registerer: prometheus.NewRegistry()})
+	for _, want := range []string{"drain pause", "shutdown timeout", "failure records", "registerer and gatherer"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not name %s", err, want)
 		}
 	}
 	registry := prometheus.NewRegistry()
 	for i := range 2 {
-		_, err := New(newService(t), Config{Registerer: registry, Gatherer: registry})
+		_, err := newServer(t, Config{Registerer: registry, Gatherer: registry})
 		if (err != nil) != (i == 1) {
 			t.Errorf("server %d on one registry: %v", i, err)
 		}
@@ -441,16 +452,15 @@ func TestWhatNewRefuses(t *testing.T) {
 func TestZeroValuesMeanTheDocumentedDefaults(t *testing.T) {
 	t.Parallel()
 	cfg := withDefaults(Config{})
-	if cfg.DefaultTimeout != 2*time.Second || cfg.MaxTimeout != 30*time.Second || cfg.Reserve != 20*time.Millisecond ||
-		cfg.ShutdownTimeout != 10*time.Second || cfg.DrainPause != 0 || cfg.MaxConcurrent != 4096 {
+	if cfg.ShutdownTimeout != 10*time.Second || cfg.DrainPause != 0 || cfg.FailureRecords != 20 {
 		t.Errorf("defaults %+v", cfg)
 	}
-	if cfg.Logger == nil || cfg.Now == nil || cfg.Registerer == nil || cfg.Gatherer == nil {
+	if cfg.Logger == nil || cfg.Registerer == nil || cfg.Gatherer == nil {
 		t.Errorf("defaults %+v", cfg)
 	}
 	logger := zap.NewNop()
-	set := withDefaults(Config{Logger: logger, DefaultTimeout: 1, MaxTimeout: 2, Reserve: 3, ShutdownTimeout: 4, MaxConcurrent: 5})
-	if set.Logger != logger || set.DefaultTimeout != 1 || set.MaxTimeout != 2 || set.Reserve != 3 || set.ShutdownTimeout != 4 || set.MaxConcurrent != 5 {
+	set := withDefaults(Config{Logger: logger, ShutdownTimeout: 4, FailureRecords: 5})
+	if set.Logger != logger || set.ShutdownTimeout != 4 || set.FailureRecords != 5 {
 		t.Errorf("a setting was lost: %+v", set)
 	}
 }

@@ -139,13 +139,18 @@ func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evi
 type setup struct {
 	source  source
 	service evidence.Config
+	api     ChainConfig
 	server  Config
-	further []api         // services beside the API's
 	tune    func(*Server) // before it serves
+
+	services  []Service // beside the API's
+	registers []Register
 }
 
 // running is a server on real sockets.
 type running struct {
+	chain    *Chain
+	handler  *Handler
 	server   *Server
 	service  *evidence.Service
 	store    *store
@@ -167,8 +172,8 @@ func start(t testing.TB, with setup) *running {
 	if with.source == nil {
 		with.source = silent()
 	}
-	if with.server.DefaultTimeout == 0 {
-		with.server.DefaultTimeout = 20 * time.Second
+	if with.api.DefaultTimeout == 0 {
+		with.api.DefaultTimeout = 20 * time.Second
 	}
 	if with.service.QualificationsGrace == 0 {
 		with.service.QualificationsGrace = 10 * time.Second
@@ -182,14 +187,23 @@ func start(t testing.TB, with setup) *running {
 	core, logs := observer.New(zapcore.DebugLevel)
 	run.logs, run.registry = logs, prometheus.NewRegistry()
 	run.logged = make(chan zapcore.Entry, 1000)
-	if with.server.Logger == nil {
-		with.server.Logger = zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
+	if with.api.Logger == nil {
+		with.api.Logger = zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
 			run.logged <- entry
 			return nil
 		}))
 	}
-	with.server.Registerer, with.server.Gatherer = run.registry, run.registry
-	run.server, err = newServer(service, with.server, with.further...)
+	with.api.Registerer = run.registry
+	with.server.Logger, with.server.Registerer, with.server.Gatherer = with.api.Logger, run.registry, run.registry
+	run.chain, err = NewChain(service, with.api, with.services...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.handler, err = NewREST(run.chain, with.registers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.server, err = New(run.chain, run.handler, with.server)
 	if err != nil {
 		t.Fatal(err)
 	}

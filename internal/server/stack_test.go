@@ -67,7 +67,7 @@ func newStack(t *testing.T, c *corpusCase) *stack {
 	partnerCenter, called := simulate(t, c)
 	service := newService(t, c, partnerCenter)
 	// A busy machine must not run out of time where the case does not want it.
-	cfg := server.Config{DefaultTimeout: 20 * time.Second, Reserve: time.Second}
+	cfg := server.ChainConfig{DefaultTimeout: 20 * time.Second, Reserve: time.Second}
 	if c.Busy {
 		cfg.MaxConcurrent = 1
 	}
@@ -177,9 +177,17 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Ser
 }
 
 // serve puts the service on sockets.
-func serve(t testing.TB, service *evidence.Service, cfg server.Config) *stack {
+func serve(t testing.TB, service *evidence.Service, cfg server.ChainConfig) *stack {
 	t.Helper()
-	built, err := server.New(service, cfg)
+	chain, err := server.NewChain(service, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler, err := server.NewREST(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := server.New(chain, handler, server.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
-	"net/http"
 
 	"go.opentelemetry.io/otel/attribute"
 	otelcodes "go.opentelemetry.io/otel/codes"
@@ -16,20 +15,20 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// tracer decides which requests are traced and starts their spans. Those that
+// Tracer decides which requests are traced and starts their spans. Those that
 // are not cost a comparison. The zero value traces none.
-type tracer struct {
+type Tracer struct {
 	spans trace.Tracer // nil traces none
 	below uint64       // a random number of 53 bits below it traces a request that nobody decided on
 }
 
-func newTracer(spans trace.Tracer, ratio float64) tracer {
-	return tracer{spans: spans, below: uint64(math.Ceil(ratio * (1 << 53)))}
+func newTracer(spans trace.Tracer, ratio float64) Tracer {
+	return Tracer{spans: spans, below: uint64(math.Ceil(ratio * (1 << 53)))}
 }
 
-// takes reports whether a request with that traceparent is traced: as its
+// Takes reports whether a request with that traceparent is traced: as its
 // caller decided and, where no caller did, at random.
-func (t *tracer) takes(parent traceparent) bool {
+func (t *Tracer) Takes(parent Traceparent) bool {
 	switch {
 	case t.spans == nil:
 		return false
@@ -40,16 +39,16 @@ func (t *tracer) takes(parent traceparent) bool {
 	}
 }
 
-// start starts the span of a request that takes has chosen, and returns its
+// Start starts the span of a request that Takes has chosen, and returns its
 // traceparent: the caller's where there is one.
-func (t *tracer) start(ctx context.Context, name string, parent traceparent, state string, attributes ...attribute.KeyValue) (context.Context, trace.Span, traceparent) {
+func (t *Tracer) Start(ctx context.Context, name string, parent Traceparent, state string, attributes ...attribute.KeyValue) (context.Context, trace.Span, Traceparent) {
 	if parent != "" {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent.spanContext(state))
 	}
 	ctx, span := t.spans.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...))
 	if parent == "" {
 		own := span.SpanContext()
-		parent = traceparent("00-" + own.TraceID().String() + "-" + own.SpanID().String() + "-" + own.TraceFlags().String())
+		parent = Traceparent("00-" + own.TraceID().String() + "-" + own.SpanID().String() + "-" + own.TraceFlags().String())
 	}
 	return ctx, span, parent
 }
@@ -59,7 +58,7 @@ func (c *call) child(ctx context.Context, name string) (context.Context, trace.S
 	if c.span == nil {
 		return ctx, noop.Span{}
 	}
-	return c.span.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/server").Start(ctx, name) //nolint:spancheck // the caller ends it
+	return c.span.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/api").Start(ctx, name) //nolint:spancheck // the caller ends it
 }
 
 // endSpan says on the RPC's span what the log says of the RPC, and ends it.
@@ -79,8 +78,8 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 	switch {
 	case failure != nil:
 		// What the caller did wrong is no error of the service.
-		if f := faultOf(failure.Kind); f.level > zapcore.InfoLevel {
-			c.span.SetStatus(otelcodes.Error, f.reason)
+		if f := FaultOf(failure.Kind); f.Level > zapcore.InfoLevel {
+			c.span.SetStatus(otelcodes.Error, f.Reason)
 		}
 	case c.answer.Decision != eligibility.DecisionNone:
 		c.span.SetAttributes(
@@ -94,18 +93,3 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 			attribute.Int("eligibility.failed", c.tally.failed))
 	}
 }
-
-// statusWriter remembers the status of a response for its span.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader notes the status and sends it.
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets net/http find what the writer below can do.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

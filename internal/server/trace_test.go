@@ -24,13 +24,13 @@ func recorded() (trace.Tracer, *tracetest.SpanRecorder) {
 
 func TestTheCallerDecidesWhatIsTraced(t *testing.T) {
 	t.Parallel()
-	sampled, unsampled := parseTraceparent(exampleTrace), parseTraceparent(exampleTrace[:len(exampleTrace)-2]+"00")
-	random := parseTraceparent(exampleTrace[:len(exampleTrace)-2] + "02")
+	sampled, unsampled := ParseTraceparent(exampleTrace), ParseTraceparent(exampleTrace[:len(exampleTrace)-2]+"00")
+	random := ParseTraceparent(exampleTrace[:len(exampleTrace)-2] + "02")
 	spans, _ := recorded()
 	for name, row := range map[string]struct {
 		spans  trace.Tracer
 		ratio  float64
-		parent traceparent
+		parent Traceparent
 		want   bool
 	}{
 		"off":                              {nil, 1, sampled, false},
@@ -43,7 +43,7 @@ func TestTheCallerDecidesWhatIsTraced(t *testing.T) {
 	} {
 		tracer := newTracer(row.spans, row.ratio)
 		for range 1000 {
-			if got := tracer.takes(row.parent); got != row.want {
+			if got := tracer.Takes(row.parent); got != row.want {
 				t.Errorf("%s: %v", name, got)
 				break
 			}
@@ -59,7 +59,7 @@ func TestTheRatioIsKept(t *testing.T) {
 		tracer := newTracer(spans, ratio)
 		taken := 0
 		for range n {
-			if tracer.takes("") {
+			if tracer.Takes("") {
 				taken++
 			}
 		}
@@ -76,8 +76,8 @@ func TestTheSpanOfARequest(t *testing.T) {
 	t.Parallel()
 	spans, recorder := recorded()
 	failing := fails(eligibility.Error{Kind: eligibility.KindThrottled, Err: fmt.Errorf("a cause that stays inside")})
-	allowing := start(t, setup{source: approved(), server: Config{Tracer: spans}})
-	broken := start(t, setup{source: failing, server: Config{Tracer: spans}})
+	allowing := start(t, setup{source: approved(), api: ChainConfig{Tracer: spans}})
+	broken := start(t, setup{source: failing, api: ChainConfig{Tracer: spans}})
 	ctx := metadata.AppendToOutgoingContext(t.Context(), headerTraceparent, exampleTrace, headerTracestate, "vendor=1")
 	headers := []string{"Traceparent", exampleTrace, "Tracestate", "vendor=1", "X-Request-Id", "order-1"}
 

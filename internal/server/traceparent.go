@@ -7,15 +7,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceparent is a valid W3C trace context header, or empty.
+// Traceparent is a valid W3C trace context header, or empty.
 //
 // Source: https://www.w3.org/TR/trace-context/#traceparent-header
-type traceparent string
+type Traceparent string
 
-// parseTraceparent returns header if it is a valid traceparent: version, trace
+// ParseTraceparent returns header if it is a valid traceparent: version, trace
 // ID, parent ID and flags in lower-case hexadecimal. A version after 00 may
 // carry more behind a further dash.
-func parseTraceparent(header string) traceparent {
+func ParseTraceparent(header string) Traceparent {
 	const length = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	if len(header) < length || len(header) > 256 ||
 		header[2] != '-' || header[35] != '-' || header[52] != '-' ||
@@ -31,11 +31,11 @@ func parseTraceparent(header string) traceparent {
 	if strings.Trim(header[3:35], "0") == "" || strings.Trim(header[36:52], "0") == "" {
 		return ""
 	}
-	return traceparent(header)
+	return Traceparent(header)
 }
 
 // traceID is the trace that the caller's request belongs to; empty where none.
-func (t traceparent) traceID() string {
+func (t Traceparent) traceID() string {
 	if t == "" {
 		return ""
 	}
@@ -43,13 +43,13 @@ func (t traceparent) traceID() string {
 }
 
 // sampled reports whether the caller traces the request itself.
-func (t traceparent) sampled() bool { return hexDigit(t[54])&1 != 0 }
+func (t Traceparent) sampled() bool { return hexDigit(t[54])&1 != 0 }
 
 // spanContext is the caller's span. A tracestate that cannot be read is left
 // out, as the specification has it.
-func (t traceparent) spanContext(state string) trace.SpanContext {
+func (t Traceparent) spanContext(state string) trace.SpanContext {
 	parent := trace.SpanContextConfig{TraceFlags: trace.TraceFlags(hexDigit(t[54])), Remote: true}
-	// What parseTraceparent has taken decodes.
+	// What ParseTraceparent has taken decodes.
 	_, _ = hex.Decode(parent.TraceID[:], []byte(t[3:35]))
 	_, _ = hex.Decode(parent.SpanID[:], []byte(t[36:52]))
 	if read, err := trace.ParseTraceState(state); err == nil {

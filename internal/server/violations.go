@@ -14,18 +14,24 @@ const (
 	maxItemViolations = 20
 )
 
-// violations collects what is wrong with a request, or with one item of a
+// Violations collects what is wrong with a request, or with one item of a
 // batch. It keeps the first few and counts the rest, so that its cost does not
 // depend on how much is wrong. The zero value is an empty one of a request.
-type violations struct {
+type Violations struct {
 	item  bool // of the item at place
 	place int
 	kept  []eligibility.Violation
 	more  int // how many were not kept
 }
 
-// add records a violation. In an item, an empty field means the whole item.
-func (v *violations) add(field, description string) {
+// ItemViolations returns those of an item of a batch, by its place: none yet.
+func ItemViolations(place int) Violations { return Violations{item: true, place: place} }
+
+// Empty reports whether nothing is wrong.
+func (v *Violations) Empty() bool { return len(v.kept) == 0 }
+
+// Add records a violation. In an item, an empty field means the whole item.
+func (v *Violations) Add(field, description string) {
 	most := maxViolations
 	if v.item {
 		most = maxItemViolations
@@ -45,14 +51,14 @@ func (v *violations) add(field, description string) {
 }
 
 // limit drops, but counts, all violations beyond the first most.
-func (v *violations) limit(most int) {
+func (v *Violations) limit(most int) {
 	if excess := len(v.kept) - most; excess > 0 {
 		v.kept, v.more = v.kept[:most], v.more+excess
 	}
 }
 
-// err is the error of a request with violations; nil if there are none.
-func (v *violations) err() error {
+// Err is the error of a request with violations; nil if there are none.
+func (v *Violations) Err() error {
 	if len(v.kept) == 0 {
 		return nil
 	}
