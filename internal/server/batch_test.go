@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/metadata"
-
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -51,45 +49,5 @@ func TestABatchReturnsWhatItHas(t *testing.T) {
 	text := string(over.body)
 	if over.StatusCode != http.StatusOK || strings.Count(text, `"response"`) != decided || strings.Count(text, `"DEADLINE_EXCEEDED"`) != open {
 		t.Errorf("over REST: %d %.300s", over.StatusCode, text)
-	}
-}
-
-// TestTheDefaultDeadlineOfABatch compares the deadlines of handlers whose callers
-// set none.
-func TestTheDefaultDeadlineOfABatch(t *testing.T) {
-	t.Parallel()
-	s, err := NewChain(start(t, setup{}).service, ChainConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for method, want := range map[string]time.Duration{
-		eligibilityv1.EligibilityService_CheckEligibility_FullMethodName:      2 * time.Second,
-		eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName: 30 * time.Second,
-	} {
-		c := &call{lazyContext: lazyContext{Context: metadata.NewIncomingContext(t.Context(), nil)}}
-		s.bound(c, method)
-		if left := time.Until(c.deadline); left > want || left < want-time.Second {
-			t.Errorf("%s: %v, want %v", method, left, want)
-		}
-	}
-}
-
-func TestTheReserveOfABatchLeavesHalfOfItsTime(t *testing.T) {
-	t.Parallel()
-	for left, want := range map[time.Duration]time.Duration{
-		10 * time.Second: 9900 * time.Millisecond, 100 * time.Millisecond: 50 * time.Millisecond, -time.Second: -time.Second,
-	} {
-		parent, cancel := context.WithTimeout(t.Context(), left)
-		ctx := withReserve(parent, 100*time.Millisecond)
-		deadline, _ := ctx.Deadline()
-		parents, _ := parent.Deadline()
-		if got := left - parents.Sub(deadline); got > want+time.Millisecond || got < want-20*time.Millisecond {
-			t.Errorf("of %v, %v are left, want %v", left, got, want)
-		}
-		ctx.end()
-		cancel()
-	}
-	if _, ok := withReserve(t.Context(), time.Second).Deadline(); ok {
-		t.Error("a context without a deadline gets one")
 	}
 }

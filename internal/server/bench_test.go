@@ -1,16 +1,10 @@
 package server
 
 import (
-	"context"
-	"io"
 	"net/http"
 	"testing"
-	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"google.golang.org/grpc"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
@@ -57,44 +51,6 @@ func BenchmarkTracing(b *testing.B) {
 				check(b)
 			}
 		})
-	}
-}
-
-// startWarm starts a server that has fresh evidence for customerA and writes
-// its log nowhere.
-func startWarm(tb testing.TB, cfg ChainConfig) *running {
-	tb.Helper()
-	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
-	cfg.Logger = zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), zapcore.InfoLevel))
-	run := start(tb, setup{source: approved(), api: cfg})
-	now := time.Now().Add(-time.Second)
-	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, now)
-	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{
-		Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved}},
-	}, now)
-	return run
-}
-
-// asked returns a function that asks about customerA as the gRPC server does
-// between reading the request and writing the response, without a transport.
-func (r *running) asked(segment eligibility.Segment) func(testing.TB) {
-	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
-	req := ask(customerA)
-	if segment == eligibility.SegmentEducation {
-		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
-	}
-	encode := NewCodec()
-	handle := func(ctx context.Context, _ any) (any, error) { return r.chain.Answers().CheckEligibility(ctx, req) }
-	ctx := context.Background()
-	return func(tb testing.TB) {
-		tb.Helper()
-		resp, err := r.chain.Intercept(ctx, req, info, handle)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if _, err := encode.Marshal(resp); err != nil {
-			tb.Fatal(err)
-		}
 	}
 }
 

@@ -16,11 +16,8 @@ func TestWhatNewChainRefuses(t *testing.T) {
 	if _, err := NewChain(nil, ChainConfig{}); err == nil {
 		t.Error("a chain without a service")
 	}
-	service, err := evidence.New(silent(), &store{}, evidence.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = NewChain(service, ChainConfig{
+	service := new(evidence.Service)
+	_, err := NewChain(service, ChainConfig{
 		DefaultTimeout: -1, MaxTimeout: -1, Reserve: -1, MaxConcurrent: -1, PlainRecords: -1, FailureRecords: -1, SampleRatio: 2,
 	})
 	for _, want := range []string{"default timeout", "max timeout", "reserve", "max concurrent", "plain records", "failure records", "sample ratio"} {

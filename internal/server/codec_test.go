@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -14,8 +15,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-
-	"github.com/google/go-cmp/cmp"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -50,7 +49,7 @@ func TestAMessageThatCannotBeReadIsRefusedWithAReason(t *testing.T) {
 		"a malformed item":              {batch, []byte{0x0a, 0x02, 0x0a, 0x09}, []string{"message"}},
 		"a malformed health check":      {health, []byte{0xff}, []string{"message"}},
 		"half a million empty items":    {batch, bytes.Repeat([]byte{0x0a, 0x00}, maxBodyBytes/2), []string{"requests"}},
-		"a mark that a caller sends":    {check, []byte(markTooLarge), []string{"message"}},
+		"a mark that a caller sends":    {check, []byte(MarkTooLarge), []string{"message"}},
 		"fields that are not known":     {batch, bytes.Repeat([]byte{0x78, 0x00}, 2*maxBatch), []string{"requests"}},
 	} {
 		var resp eligibilityv1.CheckEligibilityResponse

@@ -28,7 +28,7 @@ func TestTheDocumentationComesFromTheBinary(t *testing.T) {
 				t.Errorf("%s: %s: %d", path, asset[1], got.StatusCode)
 			}
 		}
-		if !strings.Contains(string(page.body), openAPIPath) {
+		if !strings.Contains(string(page.body), "/openapi.json") {
 			t.Errorf("%s does not name the document", path)
 		}
 		if strings.Contains(page.Header.Get("Content-Security-Policy"), "http") ||
@@ -37,7 +37,7 @@ func TestTheDocumentationComesFromTheBinary(t *testing.T) {
 		}
 	}
 	root := run.do(t, http.MethodGet, run.rest+"/", "")
-	if root.StatusCode != http.StatusFound || root.Header.Get("Location") != docsPath {
+	if root.StatusCode != http.StatusFound || root.Header.Get("Location") != "/docs" {
 		t.Errorf("/: %d %v", root.StatusCode, root.Header)
 	}
 }
@@ -45,7 +45,7 @@ func TestTheDocumentationComesFromTheBinary(t *testing.T) {
 func TestTheOpenAPIDocumentDescribesTheAPI(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{})
-	got := run.do(t, http.MethodGet, run.rest+openAPIPath, "")
+	got := run.do(t, http.MethodGet, run.rest+"/openapi.json", "")
 	if got.StatusCode != http.StatusOK || got.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%d %v", got.StatusCode, got.Header)
 	}
@@ -54,7 +54,7 @@ func TestTheOpenAPIDocumentDescribesTheAPI(t *testing.T) {
 		t.Errorf("paths %v", paths)
 	}
 	tag := got.Header.Get("Etag")
-	again := run.do(t, http.MethodGet, run.rest+openAPIPath, "", "If-None-Match", tag)
+	again := run.do(t, http.MethodGet, run.rest+"/openapi.json", "", "If-None-Match", tag)
 	if tag == "" || again.StatusCode != http.StatusNotModified {
 		t.Errorf("ETag %q: %d", tag, again.StatusCode)
 	}

@@ -16,27 +16,6 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// told is what a caller can see of an error.
-type told struct {
-	Code    codes.Code
-	Reason  string
-	Retry   time.Duration
-	Details int
-}
-
-func tellOf(st *status.Status) told {
-	seen := told{Code: st.Code(), Details: len(st.Details())}
-	for _, detail := range st.Details() {
-		switch detail := detail.(type) {
-		case *errdetails.ErrorInfo:
-			seen.Reason = detail.GetReason()
-		case *errdetails.RetryInfo:
-			seen.Retry = detail.GetRetryDelay().AsDuration()
-		}
-	}
-	return seen
-}
-
 func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 	t.Parallel()
 	want := map[eligibility.Kind]told{

@@ -28,11 +28,11 @@ func FuzzQuery(f *testing.F) {
 		said := new(restRequest)
 		meant := readQuery(raw, said, fieldSegment, fieldMaxAge, fieldMinEvidenceTime)
 		values, err := url.ParseQuery(raw)
-		if err != nil && len(said.Violations.kept) == 0 {
+		if err != nil && said.Violations.Empty() {
 			t.Fatalf("%q was taken: %v", raw, err)
 		}
 		read := new(eligibilityv1.CheckEligibilityRequest)
-		if len(said.Violations.kept) > 0 || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
+		if !said.Violations.Empty() || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
 			return // such as the short word of a segment
 		}
 		if diff := cmp.Diff(read, meant, protocmp.Transform()); diff != "" {
@@ -70,11 +70,11 @@ func FuzzBatchBody(f *testing.F) {
 			t.Fatal(err)
 		}
 		for place, faults := range said.Items {
-			if place < 0 || place >= len(questions) || len(faults.kept) == 0 {
+			if place < 0 || place >= len(questions) || faults.Empty() {
 				t.Fatalf("%d questions, faults %v at %d", len(questions), faults, place)
 			}
 		}
-		if len(said.Violations.kept) > 0 || len(said.Items) > 0 || len(questions) > maxBatch {
+		if !said.Violations.Empty() || len(said.Items) > 0 || len(questions) > maxBatch {
 			return
 		}
 		strict := new(eligibilityv1.BatchCheckEligibilityRequest)

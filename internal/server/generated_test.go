@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -104,7 +105,7 @@ func TestGeneratedHandlersMapErrors(t *testing.T) {
 		want := status.Convert(err)
 		// The same error, written by hand.
 		byHand := newRecorder()
-		writeError(t.Context(), nil, nil, byHand, nil, want.Err())
+		WriteError(byHand, want.Err())
 		for _, path := range []string{"/v1/echoes/x", "/v1/echoes/x:watch"} {
 			got := run.do(t, http.MethodGet, run.rest+path, "", "X-Request-Id", "mine")
 			if got.StatusCode != byHand.code || got.status(t).reason() != FaultOf(kind).Reason || got.status(t).Code != int(want.Code()) {
@@ -260,7 +261,12 @@ func TestGeneratedHandlersStream(t *testing.T) {
 		}
 	}}
 	const timeout = 100 * time.Millisecond
-	run := startEchoes(t, e, setup{tune: func(s *Server) { s.http.ReadTimeout, s.http.WriteTimeout = timeout, timeout }})
+	run := startEchoes(t, e, setup{})
+	impatient := httptest.NewUnstartedServer(run.handler)
+	impatient.Config.ReadTimeout, impatient.Config.WriteTimeout = timeout, timeout
+	impatient.Start()
+	defer impatient.Close()
+	run.rest = impatient.URL
 	for _, end := range []string{"", "fail"} {
 		resp := run.open(t, t.Context(), "/v1/echoes/x:watch") //nolint:bodyclose // open does
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/x-ndjson" || resp.Header.Get("X-Request-Id") == "" {
@@ -293,21 +299,6 @@ func TestGeneratedHandlersStream(t *testing.T) {
 		}
 	}
 	close(next)
-}
-
-// open begins a request and returns once its header has arrived.
-func (r *running) open(t *testing.T, ctx context.Context, path string) *http.Response { //nolint:revive // t first, as everywhere
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.rest+path, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: r.http}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
 }
 
 // A stream ends when its caller leaves or the server stops, and is logged and

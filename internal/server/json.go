@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -67,7 +68,7 @@ func appendQualification(b []byte, q *eligibility.Qualification) []byte {
 
 // appendJSON appends the batch.
 func (r batchReply) appendJSON(b []byte) []byte {
-	b = append(b, `{"results":[`...)
+	b = append(slices.Grow(b, len(r)*jsonBytes), `{"results":[`...)
 	for i := range r {
 		b = appendComma(b, i)
 		if item := &r[i]; item.err != nil {

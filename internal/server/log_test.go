@@ -134,7 +134,7 @@ func TestRecordsAreLimitedByReason(t *testing.T) {
 		is    func(fields map[string]any) bool
 	}{
 		{
-			"plain", 2, run.chain.limits.plain,
+			"plain", 2, run.chain.PlainLimit(),
 			func() { run.get(t, customerA, "") },
 			func(f map[string]any) bool { return f["source"] == "fresh" && f["decision"] == "DECISION_ALLOWED" },
 		},
@@ -144,17 +144,17 @@ func TestRecordsAreLimitedByReason(t *testing.T) {
 			func(f map[string]any) bool { return f["source"] == "fresh" && f["decision"] == "DECISION_BLOCKED" },
 		},
 		{
-			"stale", 3, run.chain.limits.failures[staleRecord],
+			"stale", 3, run.chain.FailureLimit("STALE"),
 			func() { run.get(t, customerC, "") },
 			func(f map[string]any) bool { return f["source"] == "stale" },
 		},
 		{
-			"undecided", 3, run.chain.limits.failures["PARTNER_CENTER_CREDENTIALS"],
+			"undecided", 3, run.chain.FailureLimit("PARTNER_CENTER_CREDENTIALS"),
 			func() { run.get(t, customerD, "") },
 			func(f map[string]any) bool { return f["code"] == "UNAVAILABLE" },
 		},
 		{
-			"invalid, in a batch or not, traced or not", 3, run.chain.limits.failures["INVALID_ARGUMENT"],
+			"invalid, in a batch or not, traced or not", 3, run.chain.FailureLimit("INVALID_ARGUMENT"),
 			func() {
 				run.get(t, "no-guid", "", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 				run.post(t, `{"requests":[{"customerId":"no-guid"},{"customerId":"`+customerB+`"}]}`)
@@ -195,21 +195,6 @@ func TestRecordsAreLimitedByReason(t *testing.T) {
 		if written+leftOut+waiting != asked {
 			t.Errorf("%s: %d written, %d left out and %d to be counted, of %d", kind.name, written, leftOut, waiting, asked)
 		}
-	}
-}
-
-// What the HTTP servers complain about is limited too.
-func TestComplaintsOfHTTPAreLimited(t *testing.T) {
-	t.Parallel()
-	run := start(t, setup{server: Config{FailureRecords: 2}})
-	begun := time.Now().Unix()
-	for range 50 {
-		run.server.http.ErrorLog.Print("http: superfluous")
-	}
-	seconds := int(time.Now().Unix()-begun) + 1
-	records := run.logs.FilterMessage("http: superfluous").All()
-	if len(records) < 2 || len(records) > 2*seconds || records[0].Level != zapcore.WarnLevel {
-		t.Errorf("%d records in %d seconds: %v", len(records), seconds, records)
 	}
 }
 
@@ -274,11 +259,11 @@ func TestEveryQuestionHasAnOutcome(t *testing.T) {
 	run.get(t, customerA, "")
 	run.get(t, "no-guid", "")
 	run.post(t, `{"requests":[]}`)
-	run.chain.inFlight.Store(7) // one more is too many
+	run.chain.SetInFlight(7) // one more is too many
 	run.post(t, `{"requests":[{"customerId":"`+customerA+`"},{"customerId":"`+customerB+`"},{}]}`)
-	run.chain.inFlight.Store(0)
-	run.chain.metrics.failed(&eligibility.Error{Kind: eligibility.KindCanceled}, 1)
-	run.chain.metrics.failed(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}, 1)
+	run.chain.SetInFlight(0)
+	run.chain.CountFailure(&eligibility.Error{Kind: eligibility.KindCanceled})
+	run.chain.CountFailure(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded})
 	want := []string{
 		`eligibility_questions_total{outcome="abandoned"} 2`,
 		`eligibility_questions_total{outcome="decided"} 0`,

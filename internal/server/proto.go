@@ -7,9 +7,9 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
-
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // The functions here append the API's answers in protobuf's wire format, without

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -28,6 +29,7 @@ type Handler struct {
 	chain   *Chain
 	gateway *runtime.ServeMux
 	docs    *docs
+	now     func() time.Time
 	guarded bool // the listener is bound to loopback
 
 	// Values of headers that are the same in each answer.
@@ -45,7 +47,7 @@ func NewREST(chain *Chain, further ...Register) (*Handler, error) {
 		return nil, fmt.Errorf("new rest: %w", err)
 	}
 	r := &Handler{
-		chain: chain, docs: documents,
+		chain: chain, docs: documents, now: chain.Now,
 		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
 	}
 	byHand := false // while handlers are registered

@@ -12,13 +12,6 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// approved is a source of a customer whose every qualification is approved, so
-// that a segment that was lost on the way shows.
-func approved() source {
-	return says(eligibility.AccountStatusAllowed, "Allowed",
-		eligibility.Qualification{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved, VettingStatusText: "Approved"})
-}
-
 // reasons lists the codes of an answer's reasons.
 func reasons(answer map[string]any) string {
 	var codes []string

@@ -98,7 +98,7 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 		}
 		place := len(questions)
 		question, faults := readQuestion(item, place)
-		if len(faults.kept) > 0 {
+		if !faults.Empty() {
 			said.Items[place] = faults
 		}
 		questions = append(questions, question)
@@ -112,7 +112,7 @@ func readBatch(ctx context.Context, data restBatch, said *restRequest) ([]*eligi
 // readQuestion parses the item of a batch at place.
 func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibilityRequest, Violations) {
 	question := new(eligibilityv1.CheckEligibilityRequest)
-	faults := Violations{item: true, place: place}
+	faults := ItemViolations(place)
 	if kindOf(item) != '{' {
 		faults.Add("", "must be a JSON object")
 		return question, faults

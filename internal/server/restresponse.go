@@ -31,7 +31,7 @@ func (r *Handler) write(w http.ResponseWriter, said *restRequest, reply *checkRe
 	tag, whole := entityTag(body)
 	*buffer = whole
 
-	now := r.chain.Now()
+	now := r.now()
 	values := &said.values
 	// One string holds all values of this answer.
 	var room [128]byte

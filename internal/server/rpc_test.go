@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -24,29 +22,6 @@ import (
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
-
-const exampleTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-func ask(id string) *eligibilityv1.CheckEligibilityRequest {
-	return &eligibilityv1.CheckEligibilityRequest{CustomerId: id}
-}
-
-// record returns the one record of the RPC that went before.
-func (r *running) record(t *testing.T) map[string]any {
-	t.Helper()
-	for entry := range r.logged {
-		if entry.Message == "rpc handled" {
-			break
-		}
-	}
-	records := slices.DeleteFunc(r.logs.TakeAll(), func(entry observer.LoggedEntry) bool { return entry.Message != "rpc handled" })
-	if len(records) != 1 {
-		t.Fatalf("%d records of one RPC", len(records))
-	}
-	fields := records[0].ContextMap()
-	fields["level"] = records[0].Level
-	return fields
-}
 
 func TestIdentityIsTakenAndReturned(t *testing.T) {
 	t.Parallel()
@@ -73,20 +48,20 @@ func TestIdentityIsTakenAndReturned(t *testing.T) {
 			if record["request_id"] != id || record["via"] != via {
 				t.Errorf("%s over %s: logged as %v", name, via, record)
 			}
-			if want := ParseTraceparent(trace).traceID(); want != "" && record["trace_id"] != want {
-				t.Errorf("%s over %s: trace ID %v, want %s", name, via, record["trace_id"], want)
+			if trace != "" && record["trace_id"] != trace[3:35] {
+				t.Errorf("%s over %s: trace ID %v of %s", name, via, record["trace_id"], trace)
 			}
 		}
 		var header metadata.MD
 		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-request-id", row.id, "traceparent", row.trace)
 		_, _ = run.client.CheckEligibility(ctx, ask(row.customer), grpc.Header(&header))
-		verify(viaGRPC, first(header.Get("x-request-id")), first(header.Get("traceparent")))
+		verify("grpc", strings.Join(header.Get("x-request-id"), ","), strings.Join(header.Get("traceparent"), ","))
 
 		got := run.get(t, row.customer, "", "X-Request-Id", row.id, "Traceparent", row.trace)
 		if len(got.Header.Values("X-Request-Id")) != 1 {
 			t.Errorf("%s: request IDs %q", name, got.Header.Values("X-Request-Id"))
 		}
-		verify(viaREST, got.Header.Get("X-Request-Id"), got.Header.Get("Traceparent"))
+		verify("rest", got.Header.Get("X-Request-Id"), got.Header.Get("Traceparent"))
 	}
 }
 
@@ -116,36 +91,6 @@ func TestGRPCRefusesWhatRESTRefuses(t *testing.T) {
 		_, err = run.client.BatchCheckEligibility(t.Context(), batch)
 		if diff := cmp.Diff([]string{"requests"}, violatedBy(err)); diff != "" {
 			t.Errorf("a batch of %d: %v (-want +got):\n%s", n, err, diff)
-		}
-	}
-}
-
-// violatedBy lists the fields that err's violations name.
-func violatedBy(err error) []string {
-	var fields []string
-	for _, detail := range status.Convert(err).Details() {
-		if bad, ok := detail.(*errdetails.BadRequest); ok {
-			for _, violation := range bad.GetFieldViolations() {
-				fields = append(fields, violation.GetField())
-			}
-		}
-	}
-	return fields
-}
-
-func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
-	h := &handler{now: func() time.Time { return now }}
-	for ahead, refused := range map[time.Duration]bool{
-		0: false, time.Second: false, time.Second + 1: true, time.Hour: true, -time.Hour: false,
-	} {
-		req := ask(customerA)
-		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
-		var faults Violations
-		h.question(req, &faults)
-		if (len(faults.kept) > 0) != refused {
-			t.Errorf("%v ahead: %v", ahead, faults.kept)
 		}
 	}
 }
@@ -364,22 +309,5 @@ func TestACallerWhoLeavesIsNotAFailure(t *testing.T) {
 	}
 	if record := run.record(t); record["code"] != "CANCELLED" || record["level"] != zapcore.InfoLevel {
 		t.Errorf("logged as %v", record)
-	}
-}
-
-func TestTimeoutsAreRead(t *testing.T) {
-	t.Parallel()
-	for header, want := range map[string]time.Duration{
-		"1H": time.Hour, "2M": 2 * time.Minute, "3S": 3 * time.Second, "4m": 4 * time.Millisecond,
-		"5u": 5 * time.Microsecond, "6n": 6, "0n": 0, "99999999S": 99999999 * time.Second, "99999999H": maxTimeoutHours * time.Hour,
-	} {
-		if got, ok := parseTimeout(header); !ok || got != want {
-			t.Errorf("%s is %v, %v; want %v", header, got, ok, want)
-		}
-	}
-	for _, header := range []string{"5", "S", "-1S", "1.5S", "1s", "1 S", "123456789S", "+1S", "1SS"} {
-		if got, ok := parseTimeout(header); ok {
-			t.Errorf("%s is %v", header, got)
-		}
 	}
 }

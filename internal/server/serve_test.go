@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -25,13 +24,6 @@ import (
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
-
-// ready says what /readyz says.
-func (r *running) ready(t *testing.T) string {
-	t.Helper()
-	got := r.do(t, http.MethodGet, r.admin+"/readyz", "")
-	return strings.TrimSpace(http.StatusText(got.StatusCode) + " " + string(got.body))
-}
 
 func TestHealthStartsNotServingAndFollowsTheServer(t *testing.T) {
 	t.Parallel()
@@ -96,7 +88,7 @@ func TestHealthStartsNotServingAndFollowsTheServer(t *testing.T) {
 		t.Errorf("watchers held the end up for %v", took)
 	}
 	run.server.SetReady() // too late
-	if run.server.state.Load() != stateStopping {
+	if !run.server.Stopping() {
 		t.Error("a server that has stopped became ready")
 	}
 	if records := run.logs.FilterMessage("rpc handled").All(); len(records) != 0 {
@@ -221,7 +213,7 @@ func TestShutdownIsBounded(t *testing.T) {
 // and the other way round.
 func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	for _, slow := range []string{viaREST, viaGRPC} {
+	for _, slow := range []string{"rest", "grpc"} {
 		t.Run("slow over "+slow, func(t *testing.T) {
 			t.Parallel()
 			started, answer := make(chan struct{}, 2), make(chan struct{})
@@ -246,7 +238,7 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 				t.Fatal(err) // the connection over gRPC is up
 			}
 			ended := make(chan error, 1)
-			if slow == viaREST {
+			if slow == "rest" {
 				go func() {
 					if got := run.get(t, customerA, ""); got.StatusCode != http.StatusOK {
 						ended <- errors.New(got.Status)
@@ -263,7 +255,7 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 			<-started
 			<-started
 			run.stop()
-			if slow == viaREST {
+			if slow == "rest" {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				if !run.conn.WaitForStateChange(ctx, connectivity.Ready) {
@@ -449,28 +441,12 @@ func TestWhatNewRefuses(t *testing.T) {
 	}
 }
 
-func TestZeroValuesMeanTheDocumentedDefaults(t *testing.T) {
-	t.Parallel()
-	cfg := withDefaults(Config{})
-	if cfg.ShutdownTimeout != 10*time.Second || cfg.DrainPause != 0 || cfg.FailureRecords != 20 {
-		t.Errorf("defaults %+v", cfg)
-	}
-	if cfg.Logger == nil || cfg.Registerer == nil || cfg.Gatherer == nil {
-		t.Errorf("defaults %+v", cfg)
-	}
-	logger := zap.NewNop()
-	set := withDefaults(Config{Logger: logger, ShutdownTimeout: 4, FailureRecords: 5})
-	if set.Logger != logger || set.ShutdownTimeout != 4 || set.FailureRecords != 5 {
-		t.Errorf("a setting was lost: %+v", set)
-	}
-}
-
 // TestAMessageTooLargeForUsIsRefused holds the bound that grpc-go itself keeps;
 // codec_test.go has ours, below it.
 func TestAMessageTooLargeForUsIsRefused(t *testing.T) {
 	t.Parallel()
 	run := start(t, setup{})
-	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", maxMessageBytes)})
+	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", 4<<20)})
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("%v", err)
 	}

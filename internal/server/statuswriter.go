@@ -1,6 +1,8 @@
 package server
 
-import "net/http"
+import (
+	"net/http"
+)
 
 // statusWriter remembers the status of a response for its span.
 type statusWriter struct {

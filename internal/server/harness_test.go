@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -26,114 +26,6 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
-
-// Customers that the tests ask about.
-const (
-	customerA = "11111111-1111-4111-8111-111111111111"
-	customerB = "22222222-2222-4222-8222-222222222222"
-)
-
-// source is an in-memory evidence.Source: a function.
-type source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
-
-func (f source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
-	query.Started()
-	return f(ctx, query.CustomerID, query.Facet)
-}
-
-// says is a source that says the same of every customer.
-func says(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) source {
-	return func(_ context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-		call := eligibility.Call{Attempts: 1, Status: 200, CorrelationID: "correlation", RequestID: "request"}
-		if facet == eligibility.FacetQualifications {
-			return eligibility.Evidence{Qualifications: held}, call, nil
-		}
-		return eligibility.Evidence{Status: status, StatusText: word, CorrelationID: "correlation"}, call, nil
-	}
-}
-
-// fails is a source that fails the same way for every customer.
-func fails(failure eligibility.Error) source {
-	return func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-		return eligibility.Evidence{}, failure.Call, &failure
-	}
-}
-
-// absent is a source that knows no customer.
-func absent(why eligibility.Absence) source {
-	return func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-		return eligibility.Evidence{Absence: why}, eligibility.Call{}, nil
-	}
-}
-
-// silent is a source that never answers.
-func silent() source {
-	return func(ctx context.Context, _ eligibility.CustomerID, _ eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-		<-ctx.Done()
-		return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindUnavailable, Err: ctx.Err()}
-	}
-}
-
-// noticed tells started of each fetch that next makes.
-func noticed(started chan<- struct{}, next source) source {
-	return func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-		started <- struct{}{}
-		return next(ctx, id, facet)
-	}
-}
-
-// store is an in-memory evidence.Store without a shared tier.
-type store struct {
-	mu     sync.Mutex
-	held   map[eligibility.Key]*eligibility.Evidence
-	broken bool // Peek panics
-}
-
-func (s *store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.broken {
-		panic("store is broken")
-	}
-	return evidence.Found{Evidence: s.held[key], Tier: eligibility.TierLocal}
-}
-
-func (s *store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
-	return make([]evidence.Found, len(keys))
-}
-
-func (s *store) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
-	return s.Load(ctx, keys)
-}
-
-func (s *store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held[key] = evidence
-	return evidence
-}
-
-func (s *store) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
-	return evidence.Acquisition{}
-}
-
-func (s *store) Release(context.Context, eligibility.Key, error) {}
-
-func (s *store) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
-
-// put keeps evidence as if it had been fetched at a time.
-func (s *store) put(id string, facet eligibility.Facet, evidence eligibility.Evidence, at time.Time) {
-	customer, err := eligibility.ParseCustomerID(id)
-	if err != nil {
-		panic(err)
-	}
-	evidence.Facet, evidence.FetchTime = facet, at
-	s.Put(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence)
-}
-
 // setup says what a test's server is made of; the zero value is a silent
 // source and defaults, but for times that a busy machine could exceed.
 type setup struct {
@@ -141,7 +33,6 @@ type setup struct {
 	service evidence.Config
 	api     ChainConfig
 	server  Config
-	tune    func(*Server) // before it serves
 
 	services  []Service // beside the API's
 	registers []Register
@@ -206,9 +97,6 @@ func start(t testing.TB, with setup) *running {
 	run.server, err = New(run.chain, run.handler, with.server)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if with.tune != nil {
-		with.tune(run.server)
 	}
 	listeners := Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
 	run.rest = "http://" + listeners.HTTP.Addr().String()
@@ -353,4 +241,108 @@ func (s restStatus) violations() string {
 		}
 	}
 	return strings.Join(all, "; ")
+}
+
+// startWarm starts a server that has fresh evidence for customerA and writes
+// its log nowhere.
+func startWarm(tb testing.TB, cfg ChainConfig) *running {
+	tb.Helper()
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	cfg.Logger = zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), zapcore.InfoLevel))
+	run := start(tb, setup{source: approved(), api: cfg})
+	now := time.Now().Add(-time.Second)
+	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, now)
+	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{
+		Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved}},
+	}, now)
+	return run
+}
+
+// asked returns a function that asks about customerA as the gRPC server does
+// between reading the request and writing the response, without a transport.
+func (r *running) asked(segment eligibility.Segment) func(testing.TB) {
+	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+	req := ask(customerA)
+	if segment == eligibility.SegmentEducation {
+		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
+	}
+	encode := NewCodec()
+	handle := func(ctx context.Context, _ any) (any, error) { return r.chain.Answers().CheckEligibility(ctx, req) }
+	ctx := context.Background()
+	return func(tb testing.TB) {
+		tb.Helper()
+		resp, err := r.chain.Intercept(ctx, req, info, handle)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := encode.Marshal(resp); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// warm is a server that holds evidence of an age about customerA, and cannot
+// get newer.
+func warm(t *testing.T, age time.Duration) *running {
+	t.Helper()
+	run := start(t, setup{source: fails(eligibility.Error{Kind: eligibility.KindUnavailable})})
+	at := time.Now().Add(-age)
+	run.store.put(customerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, at)
+	run.store.put(customerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+	return run
+}
+
+// record returns the one record of the RPC that went before.
+func (r *running) record(t *testing.T) map[string]any {
+	t.Helper()
+	for entry := range r.logged {
+		if entry.Message == "rpc handled" {
+			break
+		}
+	}
+	records := slices.DeleteFunc(r.logs.TakeAll(), func(entry observer.LoggedEntry) bool { return entry.Message != "rpc handled" })
+	if len(records) != 1 {
+		t.Fatalf("%d records of one RPC", len(records))
+	}
+	fields := records[0].ContextMap()
+	fields["level"] = records[0].Level
+	return fields
+}
+
+// scrape returns the lines of /metrics that begin so.
+func (r *running) scrape(t *testing.T, prefix string) []string {
+	t.Helper()
+	got := r.do(t, http.MethodGet, r.admin+"/metrics", "")
+	if got.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics: %d", got.StatusCode)
+	}
+	var lines []string
+	for line := range strings.Lines(string(got.body)) {
+		if strings.HasPrefix(line, prefix) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// ready says what /readyz says.
+func (r *running) ready(t *testing.T) string {
+	t.Helper()
+	got := r.do(t, http.MethodGet, r.admin+"/readyz", "")
+	return strings.TrimSpace(http.StatusText(got.StatusCode) + " " + string(got.body))
+}
+
+// open begins a request and returns once its header has arrived.
+func (r *running) open(t *testing.T, ctx context.Context, path string) *http.Response { //nolint:revive // t first, as everywhere
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.rest+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: r.http}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
 }
