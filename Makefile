@@ -85,9 +85,9 @@ vulncheck: ## Look for known vulnerabilities; needs vuln.go.dev
 
 .PHONY: generate
 generate: ## Generate gen/, internal/gateway and the OpenAPI description from proto/
-	rm -rf gen/eligibility internal/gateway internal/server/openapi
+	rm -rf gen/eligibility internal/gateway internal/rest/openapi
 	$(TOOL) buf generate
-	$(TOOL) buf generate --template internal/server/testdata/echo/buf.gen.yaml
+	$(TOOL) buf generate --template internal/rest/testdata/echo/buf.gen.yaml
 
 .PHONY: check-generate
 check-generate: ## Check that generating would change nothing

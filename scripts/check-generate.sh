@@ -7,13 +7,13 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 go tool -modfile=tools/go.mod buf generate --output "$fresh"
-go tool -modfile=tools/go.mod buf generate --output "$fresh" --template internal/server/testdata/echo/buf.gen.yaml
+go tool -modfile=tools/go.mod buf generate --output "$fresh" --template internal/rest/testdata/echo/buf.gen.yaml
 # What is not generated there.
-cp internal/server/testdata/echo/buf*.yaml "$fresh/internal/server/testdata/echo"
-cp internal/server/testdata/echo/v1/echo.{proto,http.yaml} "$fresh/internal/server/testdata/echo/v1"
+cp internal/rest/testdata/echo/buf*.yaml "$fresh/internal/rest/testdata/echo"
+cp internal/rest/testdata/echo/v1/echo.{proto,http.yaml} "$fresh/internal/rest/testdata/echo/v1"
 
 same=true
-for out in gen/eligibility internal/gateway internal/server/openapi internal/server/testdata/echo; do
+for out in gen/eligibility internal/gateway internal/rest/openapi internal/rest/testdata/echo; do
 	diff -ru "$out" "$fresh/$out" || same=false
 done
 $same || {

@@ -15,38 +15,54 @@ const module = "github.com/eligibilityd/eligibilityd/"
 // mayImport is the package map: importing package → packages of this module
 // that it may import, tests apart. A package that is missing here fails the
 // test: draw it into the map (docs/architecture.md) first.
+//
+// The service is built in layers, and imports point to the one below:
+// eligibility ← evidence ← {cache, pcclient, api} ← {rest, server} ← app ← commands.
+// The packages of one layer do not import each other.
 var mayImport = map[string][]string{
+	"internal/eligibility": {}, // and the standard library only
+	"internal/evidence":    {"internal/eligibility"},
+
+	"internal/cache":    {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging"},
+	"internal/pcclient": {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
+	"internal/api":      {"internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
+
+	"internal/rest":   {"internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
+	"internal/server": {"internal/api", "internal/eligibility", "internal/logging", "internal/loopback"},
+
+	"internal/app": {
+		"internal/api", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
+		"internal/pcclient", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
+	},
+
 	"cmd/eligibilityd": {
 		"internal/app", "internal/doctor", "internal/config", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim",
 		"internal/tokenstore", "gen/eligibility/v1",
 	},
-	"internal/app": {
-		"internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging", "internal/pcclient", "internal/server",
-		"internal/tokenstore", "internal/tracing",
-	},
-	"internal/doctor":               {"internal/app", "internal/cache", "internal/config", "internal/pcclient", "internal/remote", "internal/tokenstore"},
-	"internal/breaker":              {},
-	"internal/config":               {},
-	"internal/eligibility":          {}, // and the standard library only
-	"internal/evidence":             {"internal/eligibility"},
-	"internal/pcclient":             {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
-	"internal/remote":               {},
-	"internal/tokenstore":           {"internal/remote"},
-	"internal/tokenstore/vaulttest": {}, // for tests only
-	"internal/cache":                {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging"},
-	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"}, // for tests only
-	"internal/server":               {"internal/eligibility", "internal/evidence", "internal/logging", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
-	"internal/logging":              {},
-	"internal/loopback":             {},
-	"internal/tracing":              {"internal/logging"},
-	"internal/tracing/tracingtest":  {}, // for tests only
-	"internal/pcsim":                {},
-	"gen/eligibility/v1":            {},
+	"internal/doctor": {"internal/app", "internal/cache", "internal/config", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 
+	// What any layer may import; these know nothing of the service.
+	"internal/breaker":    {},
+	"internal/config":     {},
+	"internal/logging":    {},
+	"internal/loopback":   {},
+	"internal/remote":     {},
+	"internal/tokenstore": {"internal/remote"},
+	"internal/tracing":    {"internal/logging"},
+	"internal/pcsim":      {},
+
+	"gen/eligibility/v1":              {},
 	"internal/gateway/eligibility/v1": {"gen/eligibility/v1"}, // generated
 
 	"eligibilitytest": {"internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
+
+	// For tests only.
+	"internal/api/apitest":          {"internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
+	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"},
+	"internal/server/servertest":    {"internal/api", "internal/api/apitest", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
+	"internal/tokenstore/vaulttest": {},
+	"internal/tracing/tracingtest":  {},
 
 	// The benchmark sees the service from outside only, as its callers do.
 	"bench":       {"bench/load", "bench/rig", "bench/floor", "gen/eligibility/v1"},
@@ -118,6 +134,8 @@ func TestImportsFollowThePackageMap(t *testing.T) {
 var onlyIn = map[string][]string{
 	"github.com/Azure/":      {"internal/tokenstore", "internal/tokenstore/vaulttest"},
 	"github.com/spf13/cobra": {"cmd/eligibilityd", "bench"},
+
+	"github.com/grpc-ecosystem/grpc-gateway/": {"internal/rest", "internal/gateway/eligibility/v1", "bench/floor"},
 }
 
 func TestLibrariesStayInTheirPackage(t *testing.T) {

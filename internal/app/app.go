@@ -15,10 +15,12 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
@@ -108,11 +110,11 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if a.traces != nil {
 		chainConfig.Tracer = a.traces.Tracer()
 	}
-	chain, err := server.NewChain(a.service, chainConfig)
+	chain, err := api.New(a.service, chainConfig)
 	if err != nil {
 		return err
 	}
-	handler, err := server.NewREST(chain)
+	handler, err := rest.New(chain)
 	if err != nil {
 		return err
 	}

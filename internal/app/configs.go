@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -131,8 +132,8 @@ func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus
 	}
 }
 
-func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) server.ChainConfig {
-	return server.ChainConfig{
+func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) api.Config {
+	return api.Config{
 		Logger:         logger.Named("server"),
 		Registerer:     registry,
 		DefaultTimeout: cfg.Server.DefaultTimeout,

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
@@ -62,7 +63,7 @@ func (a *awaited) receive(ctx context.Context, recv func() error) error {
 	conn, _ := peer.FromContext(ctx) // one for each connection
 	s := &awaitedStream{stream: stream, conn: conn, since: time.Now()}
 	if !a.add(s) {
-		return StatusOf(Overloaded()).Err()
+		return api.StatusOf(api.Overloaded()).Err()
 	}
 	defer a.drop(s)
 	return recv()
@@ -93,7 +94,7 @@ func (a *awaited) add(s *awaitedStream) bool {
 	a.counts[s.conn]++
 	a.mu.Unlock()
 	if evicted != nil {
-		a.end(evicted, StatusOf(Overloaded()))
+		a.end(evicted, api.StatusOf(api.Overloaded()))
 	}
 	return true
 }
@@ -145,7 +146,7 @@ func (a *awaited) sweep(now time.Time) {
 		}
 		a.remove(late)
 		a.mu.Unlock()
-		a.end(late, StatusOf(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}))
+		a.end(late, api.StatusOf(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}))
 	}
 }
 

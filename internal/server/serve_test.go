@@ -1,4 +1,4 @@
-package server
+package server_test
 
 import (
 	"bufio"
@@ -19,16 +19,21 @@ import (
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/rest"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 func TestHealthStartsNotServingAndFollowsTheServer(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{})
-	health := healthv1.NewHealthClient(run.conn)
+	run := servertest.Start(t, servertest.Setup{})
+	health := healthv1.NewHealthClient(run.Conn)
 	services := []string{"", "eligibility.v1.EligibilityService"}
 	watches := make(map[string]healthv1.Health_WatchClient)
 	for _, service := range services {
@@ -56,17 +61,17 @@ func TestHealthStartsNotServingAndFollowsTheServer(t *testing.T) {
 	}
 	verify(healthv1.HealthCheckResponse_NOT_SERVING)
 	check(healthv1.HealthCheckResponse_NOT_SERVING)
-	if got := run.ready(t); got != `Service Unavailable {"status":"starting"}` {
+	if got := run.Ready(t); got != `Service Unavailable {"status":"starting"}` {
 		t.Errorf("/readyz: %s", got)
 	}
 
-	run.server.SetReady()
+	run.Server.SetReady()
 	verify(healthv1.HealthCheckResponse_SERVING)
 	check(healthv1.HealthCheckResponse_SERVING)
-	if got := run.ready(t); got != `OK {"status":"ready"}` {
+	if got := run.Ready(t); got != `OK {"status":"ready"}` {
 		t.Errorf("/readyz: %s", got)
 	}
-	if got := run.do(t, http.MethodGet, run.admin+"/healthz", ""); got.StatusCode != http.StatusOK {
+	if got := run.Do(t, http.MethodGet, run.Admin+"/healthz", ""); got.StatusCode != http.StatusOK {
 		t.Errorf("/healthz: %d", got.StatusCode)
 	}
 	if _, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "other"}); status.Code(err) != codes.NotFound {
@@ -74,32 +79,32 @@ func TestHealthStartsNotServingAndFollowsTheServer(t *testing.T) {
 	}
 
 	begun := time.Now()
-	run.stop()
+	run.Stop()
 	verify(healthv1.HealthCheckResponse_NOT_SERVING)
 	for _, service := range services {
 		if _, err := watches[service].Recv(); err == nil {
 			t.Errorf("the watch of %q goes on", service)
 		}
 	}
-	if err := <-run.ended; err != nil {
+	if err := <-run.Ended; err != nil {
 		t.Errorf("served until %v", err)
 	}
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("watchers held the end up for %v", took)
 	}
-	run.server.SetReady() // too late
-	if !run.server.Stopping() {
+	run.Server.SetReady() // too late
+	if !run.Server.Stopping() {
 		t.Error("a server that has stopped became ready")
 	}
-	if records := run.logs.FilterMessage("rpc handled").All(); len(records) != 0 {
+	if records := run.Logs.FilterMessage("rpc handled").All(); len(records) != 0 {
 		t.Errorf("health checks are logged: %v", records)
 	}
 }
 
 func TestTheServerDescribesItself(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{})
-	stream, err := reflectionv1.NewServerReflectionClient(run.conn).ServerReflectionInfo(t.Context())
+	run := servertest.Start(t, servertest.Setup{})
+	stream, err := reflectionv1.NewServerReflectionClient(run.Conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +115,7 @@ func TestTheServerDescribesItself(t *testing.T) {
 	if err != nil || !strings.Contains(seen.String(), "eligibility.v1.EligibilityService") {
 		t.Errorf("v1: %v, %v", seen, err)
 	}
-	older, err := reflectionv1alpha.NewServerReflectionClient(run.conn).ServerReflectionInfo(t.Context())
+	older, err := reflectionv1alpha.NewServerReflectionClient(run.Conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,25 +132,25 @@ func TestTheServerDescribesItself(t *testing.T) {
 func TestShutdownLetsRequestsInProgressEnd(t *testing.T) {
 	t.Parallel()
 	started, answer := make(chan struct{}, 4), make(chan struct{})
-	run := start(t, setup{source: noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
 		select {
 		case <-answer:
 		case <-ctx.Done():
 		}
-		return approved()(ctx, id, facet)
-	}), api: ChainConfig{DefaultTimeout: 20 * time.Second}})
-	run.server.SetReady()
+		return apitest.Approved()(ctx, id, facet)
+	}), API: api.Config{DefaultTimeout: 20 * time.Second}})
+	run.Server.SetReady()
 	grpcAnswer, restAnswer := make(chan error), make(chan int)
 	go func() {
-		_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+		_, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerA))
 		grpcAnswer <- err
 	}()
-	go func() { restAnswer <- run.get(t, customerB, "").StatusCode }()
+	go func() { restAnswer <- run.Get(t, apitest.CustomerB, "").StatusCode }()
 	for range 4 {
 		<-started
 	}
-	run.stop()
-	for entry := range run.logged {
+	run.Stop()
+	for entry := range run.Logged {
 		if entry.Message == "shutting down" {
 			break
 		}
@@ -157,7 +162,7 @@ func TestShutdownLetsRequestsInProgressEnd(t *testing.T) {
 	if code := <-restAnswer; code != http.StatusOK {
 		t.Errorf("over rest: %d", code)
 	}
-	if err := <-run.ended; err != nil {
+	if err := <-run.Ended; err != nil {
 		t.Errorf("served until %v", err)
 	}
 }
@@ -165,23 +170,23 @@ func TestShutdownLetsRequestsInProgressEnd(t *testing.T) {
 func TestShutdownIsBounded(t *testing.T) {
 	t.Parallel()
 	started := make(chan struct{}, 4)
-	run := start(t, setup{
-		source: noticed(started, silent()),
-		api:    ChainConfig{DefaultTimeout: 20 * time.Second},
-		server: Config{ShutdownTimeout: 50 * time.Millisecond},
+	run := servertest.Start(t, servertest.Setup{
+		Source: apitest.Noticed(started, apitest.Silent()),
+		API:    api.Config{DefaultTimeout: 20 * time.Second},
+		Server: server.Config{ShutdownTimeout: 50 * time.Millisecond},
 	})
 	cut := make(chan error, 2)
 	go func() {
-		_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+		_, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerA))
 		cut <- err
 	}()
 	go func() {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.rest+"/v1/customers/"+customerB+"/eligibility", http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.REST+"/v1/customers/"+apitest.CustomerB+"/eligibility", http.NoBody)
 		if err != nil {
 			cut <- err
 			return
 		}
-		resp, err := run.http.RoundTrip(req)
+		resp, err := run.HTTP.RoundTrip(req)
 		if err == nil {
 			_ = resp.Body.Close()
 		}
@@ -191,8 +196,8 @@ func TestShutdownIsBounded(t *testing.T) {
 		<-started
 	}
 	begun := time.Now()
-	run.stop()
-	err := <-run.ended
+	run.Stop()
+	err := <-run.Ended
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -217,12 +222,12 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 		t.Run("slow over "+slow, func(t *testing.T) {
 			t.Parallel()
 			started, answer := make(chan struct{}, 2), make(chan struct{})
-			run := start(t, setup{source: noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+			run := servertest.Start(t, servertest.Setup{Source: apitest.Noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
 				<-answer
-				return approved()(ctx, id, facet)
-			}), server: Config{ShutdownTimeout: time.Minute}})
-			run.server.SetReady()
-			idle, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(run.rest, "http://"))
+				return apitest.Approved()(ctx, id, facet)
+			}), Server: server.Config{ShutdownTimeout: time.Minute}})
+			run.Server.SetReady()
+			idle, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(run.REST, "http://"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -234,13 +239,13 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 			if _, err := http.ReadResponse(idleReader, &http.Request{Method: http.MethodHead}); err != nil { //nolint:bodyclose // HEAD has none
 				t.Fatal(err)
 			}
-			if _, err := healthv1.NewHealthClient(run.conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil {
+			if _, err := healthv1.NewHealthClient(run.Conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil {
 				t.Fatal(err) // the connection over gRPC is up
 			}
 			ended := make(chan error, 1)
 			if slow == "rest" {
 				go func() {
-					if got := run.get(t, customerA, ""); got.StatusCode != http.StatusOK {
+					if got := run.Get(t, apitest.CustomerA, ""); got.StatusCode != http.StatusOK {
 						ended <- errors.New(got.Status)
 						return
 					}
@@ -248,17 +253,17 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 				}()
 			} else {
 				go func() {
-					_, err := run.client.CheckEligibility(t.Context(), ask(customerA))
+					_, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerA))
 					ended <- err
 				}()
 			}
 			<-started
 			<-started
-			run.stop()
+			run.Stop()
 			if slow == "rest" {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
-				if !run.conn.WaitForStateChange(ctx, connectivity.Ready) {
+				if !run.Conn.WaitForStateChange(ctx, connectivity.Ready) {
 					t.Error("the connection over gRPC got no GOAWAY while a call over REST was in progress")
 				}
 			} else {
@@ -271,7 +276,7 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Errorf("the slow call: %v", err)
 			}
-			if err := <-run.ended; err != nil {
+			if err := <-run.Ended; err != nil {
 				t.Errorf("served until %v", err)
 			}
 		})
@@ -283,20 +288,20 @@ func TestBothTransportsStopAtTheSameTime(t *testing.T) {
 func TestTheDrainClosesConnectionsOverREST(t *testing.T) {
 	t.Parallel()
 	started, answer := make(chan struct{}, 2), make(chan struct{})
-	run := start(t, setup{source: noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Noticed(started, func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
 		<-answer
-		return approved()(ctx, id, facet)
-	}), server: Config{DrainPause: time.Hour}})
-	run.server.SetReady()
-	if got := run.get(t, "no-guid", ""); got.Close {
+		return apitest.Approved()(ctx, id, facet)
+	}), Server: server.Config{DrainPause: time.Hour}})
+	run.Server.SetReady()
+	if got := run.Get(t, "no-guid", ""); got.Close {
 		t.Error("a response before the drain ends its connection")
 	}
-	before := make(chan reply, 1)
-	go func() { before <- run.get(t, customerA, "") }()
+	before := make(chan servertest.Reply, 1)
+	go func() { before <- run.Get(t, apitest.CustomerA, "") }()
 	<-started
 	<-started
-	run.stop()
-	for entry := range run.logged {
+	run.Stop()
+	for entry := range run.Logged {
 		if entry.Message == "draining" {
 			break
 		}
@@ -305,25 +310,25 @@ func TestTheDrainClosesConnectionsOverREST(t *testing.T) {
 	if got := <-before; got.StatusCode != http.StatusOK || !got.Close {
 		t.Errorf("a request from before the drain: %s, close %v", got.Status, got.Close)
 	}
-	for _, path := range []string{"/v1/customers/no-guid/eligibility", "/v1/customers/" + customerA + "/eligibility", "/openapi.json", "/nothing"} {
-		if got := run.do(t, http.MethodGet, run.rest+path, ""); !got.Close {
+	for _, path := range []string{"/v1/customers/no-guid/eligibility", "/v1/customers/" + apitest.CustomerA + "/eligibility", "/openapi.json", "/nothing"} {
+		if got := run.Do(t, http.MethodGet, run.REST+path, ""); !got.Close {
 			t.Errorf("%s: %s does not end its connection", path, got.Status)
 		}
 	}
-	run.server.EndDrain()
-	if err := <-run.ended; err != nil {
+	run.Server.EndDrain()
+	if err := <-run.Ended; err != nil {
 		t.Errorf("served until %v", err)
 	}
 }
 
 func TestAServerThatWasNeverReadyDoesNotDrain(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{server: Config{DrainPause: time.Hour}})
-	run.stop()
-	if err := <-run.ended; err != nil {
+	run := servertest.Start(t, servertest.Setup{Server: server.Config{DrainPause: time.Hour}})
+	run.Stop()
+	if err := <-run.Ended; err != nil {
 		t.Errorf("served until %v", err)
 	}
-	if n := run.logs.FilterMessage("draining").Len(); n != 0 {
+	if n := run.Logs.FilterMessage("draining").Len(); n != 0 {
 		t.Error("it drained")
 	}
 }
@@ -331,53 +336,53 @@ func TestAServerThatWasNeverReadyDoesNotDrain(t *testing.T) {
 func TestTheDrainPauseGoesOnServing(t *testing.T) {
 	t.Parallel()
 	const pause = 2 * time.Second // long enough for what follows, on a busy machine
-	run := start(t, setup{source: approved(), server: Config{DrainPause: pause}})
-	run.server.SetReady()
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved(), Server: server.Config{DrainPause: pause}})
+	run.Server.SetReady()
 	begun := time.Now()
-	run.stop()
-	for entry := range run.logged {
+	run.Stop()
+	for entry := range run.Logged {
 		if entry.Message == "draining" {
 			break
 		}
 	}
-	if got := run.ready(t); got != `Service Unavailable {"status":"stopping"}` {
+	if got := run.Ready(t); got != `Service Unavailable {"status":"stopping"}` {
 		t.Errorf("/readyz: %s", got)
 	}
-	if _, err := run.client.CheckEligibility(t.Context(), ask(customerA)); err != nil {
+	if _, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerA)); err != nil {
 		t.Errorf("over grpc: %v", err)
 	}
-	if got := run.get(t, customerA, ""); got.StatusCode != http.StatusOK {
+	if got := run.Get(t, apitest.CustomerA, ""); got.StatusCode != http.StatusOK {
 		t.Errorf("over rest: %d", got.StatusCode)
 	}
-	if err := <-run.ended; err != nil || time.Since(begun) < pause {
+	if err := <-run.Ended; err != nil || time.Since(begun) < pause {
 		t.Errorf("ended after %v with %v", time.Since(begun), err)
 	}
 }
 
 func TestAFailingListenerEndsTheServer(t *testing.T) {
 	t.Parallel()
-	for name, breaks := range map[string]func(*Listeners) net.Listener{
-		"grpc":  func(l *Listeners) net.Listener { return l.GRPC },
-		"http":  func(l *Listeners) net.Listener { return l.HTTP },
-		"admin": func(l *Listeners) net.Listener { return l.Admin },
+	for name, breaks := range map[string]func(*server.Listeners) net.Listener{
+		"grpc":  func(l *server.Listeners) net.Listener { return l.GRPC },
+		"http":  func(l *server.Listeners) net.Listener { return l.HTTP },
+		"admin": func(l *server.Listeners) net.Listener { return l.Admin },
 	} {
-		server, err := newServer(t, Config{DrainPause: time.Hour})
+		built, err := newServer(t, server.Config{DrainPause: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
-		listeners := Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
+		listeners := server.Listeners{GRPC: servertest.Listen(t), HTTP: servertest.Listen(t), Admin: servertest.Listen(t)}
 		if err := breaks(&listeners).Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := server.Serve(t.Context(), listeners); err == nil || !strings.Contains(err.Error(), "serve "+name) {
+		if err := built.Serve(t.Context(), listeners); err == nil || !strings.Contains(err.Error(), "serve "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	server, err := newServer(t, Config{})
+	built, err := newServer(t, server.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := server.Serve(t.Context(), Listeners{}); err == nil {
+	if err := built.Serve(t.Context(), server.Listeners{}); err == nil {
 		t.Error("served without listeners")
 	}
 }
@@ -387,34 +392,34 @@ func TestAnEndBeforeTheBeginningIsOrderly(t *testing.T) {
 	ctx, end := context.WithCancel(t.Context())
 	end()
 	for range 10 { // the servers race with their end
-		server, err := newServer(t, Config{})
+		built, err := newServer(t, server.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := server.Serve(ctx, Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}); err != nil {
+		if err := built.Serve(ctx, server.Listeners{GRPC: servertest.Listen(t), HTTP: servertest.Listen(t), Admin: servertest.Listen(t)}); err != nil {
 			t.Errorf("served until %v", err)
 		}
 	}
 }
 
 // newServer builds a server whose customers Partner Center is silent about.
-func newServer(t *testing.T, cfg Config) (*Server, error) {
+func newServer(t *testing.T, cfg server.Config) (*server.Server, error) {
 	t.Helper()
 	chain, handler := newChain(t)
-	return New(chain, handler, cfg)
+	return server.New(chain, handler, cfg)
 }
 
-func newChain(t *testing.T) (*Chain, *Handler) {
+func newChain(t *testing.T) (*api.Chain, *rest.Handler) {
 	t.Helper()
-	service, err := evidence.New(silent(), &store{}, evidence.Config{})
+	service, err := evidence.New(apitest.Silent(), &apitest.Store{}, evidence.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := NewChain(service, ChainConfig{})
+	chain, err := api.New(service, api.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := NewREST(chain)
+	handler, err := rest.New(chain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,10 +428,10 @@ func newChain(t *testing.T) (*Chain, *Handler) {
 
 func TestWhatNewRefuses(t *testing.T) {
 	t.Parallel()
-	if _, err := New(nil, nil, Config{}); err == nil {
+	if _, err := server.New(nil, nil, server.Config{}); err == nil {
 		t.Error("a server without a chain")
 	}
-	_, err := newServer(t, Config{DrainPause: -1, ShutdownTimeout: -1, FailureRecords: -1, Registerer: prometheus.NewRegistry()})
+	_, err := newServer(t, server.Config{DrainPause: -1, ShutdownTimeout: -1, FailureRecords: -1, Registerer: prometheus.NewRegistry()})
 	for _, want := range []string{"drain pause", "shutdown timeout", "failure records", "registerer and gatherer"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not name %s", err, want)
@@ -434,7 +439,7 @@ func TestWhatNewRefuses(t *testing.T) {
 	}
 	registry := prometheus.NewRegistry()
 	for i := range 2 {
-		_, err := newServer(t, Config{Registerer: registry, Gatherer: registry})
+		_, err := newServer(t, server.Config{Registerer: registry, Gatherer: registry})
 		if (err != nil) != (i == 1) {
 			t.Errorf("server %d on one registry: %v", i, err)
 		}
@@ -445,8 +450,8 @@ func TestWhatNewRefuses(t *testing.T) {
 // codec_test.go has ours, below it.
 func TestAMessageTooLargeForUsIsRefused(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{})
-	_, err := run.client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", 4<<20)})
+	run := servertest.Start(t, servertest.Setup{})
+	_, err := run.Client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: strings.Repeat("x", 4<<20)})
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("%v", err)
 	}
@@ -454,12 +459,12 @@ func TestAMessageTooLargeForUsIsRefused(t *testing.T) {
 
 func TestAdminServesProfiles(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{})
+	run := servertest.Start(t, servertest.Setup{})
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=1"} {
-		if got := run.do(t, http.MethodGet, run.admin+path, ""); got.StatusCode != http.StatusOK {
+		if got := run.Do(t, http.MethodGet, run.Admin+path, ""); got.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d", path, got.StatusCode)
 		}
-		if got := run.do(t, http.MethodGet, run.rest+path, ""); got.StatusCode != http.StatusNotFound {
+		if got := run.Do(t, http.MethodGet, run.REST+path, ""); got.StatusCode != http.StatusNotFound {
 			t.Errorf("%s on the REST listener: %d", path, got.StatusCode)
 		}
 	}

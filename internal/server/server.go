@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
@@ -116,7 +117,7 @@ type Server struct {
 	logger     *zap.Logger
 	complaints *zap.Logger // of the HTTP servers: limited, for it is often a client's doing
 
-	chain  *Chain
+	chain  *api.Chain
 	rest   REST
 	grpc   *grpc.Server // since Serve
 	health *health.Server
@@ -135,7 +136,7 @@ type Server struct {
 // New builds a Server for the RPCs of chain, over REST through rest. It opens no
 // socket and starts nothing. It fails on a Config that cannot be kept, and if a
 // metric's name is taken.
-func New(chain *Chain, rest REST, cfg Config) (*Server, error) {
+func New(chain *api.Chain, rest REST, cfg Config) (*Server, error) {
 	if chain == nil || rest == nil {
 		return nil, errors.New("new server: chain and rest are required")
 	}
@@ -165,7 +166,7 @@ func New(chain *Chain, rest REST, cfg Config) (*Server, error) {
 func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(s.chain.Intercept),
-		grpc.ForceServerCodecV2(NewCodec()),
+		grpc.ForceServerCodecV2(api.NewCodec()),
 		grpc.ChainStreamInterceptor(s.awaited.intercept, s.chain.InterceptStream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),

@@ -22,11 +22,13 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -67,7 +69,7 @@ func newStack(t *testing.T, c *corpusCase) *stack {
 	partnerCenter, called := simulate(t, c)
 	service := newService(t, c, partnerCenter)
 	// A busy machine must not run out of time where the case does not want it.
-	cfg := server.ChainConfig{DefaultTimeout: 20 * time.Second, Reserve: time.Second}
+	cfg := api.Config{DefaultTimeout: 20 * time.Second, Reserve: time.Second}
 	if c.Busy {
 		cfg.MaxConcurrent = 1
 	}
@@ -177,13 +179,13 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Ser
 }
 
 // serve puts the service on sockets.
-func serve(t testing.TB, service *evidence.Service, cfg server.ChainConfig) *stack {
+func serve(t testing.TB, service *evidence.Service, cfg api.Config) *stack {
 	t.Helper()
-	chain, err := server.NewChain(service, cfg)
+	chain, err := api.New(service, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := server.NewREST(chain)
+	handler, err := rest.New(chain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +193,7 @@ func serve(t testing.TB, service *evidence.Service, cfg server.ChainConfig) *sta
 	if err != nil {
 		t.Fatal(err)
 	}
-	listeners := server.Listeners{GRPC: listen(t), HTTP: listen(t), Admin: listen(t)}
+	listeners := server.Listeners{GRPC: Listen(t), HTTP: Listen(t), Admin: Listen(t)}
 	conn, err := grpc.NewClient(listeners.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +215,7 @@ func serve(t testing.TB, service *evidence.Service, cfg server.ChainConfig) *sta
 	}
 }
 
-func listen(t testing.TB) net.Listener {
+func Listen(t testing.TB) net.Listener {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

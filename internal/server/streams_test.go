@@ -1,4 +1,4 @@
-package server
+package server_test
 
 import (
 	"runtime"
@@ -12,13 +12,17 @@ import (
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
+
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // await returns when so many streams wait for their first message.
-func await(t *testing.T, run *running, streams int) {
+func await(t *testing.T, run *servertest.Running, streams int) {
 	t.Helper()
-	for run.server.Waiting() != streams {
+	for run.Server.Waiting() != streams {
 		if t.Context().Err() != nil {
 			t.Fatal("the streams do not arrive")
 		}
@@ -28,7 +32,7 @@ func await(t *testing.T, run *running, streams int) {
 
 func TestAStreamWithoutAMessageIsEnded(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{source: approved()})
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved()})
 	methods := []string{
 		eligibilityv1.EligibilityService_CheckEligibility_FullMethodName,
 		eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName,
@@ -38,44 +42,44 @@ func TestAStreamWithoutAMessageIsEnded(t *testing.T) {
 	}
 	var streams []grpc.ClientStream
 	for _, method := range methods {
-		stream, err := run.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+		stream, err := run.Conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 		if err != nil {
 			t.Fatal(err)
 		}
 		streams = append(streams, stream)
 	}
 	await(t, run, len(methods))
-	if got := run.scrape(t, "eligibility_grpc_streams_waiting"); !slices.Equal(got, []string{"eligibility_grpc_streams_waiting 5"}) {
+	if got := run.Scrape(t, "eligibility_grpc_streams_waiting"); !slices.Equal(got, []string{"eligibility_grpc_streams_waiting 5"}) {
 		t.Errorf("%q", got)
 	}
-	run.server.Sweep(time.Now().Add(FirstMessageTimeout - time.Second))
-	if got := run.server.Waiting(); got != len(methods) {
+	run.Server.Sweep(time.Now().Add(server.FirstMessageTimeout - time.Second))
+	if got := run.Server.Waiting(); got != len(methods) {
 		t.Errorf("%d streams are left before the time, want %d", got, len(methods))
 	}
-	run.server.Sweep(time.Now().Add(FirstMessageTimeout))
+	run.Server.Sweep(time.Now().Add(server.FirstMessageTimeout))
 	for i, stream := range streams {
 		err := stream.RecvMsg(new(eligibilityv1.CheckEligibilityResponse))
-		if got := tellOf(status.Convert(err)); got.Code != codes.DeadlineExceeded || got.Reason != "DEADLINE_EXCEEDED" {
+		if got := apitest.TellOf(status.Convert(err)); got.Code != codes.DeadlineExceeded || got.Reason != "DEADLINE_EXCEEDED" {
 			t.Errorf("%s: %v", methods[i], err)
 		}
 	}
-	if got := run.scrape(t, "eligibility_grpc_streams_"); !slices.Equal(got, []string{"eligibility_grpc_streams_timed_out_total 5", "eligibility_grpc_streams_waiting 0"}) {
+	if got := run.Scrape(t, "eligibility_grpc_streams_"); !slices.Equal(got, []string{"eligibility_grpc_streams_timed_out_total 5", "eligibility_grpc_streams_waiting 0"}) {
 		t.Errorf("%q", got)
 	}
 }
 
 func TestAStreamWithAMessageIsNotEnded(t *testing.T) {
 	t.Parallel()
-	run := start(t, setup{source: approved()})
-	watch, err := healthv1.NewHealthClient(run.conn).Watch(t.Context(), new(healthv1.HealthCheckRequest))
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved()})
+	watch, err := healthv1.NewHealthClient(run.Conn).Watch(t.Context(), new(healthv1.HealthCheckRequest))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	run.server.Sweep(time.Now().Add(time.Hour))
-	run.server.SetReady()
+	run.Server.Sweep(time.Now().Add(time.Hour))
+	run.Server.SetReady()
 	if got, err := watch.Recv(); err != nil || got.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 		t.Errorf("%v, %v", got, err)
 	}

@@ -1,6 +1,6 @@
 // Package tracing sends the spans of the service to an OpenTelemetry collector.
 //
-// What is traced is decided where requests enter, in internal/server; whatever
+// What is traced is decided where requests enter, in internal/api; whatever
 // starts a span with a [Pipeline]'s tracer has been chosen already.
 package tracing
 

@@ -1,0 +1,182 @@
+// Package api answers the RPCs: handlers, conversion, errors, limits, deadlines,
+// encoding, log, metrics and traces. gRPC and REST share it; it knows neither
+// listeners nor HTTP. Only errors.go knows which error is which gRPC code.
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// ChainConfig tunes a [Chain]. Its zero value is the documented default.
+type Config struct {
+	// Logger gets one record per RPC; nil logs nothing.
+	Logger *zap.Logger
+	// Registerer takes the metrics of the RPCs; nil means none are exported.
+	Registerer prometheus.Registerer
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+
+	// DefaultTimeout is the time for a single check whose caller set no deadline;
+	// 0 means 2 s. A batch without one gets MaxTimeout.
+	DefaultTimeout time.Duration
+	// MaxTimeout is the most time that any RPC gets; 0 means 30 s.
+	MaxTimeout time.Duration
+	// Reserve is the part of a caller's time that is kept back to answer in; 0
+	// means 20 ms.
+	Reserve time.Duration
+	// MaxConcurrent is how many RPCs, batches among them, may be in progress;
+	// those beyond are told that the service is overloaded. 0 means 4096.
+	MaxConcurrent int
+
+	// PlainRecords is how many records a second are written of RPCs that went as
+	// nearly all do: allowed, by evidence that was at hand and fresh. All others
+	// have theirs. 0 means 100.
+	PlainRecords int
+	// FailureRecords is how many records a second are written for each reason of
+	// a failure, stale answers among them; 0 means 20.
+	FailureRecords int
+	// Tracer starts the spans of requests that are traced; nil traces none.
+	Tracer trace.Tracer
+	// SampleRatio is the share, 0 to 1, of requests that are traced where the
+	// caller's traceparent does not decide; 0 means none.
+	SampleRatio float64
+
+	// Version and Commit are what the build info metric says.
+	Version, Commit string
+}
+
+// Validate reports every setting that cannot be kept.
+func (c Config) Validate() error {
+	var faults []error
+	for _, setting := range []struct {
+		name     string
+		negative bool
+	}{
+		{"default timeout", c.DefaultTimeout < 0},
+		{"max timeout", c.MaxTimeout < 0},
+		{"reserve", c.Reserve < 0},
+		{"max concurrent", c.MaxConcurrent < 0},
+		{"plain records", c.PlainRecords < 0},
+		{"failure records", c.FailureRecords < 0},
+	} {
+		if setting.negative {
+			faults = append(faults, fmt.Errorf("%s is negative", setting.name))
+		}
+	}
+	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) {
+		faults = append(faults, errors.New("sample ratio is not from 0 to 1"))
+	}
+	return errors.Join(faults...)
+}
+
+// withChainDefaults returns c with every zero value replaced by what it means.
+func withDefaults(c Config) Config {
+	c.DefaultTimeout = cmp.Or(c.DefaultTimeout, 2*time.Second)
+	c.MaxTimeout = cmp.Or(c.MaxTimeout, 30*time.Second)
+	c.Reserve = cmp.Or(c.Reserve, 20*time.Millisecond)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 4096)
+	c.PlainRecords = cmp.Or(c.PlainRecords, 100)
+	c.FailureRecords = cmp.Or(c.FailureRecords, 20)
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// Service is a gRPC service and what implements it.
+type Service struct {
+	Desc *grpc.ServiceDesc
+	Impl any
+}
+
+// FullMethod is the name of a method of the service in paths and interceptors.
+func (s *Service) FullMethod(method string) string {
+	return "/" + s.Desc.ServiceName + "/" + method
+}
+
+// Chain is what every RPC runs through, whichever way it came. It owns the
+// interceptors, the limits and the log. It is safe for concurrent use.
+type Chain struct {
+	cfg      Config
+	logger   *zap.Logger
+	metrics  *metrics
+	tracer   Tracer
+	limits   limits
+	answers  *handler
+	services []Service
+
+	noInbound Inbound   // of every RPC over gRPC; never changed
+	headers   sync.Pool // of *callerHeader
+
+	inFlight atomic.Int64
+	streams  atomic.Int64 // streaming RPCs whose first message has arrived
+
+	stopping context.Context //nolint:containedctx // the chain's own life, no request's: ends the streams of watchers
+	stop     context.CancelFunc
+}
+
+// NewChain builds the Chain of the API, which service answers, and of further
+// services. It fails on a ChainConfig that cannot be kept, and if a metric's name is
+// taken.
+func New(service *evidence.Service, cfg Config, further ...Service) (*Chain, error) {
+	if service == nil {
+		return nil, errors.New("new api: service is required")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("new api: %w", err)
+	}
+	c := &Chain{cfg: withDefaults(cfg), headers: sync.Pool{New: newCallerHeader}}
+	c.logger = c.cfg.Logger
+	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
+	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
+	c.answers = &handler{service: service, now: c.cfg.Now}
+	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers}}, further...)
+	var err error
+	c.metrics, err = newMetrics(c.cfg.Registerer, c.services, cfg.Version, cfg.Commit, func() float64 { return float64(c.inFlight.Load()) })
+	if err != nil {
+		return nil, fmt.Errorf("new api: register metrics: %w", err)
+	}
+	c.answers.metrics = c.metrics
+	c.stopping, c.stop = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Services returns the services whose RPCs run through the chain. Their handlers
+// return nothing without it.
+func (c *Chain) Services() []Service { return c.services }
+
+// Answers returns the handlers of the API. They are for [Chain.Intercept] to call.
+func (c *Chain) Answers() eligibilityv1.EligibilityServiceServer { return c.answers }
+
+// Tracer returns what starts the spans of requests.
+func (c *Chain) Tracer() *Tracer { return &c.tracer }
+
+// Now returns the wall clock's time.
+func (c *Chain) Now() time.Time { return c.cfg.Now() }
+
+// MaxTimeout is the most time that any RPC gets, streams apart.
+func (c *Chain) MaxTimeout() time.Duration { return c.cfg.MaxTimeout }
+
+// Stop ends the streams, those to come among them: a watcher never ends by itself.
+func (c *Chain) Stop() { c.stop() }

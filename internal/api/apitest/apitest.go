@@ -1,0 +1,188 @@
+// Package apitest holds fakes of the ports of the engine, and reads what callers of
+// the API can see. It is for tests only.
+package apitest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// Customers that the tests ask about.
+const (
+	CustomerA = "11111111-1111-4111-8111-111111111111"
+	CustomerB = "22222222-2222-4222-8222-222222222222"
+)
+
+// Source is an in-memory evidence.Source: a function.
+type Source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
+
+func (f Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
+	query.Started()
+	return f(ctx, query.CustomerID, query.Facet)
+}
+
+// Says is a source that says the same of every customer.
+func Says(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) Source {
+	return func(_ context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		call := eligibility.Call{Attempts: 1, Status: 200, CorrelationID: "correlation", RequestID: "request"}
+		if facet == eligibility.FacetQualifications {
+			return eligibility.Evidence{Qualifications: held}, call, nil
+		}
+		return eligibility.Evidence{Status: status, StatusText: word, CorrelationID: "correlation"}, call, nil
+	}
+}
+
+// Fails is a source that fails the same way for every customer.
+func Fails(failure eligibility.Error) Source {
+	return func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		return eligibility.Evidence{}, failure.Call, &failure
+	}
+}
+
+// Absent is a source that knows no customer.
+func Absent(why eligibility.Absence) Source {
+	return func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		return eligibility.Evidence{Absence: why}, eligibility.Call{}, nil
+	}
+}
+
+// Silent is a source that never answers.
+func Silent() Source {
+	return func(ctx context.Context, _ eligibility.CustomerID, _ eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		<-ctx.Done()
+		return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindUnavailable, Err: ctx.Err()}
+	}
+}
+
+// Noticed tells started of each fetch that next makes.
+func Noticed(started chan<- struct{}, next Source) Source {
+	return func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+		started <- struct{}{}
+		return next(ctx, id, facet)
+	}
+}
+
+// Store is an in-memory evidence.Store without a shared tier.
+type Store struct {
+	mu     sync.Mutex
+	Held   map[eligibility.Key]*eligibility.Evidence
+	Broken bool // Peek panics
+}
+
+func (s *Store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Broken {
+		panic("store is broken")
+	}
+	return evidence.Found{Evidence: s.Held[key], Tier: eligibility.TierLocal}
+}
+
+func (s *Store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
+	return make([]evidence.Found, len(keys))
+}
+
+func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
+	return s.Load(ctx, keys)
+}
+
+func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Held[key] = evidence
+	return evidence
+}
+
+func (s *Store) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
+	return evidence.Acquisition{}
+}
+
+func (s *Store) Release(context.Context, eligibility.Key, error) {}
+
+func (s *Store) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
+
+// Hold stores evidence as if it had been fetched at a time.
+func (s *Store) Hold(id string, facet eligibility.Facet, evidence eligibility.Evidence, at time.Time) {
+	customer, err := eligibility.ParseCustomerID(id)
+	if err != nil {
+		panic(err)
+	}
+	evidence.Facet, evidence.FetchTime = facet, at
+	s.Put(eligibility.Key{CustomerID: customer, Facet: facet}, &evidence)
+}
+
+// Approved is a source of a customer whose every qualification is approved, so
+// that a segment that was lost on the way shows.
+func Approved() Source {
+	return Says(eligibility.AccountStatusAllowed, "Allowed",
+		eligibility.Qualification{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved, VettingStatusText: "Approved"})
+}
+
+const ExampleTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+func Ask(id string) *eligibilityv1.CheckEligibilityRequest {
+	return &eligibilityv1.CheckEligibilityRequest{CustomerId: id}
+}
+
+// ViolatedBy lists the fields that err's violations name.
+func ViolatedBy(err error) []string {
+	var fields []string
+	for _, detail := range status.Convert(err).Details() {
+		if bad, ok := detail.(*errdetails.BadRequest); ok {
+			for _, violation := range bad.GetFieldViolations() {
+				fields = append(fields, violation.GetField())
+			}
+		}
+	}
+	return fields
+}
+
+// Told is what a caller can see of an error.
+type Told struct {
+	Code    codes.Code
+	Reason  string
+	Retry   time.Duration
+	Details int
+}
+
+func TellOf(st *status.Status) Told {
+	seen := Told{Code: st.Code(), Details: len(st.Details())}
+	for _, detail := range st.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			seen.Reason = detail.GetReason()
+		case *errdetails.RetryInfo:
+			seen.Retry = detail.GetRetryDelay().AsDuration()
+		}
+	}
+	return seen
+}
+
+func RecordSpans() (trace.Tracer, *tracetest.SpanRecorder) {
+	recorder := tracetest.NewSpanRecorder()
+	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test"), recorder
+}
+
+// FewestAllocations returns how often f allocates: the least of several
+// measurements, because the garbage collector empties the pools.
+func FewestAllocations(f func()) float64 {
+	least := testing.AllocsPerRun(100, f)
+	for range 9 {
+		least = min(least, testing.AllocsPerRun(100, f))
+	}
+	return least
+}

@@ -1,0 +1,82 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// call is what is known about one RPC while it is being answered, and the
+// context that it is answered in. Interceptor and handler share it, one after
+// the other.
+type call struct {
+	lazyContext
+
+	in        *Inbound    // never nil
+	series    *rpcMetrics // the method's, by the way that the RPC came
+	requestID string
+	trace     Traceparent
+	span      trace.Span // nil where the RPC is not traced
+
+	callers time.Time     // the deadline that the caller set; zero where it set none
+	left    time.Duration // until then, on arrival
+
+	// CheckReply is the answer to a single question. The customer's ID is not
+	// known for a batch, nor for a name that is no GUID.
+	CheckReply
+
+	knowsCustomerID bool
+
+	// tally and batch are a batch's; nil for one that is malformed.
+	tally *tally
+	batch BatchReply
+}
+
+// tally counts what became of the items of a batch.
+type tally struct {
+	allowed, blocked, failed int
+	undecided                int                // blocked under when_undecidable: block; not in blocked
+	cause                    *eligibility.Error // the worst reason why one is undecided; nil if none is
+}
+
+func (t *tally) fail(err *eligibility.Error) {
+	t.failed++
+	t.blame(err)
+}
+
+// blame keeps the worst reason why an item is undecided.
+func (t *tally) blame(err *eligibility.Error) {
+	if t.cause == nil || FaultOf(err.Kind).Level > FaultOf(t.cause.Kind).Level {
+		t.cause = err
+	}
+}
+
+// undecided returns why an answer is no decision: under when_undecidable: block
+// it stands for an error. It returns nil for a decision.
+func undecided(answer *eligibility.Answer) *eligibility.Error {
+	for _, reason := range answer.Reasons {
+		if reason.Code == eligibility.ReasonUndecidable {
+			return domainError(answer.Cause)
+		}
+	}
+	return nil
+}
+
+type callKey struct{}
+
+// Value returns the call itself under its key.
+func (c *call) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.lazyContext.Value(key)
+}
+
+// callOf returns the call that ctx is, or descends from.
+func callOf(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}

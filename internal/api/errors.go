@@ -1,0 +1,160 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+const (
+	// errorDomain is the domain of every google.rpc.ErrorInfo.
+	errorDomain = "eligibility"
+	// retryDefault is what RetryInfo says where the error itself does not know.
+	retryDefault = time.Second
+)
+
+// Fault is what the API says about one kind of error. Its message is fixed: a
+// cause never leaves the process. It is read by the shop's staff and customers.
+type Fault struct {
+	Code    codes.Code
+	Reason  string // of ErrorInfo
+	Message string
+	Retry   bool          // RetryInfo is sent
+	Level   zapcore.Level // of the log record
+}
+
+// FaultOf is the one table of errors, for both transports and for the items of
+// a batch. A kind that it does not name is an INTERNAL.
+func FaultOf(kind eligibility.Kind) Fault {
+	switch kind {
+	case eligibility.KindInvalidArgument:
+		return Fault{codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid.", false, zapcore.InfoLevel}
+	case eligibility.KindNotFound:
+		return Fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center has no such customer.", false, zapcore.InfoLevel}
+	case eligibility.KindNotServed:
+		return Fault{codes.FailedPrecondition, "CUSTOMER_NOT_SERVED", "This partner does not serve that customer.", false, zapcore.InfoLevel}
+	case eligibility.KindUnavailable:
+		return Fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center is not available at the moment.", true, zapcore.ErrorLevel}
+	case eligibility.KindThrottled:
+		return Fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "The limit on questions to Partner Center is reached for now.", true, zapcore.WarnLevel}
+	case eligibility.KindCredentials:
+		return Fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refused access.", false, zapcore.ErrorLevel}
+	case eligibility.KindInvalidResponse:
+		return Fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center sent an answer that cannot be read.", false, zapcore.ErrorLevel}
+	case eligibility.KindOverloaded:
+		return Fault{codes.ResourceExhausted, "OVERLOADED", "Too many requests are in progress at the moment.", true, zapcore.WarnLevel}
+	case eligibility.KindDeadlineExceeded:
+		return Fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
+	case eligibility.KindCanceled:
+		return Fault{codes.Canceled, "CANCELLED", "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
+	default:
+		return Fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
+	}
+}
+
+// domainError returns the domain's view of err: err itself where it is one, a
+// context's end by its name, and a fault of ours for everything else.
+func domainError(err error) *eligibility.Error {
+	var known *eligibility.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, context.DeadlineExceeded):
+		return &eligibility.Error{Kind: eligibility.KindDeadlineExceeded, Err: err}
+	case errors.Is(err, context.Canceled):
+		return &eligibility.Error{Kind: eligibility.KindCanceled, Err: err}
+	default:
+		return &eligibility.Error{Kind: eligibility.KindInternal, Err: err}
+	}
+}
+
+// StatusOf is what the caller of an RPC is told about failure.
+func StatusOf(failure error) *status.Status {
+	err := domainError(failure)
+	f := FaultOf(err.Kind)
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.Reason}}
+	if f.Retry {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter(err))})
+	}
+	if len(err.Violations) > 0 {
+		details = append(details, badRequest(err.Violations))
+	}
+	return f.withDetails(details...)
+}
+
+// Status is the fault as a status with its ErrorInfo.
+func (f Fault) Status() *status.Status {
+	return f.withDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.Reason})
+}
+
+func (f Fault) withDetails(details ...protoadapt.MessageV1) *status.Status {
+	st := status.New(f.Code, f.Message)
+	detailed, failure := st.WithDetails(details...)
+	if failure != nil { // a field with invalid UTF-8, which ours never have
+		return st
+	}
+	return detailed
+}
+
+// itemError is what the caller of a batch is told about one item: what the RPC
+// would have failed with, violations as part of the sentence.
+func itemError(err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityError {
+	f := FaultOf(err.Kind)
+	item := &eligibilityv1.BatchCheckEligibilityError{
+		Code:    int32(f.Code), //nolint:gosec // gRPC codes end at 16
+		Reason:  f.Reason,
+		Message: f.Message,
+	}
+	if len(err.Violations) > 0 {
+		item.Message = sentence(f.Message, err.Violations)
+	}
+	if f.Retry {
+		item.RetryAfter = durationpb.New(retryAfter(err))
+	}
+	return item
+}
+
+// sentence appends violations to a message, for items, which have no details.
+func sentence(message string, violations []eligibility.Violation) string {
+	var b strings.Builder
+	b.WriteString(message)
+	for _, violation := range violations {
+		b.WriteByte(' ')
+		if violation.Field != "" {
+			b.WriteString(violation.Field)
+			b.WriteString(": ")
+		}
+		b.WriteString(violation.Description)
+	}
+	return b.String()
+}
+
+func retryAfter(err *eligibility.Error) time.Duration {
+	if err.RetryAfter > 0 {
+		return err.RetryAfter
+	}
+	return retryDefault
+}
+
+func badRequest(violations []eligibility.Violation) *errdetails.BadRequest {
+	detail := new(errdetails.BadRequest)
+	for _, violation := range violations {
+		detail.FieldViolations = append(detail.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field:       violation.Field,
+			Description: violation.Description,
+		})
+	}
+	return detail
+}

@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+const (
+	// MaxBatch is the most questions that one batch may ask.
+	MaxBatch = 1000
+	// maxClockLead is how far in the future min_evidence_time may lie, for
+	// callers whose clock runs ahead of ours.
+	maxClockLead = time.Second
+	// itemReserve is the part of a batch's time that is kept back for each of its
+	// questions, to report those that are still open and to encode them all.
+	itemReserve = 100 * time.Microsecond
+)
+
+// handler answers the RPCs: it converts requests to domain types and leaves the
+// domain's answers in the call, which the interceptor returns. It returns no
+// message itself, only the domain's errors.
+type handler struct {
+	eligibilityv1.UnimplementedEligibilityServiceServer
+
+	service *evidence.Service
+	metrics *metrics
+	now     func() time.Time
+}
+
+var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
+
+// CheckEligibility answers one question.
+func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
+	c := callOf(ctx)
+	faults := c.in.Violations
+	question := h.question(req, &faults)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	c.CustomerID, c.knowsCustomerID = question.CustomerID, true
+	ctx, span := c.child(ctx, "check")
+	answer, err := h.service.Check(ctx, question)
+	span.End()
+	if err != nil {
+		return nil, err
+	}
+	c.Answer = answer
+	h.metrics.decided(&c.Answer)
+	return nil, nil //nolint:nilnil // the call has the answer
+}
+
+// BatchCheckEligibility answers up to maxBatch questions, each on its own. It
+// fails as a whole only if the batch itself is malformed.
+func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
+	c := callOf(ctx)
+	faults := c.in.Violations
+	n := len(req.GetRequests())
+	if len(faults.kept) == 0 && (n == 0 || n > MaxBatch) {
+		faults.Add("requests", fmt.Sprintf("must hold 1 to %d questions", MaxBatch))
+	}
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	c.tally, c.batch = new(tally), make(BatchReply, n)
+	questions := make([]eligibility.Request, 0, n)
+	places := make([]int, 0, n) // place in questions → place in the batch
+	nameable := maxViolations
+	for i, item := range req.GetRequests() {
+		faults := c.in.itemFaults(i)
+		question := h.question(item, &faults)
+		// Each item names one at least, or its caller could not correct it.
+		faults.limit(max(nameable, 1))
+		if err := faults.Err(); err != nil {
+			nameable -= len(faults.kept)
+			h.refuse(c, i, domainError(err))
+			continue
+		}
+		questions = append(questions, question)
+		places = append(places, i)
+	}
+	if len(questions) > 0 {
+		earlier := withReserve(ctx, time.Duration(n)*itemReserve)
+		defer earlier.end()
+		ctx, span := c.child(earlier, "check batch")
+		h.service.CheckBatch(ctx, questions, func(i int, answer *eligibility.Answer, err error) {
+			if err != nil {
+				h.refuse(c, places[i], domainError(err))
+				return
+			}
+			h.accept(c, places[i], questions[i].CustomerID, answer)
+		})
+		span.End()
+	}
+	return nil, nil //nolint:nilnil // the call has the answers
+}
+
+// withReserve ends the context earlier by reserve, but leaves half of its time.
+func withReserve(ctx context.Context, reserve time.Duration) *lazyContext {
+	earlier := &lazyContext{Context: ctx}
+	if deadline, ok := ctx.Deadline(); ok {
+		earlier.deadline = deadline.Add(-max(min(reserve, time.Until(deadline)/2), 0))
+	}
+	return earlier
+}
+
+// accept makes the result of an item that was answered.
+func (h *handler) accept(c *call, place int, id eligibility.CustomerID, answer *eligibility.Answer) {
+	switch cause := undecided(answer); {
+	case cause != nil:
+		c.tally.undecided++
+		c.tally.blame(cause)
+	case answer.Decision == eligibility.DecisionAllowed:
+		c.tally.allowed++
+	default:
+		c.tally.blocked++
+	}
+	h.metrics.decided(answer)
+	c.batch[place].CheckReply = CheckReply{id, *answer}
+}
+
+// refuse makes the result of an item that has no answer.
+func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
+	c.tally.fail(err)
+	h.metrics.failed(err, 1)
+	c.batch[place].err = err
+}
+
+// question converts a request and adds every field that is wrong to faults.
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *Violations) eligibility.Request {
+	var question eligibility.Request
+	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
+	if err != nil {
+		faults.Add(FieldCustomerID, "must be a GUID")
+	}
+	question.CustomerID = id
+
+	asked, known := segment(req.GetSegment())
+	if !known {
+		faults.Add(FieldSegment, "must be a segment that the API defines")
+	}
+	question.Segment = asked
+
+	if age := req.GetMaxAge(); age != nil {
+		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
+		switch {
+		case !age.IsValid():
+			faults.Add(FieldMaxAge, "must be a valid duration")
+		case question.MaxAge < 0:
+			faults.Add(FieldMaxAge, "must not be negative")
+		}
+	}
+
+	if at := req.GetMinEvidenceTime(); at != nil {
+		question.MinEvidenceTime = at.AsTime()
+		switch {
+		case !at.IsValid():
+			faults.Add(FieldMinEvidenceTime, "must be a valid timestamp")
+		case question.MinEvidenceTime.After(h.now().Add(maxClockLead)):
+			faults.Add(FieldMinEvidenceTime, "must not lie more than one second in the future")
+		}
+	}
+	return question
+}
+
+// The fields of a question, as violations name them.
+const (
+	FieldCustomerID      = "customer_id"
+	FieldSegment         = "segment"
+	FieldMaxAge          = "max_age"
+	FieldMinEvidenceTime = "min_evidence_time"
+)

@@ -1,0 +1,27 @@
+package api
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+)
+
+func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+	h := &handler{now: func() time.Time { return now }}
+	for ahead, refused := range map[time.Duration]bool{
+		0: false, time.Second: false, time.Second + 1: true, time.Hour: true, -time.Hour: false,
+	} {
+		req := apitest.Ask(apitest.CustomerA)
+		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
+		var faults Violations
+		h.question(req, &faults)
+		if (len(faults.kept) > 0) != refused {
+			t.Errorf("%v ahead: %v", ahead, faults.kept)
+		}
+	}
+}

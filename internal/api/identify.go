@@ -1,0 +1,109 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// The headers that a caller may send and gets back, as metadata keys.
+const (
+	headerRequestID   = "x-request-id"
+	HeaderTraceparent = "traceparent"
+	HeaderTracestate  = "tracestate" // taken only
+)
+
+// maxRequestIDBytes is the longest request ID taken from a caller.
+const maxRequestIDBytes = 128
+
+// identify begins the record of an RPC: its request ID and its trace, which the
+// caller gets back, and its span where it is traced. What REST says of them has
+// been read, and is answered, by HTTP.
+func (s *Chain) identify(ctx context.Context, method string, series methodMetrics) *call {
+	c := &call{lazyContext: lazyContext{Context: ctx}}
+	stream := grpc.ServerTransportStreamFromContext(ctx)
+	if stream == nil {
+		if in, ok := ctx.Value(InboundKey{}).(*Inbound); ok {
+			c.in, c.series = in, series.rest
+			c.requestID, c.trace, c.span = in.RequestID, in.Trace, in.Span
+			return c
+		}
+	}
+	c.in, c.series = &s.noInbound, series.grpc
+	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
+	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, HeaderTraceparent)))
+	if s.tracer.Takes(c.trace) {
+		state := strings.Join(metadata.ValueFromIncomingContext(ctx, HeaderTracestate), ",")
+		c.Context, c.span, c.trace = s.tracer.Start(ctx, method[1:], c.trace, state,
+			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
+	}
+	if stream != nil {
+		s.tell(stream, c)
+	}
+	return c
+}
+
+// callerHeader is the header that an RPC over gRPC is answered with. The
+// transport copies it, so it is used again.
+type callerHeader struct {
+	metadata  metadata.MD
+	requestID []string // in metadata, as is
+	trace     []string // where there is a trace
+}
+
+func newCallerHeader() any {
+	h := &callerHeader{metadata: make(metadata.MD, 2), requestID: make([]string, 1), trace: make([]string, 1)}
+	h.metadata[headerRequestID] = h.requestID
+	return h
+}
+
+// tell returns request ID and trace to the caller.
+func (s *Chain) tell(stream grpc.ServerTransportStream, c *call) {
+	h, _ := s.headers.Get().(*callerHeader)
+	h.requestID[0] = c.requestID
+	if c.trace != "" {
+		h.trace[0] = string(c.trace)
+		h.metadata[HeaderTraceparent] = h.trace
+	}
+	_ = stream.SetHeader(h.metadata) // it fails only where the header was sent already
+	delete(h.metadata, HeaderTraceparent)
+	s.headers.Put(h)
+}
+
+// RequestIDOr returns id if it is fit for logs and headers, 1 to 128 visible
+// ASCII characters, and a new one otherwise.
+func RequestIDOr(id string) string {
+	if id == "" || len(id) > maxRequestIDBytes {
+		return newRequestID()
+	}
+	for i := range len(id) {
+		if id[i] <= ' ' || id[i] > '~' {
+			return newRequestID()
+		}
+	}
+	return id
+}
+
+// newRequestID returns a random UUID. It has to be unique and not a secret, so
+// it comes from the fast generator, which the system's has seeded.
+func newRequestID() string {
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64()) //nolint:gosec // see above
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64()) //nolint:gosec // see above
+	id[6] = id[6]&0x0f | 0x40                            // version 4
+	id[8] = id[8]&0x3f | 0x80                            // of RFC 9562
+	return id.String()
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}

@@ -1,0 +1,31 @@
+package api
+
+import (
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Inbound is what a transport has read of a request beside its message. gRPC
+// leaves it out: there the message and its metadata are all there is.
+type Inbound struct {
+	// Violations are those of the request as a whole, Items those of the items of
+	// a batch, by place.
+	Violations Violations
+	Items      map[int]Violations
+	// RequestID, Trace and Span are the request's; Span is nil where it is not
+	// traced.
+	RequestID string
+	Trace     Traceparent
+	Span      trace.Span
+}
+
+// InboundKey is the key of a context's *Inbound.
+type InboundKey struct{}
+
+// itemFaults returns the violations of an item of a batch, for the handler to
+// add its own.
+func (in *Inbound) itemFaults(place int) Violations {
+	if faults, ok := in.Items[place]; ok {
+		return faults
+	}
+	return ItemViolations(place)
+}

@@ -1,0 +1,252 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// The ways by which an RPC can come, as logs and metrics name them.
+const (
+	viaGRPC = "grpc"
+	viaREST = "rest"
+)
+
+// Overloaded returns the error of a caller that is turned away.
+func Overloaded() *eligibility.Error {
+	return &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: time.Second}
+}
+
+// Intercept is what every RPC runs through, whichever way it came: record, log,
+// metrics and span around recovery, limit and deadline. Inside, errors are the
+// domain's; here they become what the caller is told. The answer is a *checkReply or
+// a batchReply in place of a message.
+//
+// Health checks and reflection only pass the recovery: they are not logged,
+// counted or limited.
+func (s *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	series, ours := s.metrics.rpcs[info.FullMethod]
+	if !ours {
+		if err := refusedStatus(nil, req); err != nil {
+			return nil, err
+		}
+		return s.recovered(ctx, req, info.FullMethod, handler)
+	}
+	start := time.Now()
+	c := s.identify(ctx, info.FullMethod, series)
+	defer c.end()
+	resp, err := s.admit(c, req, info.FullMethod, handler)
+	if err != nil {
+		return nil, s.failed(c, start, err, questionsIn(req))
+	}
+	s.record(c, start, codes.OK, nil)
+	switch resp.(type) { // empty messages: the call has the answers
+	case *eligibilityv1.CheckEligibilityResponse:
+		return &c.CheckReply, nil
+	case *eligibilityv1.BatchCheckEligibilityResponse:
+		return c.batch, nil
+	default:
+		return resp, nil
+	}
+}
+
+// failed records an RPC that failed, and returns its status.
+func (s *Chain) failed(c *call, start time.Time, err error, questions int) error {
+	failure := domainError(err)
+	st := StatusOf(failure)
+	s.metrics.failed(failure, questions)
+	s.record(c, start, st.Code(), failure)
+	return st.Err()
+}
+
+// record writes metrics, log and span of an RPC that has ended.
+func (s *Chain) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
+	took := time.Since(start)
+	c.series.handled(code, took)
+	s.log(c, code, failure, took)
+	c.endSpan(code, failure)
+}
+
+// InterceptStream is Intercept for streaming RPCs. They have the deadline that
+// their caller set, and a limit of their own in place of Config.MaxConcurrent:
+// maxOpenStreams.
+func (s *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	series, ours := s.metrics.rpcs[info.FullMethod]
+	if !ours {
+		return s.recoverStream(srv, stream, info, handler)
+	}
+	start := time.Now()
+	c := s.identify(stream.Context(), info.FullMethod, series)
+	defer c.end()
+	if deadline, ok := c.Deadline(); ok {
+		c.callers, c.left = deadline, deadline.Sub(start)
+	}
+	err := s.recoverStream(srv, &callStream{stream, c}, info, handler)
+	if err == nil {
+		s.record(c, start, codes.OK, nil)
+		return nil
+	}
+	if _, known := errors.AsType[*eligibility.Error](err); !known && c.Err() != nil {
+		err = c.Err() // the transport's own error of a caller that left
+	}
+	return s.failed(c, start, err, 1)
+}
+
+// callStream is a stream whose context is its call.
+type callStream struct {
+	grpc.ServerStream
+	call *call
+}
+
+// Context returns the call.
+func (s *callStream) Context() context.Context { return s.call }
+
+// questionsIn counts the questions of a request that failed as a whole. A batch
+// that is malformed counts as no more than one may hold.
+func questionsIn(req any) int {
+	questions := 1
+	switch req := req.(type) {
+	case *eligibilityv1.BatchCheckEligibilityRequest:
+		questions = len(req.GetRequests())
+	case interface{ Questions() int }:
+		questions = req.Questions()
+	}
+	return min(max(questions, 1), MaxBatch)
+}
+
+// admit turns the RPC away while as many as Config.MaxConcurrent are in
+// progress, and hands it on otherwise.
+func (s *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
+	defer s.inFlight.Add(-1)
+	if s.inFlight.Add(1) > int64(s.cfg.MaxConcurrent) {
+		s.metrics.overloaded.Inc()
+		return nil, Overloaded()
+	}
+	if err := refusal(req); err != nil {
+		return nil, err
+	}
+	s.bound(c, method)
+	return s.recovered(c, req, method, handler)
+}
+
+// bound gives the handler the caller's time less the reserve that the answer
+// needs, and never more than Config.MaxTimeout. If the caller set no deadline, a
+// single check gets Config.DefaultTimeout, and a batch all there is. It never
+// refuses up front: a warm answer takes no time.
+func (s *Chain) bound(c *call, method string) {
+	now := time.Now()
+	left := s.cfg.DefaultTimeout
+	if method == eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName {
+		left = s.cfg.MaxTimeout
+	}
+	if deadline, ok := c.Context.Deadline(); ok {
+		left = deadline.Sub(now)
+		c.callers, c.left = deadline, left
+	}
+	c.deadline = now.Add(min(left, s.cfg.MaxTimeout) - s.cfg.Reserve)
+}
+
+// recovered calls the handler and turns a panic into a bare INTERNAL. The
+// panic's text is logged here with its stack and goes nowhere else.
+func (s *Chain) recovered(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			resp, err = nil, s.panicked(r, method)
+		}
+	}()
+	return handler(ctx, req)
+}
+
+// recoverStream is recovered for streams. It also ends them when the server
+// stops, for a watcher never ends by itself.
+func (s *Chain) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.panicked(r, info.FullMethod)
+		}
+	}()
+	bounded := &boundedStream{ServerStream: stream, ctx: ctx, open: &s.streams}
+	defer bounded.leave()
+	return handler(srv, bounded)
+}
+
+// maxOpenStreams is how many streams may be open after their first message, those
+// of health and reflection among them.
+const maxOpenStreams = 4096
+
+// boundedStream is a stream whose context ends with the server. It counts as open
+// from its first message on.
+type boundedStream struct {
+	grpc.ServerStream
+	ctx     context.Context //nolint:containedctx // a stream's context is handed on by its method only
+	open    *atomic.Int64
+	counted bool
+}
+
+// Context returns the context that ends with the server.
+func (b *boundedStream) Context() context.Context { return b.ctx }
+
+// RecvMsg receives the next message. It fails if the message is refused, or if
+// it is the first and too many streams are open.
+func (b *boundedStream) RecvMsg(m any) error {
+	if err := refusedStatus(b.ServerStream.RecvMsg(m), m); err != nil || b.counted {
+		return err
+	}
+	b.counted = true
+	if b.open.Add(1) > maxOpenStreams {
+		return &statusError{*Overloaded()}
+	}
+	return nil
+}
+
+// refusedStatus is err, or the status of a message that is refused.
+func refusedStatus(err error, message any) error {
+	if err != nil {
+		return err
+	}
+	if err := refusal(message); err != nil {
+		return &statusError{*domainError(err)}
+	}
+	return nil
+}
+
+// leave ends the count.
+func (b *boundedStream) leave() {
+	if b.counted {
+		b.open.Add(-1)
+	}
+}
+
+// panicked logs a panic and returns what the caller is told of it.
+func (s *Chain) panicked(recovered any, method string) error {
+	s.metrics.panics.Inc()
+	logging.Limit(s.logger, s.limits.failures[panicRecord]).Error("rpc panicked",
+		zap.String("rpc", method),
+		zap.String("panic", fmt.Sprint(recovered)),
+		zap.ByteString("stack", debug.Stack()))
+	return &statusError{eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}}
+}
+
+// statusError is an error of the domain with its gRPC status, for RPCs that are
+// not the API's: nothing converts their errors.
+type statusError struct{ domain eligibility.Error }
+
+func (e *statusError) Error() string              { return e.domain.Error() }
+func (e *statusError) Unwrap() error              { return &e.domain }
+func (e *statusError) GRPCStatus() *status.Status { return StatusOf(&e.domain) }

@@ -1,0 +1,211 @@
+package api
+
+import (
+	"encoding/hex"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// The functions here append the API's answers as proto JSON: every plain field,
+// so that a reader sees decision, stale: false and empty lists, and no member
+// that has no value. The bytes are those of protojson except for its blanks, at a
+// twentieth of the cost; a test compares the two over random answers.
+
+func (r *CheckReply) AppendJSON(b []byte) []byte {
+	a := &r.Answer
+	var status eligibilityv1.AccountStatus
+	var statusText, correlationID string
+	if account := a.Account; account != nil {
+		status, statusText, correlationID = accountStatus(account.Status), account.StatusText, account.CorrelationID
+	}
+	b = append(appendGUID(append(b, `{"customerId":"`...), r.CustomerID), '"')
+	b = appendEnum(append(b, `,"decision":`...), eligibilityv1.Decision_name, int32(decision(a.Decision)))
+	b = append(b, `,"reasons":[`...)
+	for i, reason := range a.Reasons {
+		b = appendReason(appendComma(b, i), reason)
+	}
+	b = appendEnum(append(b, `],"accountStatus":`...), eligibilityv1.AccountStatus_name, int32(status))
+	b = appendString(append(b, `,"accountStatusText":`...), statusText)
+	b = append(b, `,"qualifications":[`...)
+	if held := a.Qualifications; held != nil {
+		for i := range held.Qualifications {
+			b = appendQualification(appendComma(b, i), &held.Qualifications[i])
+		}
+	}
+	b = strconv.AppendBool(append(b, `],"qualificationsKnown":`...), a.Qualifications != nil)
+	b = appendTime(b, `,"evidenceTime":`, a.EvidenceTime)
+	b = appendTime(b, `,"expireTime":`, a.ExpireTime)
+	b = appendTime(b, `,"recheckTime":`, a.RecheckTime)
+	b = appendEnum(append(b, `,"source":`...), eligibilityv1.EvidenceSource_name, int32(evidenceSource(a.Tier)))
+	b = strconv.AppendBool(append(b, `,"stale":`...), a.Stale)
+	b = appendString(append(b, `,"correlationId":`...), correlationID)
+	return append(b, '}')
+}
+
+func appendReason(b []byte, reason eligibility.Reason) []byte {
+	b = appendEnum(append(b, `{"code":`...), eligibilityv1.ReasonCode_name, int32(reasonCode(reason.Code)))
+	b = appendString(append(b, `,"message":`...), reason.Message())
+	b = strconv.AppendBool(append(b, `,"temporary":`...), reason.Temporary())
+	b = appendEnum(append(b, `,"remedy":`...), eligibilityv1.Remedy_name, int32(remedy(reason.Remedy())))
+	return append(b, '}')
+}
+
+func appendQualification(b []byte, q *eligibility.Qualification) []byte {
+	b = appendEnum(append(b, `{"type":`...), eligibilityv1.QualificationType_name, int32(qualificationType(q.Type)))
+	b = appendString(append(b, `,"typeText":`...), q.TypeText)
+	b = appendEnum(append(b, `,"vettingStatus":`...), eligibilityv1.VettingStatus_name, int32(vettingStatus(q.VettingStatus)))
+	b = appendString(append(b, `,"vettingStatusText":`...), q.VettingStatusText)
+	b = appendString(append(b, `,"vettingReason":`...), q.VettingReason)
+	b = appendTime(b, `,"vettingCreatedTime":`, q.VettingCreatedTime)
+	return append(b, '}')
+}
+
+// AppendJSON appends the batch.
+func (r BatchReply) AppendJSON(b []byte) []byte {
+	b = append(slices.Grow(b, len(r)*jsonBytes), `{"results":[`...)
+	for i := range r {
+		b = appendComma(b, i)
+		if item := &r[i]; item.err != nil {
+			b = appendItemError(append(b, `{"error":`...), itemError(item.err))
+		} else {
+			b = item.AppendJSON(append(b, `{"response":`...))
+		}
+		b = append(b, '}')
+	}
+	return append(b, "]}"...)
+}
+
+func appendItemError(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {
+	b = strconv.AppendInt(append(b, `{"code":`...), int64(m.GetCode()), 10)
+	b = appendString(append(b, `,"reason":`...), m.GetReason())
+	b = appendString(append(b, `,"message":`...), m.GetMessage())
+	if delay := m.GetRetryAfter(); delay != nil {
+		seconds, nanos := delay.GetSeconds(), int(delay.GetNanos())
+		b = append(b, `,"retryAfter":"`...)
+		if seconds < 0 || nanos < 0 {
+			b, seconds, nanos = append(b, '-'), -seconds, -nanos
+		}
+		b = append(appendNanos(strconv.AppendInt(b, seconds, 10), nanos), `s"`...)
+	}
+	return append(b, '}')
+}
+
+// appendComma separates the item at place i from the one before.
+func appendComma(b []byte, i int) []byte {
+	if i == 0 {
+		return b
+	}
+	return append(b, ',')
+}
+
+// appendEnum appends the name of a value, or its number where it has none.
+func appendEnum(b []byte, names map[int32]string, value int32) []byte {
+	name, ok := names[value]
+	if !ok {
+		return strconv.AppendInt(b, int64(value), 10)
+	}
+	return append(append(append(b, '"'), name...), '"')
+}
+
+// appendTime appends a member unless its value is no timestamp.
+func appendTime(b []byte, member string, at time.Time) []byte {
+	if !IsTimestamp(at) {
+		return b
+	}
+	b = at.UTC().AppendFormat(append(append(b, member...), '"'), "2006-01-02T15:04:05")
+	return append(appendNanos(b, at.Nanosecond()), `Z"`...)
+}
+
+// IsTimestamp reports whether the API has a timestamp for t. It has none for the
+// zero time, which means that there is none, and outside of the years 1 to 9999.
+func IsTimestamp(t time.Time) bool {
+	const first, end = -62135596800, 253402300800 // the years 1 and 10000
+	return !t.IsZero() && t.Unix() >= first && t.Unix() < end
+}
+
+// appendGUID appends an ID in its canonical form: lower case, with dashes.
+func appendGUID(b []byte, id eligibility.CustomerID) []byte {
+	b = append(hex.AppendEncode(b, id[:4]), '-')
+	b = append(hex.AppendEncode(b, id[4:6]), '-')
+	b = append(hex.AppendEncode(b, id[6:8]), '-')
+	b = append(hex.AppendEncode(b, id[8:10]), '-')
+	return hex.AppendEncode(b, id[10:])
+}
+
+// appendNanos appends a fraction of a second in 3, 6 or 9 digits; none for zero.
+func appendNanos(b []byte, nanos int) []byte {
+	if nanos == 0 {
+		return b
+	}
+	digits := 9
+	for nanos%1000 == 0 {
+		nanos, digits = nanos/1000, digits-3
+	}
+	b = append(b, '.')
+	for place := 1; place < digits; place++ {
+		if nanos < pow10(digits-place) {
+			b = append(b, '0')
+		}
+	}
+	return strconv.AppendInt(b, int64(nanos), 10)
+}
+
+func pow10(n int) int {
+	power := 1
+	for range n {
+		power *= 10
+	}
+	return power
+}
+
+// appendString appends a JSON string. What is no UTF-8, which the API's texts
+// never are, becomes the replacement character.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	plain := 0 // where what was not appended yet begins
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c >= utf8.RuneSelf:
+			r, size := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && size == 1 {
+				b = utf8.AppendRune(append(b, s[plain:i]...), utf8.RuneError)
+				plain = i + 1
+			}
+			i += size
+		case c < ' ' || c == '"' || c == '\\':
+			b = appendEscape(append(b, s[plain:i]...), c)
+			i++
+			plain = i
+		default:
+			i++
+		}
+	}
+	return append(append(b, s[plain:]...), '"')
+}
+
+func appendEscape(b []byte, c byte) []byte {
+	const digits = "0123456789abcdef"
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\b':
+		return append(b, `\b`...)
+	case '\f':
+		return append(b, `\f`...)
+	case '\n':
+		return append(b, `\n`...)
+	case '\r':
+		return append(b, `\r`...)
+	case '\t':
+		return append(b, `\t`...)
+	default:
+		return append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&0xf])
+	}
+}

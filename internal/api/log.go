@@ -1,0 +1,183 @@
+package api
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/codes"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
+)
+
+// limits bound the records of each kind, so that no caller and no outage can
+// fill the log.
+type limits struct {
+	plain    *logging.Limiter
+	failures map[string]*logging.Limiter // reason → its limit; never changed
+}
+
+// The reasons of records, beside those that callers get.
+const (
+	staleRecord = "STALE"
+	panicRecord = "PANIC"
+)
+
+func newLimits(plain, failures int) limits {
+	l := limits{plain: logging.NewLimiter(plain, time.Second), failures: make(map[string]*logging.Limiter)}
+	reasons := []string{staleRecord, panicRecord}
+	for _, kind := range eligibility.Kinds() {
+		reasons = append(reasons, reasonOf(kind))
+	}
+	for _, reason := range reasons {
+		l.failures[reason] = logging.NewLimiter(failures, time.Second)
+	}
+	return l
+}
+
+// reasonOf names a kind of error in records and metrics.
+func reasonOf(kind eligibility.Kind) string { return FaultOf(kind).Reason }
+
+// class returns the level of an RPC's record and the limit that the record
+// counts against, nil if all are written: those of blocks and of answers from
+// Partner Center, of which there are no more than the budget allows.
+func (s *Chain) class(c *call, failure *eligibility.Error) (zapcore.Level, *logging.Limiter) {
+	if failure == nil {
+		failure = c.undecided()
+	}
+	switch {
+	case failure != nil:
+		return FaultOf(failure.Kind).Level, s.limits.failures[reasonOf(failure.Kind)]
+	case c.Answer.Stale:
+		return zapcore.InfoLevel, s.limits.failures[staleRecord]
+	case c.isPlain():
+		return zapcore.InfoLevel, s.limits.plain
+	default:
+		return zapcore.InfoLevel, nil
+	}
+}
+
+// undecided returns why an RPC that did not fail has left a question undecided,
+// in a batch the worst reason; nil if there is none.
+func (c *call) undecided() *eligibility.Error {
+	if c.tally != nil {
+		return c.tally.cause
+	}
+	return undecided(&c.Answer)
+}
+
+// isPlain reports whether an RPC without failures went as nearly all do: every
+// customer may buy, by fresh evidence that was at hand. The record of a traced
+// one is always written.
+func (c *call) isPlain() bool {
+	switch {
+	case c.span != nil:
+		return false
+	case c.tally != nil:
+		return c.tally.blocked == 0
+	default:
+		return c.Answer.Decision == eligibility.DecisionAllowed &&
+			c.Answer.Cause == nil && c.Answer.Tier != eligibility.TierPartnerCenter
+	}
+}
+
+// log writes the one record of an RPC, unless there were enough of its kind. The
+// record never holds a body, a name or a credential, and the customer's tenant
+// ID only if it is one.
+func (s *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
+	level, limit := s.class(c, failure)
+	if !s.logger.Core().Enabled(level) {
+		return
+	}
+	var leftOut int64
+	if limit != nil {
+		var ok bool
+		if leftOut, ok = limit.Admit(time.Now()); !ok {
+			return
+		}
+	}
+	entry := s.logger.Check(level, "rpc handled")
+	if entry == nil {
+		return
+	}
+	fields := make([]zap.Field, 0, 16)
+	fields = append(fields,
+		zap.String("request_id", c.requestID),
+		zap.String("rpc", c.series.rpc),
+		zap.String("via", c.series.via),
+		zap.String("code", CodeName(code)),
+		zap.Float64("duration_ms", milliseconds(took)))
+	if leftOut > 0 {
+		fields = append(fields, zap.Int64("left_out", leftOut))
+	}
+	if c.trace != "" {
+		fields = append(fields, zap.String("trace_id", c.trace.traceID()))
+	}
+	if !c.callers.IsZero() {
+		fields = append(fields, zap.Float64("deadline_ms", milliseconds(c.left)))
+	}
+	if c.knowsCustomerID {
+		fields = append(fields, zap.Stringer("customer_id", c.CustomerID))
+	}
+	switch {
+	case failure != nil:
+		fields = appendFailure(fields, failure)
+	case c.Answer.Decision != eligibility.DecisionNone:
+		fields = appendAnswer(fields, &c.Answer)
+	case c.tally != nil:
+		fields = appendTally(fields, c.tally)
+	}
+	entry.Write(fields...)
+}
+
+func appendAnswer(fields []zap.Field, answer *eligibility.Answer) []zap.Field {
+	fields = append(fields, zap.String("decision", decision(answer.Decision).String()))
+	switch {
+	case answer.Stale:
+		fields = append(fields, zap.String("source", "stale"))
+	case answer.Tier == eligibility.TierPartnerCenter:
+		fields = append(fields, zap.String("source", "upstream"))
+	case answer.Tier != eligibility.TierNone:
+		fields = append(fields, zap.String("source", "fresh"))
+	}
+	fields = appendUpstream(fields, answer.Call)
+	if answer.Cause != nil {
+		fields = append(fields, zap.Error(answer.Cause))
+	}
+	return fields
+}
+
+func appendFailure(fields []zap.Field, failure *eligibility.Error) []zap.Field {
+	if failure.Kind == eligibility.KindNotFound || failure.Kind == eligibility.KindNotServed {
+		fields = append(fields, zap.String("source", "negative"))
+	}
+	return append(appendUpstream(fields, failure.Call), zap.Error(failure))
+}
+
+func appendTally(fields []zap.Field, t *tally) []zap.Field {
+	fields = append(fields, zap.Int("allowed", t.allowed), zap.Int("blocked", t.blocked), zap.Int("failed", t.failed))
+	if t.undecided > 0 {
+		fields = append(fields, zap.Int("undecided", t.undecided))
+	}
+	if t.cause != nil {
+		fields = append(fields, zap.Error(t.cause))
+	}
+	return fields
+}
+
+// appendUpstream adds what a fetch for this RPC did at Partner Center.
+func appendUpstream(fields []zap.Field, upstream eligibility.Call) []zap.Field {
+	if upstream == (eligibility.Call{}) {
+		return fields
+	}
+	return append(fields,
+		zap.Int("upstream_attempts", upstream.Attempts),
+		zap.Int("upstream_status", upstream.Status),
+		zap.String("ms_correlation_id", upstream.CorrelationID),
+		zap.String("ms_request_id", upstream.RequestID))
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Microseconds()) / 1000
+}

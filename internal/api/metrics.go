@@ -1,0 +1,227 @@
+package api
+
+import (
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/grpc/codes"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// metrics holds the server's metrics, each label value looked up once, at start.
+type metrics struct {
+	rpcs       map[string]methodMetrics // by full method
+	allowed    reasonCounters
+	blocked    reasonCounters
+	errors     map[string]prometheus.Counter // reason → questions that are undecided
+	questions  questionCounters
+	overloaded prometheus.Counter
+	panics     prometheus.Counter
+}
+
+// methodMetrics are those of one method, by the way that an RPC came.
+type methodMetrics struct{ grpc, rest *rpcMetrics }
+
+type rpcMetrics struct {
+	rpc, via string // for the log, too
+
+	codes    [codes.Unauthenticated + 1]prometheus.Counter // by code
+	duration prometheus.Observer
+}
+
+// reasonCounters are by reason; nil where a reason cannot stand.
+type reasonCounters [eligibility.ReasonUndecidable + 1]prometheus.Counter
+
+// questionCounters are those of eligibility_questions_total, by outcome.
+type questionCounters struct {
+	decided, undecided, rejected, abandoned prometheus.Counter
+
+	ours prometheus.Counter // outcome "failed"
+}
+
+// failed counts questions that ended with an error of a kind.
+func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
+	counter := q.ours
+	switch kind {
+	case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
+		counter = q.undecided
+	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed:
+		counter = q.rejected
+	case eligibility.KindCanceled, eligibility.KindDeadlineExceeded:
+		counter = q.abandoned
+	case eligibility.KindInternal, eligibility.KindOverloaded:
+	}
+	counter.Add(float64(questions))
+}
+
+// newMetrics registers every metric of the server. inFlight is read at each scrape.
+func newMetrics(registerer prometheus.Registerer, services []Service, version, commit string, inFlight func() float64) (*metrics, error) {
+	handled := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_rpcs_total",
+		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code.",
+	}, []string{"rpc", "via", "code"})
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "eligibility_rpc_duration_seconds",
+		Help:    "Time from an RPC's arrival to its answer.",
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"rpc", "via"})
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_decisions_total",
+		Help: "Decisions given, items of batches included, by decision and by the first reason for it: of a block, the first that blocks.",
+	}, []string{"decision", "reason"})
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_errors_total",
+		Help: "Questions without a decision, items of batches and blocks for UNDECIDABLE included, by reason. PARTNER_CENTER_CREDENTIALS needs an operator to act.",
+	}, []string{"reason"})
+	questions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_questions_total",
+		Help: "Questions, items of batches included, by outcome: decided; undecided, for want of evidence; rejected, as invalid or about no customer of ours; abandoned by a caller that left or whose deadline ended; failed, by a fault or overload of this service.",
+	}, []string{"outcome"})
+	overloaded := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "eligibility_overloaded_total",
+		Help: "RPCs turned away because too many were in progress.",
+	})
+	panics := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "eligibility_panics_total",
+		Help: "RPCs that ended in a panic.",
+	})
+	concurrent := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "eligibility_rpcs_in_progress",
+		Help: "RPCs being answered now.",
+	}, inFlight)
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "eligibility_build_info",
+		Help:        "1; its labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "go_version": runtime.Version()},
+	})
+	build.Set(1)
+
+	var faults []error
+	for _, collector := range []prometheus.Collector{handled, duration, decisions, failures, questions, overloaded, panics, concurrent, build} {
+		faults = append(faults, registerer.Register(collector))
+	}
+	return &metrics{
+		rpcs:    rpcSeries(services, handled, duration),
+		allowed: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
+		blocked: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
+		errors:  errorSeries(failures),
+		questions: questionCounters{
+			decided: questions.WithLabelValues("decided"), undecided: questions.WithLabelValues("undecided"),
+			rejected: questions.WithLabelValues("rejected"), abandoned: questions.WithLabelValues("abandoned"),
+			ours: questions.WithLabelValues("failed"),
+		},
+		overloaded: overloaded,
+		panics:     panics,
+	}, errors.Join(faults...)
+}
+
+func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
+	series := make(map[string]methodMetrics)
+	of := func(rpc, via string) *rpcMetrics {
+		m := &rpcMetrics{rpc: rpc, via: via, duration: duration.WithLabelValues(rpc, via)}
+		for c := range m.codes {
+			m.codes[c] = handled.WithLabelValues(rpc, via, CodeName(codes.Code(c)))
+		}
+		return m
+	}
+	for _, service := range services {
+		add := func(method string) {
+			series[service.FullMethod(method)] = methodMetrics{grpc: of(method, viaGRPC), rest: of(method, viaREST)}
+		}
+		for _, method := range service.Desc.Methods {
+			add(method.MethodName)
+		}
+		for _, stream := range service.Desc.Streams {
+			add(stream.StreamName)
+		}
+	}
+	return series
+}
+
+func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.ReasonCode) reasonCounters {
+	var series reasonCounters
+	for _, reason := range reasons {
+		series[reason] = decisions.WithLabelValues(reason.String())
+	}
+	return series
+}
+
+func errorSeries(failures *prometheus.CounterVec) map[string]prometheus.Counter {
+	series := make(map[string]prometheus.Counter)
+	for _, kind := range eligibility.Kinds() {
+		if kind != eligibility.KindCanceled {
+			series[reasonOf(kind)] = failures.WithLabelValues(reasonOf(kind))
+		}
+	}
+	return series
+}
+
+// allowingReasons are those that can stand first in an allowing answer.
+func allowingReasons() []eligibility.ReasonCode {
+	return []eligibility.ReasonCode{
+		eligibility.ReasonAccountAllowed, eligibility.ReasonAccountHasNoStatus, eligibility.ReasonAccountNotReady,
+	}
+}
+
+// blockingReasons are those that can block.
+func blockingReasons() []eligibility.ReasonCode {
+	return []eligibility.ReasonCode{
+		eligibility.ReasonAccountUnderReview, eligibility.ReasonAccountNotAllowed, eligibility.ReasonAccountUnknown,
+		eligibility.ReasonAccountNotReady, eligibility.ReasonAccountStatusUnrecognized,
+		eligibility.ReasonQualificationInReview, eligibility.ReasonQualificationDenied,
+		eligibility.ReasonQualificationMissing, eligibility.ReasonQualificationUnrecognized,
+		eligibility.ReasonUndecidable,
+	}
+}
+
+// handled counts an RPC.
+func (m *rpcMetrics) handled(grpcCode codes.Code, took time.Duration) {
+	if int(grpcCode) < len(m.codes) { // there are no others
+		m.codes[grpcCode].Inc()
+	}
+	m.duration.Observe(took.Seconds())
+}
+
+// decided counts an answer, and one that blocks because nothing could be decided
+// as undecided too.
+func (m *metrics) decided(answer *eligibility.Answer) {
+	if cause := undecided(answer); cause != nil {
+		m.failed(cause, 1)
+	} else {
+		m.questions.decided.Inc()
+	}
+	for _, reason := range answer.Reasons {
+		if answer.Decision == eligibility.DecisionBlocked && !reason.Blocks {
+			continue
+		}
+		series := &m.allowed
+		if answer.Decision == eligibility.DecisionBlocked {
+			series = &m.blocked
+		}
+		if counter := series[reason.Code]; counter != nil {
+			counter.Inc()
+		}
+		return
+	}
+}
+
+// failed counts questions without a decision. Those of a caller that left are no
+// errors.
+func (m *metrics) failed(err *eligibility.Error, questions int) {
+	m.questions.failed(err.Kind, questions)
+	if err.Kind != eligibility.KindCanceled {
+		m.errors[reasonOf(err.Kind)].Add(float64(questions))
+	}
+}
+
+// CodeName is the gRPC code as the API's documents write it: INVALID_ARGUMENT.
+func CodeName(c codes.Code) string {
+	if name, ok := code.Code_name[int32(c)]; ok { //nolint:gosec // gRPC codes end at 16
+		return name
+	}
+	return c.String()
+}

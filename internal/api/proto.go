@@ -1,0 +1,158 @@
+package api
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// The functions here append the API's answers in protobuf's wire format, without
+// building messages first. Fields come in the order of their numbers, and fields
+// with their default value are left out: the bytes are those of proto.Marshal,
+// as a test proves over random answers.
+
+func (r *CheckReply) appendProto(b []byte) []byte {
+	a := &r.Answer
+	b, start := openMessage(b, 1)
+	b = closeMessage(appendGUID(b, r.CustomerID), start)
+	b = appendNumberField(b, 2, int32(decision(a.Decision)))
+	for _, reason := range a.Reasons {
+		b, start = openMessage(b, 3)
+		b = closeMessage(appendReasonProto(b, reason), start)
+	}
+	if account := a.Account; account != nil {
+		b = appendNumberField(b, 4, int32(accountStatus(account.Status)))
+		b = appendTextField(b, 5, account.StatusText)
+	}
+	if held := a.Qualifications; held != nil {
+		for i := range held.Qualifications {
+			b, start = openMessage(b, 6)
+			b = closeMessage(appendQualificationProto(b, &held.Qualifications[i]), start)
+		}
+		b = appendFlagField(b, 7, true)
+	}
+	b = appendTimeField(b, 8, a.EvidenceTime)
+	b = appendTimeField(b, 9, a.ExpireTime)
+	b = appendTimeField(b, 10, a.RecheckTime)
+	b = appendNumberField(b, 11, int32(evidenceSource(a.Tier)))
+	b = appendFlagField(b, 12, a.Stale)
+	if account := a.Account; account != nil {
+		b = appendTextField(b, 13, account.CorrelationID)
+	}
+	return b
+}
+
+func appendReasonProto(b []byte, reason eligibility.Reason) []byte {
+	b = appendNumberField(b, 1, int32(reasonCode(reason.Code)))
+	b = appendTextField(b, 2, reason.Message())
+	b = appendFlagField(b, 3, reason.Temporary())
+	return appendNumberField(b, 4, int32(remedy(reason.Remedy())))
+}
+
+func appendQualificationProto(b []byte, q *eligibility.Qualification) []byte {
+	b = appendNumberField(b, 1, int32(qualificationType(q.Type)))
+	b = appendTextField(b, 2, q.TypeText)
+	b = appendNumberField(b, 3, int32(vettingStatus(q.VettingStatus)))
+	b = appendTextField(b, 4, q.VettingStatusText)
+	b = appendTextField(b, 5, q.VettingReason)
+	return appendTimeField(b, 6, q.VettingCreatedTime)
+}
+
+// appendProto appends the batch. Each result is a message with either field.
+func (r BatchReply) appendProto(b []byte) []byte {
+	for i := range r {
+		item := &r[i]
+		var result, start int
+		b, result = openMessage(b, 1)
+		if item.err != nil {
+			b, start = openMessage(b, 2)
+			b = appendItemErrorProto(b, itemError(item.err))
+		} else {
+			b, start = openMessage(b, 1)
+			b = item.appendProto(b)
+		}
+		b = closeMessage(closeMessage(b, start), result)
+	}
+	return b
+}
+
+func appendItemErrorProto(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {
+	b = appendNumberField(b, 1, m.GetCode())
+	b = appendTextField(b, 2, m.GetReason())
+	b = appendTextField(b, 3, m.GetMessage())
+	if delay := m.GetRetryAfter(); delay != nil {
+		b = appendSecondsField(b, 4, delay.GetSeconds(), delay.GetNanos())
+	}
+	return b
+}
+
+// openMessage begins a field whose length is not known yet. closeMessage needs
+// the returned start.
+func openMessage(b []byte, number protowire.Number) (_ []byte, start int) {
+	b = append(protowire.AppendTag(b, number, protowire.BytesType), 0)
+	return b, len(b)
+}
+
+// closeMessage writes the length of the field that began at start in front of it.
+// A length of more than one byte moves the field.
+func closeMessage(b []byte, start int) []byte {
+	length := len(b) - start
+	if length < 1<<7 {
+		b[start-1] = byte(length) //nolint:gosec // below 128
+		return b
+	}
+	var room [8]byte
+	prefix := protowire.AppendVarint(room[:0], uint64(length))
+	b = append(b, prefix[1:]...)
+	copy(b[start-1+len(prefix):], b[start:start+length])
+	copy(b[start-1:], prefix)
+	return b
+}
+
+func appendNumberField(b []byte, number protowire.Number, value int32) []byte {
+	if value == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), uint64(int64(value))) //nolint:gosec // protobuf extends the sign
+}
+
+func appendFlagField(b []byte, number protowire.Number, value bool) []byte {
+	if !value {
+		return b
+	}
+	return append(protowire.AppendTag(b, number, protowire.VarintType), 1)
+}
+
+// appendTextField appends a string. Invalid UTF-8, which evidence never holds,
+// becomes the replacement character, because protobuf's readers reject it.
+func appendTextField(b []byte, number protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, string(utf8.RuneError))
+	}
+	return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), s)
+}
+
+func appendTimeField(b []byte, number protowire.Number, t time.Time) []byte {
+	if !IsTimestamp(t) {
+		return b
+	}
+	return appendSecondsField(b, number, t.Unix(), int32(t.Nanosecond())) //nolint:gosec // below a second
+}
+
+// appendSecondsField appends a Timestamp or a Duration, which have the same fields.
+func appendSecondsField(b []byte, number protowire.Number, seconds int64, nanos int32) []byte {
+	b, start := openMessage(b, number)
+	if seconds != 0 {
+		b = protowire.AppendVarint(protowire.AppendTag(b, 1, protowire.VarintType), uint64(seconds)) //nolint:gosec // protobuf extends the sign
+	}
+	return closeMessage(appendNumberField(b, 2, nanos), start)
+}

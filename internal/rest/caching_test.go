@@ -1,0 +1,129 @@
+package rest_test
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
+)
+
+func TestAFreshAnswerMayBeKeptForItsWholeFreshAge(t *testing.T) {
+	t.Parallel()
+	got := servertest.StartAged(t, 61*time.Second).Get(t, apitest.CustomerA, "")
+	answer := got.JSON(t)
+	evidence, err := time.Parse(time.RFC3339Nano, answer["evidenceTime"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expire, err := time.Parse(time.RFC3339Nano, answer["expireTime"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "private, max-age=" + strconv.Itoa(int(expire.Sub(evidence).Seconds()))
+	if cache := got.Header.Get("Cache-Control"); cache != want {
+		t.Errorf("Cache-Control %q, want %q", cache, want)
+	}
+	if age, err := strconv.Atoi(got.Header.Get("Age")); err != nil || age < 61 || age > 90 {
+		t.Errorf("Age %q, want 61 or little more", got.Header.Get("Age"))
+	}
+}
+
+func TestAStaleAnswerMustNotBeKept(t *testing.T) {
+	t.Parallel()
+	got := servertest.StartAged(t, 20*time.Minute).Get(t, apitest.CustomerA, "")
+	if answer := got.JSON(t); answer["stale"] != true || got.Header.Get("Cache-Control") != "no-cache" {
+		t.Errorf("Cache-Control %q of %s", got.Header.Get("Cache-Control"), got.Body)
+	}
+}
+
+func TestAnAnswerWithoutEvidenceMustNotBeKept(t *testing.T) {
+	t.Parallel()
+	run := servertest.Start(t, servertest.Setup{
+		Source:  apitest.Fails(eligibility.Error{Kind: eligibility.KindUnavailable}),
+		Service: evidence.Config{Policy: eligibility.Policy{BlockUndecidable: true}},
+	})
+	got := run.Get(t, apitest.CustomerA, "")
+	if got.StatusCode != http.StatusOK || reasons(got.JSON(t)) != "UNDECIDABLE" {
+		t.Fatalf("%d %s", got.StatusCode, got.Body)
+	}
+	if got.Header.Get("Cache-Control") != "no-cache" || got.Header.Get("Age") != "" {
+		t.Errorf("Cache-Control %q, Age %q", got.Header.Get("Cache-Control"), got.Header.Get("Age"))
+	}
+	answer := got.JSON(t)
+	for _, name := range []string{"evidenceTime", "expireTime"} {
+		if _, said := answer[name]; said {
+			t.Errorf("%s is invented: %s", name, got.Body)
+		}
+	}
+	if answer["accountStatus"] != "ACCOUNT_STATUS_UNSPECIFIED" || answer["source"] != "EVIDENCE_SOURCE_UNSPECIFIED" ||
+		answer["correlationId"] != "" || answer["qualificationsKnown"] != false || answer["recheckTime"] == nil {
+		t.Errorf("an undecidable answer says %s", got.Body)
+	}
+}
+
+func TestAnAnswerThatTheCallerHoldsIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	run := servertest.StartAged(t, time.Minute)
+	full := run.Get(t, apitest.CustomerA, "")
+	tag := full.Header.Get("Etag")
+	if len(tag) < 5 || tag[:3] != `W/"` {
+		t.Fatalf("ETag %q", tag)
+	}
+	for held, code := range map[string]int{
+		tag:                           304,
+		tag[2:]:                       304, // weak comparison
+		"*":                           304,
+		`"other", ` + tag + `, W/"x"`: 304,
+		`"other"`:                     200,
+		`W/"other"`:                   200,
+		"":                            200,
+	} {
+		got := run.Get(t, apitest.CustomerA, "", "If-None-Match", held, "X-Request-Id", "r1")
+		if got.StatusCode != code || (len(got.Body) == 0) != (code == 304) {
+			t.Errorf("If-None-Match %s: %d %q", held, got.StatusCode, got.Body)
+		}
+		for name, want := range map[string]string{
+			"Etag": tag, "Cache-Control": full.Header.Get("Cache-Control"), "X-Request-Id": "r1",
+		} {
+			if got.Header.Get(name) != want {
+				t.Errorf("If-None-Match %s: %s is %q, want %q", held, name, got.Header.Get(name), want)
+			}
+		}
+		if got.Header.Get("Age") == "" {
+			t.Errorf("If-None-Match %s: no Age", held)
+		}
+	}
+	// Two header lines are one list.
+	got := run.Get(t, apitest.CustomerA, "", "If-None-Match", `"other"`, "If-None-Match", tag)
+	if got.StatusCode != http.StatusNotModified {
+		t.Errorf("two lines: %d", got.StatusCode)
+	}
+}
+
+func TestAStaleAnswerIsNotConfirmed(t *testing.T) {
+	t.Parallel()
+	run := servertest.StartAged(t, time.Minute)
+	run.Store.Hold(apitest.CustomerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, time.Now().Add(-20*time.Minute))
+	if got := run.Get(t, apitest.CustomerA, "", "If-None-Match", "*"); got.StatusCode != http.StatusOK || got.JSON(t)["stale"] != true {
+		t.Errorf("a stale answer: %d %s", got.StatusCode, got.Body)
+	}
+}
+
+func TestErrorsAndBatchesAreNotKept(t *testing.T) {
+	t.Parallel()
+	run := servertest.StartAged(t, time.Minute)
+	for name, got := range map[string]servertest.Reply{
+		"an error":             run.Get(t, "no-guid", ""),
+		"an error with a tag":  run.Get(t, apitest.CustomerB, "", "If-None-Match", "*"),
+		"an answer to a batch": run.Post(t, `{"requests":[{"customerId":"`+apitest.CustomerA+`"}]}`),
+	} {
+		if got.Header.Get("Cache-Control") != "no-store" || got.Header.Get("Etag") != "" {
+			t.Errorf("%s: %d %v", name, got.StatusCode, got.Header)
+		}
+	}
+}

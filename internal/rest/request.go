@@ -1,0 +1,264 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"go.opentelemetry.io/otel/attribute"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/eligibilityd/eligibilityd/internal/api"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// begin reads what the headers of every request may say: the form of its body,
+// its trace and its deadline. Faults of the request are passed to the RPC with it,
+// so that they are reported together with its own, and a refused request is
+// logged and counted like any other.
+func (r *Handler) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
+		ctx := req.Context()
+		said, _ := ctx.Value(requestKey{}).(*request)
+		if said.probed {
+			said.found = true
+			return
+		}
+		if req.Method != http.MethodGet && (!isJSON(said.contentType) || isEncoded(req.Header["Content-Encoding"])) {
+			w.Header().Set("Accept-Encoding", "identity")
+			writeHTTPError(w, http.StatusUnsupportedMediaType)
+			return
+		}
+		if r.chain.Tracer().Takes(said.Trace) {
+			traced, noted, end := r.trace(ctx, w, req, said)
+			defer end()
+			ctx, w = traced, noted
+		}
+		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
+			left, ok := parseTimeout(timeout)
+			if !ok {
+				said.Violations.Add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
+			} else {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, left)
+				defer cancel()
+			}
+		}
+		if ctx != req.Context() {
+			req = req.WithContext(ctx)
+		}
+		next(w, req, path)
+	}
+}
+
+// checkInfo names the RPC for the interceptor. It is shared and never changed.
+var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
+
+// check asks one question and writes the answer.
+func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
+	ctx := req.Context()
+	said, _ := ctx.Value(requestKey{}).(*request)
+	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
+	question := readQuery(req.URL.RawQuery, said, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
+	narrow(question, maxAge)
+	question.CustomerId = path[api.FieldCustomerID]
+	resp, err := r.chain.Intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
+		return r.chain.Answers().CheckEligibility(ctx, question)
+	})
+	if err != nil {
+		writeError(ctx, nil, nil, w, nil, err)
+		return
+	}
+	if reply, ok := resp.(*api.CheckReply); ok { // it is nothing else
+		r.write(w, said, reply)
+	}
+}
+
+// batch asks the questions in the body and writes their results. The body is
+// parsed behind the interceptor, which bounds how many are at a time, and for how
+// long.
+func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
+	ctx := req.Context()
+	said, _ := ctx.Value(requestKey{}).(*request)
+	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
+	readQuery(req.URL.RawQuery, said)
+	body := readBody(w, req, said)
+	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
+	resp, err := r.chain.Intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
+		questions, err := readBatch(ctx, body, said) // up to the caller's deadline: local answers need no more time
+		if err != nil {
+			return nil, err
+		}
+		for _, question := range questions {
+			narrow(question, maxAge)
+		}
+		return r.chain.Answers().BatchCheckEligibility(bounded, &eligibilityv1.BatchCheckEligibilityRequest{Requests: questions})
+	})
+	if err != nil {
+		writeError(ctx, nil, nil, w, nil, err)
+		return
+	}
+	header := w.Header()
+	header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
+	if batch, ok := resp.(api.BatchReply); ok { // it is nothing else
+		_, _ = w.Write(batch.AppendJSON(nil)) // a caller who left is no concern
+	}
+}
+
+// trace starts the span of a request that is traced. end ends it, and needs the
+// writer returned to know the status.
+func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *request) (_ context.Context, _ http.ResponseWriter, end func()) {
+	pattern, _ := runtime.HTTPPattern(ctx)
+	route := strings.ReplaceAll(pattern.String(), "=*}", "}")
+	state := strings.Join(req.Header.Values(api.HeaderTracestate), ",")
+	ctx, said.Span, said.Trace = r.chain.Tracer().Start(ctx, req.Method+" "+route, said.Trace, state,
+		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))
+	w.Header().Set(api.HeaderTraceparent, string(said.Trace))
+	noted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	return ctx, noted, func() {
+		said.Span.SetAttributes(attribute.Int("http.response.status_code", noted.status))
+		said.Span.End()
+	}
+}
+
+// readQuery reads the query into a question. Only the fields named may stand in
+// it, by their proto or JSON names, each once: a mistyped name must not change
+// what is asked.
+func readQuery(raw string, said *request, allowed ...string) *eligibilityv1.CheckEligibilityRequest {
+	question := new(eligibilityv1.CheckEligibilityRequest)
+	if raw == "" {
+		return question
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		said.Violations.Add("query", "must be well formed")
+	}
+	seen := make(map[string]bool)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		field := fieldNamed(name)
+		switch {
+		case !slices.Contains(allowed, field):
+			said.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
+		case seen[field] || len(values[name]) != 1:
+			said.Violations.Add(field, "must stand in the query once")
+		default:
+			if fault := setField(question, field, queryValue(field, values[name][0])); fault != "" {
+				said.Violations.Add(field, fault)
+			}
+		}
+		seen[field] = true
+	}
+	return question
+}
+
+// queryValue is a parameter's value in JSON: a string, or the number of a segment.
+func queryValue(field, value string) json.RawMessage {
+	if field == api.FieldSegment && isDigits(value) {
+		return json.RawMessage(value)
+	}
+	quoted, err := json.Marshal(value)
+	if err != nil { // no string fails
+		return json.RawMessage("{}")
+	}
+	return quoted
+}
+
+// narrow lowers the question's max_age to maxAge, where that is given.
+func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.Duration) {
+	if maxAge != nil && (question.GetMaxAge() == nil || maxAge.AsDuration() < question.GetMaxAge().AsDuration()) {
+		question.MaxAge = maxAge
+	}
+}
+
+// cacheControlAge is the age that a request's Cache-Control asks for: zero for
+// no-cache, N seconds for max-age=N, the least of several; nil where it says
+// neither. Other directives are not ours.
+func cacheControlAge(values []string, said *request) *durationpb.Duration {
+	if len(values) == 0 {
+		return nil
+	}
+	var least *durationpb.Duration
+	for directive := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		var seconds uint64
+		switch strings.ToLower(name) {
+		case "no-cache":
+		case "max-age":
+			digits := strings.Trim(value, `"`)
+			parsed, err := strconv.ParseUint(digits, 10, 31)
+			if err != nil && !isDigits(digits) {
+				said.Violations.Add("Cache-Control", "max-age must be whole seconds")
+				continue
+			}
+			seconds = parsed // the largest that fits, where it is too large
+		default:
+			continue
+		}
+		age := time.Duration(seconds) * time.Second
+		if least == nil || age < least.AsDuration() {
+			least = durationpb.New(age)
+		}
+	}
+	return least
+}
+
+// parseTimeout reads a Grpc-Timeout header.
+//
+// Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+func parseTimeout(header string) (time.Duration, bool) {
+	digits := header[:len(header)-1]
+	if !isDigits(digits) || len(digits) > 8 {
+		return 0, false
+	}
+	count, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		return 0, false
+	}
+	unit, ok := map[byte]time.Duration{
+		'H': time.Hour, 'M': time.Minute, 'S': time.Second,
+		'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+	}[header[len(header)-1]]
+	if count > int64(maxTimeoutHours) && unit == time.Hour {
+		count = int64(maxTimeoutHours) // more does not fit a Duration
+	}
+	return time.Duration(count) * unit, ok
+}
+
+// maxTimeoutHours keeps a Grpc-Timeout within a time.Duration.
+const maxTimeoutHours = 1_000_000
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// maxShown is how much of a caller's own word is returned.
+const maxShown = 64
+
+// printable makes a caller's own words fit to be returned: most bytes of them.
+func printable(word string, most int) string {
+	shown := strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, word)
+	if len(shown) > most {
+		shown = strings.ToValidUTF8(shown[:most], "") + "…"
+	}
+	return shown
+}

@@ -1,0 +1,175 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// write writes an answer; a 304 with the same headers if the caller holds it
+// already. An answer that is stale, or that expired on its way, is never
+// confirmed: the caller must see it as it is.
+func (r *Handler) write(w http.ResponseWriter, said *request, reply *api.CheckReply) {
+	pool := mem.DefaultBufferPool()
+	buffer := pool.Get(4 << 10) // of the pool's sizes, the one that holds a body and its hashed part
+	defer pool.Put(buffer)
+	body := reply.AppendJSON((*buffer)[:0])
+	tag, whole := entityTag(body)
+	*buffer = whole
+
+	now := r.now()
+	values := &said.values
+	// One string holds all values of this answer.
+	var room [128]byte
+	text := append(room[:0], tag[:]...)
+	text = appendCacheControl(text, &reply.Answer)
+	ageFrom := len(text)
+	known := api.IsTimestamp(reply.Answer.EvidenceTime)
+	if known {
+		age := max(now.Sub(reply.Answer.EvidenceTime), 0)
+		text = strconv.AppendInt(text, int64(age/time.Second), 10)
+	}
+	all := string(text)
+	values[etagValue], values[cacheControlValue], values[ageValue] = all[:len(tag)], all[len(tag):ageFrom], all[ageFrom:]
+
+	header := w.Header()
+	header["Content-Type"] = r.json
+	header["Etag"] = values[etagValue : etagValue+1 : etagValue+1]
+	header["Cache-Control"] = values[cacheControlValue : cacheControlValue+1 : cacheControlValue+1]
+	if known {
+		header["Age"] = values[ageValue : ageValue+1 : ageValue+1]
+	}
+	if len(said.ifNoneMatch) > 0 && api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime) && matches(said.ifNoneMatch, values[etagValue]) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	_, _ = w.Write(body) // a caller who left is no concern
+}
+
+// appendCacheControl lets the caller keep the answer for the whole fresh age of
+// its evidence, from which it subtracts Age.
+func appendCacheControl(b []byte, answer *eligibility.Answer) []byte {
+	if answer.Stale || !api.IsTimestamp(answer.EvidenceTime) || !api.IsTimestamp(answer.ExpireTime) {
+		return append(b, "no-cache"...)
+	}
+	fresh := max(answer.ExpireTime.Sub(answer.EvidenceTime), 0)
+	return strconv.AppendInt(append(b, "private, max-age="...), int64(fresh/time.Second), 10)
+}
+
+// tagBytes is the length of an entity tag: W/"", and 12 bytes of a hash in base64.
+const tagBytes = 4 + 16
+
+// entityTag covers everything in the body of an answer except its source: the
+// tier that held the evidence does not change what it shows. It appends the hashed
+// part to the body, so that it needs no memory of its own, and returns both.
+func entityTag(body []byte) (tag [tagBytes]byte, whole []byte) {
+	// No text in the body contains this, because its quotes would be escaped.
+	before, rest, _ := bytes.Cut(body, []byte(`,"source":"`))
+	_, after, _ := bytes.Cut(rest, []byte(`"`))
+	whole = append(append(body, before...), after...)
+	sum := sha256.Sum256(whole[len(body):])
+	copy(tag[:], `W/"`)
+	base64.RawURLEncoding.Encode(tag[3:], sum[:12])
+	tag[tagBytes-1] = '"'
+	return tag, whole
+}
+
+// matches reports whether an If-None-Match names tag, by weak comparison.
+func matches(ifNoneMatch []string, tag string) bool {
+	for candidate := range strings.SplitSeq(strings.Join(ifNoneMatch, ","), ",") {
+		candidate = strings.TrimSpace(candidate)
+		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(tag, "W/") {
+			return true
+		}
+	}
+	return false
+}
+
+// writeError answers an RPC that failed.
+func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	// The text of the gateway's own complaint, of a path that it cannot unescape,
+	// stays inside.
+	st, ok := status.FromError(err)
+	if !ok || st.Code() == codes.InvalidArgument && len(st.Details()) == 0 {
+		writeHTTPError(w, http.StatusBadRequest)
+		return
+	}
+	writeStatus(w, runtime.HTTPStatusFromCode(st.Code()), st)
+}
+
+// writeRoutingError answers a request that is for none of the API's methods.
+func (r *Handler) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, code int) {
+	if said, ok := ctx.Value(requestKey{}).(*request); ok && said.probed {
+		return
+	}
+	if code == http.StatusMethodNotAllowed {
+		writeNotAllowed(w, strings.Join(r.allowed(w, req), ", "))
+		return
+	}
+	writeHTTPError(w, code)
+}
+
+// allowed returns the methods that the path of a request has handlers for.
+func (r *Handler) allowed(w http.ResponseWriter, req *http.Request) []string {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		said := &request{Context: req.Context(), probed: true}
+		probe := req.WithContext(said)
+		probe.Method = method
+		r.gateway.ServeHTTP(w, probe) // it writes nothing
+		if said.found {
+			allowed = append(allowed, method)
+		}
+		if said.found && method == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
+		}
+	}
+	return allowed
+}
+
+// writeNotAllowed answers a request whose path takes only the methods allowed.
+func writeNotAllowed(w http.ResponseWriter, allowed string) {
+	w.Header().Set("Allow", allowed)
+	writeHTTPError(w, http.StatusMethodNotAllowed)
+}
+
+// writeHTTPError answers a fault of HTTP alone, in the form of all other errors.
+func writeHTTPError(w http.ResponseWriter, code int) {
+	writeStatus(w, code, faultOf(code).Status())
+}
+
+// writeStatus writes a google.rpc.Status as the body, and its RetryInfo as a
+// header too.
+func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Type", "application/json")
+	for _, detail := range st.Details() {
+		if retry, ok := detail.(*errdetails.RetryInfo); ok {
+			delay := retry.GetRetryDelay().AsDuration()
+			seconds := int64((delay + time.Second - 1) / time.Second)
+			header.Set("Retry-After", strconv.FormatInt(seconds, 10))
+		}
+	}
+	body, err := protojson.Marshal(st.Proto())
+	if err != nil {
+		body = []byte(`{"code":13,"message":"An internal fault prevented an answer."}`)
+	}
+	w.WriteHeader(code)
+	_, _ = w.Write(body) // a caller who left is no concern
+}

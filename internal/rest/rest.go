@@ -1,0 +1,196 @@
+// Package rest serves the API over HTTP, and its documentation.
+//
+// The handlers that grpc-gateway generates serve every RPC that has an HTTP rule,
+// on a connection within the process that runs the chain of package api. Only
+// CheckEligibility and BatchCheckEligibility are served by hand: they are called
+// for each sale, and their handlers name every field that is wrong, set the headers
+// of caches, and neither copy messages nor use reflection to write JSON. No other
+// RPC needs a handler here.
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+
+	"github.com/eligibilityd/eligibilityd/internal/api"
+	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// Handler serves the RPCs of a chain over HTTP. It is built by [New].
+type Handler struct {
+	chain   *api.Chain
+	gateway *runtime.ServeMux
+	docs    *docs
+	now     func() time.Time
+	guarded bool // the listener is bound to loopback
+
+	// Values of headers that are the same in each answer.
+	noSniff, json, noStore []string
+}
+
+// Register registers the handlers that grpc-gateway generates for a service.
+type Register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
+
+// NewREST builds the Handler of the RPCs of chain. Those of services beside the API's
+// are served by what further registers.
+func New(chain *api.Chain, further ...Register) (*Handler, error) {
+	documents, err := newDocs()
+	if err != nil {
+		return nil, fmt.Errorf("new rest: %w", err)
+	}
+	r := &Handler{
+		chain: chain, docs: documents, now: chain.Now,
+		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
+	}
+	byHand := false // while handlers are registered
+	none := func(string) (string, bool) { return "", false }
+	r.gateway = runtime.NewServeMux(
+		runtime.WithMiddlewares(func(next runtime.HandlerFunc) runtime.HandlerFunc {
+			if byHand {
+				return r.begin(next)
+			}
+			return r.begin(r.generated(next))
+		}),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
+		runtime.WithIncomingHeaderMatcher(none), // only Authorization arrives as metadata
+		runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithForwardResponseOption(forward),
+		runtime.WithErrorHandler(r.writeGenerated),
+		runtime.WithStreamErrorHandler(streamStatus),
+		runtime.WithRoutingErrorHandler(r.writeRoutingError),
+	)
+	conn := newInProcess(chain)
+	for _, register := range append([]Register{registerEligibility}, further...) {
+		if err := register(context.Background(), r.gateway, conn); err != nil {
+			return nil, fmt.Errorf("new rest: register generated handlers: %w", err)
+		}
+	}
+	byHand = true // the handler registered last serves a path
+	return r, errors.Join(
+		r.gateway.HandlePath(http.MethodGet, checkPath, r.check),
+		r.gateway.HandlePath(http.MethodPost, batchPath, r.batch))
+}
+
+func registerEligibility(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+	return gateway.RegisterEligibilityServiceHandlerClient(ctx, mux, eligibilityv1.NewEligibilityServiceClient(conn)) //nolint:wrapcheck // by the caller
+}
+
+// GuardLoopback makes the handler refuse what a web page in a browser can send,
+// from now on. It is called before the first request.
+func (r *Handler) GuardLoopback() { r.guarded = true }
+
+// The paths that are served by hand, as in eligibility.http.yaml.
+const (
+	checkPath = "/v1/customers/{customer_id}/eligibility"
+	batchPath = "/v1/customers:batchCheckEligibility"
+)
+
+// ServeHTTP answers one HTTP request. Whatever the answer, it carries the
+// request ID.
+func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
+	said := &request{
+		Context:     given.Context(),
+		contentType: given.Header.Get("Content-Type"),
+		ifNoneMatch: given.Header["If-None-Match"],
+		Inbound: api.Inbound{
+			RequestID: api.RequestIDOr(given.Header.Get("X-Request-Id")),
+			Trace:     api.ParseTraceparent(given.Header.Get("Traceparent")),
+		},
+	}
+	// A shallow copy: net/http keeps the request that it was given, for HEAD
+	// among others.
+	req := given.WithContext(said)
+	if _, ok := given.Header["Content-Type"]; ok {
+		req.Header = given.Header.Clone()
+		req.Header.Del("Content-Type") // the gateway would take a form for a GET
+	}
+	header := w.Header()
+	said.values[requestIDValue] = said.RequestID
+	header["X-Request-Id"] = said.values[requestIDValue : requestIDValue+1 : requestIDValue+1]
+	if said.Trace != "" {
+		header["Traceparent"] = []string{string(said.Trace)}
+	}
+	header["X-Content-Type-Options"] = r.noSniff
+	if r.guarded && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
+		writeHTTPError(w, http.StatusForbidden)
+		return
+	}
+	if path, slash := strings.CutSuffix(req.URL.Path, "/"); slash && path != "" && path != docsPath {
+		tolerated := *req.URL
+		tolerated.Path, tolerated.RawPath = path, strings.TrimSuffix(tolerated.RawPath, "/")
+		req.URL = &tolerated
+	}
+	if r.docs.serve(w, req) {
+		return
+	}
+	if req.Method == http.MethodHead {
+		req.Method = http.MethodGet // net/http leaves the body out
+	}
+	r.gateway.ServeHTTP(w, req)
+}
+
+// restRequest is what the HTTP request said beside the message that is made of
+// it. It is the context of the request, which has it under restKey.
+type request struct {
+	context.Context //nolint:containedctx // of the request that it stands for
+	api.Inbound
+
+	contentType string
+	// ifNoneMatch are the values of the header of that name.
+	ifNoneMatch []string
+	// values hold the response's headers, each a slice of one.
+	values [valueCount]string
+
+	// probed is set if the request only asks whether its path has a handler for
+	// its method; that sets found.
+	probed, found bool
+	// called is set once a generated handler has called the RPC, stream if that
+	// is streaming: it is closed when the RPC ends.
+	called bool
+	stream <-chan struct{}
+	// query and path are those of a generated handler's request.
+	query url.Values
+	path  map[string]string
+}
+
+// wait returns when the streaming RPC of the request, if it has one, has ended.
+func (r *request) wait() {
+	if r.stream != nil {
+		<-r.stream
+	}
+}
+
+// The places of headers in restRequest.values.
+const (
+	requestIDValue = iota
+	etagValue
+	cacheControlValue
+	ageValue
+	valueCount
+)
+
+type requestKey struct{}
+
+// Value returns the request under restKey, and what the chain needs of it under
+// [InboundKey].
+func (r *request) Value(key any) any {
+	switch key {
+	case requestKey{}:
+		return r
+	case api.InboundKey{}:
+		return &r.Inbound
+	default:
+		return r.Context.Value(key)
+	}
+}

@@ -1,0 +1,354 @@
+// Package servertest starts the API on real sockets over an in-memory source and
+// store. It is for tests only.
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/rest"
+	"github.com/eligibilityd/eligibilityd/internal/server"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// Setup says what a test's server is made of; the zero value is a silent
+// source and defaults, but for times that a busy machine could exceed.
+type Setup struct {
+	Source  apitest.Source
+	Service evidence.Config
+	API     api.Config
+	Server  server.Config
+
+	Services  []api.Service // beside the API's
+	Registers []rest.Register
+}
+
+// Running is a server on real sockets.
+type Running struct {
+	Chain    *api.Chain
+	Handler  *rest.Handler
+	Server   *server.Server
+	Service  *evidence.Service
+	Store    *apitest.Store
+	Logs     *observer.ObservedLogs
+	Logged   chan zapcore.Entry // each entry, once it is in logs
+	Registry *prometheus.Registry
+	Conn     *grpc.ClientConn
+	Client   eligibilityv1.EligibilityServiceClient
+	REST     string // base URL
+	Admin    string // base URL
+
+	HTTP  *http.Transport
+	Stop  context.CancelFunc
+	Ended chan error // what Serve returned
+}
+
+func Start(t testing.TB, with Setup) *Running {
+	t.Helper()
+	if with.Source == nil {
+		with.Source = apitest.Silent()
+	}
+	if with.API.DefaultTimeout == 0 {
+		with.API.DefaultTimeout = 20 * time.Second
+	}
+	if with.Service.QualificationsGrace == 0 {
+		with.Service.QualificationsGrace = 10 * time.Second
+	}
+	run := &Running{Store: &apitest.Store{Held: make(map[eligibility.Key]*eligibility.Evidence)}, Ended: make(chan error, 1), HTTP: new(http.Transport)}
+	service, err := evidence.New(with.Source, run.Store, with.Service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.Service = service
+	core, logs := observer.New(zapcore.DebugLevel)
+	run.Logs, run.Registry = logs, prometheus.NewRegistry()
+	run.Logged = make(chan zapcore.Entry, 1000)
+	if with.API.Logger == nil {
+		with.API.Logger = zap.New(core, zap.Hooks(func(entry zapcore.Entry) error {
+			run.Logged <- entry
+			return nil
+		}))
+	}
+	with.API.Registerer = run.Registry
+	with.Server.Logger, with.Server.Registerer, with.Server.Gatherer = with.API.Logger, run.Registry, run.Registry
+	run.Chain, err = api.New(service, with.API, with.Services...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.Handler, err = rest.New(run.Chain, with.Registers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.Server, err = server.New(run.Chain, run.Handler, with.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners := server.Listeners{GRPC: Listen(t), HTTP: Listen(t), Admin: Listen(t)}
+	run.REST = "http://" + listeners.HTTP.Addr().String()
+	run.Admin = "http://" + listeners.Admin.Addr().String()
+	run.Conn, err = grpc.NewClient(listeners.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.Client = eligibilityv1.NewEligibilityServiceClient(run.Conn)
+
+	// Not t's context, which ends before its clean-up: the server ends first.
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	fetches, endFetches := context.WithCancel(context.WithoutCancel(t.Context()))
+	run.Stop = stop
+	var serving, fetching sync.WaitGroup
+	fetching.Go(func() { _ = service.Run(fetches) })
+	serving.Go(func() { run.Ended <- run.Server.Serve(ctx, listeners) })
+	t.Cleanup(func() {
+		_ = run.Conn.Close()
+		run.HTTP.CloseIdleConnections()
+		stop()
+		serving.Wait()
+		endFetches()
+		fetching.Wait()
+	})
+	return run
+}
+
+func Listen(t testing.TB) net.Listener {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// Reply is an HTTP answer with its body read.
+type Reply struct {
+	*http.Response
+	Body []byte
+}
+
+// Do sends an HTTP request; headers are name and value in turn.
+func (r *Running) Do(t testing.TB, method, url, body string, headers ...string) Reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	client := &http.Client{Transport: r.HTTP, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Reply{Response: resp, Body: data}
+}
+
+// Get asks for the eligibility of a customer, with a query.
+func (r *Running) Get(t testing.TB, customer, query string, headers ...string) Reply {
+	t.Helper()
+	return r.Do(t, http.MethodGet, r.REST+"/v1/customers/"+customer+"/eligibility"+query, "", headers...)
+}
+
+// Post asks about a batch.
+func (r *Running) Post(t testing.TB, body string, headers ...string) Reply {
+	t.Helper()
+	return r.Do(t, http.MethodPost, r.REST+"/v1/customers:batchCheckEligibility", body, headers...)
+}
+
+// JSON reads the body as one JSON object.
+func (r Reply) JSON(t testing.TB) map[string]any {
+	t.Helper()
+	var object map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(r.Body))
+	if err := decoder.Decode(&object); err != nil {
+		t.Fatalf("body is no JSON object: %v: %q", err, r.Body)
+	}
+	return object
+}
+
+// restStatus is a google.rpc.Status as REST carries it.
+type Status struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Details []struct {
+		Type            string      `json:"@type"`
+		Reason          string      `json:"reason"`
+		Domain          string      `json:"domain"`
+		RetryDelay      string      `json:"retryDelay"`
+		FieldViolations []Violation `json:"fieldViolations"`
+	} `json:"details"`
+}
+
+type Violation struct {
+	Field       string `json:"field"`
+	Description string `json:"description"`
+}
+
+func (r Reply) Failure(t testing.TB) Status {
+	t.Helper()
+	var st Status
+	if err := json.Unmarshal(r.Body, &st); err != nil {
+		t.Fatalf("body is no status: %v: %q", err, r.Body)
+	}
+	return st
+}
+
+func (s Status) Reason() string {
+	for _, detail := range s.Details {
+		if strings.HasSuffix(detail.Type, "ErrorInfo") {
+			return detail.Reason
+		}
+	}
+	return ""
+}
+
+func (s Status) Fields() []string {
+	var fields []string
+	for _, detail := range s.Details {
+		for _, violation := range detail.FieldViolations {
+			fields = append(fields, violation.Field)
+		}
+	}
+	return fields
+}
+
+// Violations lists what was wrong, as "field: description".
+func (s Status) Violations() string {
+	var all []string
+	for _, detail := range s.Details {
+		for _, violation := range detail.FieldViolations {
+			all = append(all, violation.Field+": "+violation.Description)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// StartWarm starts a server that has fresh evidence for customerA and writes
+// its log nowhere.
+func StartWarm(tb testing.TB, cfg api.Config) *Running {
+	tb.Helper()
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	cfg.Logger = zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), zapcore.InfoLevel))
+	run := Start(tb, Setup{Source: apitest.Approved(), API: cfg})
+	now := time.Now().Add(-time.Second)
+	run.Store.Hold(apitest.CustomerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, now)
+	run.Store.Hold(apitest.CustomerA, eligibility.FacetQualifications, eligibility.Evidence{
+		Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved}},
+	}, now)
+	return run
+}
+
+// Asked returns a function that asks about customerA as the gRPC server does
+// between reading the request and writing the response, without a transport.
+func (r *Running) Asked(segment eligibility.Segment) func(testing.TB) {
+	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+	req := apitest.Ask(apitest.CustomerA)
+	if segment == eligibility.SegmentEducation {
+		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
+	}
+	encode := api.NewCodec()
+	handle := func(ctx context.Context, _ any) (any, error) { return r.Chain.Answers().CheckEligibility(ctx, req) }
+	ctx := context.Background()
+	return func(tb testing.TB) {
+		tb.Helper()
+		resp, err := r.Chain.Intercept(ctx, req, info, handle)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := encode.Marshal(resp); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// warm is a server that holds evidence of an age about customerA, and cannot
+// get newer.
+func StartAged(t *testing.T, age time.Duration) *Running {
+	t.Helper()
+	run := Start(t, Setup{Source: apitest.Fails(eligibility.Error{Kind: eligibility.KindUnavailable})})
+	at := time.Now().Add(-age)
+	run.Store.Hold(apitest.CustomerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed"}, at)
+	run.Store.Hold(apitest.CustomerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+	return run
+}
+
+// Record returns the one record of the RPC that went before.
+func (r *Running) Record(t *testing.T) map[string]any {
+	t.Helper()
+	for entry := range r.Logged {
+		if entry.Message == "rpc handled" {
+			break
+		}
+	}
+	records := slices.DeleteFunc(r.Logs.TakeAll(), func(entry observer.LoggedEntry) bool { return entry.Message != "rpc handled" })
+	if len(records) != 1 {
+		t.Fatalf("%d records of one RPC", len(records))
+	}
+	fields := records[0].ContextMap()
+	fields["level"] = records[0].Level
+	return fields
+}
+
+// Scrape returns the lines of /metrics that begin so.
+func (r *Running) Scrape(t *testing.T, prefix string) []string {
+	t.Helper()
+	got := r.Do(t, http.MethodGet, r.Admin+"/metrics", "")
+	if got.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics: %d", got.StatusCode)
+	}
+	var lines []string
+	for line := range strings.Lines(string(got.Body)) {
+		if strings.HasPrefix(line, prefix) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// Ready says what /readyz says.
+func (r *Running) Ready(t *testing.T) string {
+	t.Helper()
+	got := r.Do(t, http.MethodGet, r.Admin+"/readyz", "")
+	return strings.TrimSpace(http.StatusText(got.StatusCode) + " " + string(got.Body))
+}
+
+// Open begins a request and returns once its header has arrived.
+func (r *Running) Open(t *testing.T, ctx context.Context, path string) *http.Response { //nolint:revive // t first, as everywhere
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.REST+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: r.HTTP}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
