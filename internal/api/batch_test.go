@@ -20,7 +20,8 @@ import (
 // and Partner Center is silent about the rest.
 func TestABatchReturnsWhatItHas(t *testing.T) {
 	t.Parallel()
-	run := servertest.Start(t, servertest.Setup{})
+	// A busy machine needs the reserve to encode and send what there is.
+	run := servertest.Start(t, servertest.Setup{API: api.Config{Reserve: 9 * time.Second}})
 	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
 	var items []string
 	for i := range api.MaxBatch {
@@ -34,7 +35,7 @@ func TestABatchReturnsWhatItHas(t *testing.T) {
 	}
 	const decided, open = api.MaxBatch / 100, api.MaxBatch - api.MaxBatch/100
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	resp, err := run.Client.BatchCheckEligibility(ctx, batch)
 	if err != nil {
@@ -48,7 +49,7 @@ func TestABatchReturnsWhatItHas(t *testing.T) {
 		t.Errorf("over gRPC: %v", got)
 	}
 
-	over := run.Post(t, `{"requests":[`+strings.Join(items, ",")+`]}`, "Grpc-Timeout", "2S")
+	over := run.Post(t, `{"requests":[`+strings.Join(items, ",")+`]}`, "Grpc-Timeout", "10S")
 	text := string(over.Body)
 	if over.StatusCode != http.StatusOK || strings.Count(text, `"response"`) != decided || strings.Count(text, `"DEADLINE_EXCEEDED"`) != open {
 		t.Errorf("over REST: %d %.300s", over.StatusCode, text)
