@@ -13,6 +13,8 @@ import (
 	"time"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // clientCertificate is a file with a new certificate and its key, which lasts
@@ -52,7 +54,7 @@ func withCertificate(file string) []string {
 // T-07.
 func TestServeWithACertificate(t *testing.T) {
 	t.Parallel()
-	sim, partnerCenter := simulator(t)
+	sim, partnerCenter := pcsimtest.Start(t)
 	file, cert := clientCertificate(t, time.Hour)
 	if err := sim.RegisterCertificate(cert); err != nil {
 		t.Fatal(err)
@@ -68,7 +70,7 @@ func TestServeWithACertificate(t *testing.T) {
 func TestServeInAnotherCloud(t *testing.T) {
 	t.Parallel()
 	for _, cloud := range []string{"us_government", "china"} {
-		_, partnerCenter := simulator(t)
+		_, partnerCenter := pcsimtest.Start(t)
 		p := startServe(t, partnerCenter.URL, "ELIGIBILITY_PARTNER_CENTER__CLOUD="+cloud)
 		answer, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID, Segment: eligibilityv1.Segment_SEGMENT_COMMERCIAL})
 		if err != nil || answer.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {

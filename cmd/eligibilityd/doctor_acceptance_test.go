@@ -16,6 +16,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // simulateProcess runs the program's own simulator, and returns the roots of
@@ -71,7 +72,7 @@ func TestAcceptanceDoctor(t *testing.T) {
 	if err := client.ConfigSet(t.Context(), "maxmemory-policy", "volatile-lru").Err(); err != nil {
 		t.Fatal(err)
 	}
-	secret, refresh := "client_secret: "+pcsim.DefaultClientSecret, "refresh_token_file: "+tokenFile(t)
+	secret, refresh := "client_secret: "+pcsim.DefaultClientSecret, "refresh_token_file: "+pcsimtest.TokenFile(t)
 	for _, c := range []struct {
 		name     string
 		simulate []string // its flags

@@ -5,29 +5,29 @@ import (
 	"testing"
 	"time"
 
-	"github.com/eligibilityd/eligibilityd/internal/doctor"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 func TestDoctorSaysHowLongTheCertificateLasts(t *testing.T) {
 	t.Parallel()
-	sim, partnerCenter := simulator(t)
+	sim, partnerCenter := pcsimtest.Start(t)
 	const day = 24 * time.Hour
-	for lasts, want := range map[time.Duration]doctor.Verdict{30*day + time.Minute: doctor.VerdictOK, 30*day - time.Minute: doctor.VerdictWarning} {
+	for lasts, want := range map[time.Duration]string{30*day + time.Minute: "ok", 30*day - time.Minute: "warning"} {
 		file, cert := clientCertificate(t, lasts)
 		if err := sim.RegisterCertificate(cert); err != nil {
 			t.Fatal(err)
 		}
-		e := consult(t, connection(partnerCenter.URL, tokenFile(t), withCertificate(file)...))
-		e.says("client certificate", want, cert.NotAfter.UTC().Format(time.DateOnly), map[doctor.Verdict]string{doctor.VerdictOK: "30 days", doctor.VerdictWarning: "29 days"}[want])
-		e.says("token", doctor.VerdictOK)
+		e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), withCertificate(file)...))
+		e.Want("client certificate", want, cert.NotAfter.UTC().Format(time.DateOnly), map[string]string{"ok": "30 days", "warning": "29 days"}[want])
+		e.Want("token", "ok")
 	}
 	file, _ := clientCertificate(t, 90*day) // F-07: nobody knows it
-	e := consult(t, connection(partnerCenter.URL, tokenFile(t), withCertificate(file)...))
-	e.says("token", doctor.VerdictFailure, "AADSTS700027", "client_certificate_file")
+	e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), withCertificate(file)...))
+	e.Want("token", "failure", "AADSTS700027", "client_certificate_file")
 	file, _ = clientCertificate(t, -time.Minute)
-	e = consult(t, connection(partnerCenter.URL, tokenFile(t), withCertificate(file)...))
-	e.says("configuration", doctor.VerdictFailure, "expired")
-	if strings.Contains(e.printed, "PRIVATE KEY") {
-		t.Errorf("the key is printed: %s", e.printed)
+	e = consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), withCertificate(file)...))
+	e.Want("configuration", "failure", "expired")
+	if strings.Contains(e.Text, "PRIVATE KEY") {
+		t.Errorf("the key is printed: %s", e.Text)
 	}
 }

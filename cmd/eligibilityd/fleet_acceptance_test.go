@@ -20,6 +20,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 var (
@@ -54,7 +55,7 @@ func startFleet(t *testing.T, replicas int, environ ...string) *fleet {
 		on.Close()
 	})
 	for range replicas {
-		own := connection(on.URL, tokenFile(t), slices.Concat(environ, []string{"ELIGIBILITY_SERVER__DRAIN=0s"})...)
+		own := pcsimtest.Environ(on.URL, pcsimtest.TokenFile(t), slices.Concat(environ, []string{"ELIGIBILITY_SERVER__DRAIN=0s"})...)
 		replica := start(t, func(ctx context.Context, out, log io.Writer) error {
 			return serve(ctx, own, "", false, out, withoutRPCs{log})
 		})

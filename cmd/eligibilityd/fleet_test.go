@@ -17,6 +17,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // slowID is a customer about whom Partner Center takes its time.
@@ -25,7 +26,7 @@ const slowID = "b0000000-0000-4000-8000-000000000001"
 // slowSimulator is a simulator that answers about slowID after latency.
 func slowSimulator(t *testing.T, latency time.Duration) (sim *pcsim.Server, url string) {
 	t.Helper()
-	sim, on := simulator(t)
+	sim, on := pcsimtest.Start(t)
 	if err := sim.SetCustomer(pcsim.Customer{
 		ID:             slowID,
 		Account:        []pcsim.Step{{Status: "Allowed", Latency: latency}},

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +18,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
-	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // asProgram is the variable that makes the test binary the program itself.
@@ -161,27 +161,12 @@ func startServe(t *testing.T, simulator string, more ...string) *process {
 	})
 }
 
-// toServe are the variables with which serve uses that simulator.
-func toServe(t *testing.T, simulator string, more ...string) []string {
+// toServe returns the variables with which serve uses the simulator at url.
+func toServe(t *testing.T, url string, more ...string) []string {
 	t.Helper()
-	token := filepath.Join(t.TempDir(), "refresh-token")
-	if err := os.WriteFile(token, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	environ := anyPort(more...)
-	for name, value := range map[string]string{
-		"ELIGIBILITY_SERVER__DRAIN":                      "0s",
-		"ELIGIBILITY_PARTNER_CENTER__BASE_URL":           simulator,
-		"ELIGIBILITY_PARTNER_CENTER__AUTHORITY":          simulator,
-		"ELIGIBILITY_PARTNER_CENTER__TENANT_ID":          pcsim.DefaultTenantID,
-		"ELIGIBILITY_PARTNER_CENTER__CLIENT_ID":          pcsim.DefaultClientID,
-		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET":      pcsim.DefaultClientSecret,
-		"ELIGIBILITY_PARTNER_CENTER__REFRESH_TOKEN_FILE": token,
-		"ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE":  "100000",
-	} {
-		environ = withDefault(environ, name, value)
-	}
-	return environ
+	environ := pcsimtest.Environ(url, pcsimtest.TokenFile(t), more...)
+	environ = withDefault(environ, "ELIGIBILITY_SERVER__DRAIN", "0s")
+	return withDefault(environ, "ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE", "100000")
 }
 
 // ask sends one question over gRPC.

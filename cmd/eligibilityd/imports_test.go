@@ -40,15 +40,15 @@ var mayImport = map[string][]string{
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim",
 		"internal/tokenstore", "gen/eligibility/v1",
 	},
-	"internal/doctor": {"internal/app", "internal/cache", "internal/config", "internal/pcclient", "internal/remote", "internal/tokenstore"},
+	"internal/doctor": {"internal/app", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 
 	// What any layer may import; these know nothing of the service.
 	"internal/breaker":    {},
-	"internal/config":     {},
+	"internal/config":     {"internal/loopback"},
 	"internal/logging":    {},
 	"internal/loopback":   {},
-	"internal/remote":     {},
-	"internal/tokenstore": {"internal/remote"},
+	"internal/remote":     {"internal/loopback"},
+	"internal/tokenstore": {"internal/loopback", "internal/remote"},
 	"internal/tracing":    {"internal/logging"},
 	"internal/pcsim":      {},
 
@@ -60,6 +60,8 @@ var mayImport = map[string][]string{
 	// For tests only.
 	"internal/api/apitest":          {"internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
 	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"},
+	"internal/doctor/doctortest":    {"internal/pcsim"},
+	"internal/pcsim/pcsimtest":      {"internal/pcsim"},
 	"internal/server/servertest":    {"internal/api", "internal/api/apitest", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
 	"internal/tokenstore/vaulttest": {},
 	"internal/tracing/tracingtest":  {},

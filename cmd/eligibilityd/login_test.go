@@ -17,6 +17,7 @@ import (
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // person is somebody with a browser.
@@ -94,7 +95,7 @@ func startLogin(t *testing.T, simulator string, more ...string) *signInRun {
 		return nil
 	}
 	go func() {
-		run.ended <- login(ctx, connection(simulator, run.file, more...), loginFlags{timeout: patience}, open, run.out)
+		run.ended <- login(ctx, pcsimtest.Environ(simulator, run.file, more...), loginFlags{timeout: patience}, open, run.out)
 	}()
 	select {
 	case run.page = <-opened:
@@ -135,7 +136,7 @@ func (r *signInRun) stored() string {
 // T-06, and serve works with what login stored.
 func TestLoginStoresWhatServeNeeds(t *testing.T) {
 	t.Parallel()
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	run := startLogin(t, partnerCenter.URL)
 	status, header, text := person{}.signIn(t, run.page)
 	if err := run.end(t); err != nil {
@@ -180,7 +181,7 @@ func TestLoginStoresWhatServeNeeds(t *testing.T) {
 func TestLoginAndServeByVersionOne(t *testing.T) {
 	t.Parallel()
 	const versionOne = "ELIGIBILITY_PARTNER_CENTER__TOKEN_ENDPOINT=v1"
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	run := startLogin(t, partnerCenter.URL, versionOne)
 	if !strings.Contains(run.page, "/oauth2/authorize?") {
 		t.Errorf("page %s", run.page)
@@ -216,7 +217,7 @@ func TestLoginEndsInVainAndSaysWhy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sim, partnerCenter := simulator(t)
+			sim, partnerCenter := pcsimtest.Start(t)
 			run := startLogin(t, partnerCenter.URL)
 			if c.prepare != nil {
 				if err := c.prepare(sim); err != nil {
@@ -241,7 +242,7 @@ func TestLoginEndsInVainAndSaysWhy(t *testing.T) {
 // Whatever else comes to the page, it goes on waiting for its own answer.
 func TestLoginWaitsForItsOwnAnswer(t *testing.T) {
 	t.Parallel()
-	sim, partnerCenter := simulator(t)
+	sim, partnerCenter := pcsimtest.Start(t)
 	run := startLogin(t, partnerCenter.URL)
 	page, err := url.Parse(run.page)
 	if err != nil {
@@ -281,7 +282,7 @@ func TestLoginWaitsForItsOwnAnswer(t *testing.T) {
 // An answer counts once, even while the first is still being looked at.
 func TestLoginTakesOneAnswer(t *testing.T) {
 	t.Parallel()
-	sim, _ := simulator(t)
+	sim, _ := pcsimtest.Start(t)
 	asked, release := make(chan struct{}, 8), make(chan struct{})
 	answerAll := sync.OnceFunc(func() { close(release) })
 	partnerCenter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -322,10 +323,10 @@ func TestLoginTakesOneAnswer(t *testing.T) {
 
 func TestLoginGivesUp(t *testing.T) {
 	t.Parallel()
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	file := filepath.Join(t.TempDir(), "refresh-token")
 	out := new(output)
-	err := login(t.Context(), connection(partnerCenter.URL, file), loginFlags{noBrowser: true, timeout: time.Millisecond}, nil, out)
+	err := login(t.Context(), pcsimtest.Environ(partnerCenter.URL, file), loginFlags{noBrowser: true, timeout: time.Millisecond}, nil, out)
 	if err == nil || !strings.Contains(err.Error(), "nobody has signed in within 1ms") {
 		t.Errorf("ended with %v", err)
 	}
@@ -351,8 +352,8 @@ func TestLoginRefusesBeforeItSendsAnybody(t *testing.T) {
 		want    string
 	}{
 		"nothing configured":  {nil, "partner_center.refresh_token_file: is required"},
-		"app-only":            {connection("http://127.0.0.1:1", file, "ELIGIBILITY_PARTNER_CENTER__FLOW=app_only"), "needs no login"},
-		"nowhere to store it": {connection("http://127.0.0.1:1", filepath.Join(file, "below")), "directory of the refresh token file"},
+		"app-only":            {pcsimtest.Environ("http://127.0.0.1:1", file, "ELIGIBILITY_PARTNER_CENTER__FLOW=app_only"), "needs no login"},
+		"nowhere to store it": {pcsimtest.Environ("http://127.0.0.1:1", filepath.Join(file, "below")), "directory of the refresh token file"},
 	} {
 		err := login(t.Context(), c.environ, loginFlags{timeout: time.Minute}, open, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -363,11 +364,11 @@ func TestLoginRefusesBeforeItSendsAnybody(t *testing.T) {
 
 func TestLoginWithoutABrowserSaysSo(t *testing.T) {
 	t.Parallel()
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	out := new(output)
 	file := filepath.Join(t.TempDir(), "refresh-token")
 	none := func(context.Context, string) error { return io.ErrUnexpectedEOF }
-	_ = login(t.Context(), connection(partnerCenter.URL, file), loginFlags{timeout: time.Millisecond}, none, out)
+	_ = login(t.Context(), pcsimtest.Environ(partnerCenter.URL, file), loginFlags{timeout: time.Millisecond}, none, out)
 	if !strings.Contains(out.String(), "No browser could be opened") {
 		t.Errorf("printed %s", out)
 	}

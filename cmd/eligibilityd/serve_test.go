@@ -13,6 +13,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 const (
@@ -22,26 +23,11 @@ const (
 	nobodyID      = "99999999-9999-4999-8999-999999999999"
 )
 
-// simulator starts a Partner Center simulator on a real socket.
-func simulator(t *testing.T) (*pcsim.Server, *httptest.Server) {
-	t.Helper()
-	sim, err := pcsim.New(pcsim.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	on := httptest.NewServer(sim.Handler())
-	t.Cleanup(func() {
-		sim.Close()
-		on.Close()
-	})
-	return sim, on
-}
-
 // Two replicas on one Redis: the second answers from what the first fetched;
 // with Redis away answers go on; when it is back, it is used again.
 func TestReplicasShareWhatOneFetched(t *testing.T) {
 	t.Parallel()
-	sim, partnerCenter := simulator(t)
+	sim, partnerCenter := pcsimtest.Start(t)
 	redis := cachetest.StartRedis(t)
 	onRedis := []string{
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + redis.Address,
@@ -111,7 +97,7 @@ func TestServeStartsWhileEverythingIsAway(t *testing.T) {
 
 func TestServeIsReadyWithTheFirstToken(t *testing.T) {
 	t.Parallel()
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	p := startServe(t, partnerCenter.URL)
 	eventually(t, "/readyz", func() bool {
 		status, _, _ := get(t, "http://"+p.Admin+"/readyz")
@@ -156,7 +142,7 @@ func TestCheckConfig(t *testing.T) {
 func TestServeReportsEveryAddressInUse(t *testing.T) {
 	t.Parallel()
 	p := startDev(t)
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)

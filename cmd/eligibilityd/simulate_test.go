@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // startSimulate runs the command line of simulate, and returns the roots of its
@@ -56,7 +56,7 @@ func TestSimulateTakesCertificates(t *testing.T) {
 	two, _ := clientCertificate(t, time.Hour)
 	api, _ := startSimulate(t, "--client-certificate="+one, "--client-certificate="+two)
 	for _, file := range []string{one, two} {
-		consult(t, connection(api, tokenFile(t), withCertificate(file)...)).says("token", doctor.VerdictOK)
+		consult(t, pcsimtest.Environ(api, pcsimtest.TokenFile(t), withCertificate(file)...)).Want("token", "ok")
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // build builds the program itself, as it is installed.
@@ -222,8 +223,8 @@ func TestAcceptanceAKilledProcessLeavesAUsableRefreshToken(t *testing.T) {
 		sim.Close()
 		on.Close()
 	})
-	binary, file := build(t), tokenFile(t)
-	environ := connection(on.URL, file, "ELIGIBILITY_SERVER__DRAIN=0s")
+	binary, file := build(t), pcsimtest.TokenFile(t)
+	environ := pcsimtest.Environ(on.URL, file, "ELIGIBILITY_SERVER__DRAIN=0s")
 	var newest, older int
 	before := pcsim.DefaultRefreshToken
 	for i := range kills {

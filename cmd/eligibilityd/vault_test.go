@@ -13,6 +13,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/doctor"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore/vaulttest"
 )
 
@@ -37,7 +38,7 @@ func vault(t *testing.T, age time.Duration) (v *vaulttest.Vault, variables []str
 // first answer, and neither it nor what the vault was asked with is told.
 func TestServeWithAVault(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	p := startServe(t, partnerCenter.URL, append(variables, "ELIGIBILITY_LOG__LEVEL=debug")...)
 	answer, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID})
 	if err != nil || answer.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
@@ -81,13 +82,13 @@ func TestAzureLibrariesKeepQuiet(t *testing.T) {
 // that is away does not.
 func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	for status, want := range map[int]string{
 		http.StatusNotFound:  "`eligibilityd login --config FILE`",
 		http.StatusForbidden: "Key Vault Secrets Officer",
 	} {
 		v.Break(http.MethodGet, status)
-		err := serve(t.Context(), connection(partnerCenter.URL, "", variables...), "", false, new(output), new(output))
+		err := serve(t.Context(), pcsimtest.Environ(partnerCenter.URL, "", variables...), "", false, new(output), new(output))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d: %v", status, err)
 		}
@@ -112,14 +113,14 @@ func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it c
 func TestCheckConfigLeavesTheVaultAlone(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
 	var out bytes.Buffer
-	if err := serve(t.Context(), connection("http://127.0.0.1:1", "", variables...), "", true, &out, new(output)); err != nil || len(v.Asked()) != 0 {
+	if err := serve(t.Context(), pcsimtest.Environ("http://127.0.0.1:1", "", variables...), "", true, &out, new(output)); err != nil || len(v.Asked()) != 0 {
 		t.Errorf("%v, asked %v", err, v.Asked())
 	}
 }
 
 func TestLoginStoresInTheVault(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	run := startLogin(t, partnerCenter.URL, variables...)
 	person{}.signIn(t, run.page)
 	if err := run.end(t); err != nil {
@@ -143,13 +144,13 @@ func TestLoginStoresInTheVault(t *testing.T) { //nolint:paralleltest // it chang
 		t.Error("sent somebody to sign in")
 		return nil
 	}
-	if err := login(ctx, connection(partnerCenter.URL, "", variables...), loginFlags{timeout: patience}, never, new(output)); err == nil {
+	if err := login(ctx, pcsimtest.Environ(partnerCenter.URL, "", variables...), loginFlags{timeout: patience}, never, new(output)); err == nil {
 		t.Error("a vault that refuses is not noticed")
 	}
 }
 
 func TestDoctorLooksIntoTheVault(t *testing.T) { //nolint:paralleltest // it changes the environment
-	_, partnerCenter := simulator(t)
+	_, partnerCenter := pcsimtest.Start(t)
 	for name, c := range map[string]struct {
 		age     time.Duration
 		prepare func(*vaulttest.Vault)
@@ -176,11 +177,11 @@ func TestDoctorLooksIntoTheVault(t *testing.T) { //nolint:paralleltest // it cha
 			c.prepare(v)
 		}
 		before := v.Versions()
-		e := consult(t, connection(partnerCenter.URL, "", variables...))
-		e.says("refresh token vault", c.status, c.words...)
-		e.says("token", c.token)
-		if strings.Contains(e.printed, "canary") || v.Versions() != before {
-			t.Errorf("%s: %d versions, printed %s", name, v.Versions(), e.printed)
+		e := consult(t, pcsimtest.Environ(partnerCenter.URL, "", variables...))
+		e.Want("refresh token vault", string(c.status), c.words...)
+		e.Want("token", string(c.token))
+		if strings.Contains(e.Text, "canary") || v.Versions() != before {
+			t.Errorf("%s: %d versions, printed %s", name, v.Versions(), e.Text)
 		}
 	}
 }

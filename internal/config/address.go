@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
 // hostname is a name that a resolver could know. Underscores occur in names
@@ -18,13 +20,6 @@ var hostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0
 func isHost(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil || len(host) <= 253 && hostname.MatchString(host)
-}
-
-// isLoopback reports whether host is in 127.0.0.0/8, ::1 or localhost. Other
-// names are not looked up: what they resolve to may change after the check.
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // splitListener returns the parts of an address to listen on, or what is
@@ -88,7 +83,7 @@ func splitURL(text string, schemes ...string) (u *url.URL, problem string) {
 		return nil, "must not hold a user name or password"
 	case strings.ContainsAny(text, "?#"):
 		return nil, "must not have a query or a fragment"
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !loopback.IsHost(u.Hostname()):
 		return nil, "must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost)"
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""

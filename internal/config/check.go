@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
+)
 
 const (
 	// longest bounds every duration, so that no sum or jitter of them can
@@ -37,7 +41,7 @@ func (l *loader) checkListeners() {
 		switch {
 		case problem != "":
 			l.object(listener.key, "%s", problem)
-		case !isLoopback(host) && !server.Insecure:
+		case !loopback.IsHost(host) && !server.Insecure:
 			l.object(listener.key, "%s can be reached from other machines, without TLS or authentication; "+
 				"use 127.0.0.1, or set server.insecure: true where something in front protects it", show(listener.address))
 		case port != 0:

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
 // maxCABytes bounds a file of authorities: a system's own has a quarter of it.
@@ -118,7 +120,7 @@ func (l *loader) checkRedisAddresses(redis *Redis) {
 	}
 	for i, address := range redis.Addresses {
 		host, _, _ := net.SplitHostPort(address)
-		if isHostPort(address) && !isLoopback(host) {
+		if isHostPort(address) && !loopback.IsHost(host) {
 			l.object(key, "item %d is on another machine, and cache.redis.tls.enabled is false; "+
 				"turn TLS on, or set cache.redis.insecure: true if the network is protected otherwise", i+1)
 			return

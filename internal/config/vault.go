@@ -3,6 +3,8 @@ package config
 import (
 	"regexp"
 	"strings"
+
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
 // RefreshTokenVault is the place of the refresh token in an Azure Key Vault.
@@ -45,7 +47,7 @@ func (l *loader) checkVault(pc *PartnerCenter) {
 		l.object(key+"url", "%s", problem)
 	case u.Path != "":
 		l.object(key+"url", "must not have a path; the secret's name belongs into partner_center.refresh_token_vault.secret")
-	case !isLoopback(u.Hostname()) && (u.Port() != "" || !isVault(u.Hostname(), suffix)):
+	case !loopback.IsHost(u.Hostname()) && (u.Port() != "" || !isVault(u.Hostname(), suffix)):
 		l.object(key+"url", "must be https://NAME%s, a vault of cloud %s", suffix, pc.Cloud)
 	default:
 		vault.URL = u.String()

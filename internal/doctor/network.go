@@ -8,7 +8,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
@@ -177,7 +177,7 @@ func checkListener(ctx context.Context, name, key string, at config.Listener) Fi
 		return failure(name, "correct "+key, "cannot listen: %v", err)
 	}
 	_ = listener.Close() // nothing has come in
-	if !isLoopback(at.Address) {
+	if host, _, err := net.SplitHostPort(at.Address); err != nil || !loopback.IsHost(host) {
 		return warning(name, "let something in front authenticate and encrypt, or listen on 127.0.0.1",
 			"%s can be reached from other machines, without TLS or authentication (server.insecure)", at.Address)
 	}
@@ -185,14 +185,4 @@ func checkListener(ctx context.Context, name, key string, at config.Listener) Fi
 		return ok(name, "%s takes any free port", at.Address)
 	}
 	return ok(name, "%s is free", at.Address)
-}
-
-// isLoopback reports whether only this machine reaches an address.
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
 }

@@ -11,24 +11,25 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // onRedis is a healthy connection with that Redis.
 func onRedis(t *testing.T, address string, more ...string) []string {
 	t.Helper()
-	_, partnerCenter := simulator(t)
-	return connection(partnerCenter.URL, tokenFile(t), append([]string{"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + address}, more...)...)
+	_, partnerCenter := pcsimtest.Start(t)
+	return pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), append([]string{"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + address}, more...)...)
 }
 
 func TestDoctorMissesRedis(t *testing.T) {
 	t.Parallel()
-	consult(t, onRedis(t, ""), Options{}).says(checkRedisReach, VerdictSkipped)
-	consult(t, onRedis(t, "127.0.0.1:1"), Options{}).says(checkRedisReach, VerdictFailure, "away", "start it")
+	consult(t, onRedis(t, ""), Options{}).want(checkRedisReach, VerdictSkipped)
+	consult(t, onRedis(t, "127.0.0.1:1"), Options{}).want(checkRedisReach, VerdictFailure, "away", "start it")
 	redis := cachetest.StartRedis(t)
 	environ := onRedis(t, redis.Address)
 	redis.Stall()
 	start := time.Now()
-	consult(t, environ, Options{}).says(checkRedisReach, VerdictFailure, "does not answer")
+	consult(t, environ, Options{}).want(checkRedisReach, VerdictFailure, "does not answer")
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("took %v", took)
 	}
@@ -39,7 +40,7 @@ func TestDoctorMeasuresRedis(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
 	consult(t, onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1ns"), Options{}).
-		says(checkRedisReach, VerdictWarning, "cache.redis.read_timeout")
+		want(checkRedisReach, VerdictWarning, "cache.redis.read_timeout")
 }
 
 func TestDoctorJudgesWhatRedisEvicts(t *testing.T) {
@@ -59,7 +60,7 @@ func TestDoctorJudgesWhatRedisEvicts(t *testing.T) {
 		}
 	}
 	redis := cachetest.StartRedis(t)
-	consult(t, onRedis(t, redis.Address), Options{}).says(checkRedisMemory, VerdictWarning, "no maxmemory")
+	consult(t, onRedis(t, redis.Address), Options{}).want(checkRedisMemory, VerdictWarning, "no maxmemory")
 }
 
 func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
@@ -79,28 +80,28 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 		needs = append(needs, right)
 	}
 	e := consult(t, user(needs...), Options{})
-	e.says(checkRedisAccess, VerdictOK)
-	e.says(checkRedisMessages, VerdictOK)
-	e.says(checkRedisMemory, VerdictWarning, "unknown")
-	consult(t, user(append(needs, "-set")...), Options{}).says(checkRedisAccess, VerdictFailure, "SET", "allow")
+	e.want(checkRedisAccess, VerdictOK)
+	e.want(checkRedisMessages, VerdictOK)
+	e.want(checkRedisMemory, VerdictWarning, "unknown")
+	consult(t, user(append(needs, "-set")...), Options{}).want(checkRedisAccess, VerdictFailure, "SET", "allow")
 	e = consult(t, user(append(needs, "resetchannels")...), Options{})
-	e.says(checkRedisAccess, VerdictOK)
-	e.says(checkRedisMessages, VerdictWarning, "every 0.9 s", "&eligibility:*")
-	consult(t, user(append(needs, "-subscribe")...), Options{}).says(checkRedisMessages, VerdictWarning, "+subscribe")
-	consult(t, user(append(needs, "-publish")...), Options{}).says(checkRedisMessages, VerdictWarning, "+publish")
+	e.want(checkRedisAccess, VerdictOK)
+	e.want(checkRedisMessages, VerdictWarning, "every 0.9 s", "&eligibility:*")
+	consult(t, user(append(needs, "-subscribe")...), Options{}).want(checkRedisMessages, VerdictWarning, "+subscribe")
+	consult(t, user(append(needs, "-publish")...), Options{}).want(checkRedisMessages, VerdictWarning, "+publish")
 	for _, command := range []string{"get", "getrange", "set", "pttl", "time", "del", "evalsha"} {
 		consult(t, user(append(needs, "-"+command)...), Options{}).
-			says(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
+			want(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}
-	consult(t, user("~other:*", "+@all"), Options{}).says(checkRedisAccess, VerdictFailure, "GET", "~eligibility:*")
-	consult(t, user("~*"), Options{}).says(checkRedisReach, VerdictFailure, "ping", redisRights)
-	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), Options{}).says(checkRedisAccess, VerdictOK)
+	consult(t, user("~other:*", "+@all"), Options{}).want(checkRedisAccess, VerdictFailure, "GET", "~eligibility:*")
+	consult(t, user("~*"), Options{}).want(checkRedisReach, VerdictFailure, "ping", redisRights)
+	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), Options{}).want(checkRedisAccess, VerdictOK)
 	environ := onRedis(t, redis.Address, "ELIGIBILITY_CACHE__REDIS__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__PASSWORD=wrong")
-	consult(t, environ, Options{}).says(checkRedisReach, VerdictFailure, "WRONGPASS", "password")
+	consult(t, environ, Options{}).want(checkRedisReach, VerdictFailure, "WRONGPASS", "password")
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	consult(t, user("~*", "&*", "+@all"), Options{}).says(checkRedisAccess, VerdictFailure, "full")
+	consult(t, user("~*", "&*", "+@all"), Options{}).want(checkRedisAccess, VerdictFailure, "full")
 }
 
 // sentinelled and clustered are healthy connections with what was started.
@@ -125,16 +126,16 @@ func TestDoctorExaminesSentinels(t *testing.T) {
 	certificates := cachetest.NewTLS(t)
 	set := certificates.StartSentinel(t)
 	e := consult(t, sentinelled(t, set, overTLS(certificates)...), Options{})
-	e.says(checkRedisSentinels, VerdictOK, "all 3")
-	e.says(checkRedisReach, VerdictOK, "7.", "answers")
-	e.says(checkRedisAccess, VerdictOK)
-	e.says(checkRedisMemory, VerdictWarning)
+	e.want(checkRedisSentinels, VerdictOK, "all 3")
+	e.want(checkRedisReach, VerdictOK, "7.", "answers")
+	e.want(checkRedisAccess, VerdictOK)
+	e.want(checkRedisMemory, VerdictWarning)
 	other := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__SENTINEL__MASTER_NAME=other")
 	consult(t, slices.DeleteFunc(sentinelled(t, set, other...), func(variable string) bool { return strings.HasSuffix(variable, "="+set.MasterName) }),
-		Options{}).says(checkRedisSentinels, VerdictFailure, "master_name")
-	consult(t, sentinelled(t, set), Options{}).says(checkRedisSentinels, VerdictFailure, "none answers")
+		Options{}).want(checkRedisSentinels, VerdictFailure, "master_name")
+	consult(t, sentinelled(t, set), Options{}).want(checkRedisSentinels, VerdictFailure, "none answers")
 	set.Sentinels[1].Kill()
-	consult(t, sentinelled(t, set, overTLS(certificates)...), Options{}).says(checkRedisSentinels, VerdictWarning, "1 of 3", "item 2")
+	consult(t, sentinelled(t, set, overTLS(certificates)...), Options{}).want(checkRedisSentinels, VerdictWarning, "1 of 3", "item 2")
 }
 
 func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
@@ -143,16 +144,16 @@ func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
 	cluster := certificates.StartCluster(t)
 	clustered := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s")
 	e := consult(t, onRedis(t, strings.Join(cluster.Addresses, ","), clustered...), Options{})
-	e.says(checkRedisReach, VerdictOK, "7.", "3 primaries")
-	e.says(checkRedisCluster, VerdictOK, "6 nodes")
-	e.says(checkRedisAccess, VerdictOK)
-	e.says(checkRedisMemory, VerdictWarning)
+	e.want(checkRedisReach, VerdictOK, "7.", "3 primaries")
+	e.want(checkRedisCluster, VerdictOK, "6 nodes")
+	e.want(checkRedisAccess, VerdictOK)
+	e.want(checkRedisMemory, VerdictWarning)
 	server := certificates.StartRedis(t)
 	wrong := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__TLS__CA_FILE=", "ELIGIBILITY_CACHE__REDIS__MODE=standalone")
 	wrong = slices.DeleteFunc(wrong, func(variable string) bool { return strings.HasSuffix(variable, certificates.CA) })
-	consult(t, onRedis(t, server.Address, wrong...), Options{}).says(checkRedisReach, VerdictFailure, "TLS: certificate of an unknown authority", "cache.redis.tls")
+	consult(t, onRedis(t, server.Address, wrong...), Options{}).want(checkRedisReach, VerdictFailure, "TLS: certificate of an unknown authority", "cache.redis.tls")
 	consult(t, onRedis(t, server.Address, append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")...), Options{}).
-		says(checkRedisReach, VerdictFailure, "no cluster", "cache.redis.mode")
+		want(checkRedisReach, VerdictFailure, "no cluster", "cache.redis.mode")
 }
 
 // The doctor and the manual name the same rights.
@@ -232,9 +233,9 @@ func TestDoctorShowsNoTextOfRedis(t *testing.T) {
 						"ELIGIBILITY_CACHE__REDIS__SENTINEL__USERNAME=gate", "ELIGIBILITY_CACHE__REDIS__SENTINEL__PASSWORD="+canary)
 				}
 				e := consult(t, environ, Options{})
-				e.says(check, VerdictFailure)
-				if strings.Contains(strings.ToLower(e.printed), canary) {
-					t.Errorf("%s: the password is shown:\n%s", mode, e.printed)
+				e.want(check, VerdictFailure)
+				if strings.Contains(strings.ToLower(e.Text), canary) {
+					t.Errorf("%s: the password is shown:\n%s", mode, e.Text)
 				}
 			}
 		})

@@ -1,6 +1,6 @@
-// Package loopback protects HTTP listeners that are bound to loopback and ask
-// for no credentials: it refuses what a web page in a browser on the same machine
-// can send them, by DNS rebinding or across sites.
+// Package loopback recognizes loopback addresses, and protects HTTP listeners that
+// are bound to one and ask for no credentials: it refuses what a web page in a
+// browser on the same machine can send them, by DNS rebinding or across sites.
 package loopback
 
 import (
@@ -16,6 +16,13 @@ import (
 func Is(address net.Addr) bool {
 	tcp, ok := address.(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()
+}
+
+// IsHost reports whether host, without a port, is localhost or a loopback address.
+// Other names are not resolved: their addresses may change after the check.
+func IsHost(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // Guard returns next for a listener with this address: behind a check that
@@ -51,11 +58,7 @@ func isName(host string) bool {
 	} else {
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.IsLoopback()
+	return IsHost(host)
 }
 
 // isCrossSite reports whether a browser marks the request as sent by another

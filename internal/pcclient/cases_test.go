@@ -2,9 +2,6 @@ package pcclient_test
 
 import (
 	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
 // The names of the subtests begin with the ids of the published wire cases.
@@ -32,19 +30,7 @@ type simulated struct {
 
 func simulate(t *testing.T, attemptTimeout time.Duration) *simulated {
 	t.Helper()
-	sim, err := pcsim.New(pcsim.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(sim.Handler())
-	t.Cleanup(func() {
-		sim.Close()
-		server.Close()
-	})
-	file := filepath.Join(t.TempDir(), "refresh-token")
-	if err := os.WriteFile(file, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	sim, server := pcsimtest.Start(t)
 	registry := prometheus.NewRegistry()
 	client, err := pcclient.New(pcclient.Config{
 		BaseURL:          server.URL,
@@ -53,7 +39,7 @@ func simulate(t *testing.T, attemptTimeout time.Duration) *simulated {
 		ClientID:         pcsim.DefaultClientID,
 		ClientSecret:     pcsim.DefaultClientSecret,
 		Audience:         "https://api.partnercenter.microsoft.com",
-		RefreshTokenFile: file,
+		RefreshTokenFile: pcsimtest.TokenFile(t),
 		AttemptTimeout:   attemptTimeout,
 		Registerer:       registry,
 	})

@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
 // CheckRoot accepts an absolute https URL without credentials, query and
@@ -28,17 +30,12 @@ func CheckRoot(root string) error {
 		return errors.New("must be an absolute URL")
 	case u.Scheme != "https" && u.Scheme != "http":
 		return errors.New("must start with https://")
-	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
+	case u.Scheme == "http" && !loopback.IsHost(u.Hostname()):
 		return errors.New("must start with https:// unless the host is loopback")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
 		return errors.New("must hold neither credentials nor a query nor a fragment")
 	}
 	return nil
-}
-
-// IsLoopback reports whether host is localhost or a loopback address.
-func IsLoopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // HeaderSafe reports whether a token can be sent in a header as it is.

@@ -17,6 +17,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
@@ -67,7 +68,7 @@ func (v VaultSecret) Validate() error {
 func vaultCloud(host string) (of cloud.Configuration, ok bool) {
 	host = strings.ToLower(host)
 	switch {
-	case strings.HasSuffix(host, ".vault.azure.net"), remote.IsLoopback(host):
+	case strings.HasSuffix(host, ".vault.azure.net"), loopback.IsHost(host):
 		return cloud.AzurePublic, true
 	case strings.HasSuffix(host, ".vault.usgovcloudapi.net"):
 		return cloud.AzureGovernment, true
@@ -114,7 +115,7 @@ func NewVault(secret VaultSecret, credential Credential, roundTripper http.Round
 			Transport: transport,
 			Retry:     policy.RetryOptions{MaxRetries: -1}, // the caller retries
 		},
-		DisableChallengeResourceVerification: remote.IsLoopback(u.Hostname()),
+		DisableChallengeResourceVerification: loopback.IsHost(u.Hostname()),
 	})
 	if err != nil {
 		return nil, errors.New("client of the vault cannot be made")
