@@ -253,7 +253,7 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 	logs, records := observer.New(zapcore.WarnLevel)
 	registry := prometheus.NewRegistry()
 	cfg := sharing(redis, "p")
-	cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 50*time.Millisecond, 100*time.Millisecond
+	cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
 	cfg.Logger, cfg.Registerer = zap.New(logs), registry
 	store := newStore(t, cfg)
 	evidence := allowed(time.Now().Round(0))
@@ -280,8 +280,8 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 			t.Error("lost the local evidence with Redis stalled")
 		}
 	}
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("4 look-ups in a stalled Redis took %v, budget 50 ms each", took)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("4 look-ups in a stalled Redis took %v, budget 0.5 s each", took)
 	}
 	redis.Resume()
 	if n := records.Len(); n != 1 {

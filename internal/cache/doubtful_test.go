@@ -99,10 +99,10 @@ func TestAClusterThatHangsDelaysNoStart(t *testing.T) {
 	server.Stall()
 	defer server.Resume()
 	store := running(t, cache.Config{Redis: cache.RedisConfig{Mode: cache.RedisCluster, Addresses: []string{server.Address}}})
-	within(t, 5*time.Second, "the attempt", func() {
+	within(t, 15*time.Second, "the attempt", func() {
 		select {
 		case <-store.Connected():
-		case <-time.After(10 * time.Second):
+		case <-time.After(20 * time.Second):
 		}
 	})
 }

@@ -61,7 +61,7 @@ func TestRefusedWritesKeepNoOlderEvidenceFresh(t *testing.T) {
 			}
 			server.RefuseWrites(code)
 			share(one, blocked(time.Now()))
-			within(t, time.Second, "the message", func() {
+			within(t, 10*time.Second, "the message", func() {
 				await(t, "the message", func() bool { return cache.Peek(two, key).Evidence.Status == eligibility.AccountStatusNotAllowed })
 			})
 			// A replica that missed the message has nothing but the reads of Redis.
@@ -78,7 +78,7 @@ func TestRefusedWritesKeepNoOlderEvidenceFresh(t *testing.T) {
 				t.Errorf("writable: %v", n)
 			}
 			server.AcceptWrites()
-			within(t, 2*time.Second, "the repair", func() {
+			within(t, 10*time.Second, "the repair", func() {
 				await(t, "the repair", func() bool {
 					three.Heartbeat(ctx)
 					found := load(three)
@@ -104,7 +104,7 @@ func TestOlderEvidenceInRedisIsWrittenOver(t *testing.T) {
 	if found := load(one); found.Evidence.Status != eligibility.AccountStatusNotAllowed || found.Tier != eligibility.TierLocal {
 		t.Errorf("the replica that knows better: %+v", found)
 	}
-	within(t, time.Second, "the repair", func() {
+	within(t, 10*time.Second, "the repair", func() {
 		await(t, "the repair", func() bool { return client.Get(ctx, rawKey()).Val() != older })
 	})
 	if found := load(two); found.Evidence.Status != eligibility.AccountStatusNotAllowed {
@@ -276,7 +276,11 @@ func TestWithoutTheIntegrityKeyNothingIsBelieved(t *testing.T) {
 	if got := forged.Acquire(ctx, other); got.Evidence != nil || got.Err != nil {
 		t.Fatalf("%+v", got)
 	}
-	within(t, 500*time.Millisecond, "a claim against a forged lease", func() {
+	lease := strings.Replace(rawKey(), "abcd", "0700", 1) + ":lease"
+	if !client.PExpire(ctx, strings.Replace(lease, cache.PartitionTag(key), cache.PartitionTag(other.Key), 1), 2*time.Second).Val() {
+		t.Fatal("no forged lease")
+	}
+	within(t, 1500*time.Millisecond, "a claim against a forged lease", func() {
 		if got := store.Acquire(ctx, other); got.Evidence != nil || got.Err != nil {
 			t.Errorf("%+v", got)
 		}
@@ -349,10 +353,12 @@ func TestAFarRedisIsUsedFromTheFirstCall(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	share(newStore(t, sharing(server, "p")), allowed(time.Now()))
 	proxy := cachetest.StartProxy(t, server)
-	proxy.SetDelay(30 * time.Millisecond)
+	const delay = 200 * time.Millisecond
+	proxy.SetDelay(delay)
 	cfg := sharing(server, "p")
 	cfg.Redis.Addresses = []string{proxy.Address}
-	cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 0, 0 // as in production
+	// Enough for a round trip on a busy machine, not for the three of a new connection.
+	cfg.Redis.ReadTimeout = 5 * delay / 2
 	store := running(t, cfg)
 	<-store.Connected()
 	misses := 0
@@ -361,7 +367,7 @@ func TestAFarRedisIsUsedFromTheFirstCall(t *testing.T) {
 			misses++
 		}
 	}
-	if misses > 3 { // a busy machine may be late
+	if misses > 5 { // a busy machine may be late
 		t.Errorf("%d of 10 reads missed", misses)
 	}
 }
@@ -396,7 +402,7 @@ func TestLoadWithinWaitsForALateRedis(t *testing.T) {
 	short, cancelShort := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancelShort()
 	proxy.SetDelay(time.Minute)
-	within(t, time.Second, "a caller without time", func() { store.LoadWithin(short, []eligibility.Key{key}) })
+	within(t, 1500*time.Millisecond, "a caller without time", func() { store.LoadWithin(short, []eligibility.Key{key}) })
 }
 
 // Claims and writes that hang, or are refused, do not stop reads.
@@ -421,7 +427,7 @@ func TestClaimsThatHangDoNotStopReads(t *testing.T) {
 			store.Acquire(ctx, claim)
 		})
 	}
-	within(t, time.Second, "reads", func() {
+	within(t, 10*time.Second, "reads", func() {
 		for range 20 {
 			if found := load(store); found.Tier != eligibility.TierRedis {
 				t.Fatalf("beside claims that hang: %+v", found)
@@ -461,7 +467,7 @@ func TestWithoutASubscriptionRedisIsReadAgain(t *testing.T) {
 			t.Fatalf("Redis is not used: %+v", found)
 		}
 	}
-	within(t, time.Second, "mistrust of the local tier", func() {
+	within(t, 10*time.Second, "mistrust of the local tier", func() {
 		await(t, "mistrust", func() bool { return cache.Peek(two, key).MustRevalidate })
 	})
 }
@@ -482,7 +488,7 @@ func TestAReplicaThatMayNotPublishSilencesNobody(t *testing.T) {
 	one := running(t, cfg)
 	await(t, "the mark", func() bool { return !two.Works() })
 	share(one, blocked(time.Now()))
-	within(t, time.Second, "mistrust of the local tier", func() {
+	within(t, 10*time.Second, "mistrust of the local tier", func() {
 		await(t, "mistrust", func() bool { return cache.Peek(two, key).MustRevalidate })
 	})
 	if found := load(two); found.Evidence.Status != eligibility.AccountStatusNotAllowed {
@@ -523,7 +529,7 @@ func TestAClaimDoesNotWaitForWhatRedisHasLost(t *testing.T) {
 	one, two := newStore(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	share(one, allowed(time.Now().Add(-time.Second)))
 	two.Receive(cache.EvidenceMessage(key, blocked(time.Now())))
-	within(t, 500*time.Millisecond, "the claim", func() { mustLead(t, two, anyEvidence) })
+	within(t, 10*time.Second, "the claim", func() { mustLead(t, two, anyEvidence) })
 }
 
 // A lease that does not have the form of ours keeps nobody waiting.
@@ -539,18 +545,18 @@ func TestForeignLeasesAreTakenOver(t *testing.T) {
 	for what, foreign := range map[string]func(){
 		"without expiry":   func() { client.Set(ctx, lease, ours, 0) },
 		"for an hour":      func() { client.Set(ctx, lease, ours, time.Hour) },
-		"another state":    func() { client.Set(ctx, lease, "x"+ours[1:], time.Second) },
-		"another lane":     func() { client.Set(ctx, lease, "hx"+ours[2:], time.Second) },
-		"a damaged seal":   func() { client.Set(ctx, lease, ours[:len(ours)-1]+"\x00", time.Second) },
-		"too short":        func() { client.Set(ctx, lease, ours[:18], time.Second) },
-		"too long":         func() { client.Set(ctx, lease, ours+strings.Repeat("x", 100), time.Second) },
-		"a failed lease":   func() { client.Set(ctx, lease, "f"+ours[1:], time.Second) },
+		"another state":    func() { client.Set(ctx, lease, "x"+ours[1:], 2*time.Second) },
+		"another lane":     func() { client.Set(ctx, lease, "hx"+ours[2:], 2*time.Second) },
+		"a damaged seal":   func() { client.Set(ctx, lease, ours[:len(ours)-1]+"\x00", 2*time.Second) },
+		"too short":        func() { client.Set(ctx, lease, ours[:18], 2*time.Second) },
+		"too long":         func() { client.Set(ctx, lease, ours+strings.Repeat("x", 100), 2*time.Second) },
+		"a failed lease":   func() { client.Set(ctx, lease, "f"+ours[1:], 2*time.Second) },
 		"a list":           func() { client.Del(ctx, lease); client.LPush(ctx, lease, "x") },
 		"an empty string":  func() { client.Set(ctx, lease, "", 0) },
 		"a foreign string": func() { client.Set(ctx, lease, "locked by somebody", 0) },
 	} {
 		foreign()
-		within(t, 150*time.Millisecond, what, func() { mustLead(t, store, anyEvidence) })
+		within(t, 1500*time.Millisecond, what, func() { mustLead(t, store, anyEvidence) })
 		store.Release(ctx, key, nil)
 	}
 }
@@ -688,7 +694,10 @@ func TestALeaseRisesWithItsFetch(t *testing.T) {
 	priority := evidence.NewPriority(evidence.LevelBackground)
 	mustLead(t, one, evidence.Claim{Key: key, Priority: priority})
 	priority.Raise(evidence.LevelCheckout)
-	waiting, cancel := context.WithTimeout(ctx, 4*cache.BackgroundPatience)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	await(t, "the level in Redis", func() bool { return strings.HasPrefix(client.Get(ctx, rawKey()+":lease").Val(), "hc") })
+	waiting, cancel := context.WithTimeout(ctx, 3*cache.BackgroundPatience)
 	defer cancel()
 	if got := two.Acquire(waiting, anyEvidence); got.Err == nil {
 		t.Errorf("%+v: preempted a fetch of the same lane", got)
@@ -710,7 +719,8 @@ func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
 	defer close(release)
 	one.AddToOutbox(eligibility.Key{CustomerID: eligibility.CustomerID{5}}, blocked(time.Now()))
 	<-hangs
-	waiting, cancel := context.WithTimeout(ctx, 2*cache.LeaseLife)
+	awaitRenewed(t, server, one)
+	waiting, cancel := context.WithTimeout(ctx, cache.LeaseLife/2)
 	defer cancel()
 	if got := two.Acquire(waiting, anyEvidence); got.Err == nil {
 		t.Errorf("%+v: took over from a holder that lives", got)

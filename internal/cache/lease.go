@@ -160,7 +160,11 @@ func (s *Store) Acquire(ctx context.Context, claim evidence.Claim) evidence.Acqu
 	received, stop := s.leases.await(claim.Key)
 	defer stop()
 	for {
-		if acquired, decided := c.try(ctx); decided {
+		acquired, decided := c.try(ctx)
+		if decided && c.awaited != nil && acquired == (evidence.Acquisition{}) && ctx.Err() != nil {
+			return waitedInVain() // the reply to the claim came too late, if at all
+		}
+		if decided {
 			return acquired
 		}
 		if acquired, decided := c.wait(ctx, received); decided {
@@ -179,10 +183,14 @@ func (c *claiming) wait(ctx context.Context, received <-chan message) (acquired 
 	case <-time.After(claimInterval):
 		return evidence.Acquisition{}, false
 	case <-ctx.Done():
-		return evidence.Acquisition{Err: &eligibility.Error{
-			Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited,
-		}}, true
+		return waitedInVain(), true
 	}
+}
+
+// waitedInVain is the result for a caller whose time has ended while another
+// replica fetched.
+func waitedInVain() evidence.Acquisition {
+	return evidence.Acquisition{Err: &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited}}
 }
 
 var errWaited = errors.New("another replica's fetch, waited for, took too long")

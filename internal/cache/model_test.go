@@ -149,6 +149,9 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 		cfg := sharing(server, "model")
 		cfg.LocalMaxAge, cfg.Now, cfg.Ages = modelMaxAge, r.now, modelAges()
 		cfg.MaxEntries = 2 // too few, so that what is announced is often not held
+		// Nothing waits for a connection: the client would take a timer from a pool of
+		// the package, and leave one of the bubble in it for other tests.
+		cfg.Redis.PoolSize = 8192
 		r.store = bare(t, cfg)
 		r.store.AddHook(r)
 		service, err := evidence.New(r, r.store, evidence.Config{Ages: modelAges(), Now: r.now})

@@ -23,7 +23,7 @@ import (
 )
 
 // startLimit is how long servers may take to be what a test asked for.
-const startLimit = time.Minute
+const startLimit = 2 * time.Minute
 
 // Redis is a real redis-server or sentinel, without persistence. It ends with
 // the test. A test controls it by a unix socket, whatever else it listens on.
