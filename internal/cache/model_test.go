@@ -443,7 +443,8 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 	if age := now.Add(r.skew + r.moved).Sub(from.stamp); age >= from.usable {
 		m.t.Errorf("step %d: evidence of %v answers, usable for %v", m.step, age, from.usable)
 	}
-	for i := len(m.fetches) - 1; i >= 0; i-- {
+	// Only what started later is newer, whatever the clocks say.
+	for i := len(m.fetches) - 1; i > number; i-- {
 		newer := &m.fetches[i]
 		if newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
 			newer.learnt.IsZero() || newer.moved || !newer.stamp.After(from.stamp) ||

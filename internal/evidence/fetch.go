@@ -132,16 +132,21 @@ func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time 
 // put stores evidence in this process unless another replica has fetched newer
 // evidence, by its date, which it then returns. lost reports that there is newer
 // evidence, which is out of reach.
-func (s *Service) put(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence) (newer *eligibility.Evidence, lost bool) {
+func (s *Service) put(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence) (newer Found, lost bool) {
 	known := s.store.Put(key, evidence)
-	if known == nil {
-		known = s.store.Load(ctx, []eligibility.Key{key})[0].Evidence
-		lost = known == nil || !known.FetchTime.After(evidence.FetchTime)
+	switch {
+	case known == nil:
+		newer = s.store.Load(ctx, []eligibility.Key{key})[0]
+		if newer.Evidence == nil || !newer.Evidence.FetchTime.After(evidence.FetchTime) {
+			return Found{}, true
+		}
+	case known.FetchTime.After(evidence.FetchTime):
+		newer = s.store.Peek(key, s.now())
+		if newer.Evidence == nil { // evicted just now
+			newer = Found{Evidence: known, Tier: eligibility.TierLocal, MustRevalidate: true}
+		}
 	}
-	if lost || !known.FetchTime.After(evidence.FetchTime) {
-		return nil, lost
-	}
-	return known, false
+	return newer, false
 }
 
 // publish ends this replica's lease, off the callers' path: it writes what was

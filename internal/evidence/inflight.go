@@ -96,9 +96,9 @@ type fetch struct {
 // result is how a fetch ended.
 type result struct {
 	evidence *eligibility.Evidence
-	tier     eligibility.Tier      // the source of evidence
-	rival    *eligibility.Evidence // dated later, and fetched by another replica; usually nil
-	lost     bool                  // another replica announced a later fetch, whose evidence is out of reach
+	tier     eligibility.Tier // the source of evidence
+	rival    Found            // dated later, and fetched by another replica; usually none
+	lost     bool             // another replica announced a later fetch, whose evidence is out of reach
 	call     eligibility.Call
 	err      error
 }

@@ -217,6 +217,34 @@ func TestABlockFetchedElsewhereDuringACheckDecides(t *testing.T) {
 	})
 }
 
+// What another replica fetched during a check is as fresh as the store confirms, and
+// comes from where it was found.
+func TestWhatArrivesDuringACheckKeepsItsConfirmation(t *testing.T) {
+	t.Parallel()
+	for _, unconfirmed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &flooded{
+				memory: newMemory(), status: eligibility.AccountStatusAllowed,
+				ahead: -100 * time.Millisecond, from: time.Now().Add(1500 * time.Millisecond),
+			}
+			store.mustRevalidate = unconfirmed
+			approved := qualification(eligibility.QualificationEducation, eligibility.VettingApproved)
+			source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding(approved).after(3 * time.Second)}
+			service, stop := serve(t, source, store, evidence.Config{})
+			defer stop()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			answer, err := service.Check(ctx, eligibility.Request{CustomerID: customer, Segment: eligibility.SegmentEducation})
+			if err != nil || answer.Stale != unconfirmed {
+				t.Errorf("stale: %t, %v; want %t", answer.Stale, err, unconfirmed)
+			}
+			if answer.Account.FetchedHere() || answer.Tier == eligibility.TierRedis {
+				t.Errorf("account of tier %d: %+v, want what the store received", answer.Tier, answer.Account)
+			}
+		})
+	}
+}
+
 // lostElsewhere is a memory that knows of later evidence which is out of reach.
 type lostElsewhere struct{ *memory }
 

@@ -107,8 +107,8 @@ func (s *Service) revalidate(ctx context.Context, c *check) {
 		if before == nil {
 			now := s.now()
 			s.admit(c, v, s.store.Peek(v.key, now), now)
-		} else if later, lost := s.put(ctx, v.key, before); later != nil {
-			s.admit(c, v, Found{Evidence: later, Tier: eligibility.TierRedis}, s.now())
+		} else if later, lost := s.put(ctx, v.key, before); later.Evidence != nil {
+			s.admit(c, v, later, s.now())
 		} else if lost && !(v.Fetched && before.FetchedHere() && s.policy.Blocks(c.req.Segment, before)) {
 			v.drop()
 		}
@@ -243,8 +243,8 @@ func (s *Service) complete(c *check, v *view) {
 	s.admit(c, v, Found{Evidence: f.evidence, Tier: f.tier}, now)
 	v.Fetched = v.Evidence == f.evidence
 	s.admit(c, v, known, now)
-	s.admit(c, v, Found{Evidence: f.rival, Tier: eligibility.TierRedis}, now)
-	v.Fetched = v.Evidence != nil && (v.Evidence == f.evidence || v.Evidence == f.rival)
+	s.admit(c, v, f.rival, now)
+	v.Fetched = v.Evidence != nil && (v.Evidence == f.evidence || v.Evidence == f.rival.Evidence)
 	switch {
 	case v.Fetched:
 		v.Fresh = true
