@@ -43,7 +43,7 @@ func (l *loader) checkListeners() {
 			l.object(listener.key, "%s", problem)
 		case !loopback.IsHost(host) && !server.Insecure:
 			l.object(listener.key, "%s can be reached from other machines, without TLS or authentication; "+
-				"use 127.0.0.1, or set server.insecure: true where something in front protects it", show(listener.address))
+				"use 127.0.0.1, or set server.insecure: true if something in front protects it", show(listener.address))
 		case port != 0:
 			address := canonical(host, port)
 			if other, ok := taken[address]; ok {

@@ -14,7 +14,7 @@ import (
 )
 
 // A file from before there were modes means what it always meant.
-func TestAddressesSayTheModeThatIsLeftOut(t *testing.T) {
+func TestNumberOfAddressesDecidesTheMode(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]config.RedisMode{
 		"{}":                           config.RedisStandalone,
@@ -128,7 +128,7 @@ func TestIntegrityKeysAreTrimmedAndReadFromFiles(t *testing.T) {
 	hidden(t, "the fault", fmt.Sprint(err))
 }
 
-func TestRedisTLSRefusesWhatCannotWork(t *testing.T) {
+func TestRedisTLSRejectsWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	key, other := must[*rsa.PrivateKey](t)(ourKey()), must[*rsa.PrivateKey](t)(anotherKey())
 	certificate := write(t, "cert", certPEM(t, key, -time.Hour, time.Hour))

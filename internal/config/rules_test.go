@@ -19,9 +19,9 @@ func TestFaultsOfValues(t *testing.T) {
 		"listeners beyond loopback": {
 			text: "server: {grpc: {address: ':9090'}, http: {address: '0.0.0.0:8080'}, admin: {address: 'gate.example:9091'}}\n",
 			want: []string{
-				`config.yaml:1: server.grpc.address: ":9090" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true where something in front protects it`,
-				`config.yaml:1: server.http.address: "0.0.0.0:8080" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true where something in front protects it`,
-				`config.yaml:1: server.admin.address: "gate.example:9091" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true where something in front protects it`,
+				`config.yaml:1: server.grpc.address: ":9090" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
+				`config.yaml:1: server.http.address: "0.0.0.0:8080" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
+				`config.yaml:1: server.admin.address: "gate.example:9091" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
 			},
 		},
 		"listeners that are no addresses": {
@@ -54,7 +54,7 @@ func TestFaultsOfValues(t *testing.T) {
 		"tracing": {
 			text: "tracing: {endpoint: 'http://collector.example:4317', sample_ratio: 1.1, headers: 'authorization: Bearer s3cret'}\n",
 			want: []string{
-				`config.yaml:1: tracing.endpoint: must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost); or set tracing.insecure: true where the way there is protected`,
+				`config.yaml:1: tracing.endpoint: must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost); or set tracing.insecure: true if the network to the collector is protected`,
 				`config.yaml:1: tracing.sample_ratio: 1.1 must be from 0 to 1`,
 				`config.yaml:1: tracing.headers: must be name=value pairs separated by commas, values percent-encoded`,
 			},

@@ -116,7 +116,7 @@ func TestLoginNeedsTheNameOfTheTokenFileOnly(t *testing.T) {
 	}
 }
 
-func TestDoctorNeedsNoKeyAndTakesNoWrongOne(t *testing.T) {
+func TestDoctorNeedsNoKeyAndRejectsInvalidOnes(t *testing.T) {
 	t.Parallel()
 	if _, err := config.Load("", nil, config.Doctor); err != nil {
 		t.Error(err)

@@ -91,7 +91,7 @@ func (l *loader) checkTracingEndpoint(t *Tracing) {
 	endpoint, problem := splitURL(checked, "http", "https")
 	switch {
 	case problem != "" && strings.HasPrefix(t.Endpoint, "http://") && !t.Insecure:
-		l.object("tracing.endpoint", "%s; or set tracing.insecure: true where the way there is protected", problem)
+		l.object("tracing.endpoint", "%s; or set tracing.insecure: true if the network to the collector is protected", problem)
 	case problem != "":
 		l.object("tracing.endpoint", "%s", problem)
 	case endpoint.Path != "":
