@@ -12,8 +12,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
-// hostname is a name that a resolver could know. Underscores occur in names
-// that container runtimes make up.
+// hostname matches a name that a resolver could know. Underscores are allowed
+// because container runtimes use them.
 var hostname = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$`)
 
 // isHost reports whether host is an IP address or a name.
@@ -22,8 +22,8 @@ func isHost(host string) bool {
 	return err == nil || len(host) <= 253 && hostname.MatchString(host)
 }
 
-// splitListener returns the parts of an address to listen on, or what is
-// wrong with it.
+// splitListener splits an address to listen on. If the address is invalid,
+// problem describes why.
 func splitListener(address string) (host string, port int, problem string) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil || host != "" && !isHost(host) {
@@ -36,8 +36,8 @@ func splitListener(address string) (host string, port int, problem string) {
 	return host, port, ""
 }
 
-// canonical returns an address in a form that is equal for the commonest two
-// ways of writing the same one.
+// canonical returns an address in one form, so that its common spellings
+// compare equal.
 func canonical(host string, port int) string {
 	if strings.EqualFold(host, "localhost") {
 		host = "127.0.0.1"
@@ -60,16 +60,15 @@ func isHostPort(address string) bool {
 	return ok && port > 0 && isHost(host)
 }
 
-// parsePort reads a port as digits only; the names of services differ between
-// machines.
+// parsePort accepts digits only, because service names differ between machines.
 func parsePort(text string) (port int, ok bool) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	return int(n), err == nil
 }
 
-// splitURL reads an absolute URL of one of schemes that is safe to send
-// credentials to, and drops slashes from its end; or returns what is wrong
-// with it, without showing it.
+// splitURL parses an absolute URL of one of schemes that is safe to send
+// credentials to, and drops trailing slashes. If the URL is invalid, problem
+// describes why without repeating it.
 func splitURL(text string, schemes ...string) (u *url.URL, problem string) {
 	u, err := url.Parse(text)
 	if err != nil || !isHost(u.Hostname()) || !slices.Contains(schemes, u.Scheme) {

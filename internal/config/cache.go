@@ -2,7 +2,7 @@ package config
 
 import "time"
 
-// Cache is the two tiers in which evidence is kept.
+// Cache configures the two tiers that keep evidence.
 type Cache struct {
 	// Redis is the tier that replicas share. Optional; none.
 	Redis Redis `yaml:"redis"`
@@ -12,39 +12,39 @@ type Cache struct {
 	Ages Ages `yaml:"ages"`
 }
 
-// Redis is the shared tier. The service never depends on it: whatever fails
-// here counts as a miss.
+// Redis is the shared tier. The service never depends on it: if anything fails
+// here, the read counts as a miss.
 type Redis struct {
-	// Mode selects what addresses are: standalone, of one server or of a proxy
-	// that stands for several; sentinel, of sentinels; cluster, of some nodes
-	// of one cluster. Optional; cluster where there are several addresses,
-	// else standalone. After Load it holds the mode in any case.
+	// Mode selects what addresses point to: standalone, one server or a proxy
+	// in front of several; sentinel, sentinels; cluster, some nodes of one
+	// cluster. Optional; cluster if there are several addresses, else
+	// standalone. After Load it holds the mode in any case.
 	Mode RedisMode `yaml:"mode"`
-	// Addresses is a list of host:port or, for mode standalone, one
-	// unix:///path. None turns the tier off. Optional; [].
+	// Addresses is a list of host:port or, if mode is standalone, one
+	// unix:///path. If it is empty, the tier is off. Optional; [].
 	Addresses []string `yaml:"addresses"`
 	// Username is the ACL user. It needs a password. Optional; "".
 	Username string `yaml:"username"`
-	// Password is the password of that user or, without one, of the server.
-	// Conflicts with password_file. Optional; none. After Load it holds the
-	// password in either case.
+	// Password is the password of that user or, if there is no user, of the
+	// server. Conflicts with password_file. Optional; none. After Load it holds
+	// the password in either case.
 	Password Secret `yaml:"password"`
 	// PasswordFile is a file that holds the password and nothing else, but
 	// for one newline at its end; read once, at start. Conflicts with
 	// password. Optional; "".
 	PasswordFile string `yaml:"password_file"`
-	// Sentinel is for mode sentinel only.
+	// Sentinel applies only if mode is sentinel.
 	Sentinel Sentinel `yaml:"sentinel"`
-	// TLS is how the connections to servers and sentinels are encrypted.
+	// TLS configures encryption of the connections to servers and sentinels.
 	TLS RedisTLS `yaml:"tls"`
-	// Insecure permits addresses beyond the loopback interface without TLS.
-	// Set it only if the network between the replicas and Redis is protected
+	// Insecure permits addresses beyond the loopback interface without TLS. Set
+	// it only if the network between the replicas and Redis is protected
 	// otherwise: passwords and customers' states cross it in clear text.
 	// Optional; false.
 	Insecure bool `yaml:"insecure"`
-	// IntegrityKey authenticates everything that the replicas keep in Redis
-	// and send through it: at least 32 characters of random text, the same in
-	// all replicas. Without it, anybody who can write to Redis can make
+	// IntegrityKey authenticates everything that the replicas keep in Redis and
+	// send through it: at least 32 characters of random text, the same in all
+	// replicas. If it is not set, anybody who can write to Redis can make
 	// customers eligible. Conflicts with integrity_key_file. Optional; none.
 	// After Load it holds the key in either case.
 	IntegrityKey Secret `yaml:"integrity_key"`
@@ -64,10 +64,10 @@ type Redis struct {
 	// KeyPrefix begins every key, so that several installations can share a
 	// server: 1 to 64 of letters, digits and . _ : -. Optional; eligibility.
 	KeyPrefix string `yaml:"key_prefix"`
-	// ReadTimeout is how long a check waits for Redis before it goes on
-	// without; more than 0. Optional; 50ms.
+	// ReadTimeout is how long a check waits for Redis before it continues
+	// without it; more than 0. Optional; 50ms.
 	ReadTimeout time.Duration `yaml:"read_timeout"`
-	// WriteTimeout is how long storing may take, off the caller's path; more
+	// WriteTimeout is how long a write may take, off the caller's path; more
 	// than 0. Optional; 100ms.
 	WriteTimeout time.Duration `yaml:"write_timeout"`
 	// PoolSize is the greatest number of connections of this process to each
@@ -87,15 +87,15 @@ const (
 
 func (RedisMode) words() []string { return []string{"standalone", "sentinel", "cluster"} }
 
-// Sentinel is how the sentinels are asked which server is the primary.
+// Sentinel configures the connections that ask the sentinels for the primary.
 type Sentinel struct {
-	// MasterName is what the sentinels call the primary, as in their
-	// `sentinel monitor`. Required for mode sentinel.
+	// MasterName is the sentinels' name for the primary, as in their `sentinel
+	// monitor`. Required if mode is sentinel.
 	MasterName string `yaml:"master_name"`
-	// Username is the ACL user of the sentinels, which know none of their
+	// Username is the ACL user of the sentinels, which do not know their
 	// servers' users. It needs a password. Optional; "".
 	Username string `yaml:"username"`
-	// Password is the password of that user or, without one, of the
+	// Password is the password of that user or, if there is no user, of the
 	// sentinels. Conflicts with password_file. Optional; none. After Load it
 	// holds the password in either case.
 	Password Secret `yaml:"password"`
@@ -104,27 +104,29 @@ type Sentinel struct {
 	PasswordFile string `yaml:"password_file"`
 }
 
-// RedisTLS is how connections to Redis are encrypted: TLS 1.2 or newer. All
+// RedisTLS configures encryption of connections to Redis: TLS 1.2 or newer. All
 // files are PEM and are read once, at start.
 type RedisTLS struct {
-	// Enabled turns TLS on, without which the keys below must be empty.
+	// Enabled turns TLS on. Unless it is true, the keys below must be empty.
 	// Optional; false.
 	Enabled bool `yaml:"enabled"`
-	// CAFile holds the certificates of the authorities that vouch for the
-	// servers, in place of the system's. Optional; "".
+	// CAFile holds the certificates of the authorities that sign the servers'
+	// certificates. If it is set, the system's authorities are not trusted.
+	// Optional; "".
 	CAFile string `yaml:"ca_file"`
-	// CertificateFile holds the certificate that this process shows, then
-	// those between it and the authority. It needs key_file. Optional; "".
+	// CertificateFile holds the certificate that this process presents,
+	// followed by any intermediates. It needs key_file. Optional; "".
 	CertificateFile string `yaml:"certificate_file"`
 	// KeyFile holds the certificate's key, not encrypted. It needs
 	// certificate_file. Optional; "".
 	KeyFile string `yaml:"key_file"`
-	// ServerName is the name that every server's certificate must hold.
-	// Optional; the host that is connected to, which sentinels and clusters
-	// may announce as a bare IP address.
+	// ServerName is the name that every server's certificate must hold; set it
+	// if sentinels or the cluster announce bare IP addresses. Optional; the
+	// host that is connected to.
 	ServerName string `yaml:"server_name"`
 
-	// CA, Certificate and Key are no keys. After Load they hold what the files
+	// CA, Certificate and Key are not keys. After Load they hold the contents
+	// of the files; see Redis.TLSConfig.
 	// do; see Redis.TLSConfig.
 	CA          Secret `yaml:"-"`
 	Certificate Secret `yaml:"-"`
@@ -136,41 +138,41 @@ type Local struct {
 	// MaxEntries is how many facets are kept; a customer has two. More than
 	// 0. Optional; 100000.
 	MaxEntries int `yaml:"max_entries"`
-	// MaxBytes bounds what the entries take in memory, about; 1 MiB or more.
+	// MaxBytes bounds the memory of the entries, approximately; 1 MiB or more.
 	// If the entries are larger than max_bytes / max_entries, fewer fit.
 	// Optional; 134217728 (128 MiB).
 	MaxBytes int `yaml:"max_bytes"`
-	// MaxAge is how long an entry is trusted without asking Redis; without
-	// Redis it has no effect. More than 0. Optional; 30s.
+	// MaxAge is how long an entry is trusted before Redis is asked again; if
+	// Redis is off, it has no effect. More than 0. Optional; 30s.
 	MaxAge time.Duration `yaml:"max_age"`
 }
 
 // Ages are the ages of evidence, per outcome.
 type Ages struct {
-	// Allowed is of the account status Allowed. Optional; 10m, 1h.
+	// Allowed applies to the account status Allowed. Optional; 10m, 1h.
 	Allowed Age `yaml:"allowed"`
-	// NoStatus is of an account that has no status. Optional; 2m, 15m.
+	// NoStatus applies if an account has no status. Optional; 2m, 15m.
 	NoStatus Age `yaml:"no_status"`
-	// Pending is of the account statuses UnderReview, Unknown, Not Ready and
-	// every unrecognised one. Optional; 1m, 24h.
+	// Pending applies to the account statuses UnderReview, Unknown, Not Ready
+	// and every unrecognised one. Optional; 1m, 24h.
 	Pending Age `yaml:"pending"`
-	// NotAllowed is of the account status NotAllowed. Optional; 10m, 24h.
+	// NotAllowed applies to the account status NotAllowed. Optional; 10m, 24h.
 	NotAllowed Age `yaml:"not_allowed"`
-	// Qualifications is of qualifications none of which is in review.
+	// Qualifications applies if none of the qualifications is in review.
 	// Optional; 15m, 6h.
 	Qualifications Age `yaml:"qualifications"`
-	// QualificationsInReview is of qualifications with one in review.
-	// Optional; 2m, 6h.
+	// QualificationsInReview applies if at least one is in review. Optional;
+	// 2m, 6h.
 	QualificationsInReview Age `yaml:"qualifications_in_review"`
 }
 
-// Age is how long one outcome counts; both durations are jittered by 10 % to
-// either side.
+// Age bounds the evidence of one outcome; both durations are jittered by 10 %
+// to either side.
 type Age struct {
-	// Fresh is for how long evidence answers without Partner Center being
-	// asked; more than 0.
+	// Fresh is how long evidence answers without a request to Partner Center;
+	// more than 0.
 	Fresh time.Duration `yaml:"fresh"`
-	// Usable is until what age it answers, flagged stale, while Partner
+	// Usable is the age until which it answers, flagged stale, when Partner
 	// Center cannot be asked; not below fresh.
 	Usable time.Duration `yaml:"usable"`
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// minKeyBits is the least length of a certificate's key.
+// minKeyBits is the minimum size of a certificate's key.
 const minKeyBits = 2048
 
-// KeyPair returns the certificate of ClientCertificateFile with its key, and
-// nil if there is none.
+// KeyPair returns the certificate of ClientCertificateFile with its key, or nil
+// if there is none.
 func (pc PartnerCenter) KeyPair() *tls.Certificate {
 	pair, problem := parseKeyPair(pc.ClientCertificate)
 	if problem != "" { // none, or Load would have failed
@@ -20,8 +20,8 @@ func (pc PartnerCenter) KeyPair() *tls.Certificate {
 	return pair
 }
 
-// checkCertificate reads the certificate and holds it to what the login host
-// takes now.
+// checkCertificate reads the certificate and reports a fault if the login host
+// would reject it now.
 func (l *loader) checkCertificate(pc *PartnerCenter) {
 	const key = "partner_center.client_certificate_file"
 	if pc.ClientCertificateFile == "" {
@@ -50,8 +50,8 @@ func (l *loader) checkCertificate(pc *PartnerCenter) {
 	}
 }
 
-// parseKeyPair returns a certificate and its key, or what is wrong with them.
-// The problem repeats nothing of the text.
+// parseKeyPair returns a certificate and its key. If they are invalid, problem
+// describes why without repeating any of the text.
 func parseKeyPair(text Secret) (pair *tls.Certificate, problem string) {
 	data := []byte(text.Reveal())
 	parsed, err := tls.X509KeyPair(data, data)
@@ -66,7 +66,7 @@ func parseKeyPair(text Secret) (pair *tls.Certificate, problem string) {
 	return &parsed, ""
 }
 
-// outOfDate returns what is wrong with a certificate at that time.
+// outOfDate returns a problem if the certificate is not valid at now.
 func outOfDate(pair *tls.Certificate, now time.Time) (problem string) {
 	const remedy = "; add another to the app registration and name its file, or correct the clock"
 	switch leaf := pair.Leaf; {

@@ -21,7 +21,7 @@ import (
 
 const certificateFile = "ELIGIBILITY_PARTNER_CENTER__CLIENT_CERTIFICATE_FILE"
 
-// ourKey and anotherKey are made once: keys take their time.
+// ourKey and anotherKey are generated once because generation is slow.
 var (
 	ourKey     = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 	anotherKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
@@ -38,7 +38,7 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-// certPEM is a certificate for key that lasts from begin to end, from now.
+// certPEM is a certificate for key, valid from now+begin to now+end.
 func certPEM(t *testing.T, key crypto.Signer, begin, end time.Duration) string {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(begin), NotAfter: time.Now().Add(end)}
@@ -55,7 +55,7 @@ func keyPEM(t *testing.T, key crypto.Signer) string {
 	return block("PRIVATE KEY", must[[]byte](t)(x509.MarshalPKCS8PrivateKey(key)))
 }
 
-// goodPEM is a certificate and its key as serve takes them.
+// goodPEM is a certificate and its key that serve accepts.
 func goodPEM(t *testing.T) string {
 	t.Helper()
 	key := must[*rsa.PrivateKey](t)(ourKey())
@@ -70,7 +70,7 @@ func TestACertificateMayReplaceTheSecret(t *testing.T) {
 		weak = "must hold an RSA key of at least 2048 bits; make a new certificate with one"
 	)
 	key, other := must[*rsa.PrivateKey](t)(ourKey()), must[*rsa.PrivateKey](t)(anotherKey())
-	small := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, 1024)) //nolint:gosec // it is to be refused
+	small := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, 1024)) //nolint:gosec // too short on purpose
 	elliptical := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	cert := certPEM(t, key, -time.Hour, time.Hour)
 	for name, c := range map[string]struct{ text, problem string }{

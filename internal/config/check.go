@@ -7,18 +7,18 @@ import (
 )
 
 const (
-	// longest bounds every duration, so that no sum or jitter of them can
-	// overflow.
+	// longest bounds every duration so that no sum or jitter of them overflows.
 	longest = 365 * 24 * time.Hour
-	// fetchLimit is the fixed limit of a whole fetch, of which an attempt is
-	// a part.
+	// fetchLimit is the fixed limit of a whole fetch, including all its
+	// attempts.
 	fetchLimit = 10 * time.Second
-	// shortestTimeout leaves a call without a deadline of its own the time to
-	// ask anybody.
+	// shortestTimeout leaves a check enough time to ask Redis or Partner
+	// Center.
 	shortestTimeout = 100 * time.Millisecond
 )
 
-// check notes every value that breaks a rule, whatever the command.
+// check records a fault for every value that breaks a rule, whatever the
+// command.
 func (l *loader) check() {
 	l.checkListeners()
 	l.checkPartnerCenter()
@@ -54,8 +54,7 @@ func (l *loader) checkListeners() {
 	}
 }
 
-// checkDurations holds each duration to its least and greatest value, ages
-// aside.
+// checkDurations checks the range of every duration except the ages.
 func (l *loader) checkDurations() {
 	cfg := l.cfg
 	for _, d := range []struct {
@@ -110,8 +109,8 @@ func (l *loader) checkAges() {
 	}
 }
 
-// objectToEither objects to key, at the place of other if only that was given;
-// and not at all if other was rejected.
+// objectToEither objects to key. If only other was given, the fault has the
+// position of other; if other was rejected, there is no fault.
 func (l *loader) objectToEither(key, other, format string, args ...any) {
 	if l.isRejected(other) {
 		return

@@ -11,14 +11,14 @@ var (
 	domain = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 )
 
-// retiredAudiences are what tokens used to be asked for; Partner Center
-// refuses tokens for them.
+// retiredAudiences were valid once; Partner Center now rejects tokens for them.
 //
 // Source: https://learn.microsoft.com/partner-center/developer/deprecate-azure-active-directory-graph-token (read 2026-11-21)
 var retiredAudiences = []string{"graph.windows.net", "graph.chinacloudapi.cn"} //nolint:gochecknoglobals // only read
 
-// checkPartnerCenter checks what is given and drops the slashes at the end of
-// URLs. No fault shows a value: secrets get pasted into the wrong line.
+// checkPartnerCenter checks the values that are given and drops trailing
+// slashes of URLs. No fault shows a value, because secrets get pasted into the
+// wrong line.
 func (l *loader) checkPartnerCenter() {
 	pc := &l.cfg.PartnerCenter
 	if pc.TenantID != "" && !guid.MatchString(pc.TenantID) && (!domain.MatchString(pc.TenantID) || len(pc.TenantID) > 253) {
@@ -42,10 +42,10 @@ func (l *loader) checkPartnerCenter() {
 	l.checkVault(pc)
 }
 
-// zeros is what examples write in place of an ID.
+// zeros is the placeholder for an ID in the examples.
 const zeros = "00000000-0000-0000-0000-000000000000"
 
-// checkClientSecret drops what copying adds, and rejects what is no secret.
+// checkClientSecret trims the secret, and rejects it if it cannot be one.
 func (l *loader) checkClientSecret(pc *PartnerCenter) {
 	key := "partner_center.client_secret"
 	if pc.ClientSecretFile != "" {
@@ -61,7 +61,7 @@ func (l *loader) checkClientSecret(pc *PartnerCenter) {
 	pc.ClientSecret = secret
 }
 
-// checkHosts checks the two URLs that requests go to.
+// checkHosts checks the URLs of the two hosts that receive requests.
 func (l *loader) checkHosts(pc *PartnerCenter) {
 	base, problem := splitURL(pc.BaseURL, "http", "https")
 	switch {
@@ -104,15 +104,15 @@ func (l *loader) checkAudience(pc *PartnerCenter) {
 	}
 }
 
-// microsoftDomains are where Microsoft's APIs are.
+// microsoftDomains are the domains of Microsoft's APIs.
 var microsoftDomains = []string{ //nolint:gochecknoglobals // only read
 	"microsoft.com", "microsoft.us", "office.com", "office365.com", "office365.us", "azure.com", "azure.us", "azure.cn", "azure.net",
 	"windows.net", "windows-ppe.net", "microsoftonline.com", "microsoftonline.us", "microsoftonline.cn", "chinacloudapi.cn",
 	"usgovcloudapi.net", "sharepoint.com", "dynamics.com", "powerbi.com",
 }
 
-// isOtherAPI reports whether a host is of Microsoft and not the audience of
-// Partner Center in any cloud.
+// isOtherAPI reports whether host belongs to Microsoft but is not the audience
+// of Partner Center in any cloud.
 func isOtherAPI(host string) bool {
 	host = strings.ToLower(host)
 	for _, cloud := range []Cloud{CloudGlobal, CloudUSGovernment, CloudChina} {
@@ -125,7 +125,8 @@ func isOtherAPI(host string) bool {
 	})
 }
 
-// require notes what serve or login cannot do without, and which command helps.
+// require records a fault if a key that serve and login need is missing. The
+// fault names the command that helps.
 func (l *loader) require(command Command) {
 	pc := &l.cfg.PartnerCenter
 	file := l.path
@@ -148,8 +149,8 @@ func (l *loader) require(command Command) {
 	}
 }
 
-// requireRefreshToken wants a token in the file. What a vault holds only the
-// vault knows, and an outage of it must not stop a start.
+// requireRefreshToken records a fault if the file holds no token. It does not
+// ask a vault, because an outage of the vault must not prevent a start.
 func (l *loader) requireRefreshToken(command Command, tokenFile, configFile string) {
 	const key, login = "partner_center.refresh_token_file", "`eligibilityd login --config %s` obtains a refresh token and writes it there"
 	if tokenFile == "" {

@@ -13,15 +13,15 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
-// maxCABytes bounds a file of authorities: a system's own has a quarter of it.
+// maxCABytes bounds a file of authorities; the system's own is a quarter of it.
 const maxCABytes = 1 << 20
 
-// hashTagFree is what a key prefix may hold: nothing that Redis Cluster takes
-// for a hash tag and nothing that needs quoting in a shell.
+// hashTagFree matches key prefixes without hash tags of Redis Cluster or
+// characters that a shell would interpret.
 var hashTagFree = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
-// applyRedisMode gives the mode, if none was given, what the number of
-// addresses says.
+// applyRedisMode sets the mode to cluster if it was not given and there are
+// several addresses.
 func (l *loader) applyRedisMode() {
 	redis := &l.cfg.Cache.Redis
 	if _, given := l.origins["cache.redis.mode"]; !given && len(redis.Addresses) > 1 {
@@ -60,7 +60,8 @@ func (l *loader) checkRedisMode(redis *Redis) {
 	}
 }
 
-// checkUser checks a user and its password, whose keys begin with prefix.
+// checkUser records a fault if a user has no password. The keys of both begin
+// with prefix.
 func (l *loader) checkUser(prefix, username string, password Secret, passwordFile string) {
 	if username != "" && password.IsZero() && passwordFile == "" {
 		l.object(prefix+"username", "has no effect without %[1]spassword or %[1]spassword_file", prefix)
@@ -92,8 +93,8 @@ func (l *loader) checkSentinel(redis *Redis) {
 	}
 }
 
-// checkRedisAddresses shows no address: a URL with the password in it is what
-// people paste here.
+// checkRedisAddresses never shows an address, because people paste URLs with
+// passwords here.
 func (l *loader) checkRedisAddresses(redis *Redis) {
 	const key = "cache.redis.addresses"
 	var problems []string
@@ -129,14 +130,15 @@ func (l *loader) checkRedisAddresses(redis *Redis) {
 }
 
 const (
-	// minIntegrityKey is the least length of an integrity key in characters.
+	// minIntegrityKey is the minimum length of an integrity key in characters.
 	minIntegrityKey = 32
-	// minIntegrityVariety is how many different characters random text of that
-	// length has at least; in hexadecimal, less is rarer than one in a billion.
+	// minIntegrityVariety is the minimum number of different characters. If a
+	// random hexadecimal key has that length, it falls below with a probability
+	// of less than one in a billion.
 	minIntegrityVariety = 8
 )
 
-// checkIntegrityKeys rejects keys that could be guessed.
+// checkIntegrityKeys rejects a key if it could be guessed.
 func (l *loader) checkIntegrityKeys(redis *Redis) {
 	const key, previous = "cache.redis.integrity_key", "cache.redis.integrity_key_previous"
 	for _, k := range []struct {
@@ -169,9 +171,8 @@ func (l *loader) checkIntegrityKeys(redis *Redis) {
 	}
 }
 
-// checkRedisTLS reads the files and refuses what could encrypt nothing, or
-// show no certificate. Whether they have expired only the servers judge: a
-// shared tier that is away keeps nobody from serving.
+// checkRedisTLS reads the files and rejects them if they cannot work. It does
+// not check expiry: an unavailable shared tier must not prevent a start.
 func (l *loader) checkRedisTLS(redis *Redis) {
 	const prefix = "cache.redis.tls."
 	t := &redis.TLS
@@ -219,15 +220,15 @@ func (l *loader) checkRedisTLS(redis *Redis) {
 	}
 }
 
-// needsTLS notes a key that was given although TLS is off.
+// needsTLS records a fault if a key was given although TLS is off.
 func (l *loader) needsTLS(key, value string) {
 	if value != "" {
 		l.object(key, "has no effect without cache.redis.tls.enabled: true")
 	}
 }
 
-// TLSConfig returns how to encrypt connections to Redis, and nil if they are
-// not. Each call returns a new one.
+// TLSConfig returns the TLS configuration for connections to Redis, or nil if
+// TLS is off. Each call returns a new one.
 func (r Redis) TLSConfig() *tls.Config {
 	if !r.TLS.Enabled {
 		return nil
@@ -237,7 +238,8 @@ func (r Redis) TLSConfig() *tls.Config {
 		cfg.RootCAs = x509.NewCertPool()
 		cfg.RootCAs.AppendCertsFromPEM([]byte(r.TLS.CA.Reveal()))
 	}
-	// Load would have refused a pair that is none.
+	// Load has rejected every invalid pair, so an error means that there is
+	// none.
 	if pair, err := tls.X509KeyPair([]byte(r.TLS.Certificate.Reveal()), []byte(r.TLS.Key.Reveal())); err == nil {
 		cfg.Certificates = []tls.Certificate{pair}
 	}

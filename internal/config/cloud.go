@@ -12,7 +12,7 @@ const (
 
 func (Cloud) words() []string { return []string{"global", "us_government", "china"} }
 
-// hosts are what the keys of a cloud default to.
+// hosts are a cloud's defaults.
 type hosts struct{ baseURL, authority, audience, vault string }
 
 // hosts returns those of the cloud. The cloud for the US government has the
@@ -36,7 +36,7 @@ func (c Cloud) hosts() hosts {
 	}
 }
 
-// applyCloud gives the keys that were not given the cloud's defaults.
+// applyCloud sets the keys that were not given to the cloud's defaults.
 func (l *loader) applyCloud() {
 	pc := &l.cfg.PartnerCenter
 	hosts := pc.Cloud.hosts()

@@ -9,7 +9,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// T-08: one key chooses a cloud's hosts, and each can be overridden.
+// One key selects a cloud's hosts, and each can be overridden.
 func TestACloudHasItsHosts(t *testing.T) {
 	t.Parallel()
 	const (
@@ -41,7 +41,7 @@ func TestACloudHasItsHosts(t *testing.T) {
 	}
 }
 
-// T-12: the fault names the audience of the cloud at hand.
+// The fault names the audience of the selected cloud.
 func TestARetiredAudienceNamesItsSuccessor(t *testing.T) {
 	t.Parallel()
 	got := faults(t, "partner_center: {cloud: china, audience: 'https://graph.chinacloudapi.cn'}\n", nil, config.Dev)

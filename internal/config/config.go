@@ -1,8 +1,8 @@
 // Package config reads the configuration of eligibilityd.
 //
-// The structs below are the operator's manual: every field says what it
-// means, its unit, its default, whether it may be left out and what it
-// conflicts with. The yaml tags, joined by dots, are the keys.
+// The structs below are the operator's manual: the comment of every field
+// defines its meaning, its unit, its default, whether it is optional and which
+// keys it conflicts with. The yaml tags, joined by dots, are the keys.
 //
 // A configuration is the defaults, overlaid by one YAML file, overlaid by the
 // environment. Every key can be given in the environment as ELIGIBILITY_ and
@@ -11,9 +11,9 @@
 // comma separated there, and a variable that is set but empty sets the key to
 // empty. Durations are written as Go writes them: 250ms, 3s, 10m, 24h.
 //
-// Reading is strict: unknown keys and variables, repeated keys, wrong types
-// and values out of range are faults, and all of them are reported at once.
-// No fault ever shows the value of a secret.
+// Reading is strict: unknown keys and variables, repeated keys, wrong types and
+// values out of range are faults, and Load reports all of them at once. No
+// fault ever shows the value of a secret.
 package config
 
 import "time"
@@ -21,22 +21,22 @@ import "time"
 // Config is one whole configuration. [Default] fills every field that has a
 // default; the zero Config is not usable.
 type Config struct {
-	// Server is how callers reach the service.
+	// Server configures the listeners and the limits of calls.
 	Server Server `yaml:"server"`
-	// PartnerCenter is how the service reaches Microsoft. It is the one
-	// section without which serve does not start.
+	// PartnerCenter configures the access to Microsoft. It is the only section
+	// that serve requires.
 	PartnerCenter PartnerCenter `yaml:"partner_center"`
-	// Cache is where evidence is kept, and for how long it counts.
+	// Cache configures the tiers that keep evidence, and how long it counts.
 	Cache Cache `yaml:"cache"`
-	// Policy is what the partner decides if Microsoft's answer leaves room.
+	// Policy holds the partner's decisions if Microsoft's answer leaves room.
 	Policy Policy `yaml:"policy"`
-	// Log is what is written to standard error.
+	// Log configures the log on standard error.
 	Log Log `yaml:"log"`
-	// Tracing is where spans go.
+	// Tracing configures the export of spans.
 	Tracing Tracing `yaml:"tracing"`
 }
 
-// Server is the three listeners and the limits of their calls.
+// Server holds the three listeners and the limits of their calls.
 type Server struct {
 	// GRPC is the listener for gRPC, health and reflection included.
 	// Optional; 127.0.0.1:9090.
@@ -44,8 +44,8 @@ type Server struct {
 	// HTTP is the listener for REST and its documentation.
 	// Optional; 127.0.0.1:8080.
 	HTTP Listener `yaml:"http"`
-	// Admin is the listener for /metrics, /healthz, /readyz and
-	// /debug/pprof/: for machines of the operator only, never for callers.
+	// Admin is the listener for /metrics, /healthz, /readyz and /debug/pprof/:
+	// for the operator's machines only, never for callers.
 	// Optional; 127.0.0.1:9091.
 	Admin Listener `yaml:"admin"`
 	// Insecure permits listeners beyond the loopback interface although they
@@ -58,14 +58,13 @@ type Server struct {
 	// gets 30s, which is the most for any call.
 	// Optional; 2s.
 	DefaultTimeout time.Duration `yaml:"default_timeout"`
-	// Drain is how long the service goes on serving after a signal to stop
-	// and reports itself not ready, so that load balancers notice; 0 stops at
-	// once. Optional; 5s.
+	// Drain is how long the service keeps serving after a stop signal while it
+	// reports itself not ready, so that load balancers notice. If it is 0, the
+	// service stops at once. Optional; 5s.
 	Drain time.Duration `yaml:"drain"`
-	// ShutdownTimeout is how long calls in flight may take to end after the
-	// drain before they are cut off; more than 0. Drain and this together
-	// must fit in what the process manager grants before it kills.
-	// Optional; 10s.
+	// ShutdownTimeout is how long calls in flight may take after the drain
+	// before they are cut off; more than 0. The process manager must grant at
+	// least the sum of both before it kills. Optional; 10s.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 }
 
@@ -77,19 +76,19 @@ type Listener struct {
 	Address string `yaml:"address"`
 }
 
-// Policy is the partner's own choices. None of them can turn a failure into
+// Policy holds the partner's own choices. None of them can turn a failure into
 // an ALLOWED.
 type Policy struct {
-	// NotReady is what the account status "Not Ready" means: block or allow.
+	// NotReady is the effect of the account status "Not Ready": block or allow.
 	// Optional; block.
 	NotReady NotReady `yaml:"not_ready"`
-	// WhenUndecidable is what a caller gets when there is no evidence: error
-	// answers UNAVAILABLE, block answers BLOCKED with the reason UNDECIDABLE.
-	// Optional; error.
+	// WhenUndecidable is the answer if there is no evidence: error answers
+	// UNAVAILABLE, block answers BLOCKED with the reason UNDECIDABLE. Optional;
+	// error.
 	WhenUndecidable WhenUndecidable `yaml:"when_undecidable"`
 	// QualificationsGrace is how long a commercial decision, which does not
-	// need them, waits for the qualifications once the account has answered;
-	// 0 does not wait. Optional; 250ms.
+	// need them, waits for the qualifications once the account has answered; if
+	// it is 0, it does not wait. Optional; 250ms.
 	QualificationsGrace time.Duration `yaml:"qualifications_grace"`
 }
 
@@ -115,7 +114,7 @@ const (
 
 func (WhenUndecidable) words() []string { return []string{"error", "block"} }
 
-// Log is the log's volume and shape.
+// Log configures the volume and format of the log.
 type Log struct {
 	// Level is the lowest level written: debug, info, warn or error.
 	// Optional; info.
@@ -123,15 +122,15 @@ type Log struct {
 	// Format is json, one object per line, or console, for people.
 	// Optional; json.
 	Format LogFormat `yaml:"format"`
-	// PlainPerSecond is how many records a second are written of calls that
-	// went as nearly all do: allowed, by evidence that was at hand and fresh.
-	// A record that follows others that were not written carries their number
-	// in left_out. At least 1. Optional; 100.
+	// PlainPerSecond is how many records a second are written for ordinary
+	// calls: allowed, by evidence that was cached and fresh. If records were
+	// suppressed, the next one carries their number in left_out. At least 1.
+	// Optional; 100.
 	PlainPerSecond int `yaml:"plain_per_second"`
 	// FailuresPerSecond is how many records a second are written for each
-	// reason of a failure; that evidence is stale is such a reason. Blocks,
-	// fetches from Partner Center and traced calls that did not fail always
-	// have their record. left_out counts here, too. At least 1. Optional; 20.
+	// reason of a failure; stale evidence is such a reason. Blocks, fetches
+	// from Partner Center and traced calls are always written unless they fail.
+	// left_out counts suppressed records here, too. At least 1. Optional; 20.
 	FailuresPerSecond int `yaml:"failures_per_second"`
 }
 

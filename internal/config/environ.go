@@ -10,12 +10,11 @@ import (
 // prefix begins the name of every variable that belongs to the configuration.
 const prefix = "ELIGIBILITY_"
 
-// variablePattern is what a variable's name may look like to be repeated in a
-// fault.
+// variablePattern matches names that are safe to repeat in a fault.
 var variablePattern = regexp.MustCompile(`^[A-Za-z0-9_]{1,128}$`)
 
-// serviceLink is what Kubernetes names the variables of a Service, which
-// collide with ours if that is called eligibility or eligibility-….
+// serviceLink matches the variables that Kubernetes sets for a Service. They
+// collide with ours if the Service is called eligibility or eligibility-….
 var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_\d+_(TCP|UDP|SCTP)(_|$)|$)`)
 
 // variable returns the name of the variable that overrides key.
@@ -23,8 +22,8 @@ func variable(key string) string {
 	return prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
 }
 
-// readEnviron takes the values of the variables that begin with prefix, in
-// the order of their names, so that faults have an order too.
+// readEnviron reads the variables that begin with prefix in the order of their
+// names, so that the order of faults is stable.
 func (l *loader) readEnviron(environ []string) {
 	environ = slices.Sorted(slices.Values(environ))
 	given := map[string]bool{}
@@ -46,7 +45,7 @@ func (l *loader) readEnviron(environ []string) {
 	}
 }
 
-// readVariable gives the key f the text of the variable of that name.
+// readVariable sets the key f from the variable of that name.
 func (l *loader) readVariable(f field, name, text string) {
 	at := origin{source: name}
 	l.origins[f.key] = at
@@ -59,8 +58,8 @@ func (l *loader) readVariable(f field, name, text string) {
 	}
 }
 
-// splitList returns the items of a comma-separated list, without the blanks
-// around each; an empty text is the empty list.
+// splitList splits a comma-separated list and trims its items. If text is
+// blank, the list is empty.
 func splitList(text string) []string {
 	if strings.TrimSpace(text) == "" {
 		return nil
@@ -72,7 +71,8 @@ func splitList(text string) []string {
 	return items
 }
 
-// unknownVariable notes a variable that has our prefix and belongs to no key.
+// unknownVariable records a fault for a variable that has our prefix and no
+// key.
 func (l *loader) unknownVariable(name string) {
 	switch {
 	case !variablePattern.MatchString(name):

@@ -7,18 +7,17 @@ import (
 
 // Fault is one mistake in a configuration. The error of [Load] joins all of
 // them; errors.As finds the first, and Unwrap() []error gives each.
-type Fault struct { //nolint:errname // the word of the manual; config.Fault reads as what it is
-	// Source is where the value came from: the path of the file as given to
-	// Load, the name of an environment variable, or "" for a key that was
-	// given nowhere.
+type Fault struct { //nolint:errname // the manual's term; config.Fault reads well
+	// Source is the source of the value: the path of the file as given to Load,
+	// the name of an environment variable, or "" if the key was given nowhere.
 	Source string
 	// Line is the line in the file, counted from 1, or 0 if there is none.
 	Line int
-	// Key is the path of the key, such as partner_center.tenant_id, or ""
-	// for the file as a whole and for a variable that belongs to no key.
+	// Key is the path of the key, such as partner_center.tenant_id, or "" if
+	// the fault concerns the whole file or a variable without a key.
 	Key string
-	// Problem is what is wrong and what to write instead. It never holds
-	// the value of a secret.
+	// Problem describes the mistake and its remedy. It never holds the value of
+	// a secret.
 	Problem string
 }
 

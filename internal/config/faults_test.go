@@ -11,8 +11,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// faults returns the lines of a Load that must fail, with the directory of
-// the file left out.
+// faults returns the lines of the error of a Load that must fail, without the
+// directory of the file.
 func faults(t *testing.T, text string, environ []string, command config.Command) []string {
 	t.Helper()
 	path := write(t, "config.yaml", text)
@@ -102,7 +102,7 @@ func TestFaultsOfTheFile(t *testing.T) {
 			"log: {level: info}\n---\n{\n",
 			[]string{`config.yaml:3: is not valid YAML near this line: did not find expected node content`},
 		},
-		"an alias of nothing": { // what a secret that begins with * reads as
+		"an alias of nothing": { // YAML reads a secret that begins with * as this
 			"log: {}\npartner_center: {client_secret: *hunter2}\n",
 			[]string{`config.yaml: is not valid YAML: a value begins with *; put it in quotes`},
 		},

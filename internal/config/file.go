@@ -17,12 +17,12 @@ import (
 // maxFileBytes bounds the configuration file.
 const maxFileBytes = 1 << 20
 
-// namePattern is what a key may look like. What looks otherwise is not
-// repeated in a fault: a secret after a forgotten blank reads as a key. The
-// longest key has 24 letters, a generated secret usually 40.
+// namePattern matches the names of keys. If a name does not match, a fault does
+// not repeat it: a secret after a forgotten blank parses as a key. The longest
+// key has 24 letters, a generated secret usually 40.
 var namePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
 
-// readFile takes the values of the file. It returns false if the file as a
+// readFile reads the values of the file. It returns false if the file as a
 // whole could not be read.
 func (l *loader) readFile() bool {
 	data, err := readFile(l.path, maxFileBytes)
@@ -50,7 +50,7 @@ func (l *loader) readFile() bool {
 	return l.readRoot(document.Content[0])
 }
 
-// readRoot takes the values of the document whose outermost node is n.
+// readRoot reads the values of the document whose root node is n.
 func (l *loader) readRoot(n *yaml.Node) bool {
 	problem := unsupported(n)
 	switch {
@@ -67,15 +67,15 @@ func (l *loader) readRoot(n *yaml.Node) bool {
 	return true
 }
 
-// at returns where n stands.
+// at returns the position of n.
 func (l *loader) at(n *yaml.Node) origin { return origin{source: l.path, line: n.Line} }
 
-// yamlError is how the YAML library words a mistake that has a line.
+// yamlError matches the prefix of the YAML library's errors.
 var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// unreadable notes that the file is no YAML. The library shows text of the
-// file in one message only, that of an unknown alias, which a secret that
-// begins with * reads as.
+// unreadable records that the file is not YAML. The library shows text of the
+// file only if an alias is unknown, and a secret that begins with * parses as
+// one.
 func (l *loader) unreadable(err error) {
 	text := err.Error()
 	match := yamlError.FindStringSubmatch(text)
@@ -83,7 +83,7 @@ func (l *loader) unreadable(err error) {
 	if match != nil {
 		text = text[len(match[0]):]
 		if line := match[1]; line != "" {
-			at.line, _ = strconv.Atoi(line) // digits, by the pattern
+			at.line, _ = strconv.Atoi(line) // the pattern matches digits only
 			near = " near this line"
 		}
 	}
@@ -93,8 +93,8 @@ func (l *loader) unreadable(err error) {
 	l.fault(at, "", "is not valid YAML"+near+": "+text)
 }
 
-// readSection takes the keys of the mapping n, which is the section of that
-// key, "" for the whole document.
+// readSection reads the keys of the mapping n into that section; "" is the
+// whole document.
 func (l *loader) readSection(section string, n *yaml.Node) {
 	lines := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -124,8 +124,8 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 	}
 }
 
-// readSubsection takes the value n of the section f. A section without keys,
-// as when all of them are commented out, is as if it were absent.
+// readSubsection reads the value n of the section f. If the section has no
+// keys, for example because all are commented out, it counts as absent.
 func (l *loader) readSubsection(f field, n *yaml.Node) {
 	switch problem := unsupported(n); {
 	case problem != "":
@@ -138,7 +138,8 @@ func (l *loader) readSubsection(f field, n *yaml.Node) {
 	}
 }
 
-// setNode gives the key f the value of n, or returns what is wrong with it.
+// setNode sets the key f to the value of n. If n is invalid, problem describes
+// why.
 func setNode(f field, n *yaml.Node) (problem string) {
 	if problem := unsupported(n); problem != "" {
 		return problem
@@ -159,7 +160,8 @@ func setNode(f field, n *yaml.Node) (problem string) {
 	return set(f, n.Value)
 }
 
-// setList gives a list the value of n, or returns what is wrong with it.
+// setList sets a list to the value of n. If n is invalid, problem describes
+// why.
 func setList(list *[]string, n *yaml.Node) (problem string) {
 	if n.Kind != yaml.SequenceNode {
 		return "must be a list, such as [a, b]"
@@ -178,8 +180,8 @@ func setList(list *[]string, n *yaml.Node) (problem string) {
 	return ""
 }
 
-// unsupported returns which part of YAML is used in n that is not read: those
-// whose only effect here would be surprise.
+// unsupported returns a problem if n uses a part of YAML that would only cause
+// surprises here.
 func unsupported(n *yaml.Node) (problem string) {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -194,7 +196,7 @@ func unsupported(n *yaml.Node) (problem string) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// kindOf names the kind of value that v holds.
+// kindOf names the kind of value that v accepts.
 func kindOf(v reflect.Value) string {
 	switch v.Interface().(type) {
 	case time.Duration:

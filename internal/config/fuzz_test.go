@@ -10,8 +10,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// FuzzLoad feeds any text as a file, and any lines as an environment. Each
-// must give a configuration or an error that consists of faults.
+// FuzzLoad loads any text as a file and any lines as an environment. Load must
+// return a configuration or an error that consists of faults.
 func FuzzLoad(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", "---\n---\n", "- a", "a: &a [*a]", "<<: {log: {level: info}}", "? [a]\n: b", "!!binary x: y", "\xff\xfe\x00",

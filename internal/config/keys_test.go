@@ -16,8 +16,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// others are values different from the default, where none can be made up
-// from the type.
+// others are values that differ from the default, for keys whose type does not
+// provide one.
 var others = map[string]string{
 	"server.grpc.address":          "127.0.0.2:1",
 	"server.http.address":          "[::1]:0",
@@ -54,7 +54,7 @@ var others = map[string]string{
 	"cache.redis.tls.server_name":               "redis.example",
 }
 
-// companions returns the keys without which a key would be a mistake.
+// companions returns the keys that must be set if l is.
 func companions(t *testing.T, l leaf) map[string]string {
 	t.Helper()
 	with := map[string]string{}
@@ -118,8 +118,7 @@ func other(t *testing.T, l leaf) string {
 	}
 }
 
-// changed returns the default configuration as it must be once the keys have
-// been set.
+// changed returns the configuration that must result if the keys are set.
 func changed(t *testing.T, values map[string]string) *config.Config {
 	t.Helper()
 	cfg := config.Default()
@@ -131,7 +130,7 @@ func changed(t *testing.T, values map[string]string) *config.Config {
 	return cfg
 }
 
-// change sets a key to text, and what Load makes of it.
+// change sets a key to text, and any field that Load derives from it.
 func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 	t.Helper()
 	v := l.in(cfg)
@@ -274,8 +273,8 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	}
 }
 
-// TestDefaultsAreAsSpecified holds every default to the figure that operators
-// and deployments rely on.
+// TestDefaultsAreAsSpecified compares every default with the figure that
+// operators and deployments rely on.
 func TestDefaultsAreAsSpecified(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{

@@ -8,31 +8,31 @@ import (
 )
 
 // Command is the command that a configuration is for. It decides which keys
-// must be present; those that are present must be right in any case.
+// must be present; if a key is present, it must be valid in any case.
 type Command int
 
 const (
 	// Dev needs no key: it brings its own Partner Center.
 	Dev Command = iota
 	// Serve needs a complete connection to Partner Center: tenant_id,
-	// client_id, one credential and, for flow app_user, a readable refresh
+	// client_id, one credential and, if flow is app_user, a readable refresh
 	// token or the name of a vault.
 	Serve
-	// Login needs what Serve does, but only the name of the refresh token's
-	// file, which it writes.
+	// Login needs the same keys as Serve, but the file of the refresh token
+	// need not exist, because login writes it.
 	Login
-	// Doctor needs no key: what is missing is part of what it reports.
+	// Doctor needs no key: it reports missing ones.
 	Doctor
 )
 
-// Load returns the configuration of the defaults, overlaid by the YAML file
-// at path ("" for none), overlaid by the variables of environ that begin with
-// ELIGIBILITY_ (in the form of os.Environ), checked for command. Secrets that
-// are given as files are read; the refresh token is not, because it changes.
+// Load returns the configuration of the defaults, overlaid by the YAML file at
+// path ("" for none), overlaid by the variables of environ that begin with
+// ELIGIBILITY_ (in the form of os.Environ), checked for command. It reads the
+// files of secrets except the refresh token, which changes.
 //
-// On failure the Config is nil and the error joins one [Fault] for every
-// mistake found. A file that is no YAML at all hides the mistakes that depend
-// on its contents.
+// If anything is wrong, the Config is nil and the error joins one [Fault] for
+// every mistake found. If the file is not YAML at all, mistakes that depend on
+// its contents are not reported.
 func Load(path string, environ []string, command Command) (*Config, error) {
 	l := newLoader(path)
 	readable := path == "" || l.readFile()
@@ -52,23 +52,23 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	return l.cfg, nil
 }
 
-// loader collects one configuration and the mistakes in it.
+// loader collects one configuration and its faults.
 type loader struct {
 	path     string
 	cfg      *Config
 	fields   []field           // every section and key, in the manual's order
-	origins  map[string]origin // key → where its value came from
+	origins  map[string]origin // key → source of its value
 	faults   []error           // each a Fault
 	rejected map[string]bool   // keys and sections without a usable value
 }
 
-// origin is a place that gave a key its value.
+// origin is the source of a key's value.
 type origin struct {
 	source string
 	line   int
 }
 
-// field is one section or key and the place of its value in the Config.
+// field is one section or key and the address of its value in the Config.
 type field struct {
 	key     string
 	section bool
@@ -86,8 +86,8 @@ func newLoader(path string) *loader {
 	}
 }
 
-// appendFields appends the sections and keys of the struct v, whose own key
-// is parent.
+// appendFields appends the sections and keys of the struct v, whose own key is
+// parent.
 func appendFields(all []field, parent string, v reflect.Value) []field {
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Tag.Get("yaml")
@@ -122,20 +122,20 @@ func (l *loader) field(key string) (field, bool) {
 	return field{}, false
 }
 
-// fault notes a mistake at a place.
+// fault records a mistake at a position.
 func (l *loader) fault(at origin, key, problem string) {
 	l.faults = append(l.faults, Fault{Source: at.source, Line: at.line, Key: key, Problem: problem})
 }
 
-// reject notes that a key or section has no value that could be used, so that
-// no other fault of it is reported.
+// reject records that a key or section has no usable value, so that no other
+// fault of it is reported.
 func (l *loader) reject(at origin, key, problem string) {
 	l.fault(at, key, problem)
 	l.rejected[key] = true
 }
 
-// object notes that the value of key breaks a rule, at the place where it was
-// given, unless the key has been rejected.
+// object records that the value of key breaks a rule, at the position of the
+// value, unless the key has been rejected.
 func (l *loader) object(key, format string, args ...any) {
 	if !l.isRejected(key) {
 		l.reject(l.origins[key], key, fmt.Sprintf(format, args...))
@@ -152,7 +152,7 @@ func (l *loader) isRejected(key string) bool {
 	return false
 }
 
-// readSecrets replaces each secret that is given as a file by its contents.
+// readSecrets sets each secret from its file if a file is given.
 func (l *loader) readSecrets() {
 	for _, f := range l.fields {
 		secret, ok := reflect.TypeAssert[*Secret](f.value.Addr())

@@ -2,20 +2,20 @@ package config
 
 import "time"
 
-// PartnerCenter is the account with which Partner Center is asked.
+// PartnerCenter configures the account that sends requests to Partner Center.
 //
 // serve needs tenant_id, client_id, one credential (client_secret,
 // client_secret_file or client_certificate_file) and, for flow app_user, a
 // refresh token in refresh_token_file or refresh_token_vault. dev needs none of
 // them: it brings its own simulator.
 type PartnerCenter struct {
-	// Cloud is where the partner's tenant lives: global, us_government or
+	// Cloud is the cloud of the partner's tenant: global, us_government or
 	// china (21Vianet). It decides the defaults of base_url, authority and
 	// audience. Optional; global.
 	Cloud Cloud `yaml:"cloud"`
-	// BaseURL is where the Partner Center REST API is, without /v1. An
-	// absolute https URL without user, query or fragment; http is accepted
-	// for loopback hosts only. Optional; by cloud, for global
+	// BaseURL is the address of the Partner Center REST API, without /v1. An
+	// absolute https URL without user, query or fragment; http is accepted only
+	// if the host is loopback. Optional; by cloud, for global
 	// https://api.partnercenter.microsoft.com.
 	BaseURL string `yaml:"base_url"`
 	// Authority is the login host, without the tenant; the same rules as for
@@ -28,45 +28,44 @@ type PartnerCenter struct {
 	// ClientID is the application (client) id of the app registration, a
 	// GUID. serve needs it; no default.
 	ClientID string `yaml:"client_id"`
-	// ClientSecret is the value, not the id, of a secret of that
-	// registration. Conflicts with client_secret_file and
-	// client_certificate_file; one of the three is needed by serve. After
-	// Load it holds the secret, whichever way that was given.
+	// ClientSecret is the value, not the id, of a secret of that registration.
+	// Conflicts with client_secret_file and client_certificate_file; serve
+	// needs one of the three. After Load it holds the secret in any case.
 	ClientSecret Secret `yaml:"client_secret"`
 	// ClientSecretFile is a file that holds the secret and nothing else, but
 	// for blanks around it; read once, at start. Conflicts with
 	// client_secret and client_certificate_file.
 	ClientSecretFile string `yaml:"client_secret_file"`
 	// ClientCertificateFile is a PEM file with a certificate of that
-	// registration, the first one in the file, and its RSA key of at least
-	// 2048 bits, PKCS #8 or PKCS #1, not encrypted; read once, at start, when
-	// it must be valid. Conflicts with client_secret and client_secret_file.
+	// registration, the first one in the file, and its RSA key of at least 2048
+	// bits, PKCS #8 or PKCS #1, not encrypted; read once, at start, when it
+	// must be valid. Conflicts with client_secret and client_secret_file.
 	ClientCertificateFile string `yaml:"client_certificate_file"`
-	// ClientCertificate is no key. After Load it holds what the file of
-	// ClientCertificateFile does; see KeyPair.
+	// ClientCertificate is not a key. After Load it holds the contents of
+	// ClientCertificateFile; see KeyPair.
 	ClientCertificate Secret `yaml:"-"`
-	// Flow is how tokens are obtained: app_user acts for a user of the
-	// partner by a refresh token and can ask both questions; app_only can
-	// read qualifications only, so no account can be decided with it.
-	// Optional; app_user.
+	// Flow selects how tokens are obtained: app_user acts for a user of the
+	// partner by a refresh token and can ask both questions; app_only can read
+	// qualifications only, so no account can be decided with it. Optional;
+	// app_user.
 	Flow Flow `yaml:"flow"`
-	// RefreshTokenFile is the file with the refresh token, read at start and
-	// replaced whenever Microsoft hands out a new one: the process must be
-	// able to write to its directory, and the file must outlive restarts.
-	// `eligibilityd login` creates it. It or refresh_token_vault is needed by
-	// serve for flow app_user; not used by app_only; no default.
+	// RefreshTokenFile is the file of the refresh token, read at start and
+	// replaced when Microsoft issues a new one: the process must be able to
+	// write to its directory, and the file must outlive restarts. `eligibilityd
+	// login` creates it. If flow is app_user, serve needs it or
+	// refresh_token_vault; if flow is app_only, it is not used. No default.
 	RefreshTokenFile string `yaml:"refresh_token_file"`
 	// RefreshTokenVault is an Azure Key Vault in place of the file.
 	RefreshTokenVault RefreshTokenVault `yaml:"refresh_token_vault"`
-	// Audience is the resource that tokens are asked for: an absolute URI
-	// without "/.default". It goes by the cloud, not by base_url, and so
-	// stays as it is when base_url points at a simulator or a proxy. The
-	// retired https://graph.windows.net is refused. Optional; by cloud, for
-	// global https://api.partnercenter.microsoft.com.
+	// Audience is the resource that tokens are for: an absolute URI without
+	// "/.default". It depends on the cloud, not on base_url, so it stays the
+	// same when base_url points at a simulator or a proxy. The retired
+	// https://graph.windows.net is rejected. Optional; by cloud, for global
+	// https://api.partnercenter.microsoft.com.
 	Audience string `yaml:"audience"`
-	// TokenEndpoint is the version of the login host's endpoints, v2 or v1,
-	// which take what tokens are for as a scope or as a resource. Partner
-	// Center accepts the tokens of both. Optional; v2.
+	// TokenEndpoint is the version of the login host's endpoints: v2 takes the
+	// audience as a scope, v1 as a resource. Partner Center accepts the tokens
+	// of both. Optional; v2.
 	TokenEndpoint TokenEndpoint `yaml:"token_endpoint"`
 	// AttemptTimeout is the limit of one HTTP request to either host; more
 	// than 0 and at most 10s, which is the fixed limit of a whole fetch,

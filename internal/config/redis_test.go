@@ -13,7 +13,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// A file from before there were modes means what it always meant.
+// A file without a mode, from before modes existed, keeps its meaning.
 func TestNumberOfAddressesDecidesTheMode(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]config.RedisMode{
@@ -167,7 +167,7 @@ func TestRedisTLSConfig(t *testing.T) {
 		t.Error("TLS that nobody asked for")
 	}
 	key := must[*rsa.PrivateKey](t)(ourKey())
-	// Servers report it if a certificate has expired.
+	// Load accepts an expired certificate; the servers report it.
 	certificate := write(t, "cert", certPEM(t, key, -2*time.Hour, -time.Hour))
 	const prefix = "ELIGIBILITY_CACHE__REDIS__TLS__"
 	cfg, err := config.Load("", []string{

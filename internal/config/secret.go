@@ -10,23 +10,23 @@ import (
 	"strings"
 )
 
-// redacted stands for every secret, set or not, in whatever is printed.
+// redacted replaces every secret, set or not, when it is printed.
 const redacted = "[redacted]"
 
-// maxSecretBytes bounds a file that holds a secret; a refresh token, the
-// longest of them, has about two thousand.
+// maxSecretBytes bounds a file of a secret; a refresh token, the longest of
+// them, has about two thousand.
 const maxSecretBytes = 64 << 10
 
-// Secret is a text that must not be seen. However it is printed, logged or
-// encoded (fmt with any verb, JSON, YAML, zap, slog) it reads "[redacted]".
-// The zero Secret is none. It is safe for concurrent use.
+// Secret is a text that must not be seen. If it is printed, logged or encoded
+// (fmt with any verb, JSON, YAML, zap, slog) it reads "[redacted]". The zero
+// Secret is none. It is safe for concurrent use.
 type Secret struct {
-	// A pointer, so that a reflecting printer that cannot call the methods
-	// below, as fmt for an unexported field, shows an address at worst.
+	// A pointer: if a reflecting printer cannot call the methods below, as fmt
+	// for an unexported field, it shows an address at worst.
 	text *string
 }
 
-// NewSecret returns text as a Secret; an empty text is the zero Secret.
+// NewSecret returns text as a Secret; if text is empty, the zero Secret.
 func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
@@ -34,8 +34,8 @@ func NewSecret(text string) Secret {
 	return Secret{text: &text}
 }
 
-// Reveal returns the secret itself, "" for the zero Secret. Hand the result
-// to whoever needs it at once and keep it nowhere.
+// Reveal returns the secret itself, "" for the zero Secret. Use the result at
+// once and keep it nowhere.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -46,8 +46,8 @@ func (s Secret) Reveal() string {
 // IsZero reports whether there is no secret.
 func (s Secret) IsZero() bool { return s.text == nil }
 
-// Equal reports whether s and other hold the same text. It takes no care to
-// be constant in time.
+// Equal reports whether s and other hold the same text. It is not
+// constant-time.
 func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 
 // String returns "[redacted]".
@@ -62,8 +62,8 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // bom is the byte order mark that some editors put in front of a text.
 const bom = "\ufeff"
 
-// trimLine returns a text without a byte order mark and without one newline at
-// its end. A password may begin or end with anything else.
+// trimLine drops a byte order mark and one trailing newline. Anything else may
+// be part of a password.
 func trimLine(text string) string {
 	text = strings.TrimPrefix(text, bom)
 	if line, ok := strings.CutSuffix(text, "\n"); ok {
@@ -72,9 +72,8 @@ func trimLine(text string) string {
 	return text
 }
 
-// trimToken returns a secret that Microsoft has handed out without the byte
-// order mark and the blanks around it that copying adds, or what is wrong
-// with it.
+// trimToken drops the byte order mark and the blanks that copying adds to a
+// secret issued by Microsoft. If the rest cannot be one, problem describes why.
 func trimToken(secret Secret) (trimmed Secret, problem string) {
 	text := strings.Trim(secret.Reveal(), " \t\r\n\v\f"+bom)
 	for i := range len(text) {
@@ -86,8 +85,8 @@ func trimToken(secret Secret) (trimmed Secret, problem string) {
 }
 
 // readSecret returns the secret in a file without a byte order mark and one
-// newline at its end, or what is wrong with the file. The problem never shows
-// the path: a secret written where its file's name belongs is an easy mistake.
+// trailing newline. If that fails, problem describes why; it never shows the
+// path, because a secret in place of its file's name is an easy mistake.
 func readSecret(path string) (text, problem string) { return readText(path, maxSecretBytes) }
 
 // readText is readSecret for a file of at most limit bytes.

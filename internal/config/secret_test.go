@@ -18,7 +18,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-// canary marks every secret in these tests; it must turn up nowhere.
+// canary marks every secret in these tests; it must never be printed.
 const canary = "c4nary~Secret"
 
 // hidden fails the test if text shows the canary, in clear, in hexadecimal or
@@ -94,8 +94,8 @@ func TestASecretIsNeverPrinted(t *testing.T) {
 	}
 }
 
-// TestNoFaultShowsASecret makes the mistakes that put a secret where it does
-// not belong or where YAML reads it as something else.
+// TestNoFaultShowsASecret makes mistakes that put a secret in the wrong place
+// or make YAML parse it as something else.
 func TestNoFaultShowsASecret(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
@@ -147,7 +147,7 @@ func TestNoFaultShowsASecret(t *testing.T) {
 	for _, l := range leaves() {
 		if v := l.in(config.Default()).Type().String(); v == "time.Duration" || v == "int" || v == "float64" || v == "bool" || strings.HasPrefix(l.key, "log.") ||
 			strings.HasPrefix(l.key, "policy.") || l.key == "partner_center.flow" || l.key == "partner_center.cloud" || l.key == "partner_center.token_endpoint" || l.key == "cache.redis.mode" || strings.HasPrefix(l.key, "server.") {
-			continue // their values are shown
+			continue // their values may be shown
 		}
 		_, err := config.Load("", []string{l.variable() + "=" + canary}, config.Serve)
 		if err == nil {
@@ -160,7 +160,7 @@ func TestNoFaultShowsASecret(t *testing.T) {
 	hidden(t, "a variable", err.Error())
 }
 
-// What is wrong with a client secret.
+// The faults of a client secret.
 const (
 	noSecret = "holds a blank, a quote, a control character or a letter beyond ASCII, which none that Microsoft hands out does; copy it again"
 	secretID = "is a GUID, which is the ID of a secret; give its value, which the portal shows once, when the secret is made"
@@ -221,7 +221,8 @@ func TestASecretMayBeAFile(t *testing.T) {
 	}
 }
 
-// Secrets in the file or the environment are copied, too.
+// TestSecretsThatAreCopiedAreTrimmed covers secrets in the file and in the
+// environment.
 func TestSecretsThatAreCopiedAreTrimmed(t *testing.T) {
 	t.Parallel()
 	cfg, err := config.Load(write(t, "config.yaml", "partner_center: {client_secret: ' \ufeff~s3cret '}\ncache: {redis: {password: ' s3cret '}}\n"), []string{

@@ -18,7 +18,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 	for name, c := range map[string]struct {
 		text    string
 		environ []string
-		want    []string // nothing means that it loads
+		want    []string // empty if it must load
 	}{
 		"nothing at all": {
 			want: []string{

@@ -2,13 +2,13 @@ package config
 
 import "strings"
 
-// suggest returns "; did you mean …?" with the key that somebody who wrote
-// path may have meant, or "" if none is close.
+// suggest returns "; did you mean …?" with the closest key, or "" if none is
+// close.
 func (l *loader) suggest(path string) string {
 	return suggestion(l.closest(path, true))
 }
 
-// suggestVariable is suggest for a variable, of which path is the key.
+// suggestVariable is suggest for the variable of the key path.
 func (l *loader) suggestVariable(path string) string {
 	key := l.closest(path, false)
 	if key != "" {
@@ -24,8 +24,8 @@ func suggestion(name string) string {
 	return "; did you mean " + name + "?"
 }
 
-// closest returns the key with the fewest letters different from path, if
-// they are few, and otherwise one of the same name at another place.
+// closest returns the key with the fewest letters different from path. If no
+// key is close, it returns one of the same name in another section.
 func (l *loader) closest(path string, sections bool) string {
 	want, name := fold(path), fold(last(path))
 	best, fewest := "", 1+len(name)/4
@@ -50,13 +50,13 @@ func (l *loader) closest(path string, sections bool) string {
 // last returns the last name of a key's path.
 func last(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
-// fold drops what people vary without noticing: case and what joins words.
+// fold drops case and separators, which people vary without noticing.
 func fold(key string) string {
 	return strings.NewReplacer(".", "", "_", "", "-", "").Replace(strings.ToLower(key))
 }
 
-// distance returns how many bytes must be inserted, removed or replaced to
-// make b of a.
+// distance returns how many bytes must be inserted, removed or replaced to turn
+// a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

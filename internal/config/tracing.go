@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// Tracing is where the spans of OpenTelemetry go, and how many there are.
+// Tracing configures the export and sampling of OpenTelemetry spans.
 type Tracing struct {
 	// Endpoint is the collector's, for OTLP over gRPC: an absolute URL without
 	// user, path, query or fragment, such as http://127.0.0.1:4317; http is
-	// accepted for loopback hosts only, unless insecure. Optional; empty, which
-	// turns tracing off.
+	// accepted only if the host is loopback or insecure is set. If it is empty,
+	// tracing is off. Optional; "".
 	Endpoint string `yaml:"endpoint"`
-	// Insecure permits http to any host. Set it only if the way to the
+	// Insecure permits http to any host. Set it only if the network to the
 	// collector is protected otherwise. Optional; false.
 	Insecure bool `yaml:"insecure"`
 	// SampleRatio is the share, 0 to 1, of requests that are traced if the
-	// caller has not decided; if it has, by a traceparent, its decision
-	// holds. Optional; 0.01.
+	// caller has not decided; if it has, by a traceparent, its decision holds.
+	// Optional; 0.01.
 	SampleRatio float64 `yaml:"sample_ratio"`
 	// Headers are sent to the collector with every batch of spans, in the form
 	// of OTEL_EXPORTER_OTLP_HEADERS: name=value pairs separated by commas,
@@ -28,14 +28,14 @@ type Tracing struct {
 	HeadersFile string `yaml:"headers_file"`
 }
 
-// HeaderValues returns Headers by name, as Load has checked them; nil for none.
+// HeaderValues returns the checked Headers by name, or nil if there are none.
 func (t Tracing) HeaderValues() map[string]string {
 	values, _ := parseHeaders(t.Headers.Reveal())
 	return values
 }
 
-// parseHeaders reads name=value pairs; ok is false if a pair is none, or could
-// not be sent.
+// parseHeaders parses name=value pairs; ok is false if one is malformed or
+// could not be sent.
 func parseHeaders(text string) (values map[string]string, ok bool) {
 	if strings.TrimSpace(text) == "" {
 		return nil, true
@@ -53,8 +53,8 @@ func parseHeaders(text string) (values map[string]string, ok bool) {
 	return values, true
 }
 
-// isHeaderName reports whether gRPC sends a header of that name, in lower case,
-// as it is: not one of its own, and not one that it would encode.
+// isHeaderName reports whether gRPC sends a header of that lower-case name
+// unchanged: it is neither reserved nor encoded.
 func isHeaderName(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == "" &&
 		!strings.HasPrefix(name, "grpc-") && !strings.HasSuffix(name, "-bin")
@@ -69,13 +69,14 @@ func isHeaderValue(value string) bool {
 	return value != ""
 }
 
-// checkTracing shows neither endpoint nor headers: both may hold credentials.
+// checkTracing never shows the endpoint or headers, because both may hold
+// credentials.
 func (l *loader) checkTracing() {
 	t := &l.cfg.Tracing
 	if t.Endpoint != "" {
 		l.checkTracingEndpoint(t)
 	}
-	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // also what is no number
+	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // also rejects NaN
 		l.object("tracing.sample_ratio", "%v must be from 0 to 1", t.SampleRatio)
 	}
 	if _, ok := parseHeaders(t.Headers.Reveal()); !ok {
@@ -86,7 +87,7 @@ func (l *loader) checkTracing() {
 func (l *loader) checkTracingEndpoint(t *Tracing) {
 	checked := t.Endpoint
 	if rest, plain := strings.CutPrefix(checked, "http://"); plain && t.Insecure {
-		checked = "https://" + rest // which may go anywhere
+		checked = "https://" + rest // as if encrypted, so any host passes
 	}
 	endpoint, problem := splitURL(checked, "http", "https")
 	switch {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// word is a text of which only some values exist.
+// word is a text with a fixed set of values.
 type word interface{ words() []string }
 
-// set gives the key f the value that text stands for, or returns what is
-// wrong with text and leaves f alone. Lists are not set here.
+// set sets the key f to the value of text. If text is invalid, problem
+// describes why and f is unchanged. Lists are not set here.
 func set(f field, text string) (problem string) {
 	switch target := f.value.Addr().Interface().(type) {
 	case *Secret:
@@ -48,14 +48,14 @@ func set(f field, text string) (problem string) {
 		}
 		f.value.SetString(text)
 	default:
-		// Reached only by a new field of a type that is missing above; the
+		// Reached only if a new field has a type that is missing above; the
 		// test that sets every key by file and by environment finds it.
 		return fmt.Sprintf("holds a %s, which cannot be set", f.value.Type())
 	}
 	return ""
 }
 
-// show quotes a value that is no secret, at a length fit for one line.
+// show quotes a value that is not secret and shortens it to fit one line.
 func show(text string) string {
 	const limit = 40
 	if runes := []rune(text); len(runes) > limit {
@@ -64,7 +64,7 @@ func show(text string) string {
 	return strconv.Quote(text)
 }
 
-// short writes a duration as one would in a configuration: 1h, not 1h0m0s.
+// short formats a duration as in a configuration file: 1h, not 1h0m0s.
 func short(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {

@@ -13,12 +13,12 @@ import (
 // a developer's login.
 type RefreshTokenVault struct {
 	// URL is the vault, without a path: https://NAME.vault.azure.net, or the
-	// same in the cloud of partner_center.cloud. http is accepted for loopback
-	// hosts only. Optional; none. Conflicts with refresh_token_file.
+	// same in the cloud of partner_center.cloud. http is accepted only if the
+	// host is loopback. Optional; none. Conflicts with refresh_token_file.
 	URL string `yaml:"url"`
-	// Secret is the name of the secret, which login creates and each renewal
-	// gives a new version; the identity needs to get and to set it. Needed
-	// with url; no default.
+	// Secret is the name of the secret. login creates it and each renewal adds
+	// a version; the identity needs to get and to set it. Required if url is
+	// set; no default.
 	Secret string `yaml:"secret"`
 }
 
