@@ -15,7 +15,7 @@ import (
 )
 
 // documentedUser is an ACL user of that name, whose password is "word", with
-// the rights that operators are told to give, and no others; about is what
+// the rights that operators are advised to give, and no others; about is what
 // their list holds and no other does.
 func documentedUser(t *testing.T, name, about string) []any {
 	t.Helper()

@@ -160,7 +160,7 @@ func (s *Store) receiveReply(reply any) error {
 			return errUnsubscribed
 		}
 		s.redis.health.missed(now.UnixNano())
-		s.outbox.reopen()
+		s.outbox.repeatAll()
 	case *redis.Message:
 		s.receive([]byte(r.Payload), now)
 	}
@@ -181,7 +181,7 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		// Whose clock is the wrong one? If it is this process's, what it holds may be
 		// out of date, and is once the clock is right.
 		s.local.tombs.add(m.key, m.evidence.FetchTime, now)
-		s.local.doubt(m.key)
+		s.local.requireRevalidation(m.key)
 		return
 	case m.evidence != nil:
 		s.metrics.received.Inc()
@@ -189,7 +189,7 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		if health.predates(m.evidence.FetchTime) {
 			confirmed = unconfirmed // repeated by a replica that may have missed newer evidence
 		}
-		s.local.announced(m.key, m.evidence, confirmed, now, !health.writable(now.UnixNano()))
+		s.local.applyMessage(m.key, m.evidence, confirmed, now, !health.writable(now.UnixNano()))
 	}
 	s.leases.wake(m)
 }
@@ -216,13 +216,13 @@ type beats struct {
 
 	mu         sync.Mutex
 	seen       map[int]int64   // age in ms that was last stored; guarded by mu
-	away       map[int]bool    // servers that do not respond; guarded by mu
+	failing    map[int]bool    // servers that do not respond; guarded by mu
 	partitions map[int][]int   // all partitions of the server; guarded by mu
 	servers    [partitions]int // the server of each partition; guarded by mu
 }
 
 func newBeats(keys redisKeys, replica token) *beats {
-	b := &beats{began: time.Now(), seen: make(map[int]int64), away: make(map[int]bool), partitions: make(map[int][]int)}
+	b := &beats{began: time.Now(), seen: make(map[int]int64), failing: make(map[int]bool), partitions: make(map[int][]int)}
 	for partition := range b.keys {
 		b.keys[partition] = keys.inPartition(partition, "beat:"+hex.EncodeToString(replica[:]))
 	}
@@ -240,7 +240,7 @@ func (b *beats) next(to server) (age, seen, covered int64) {
 		b.servers[partition] = first
 	}
 	seen = b.lastStored(first)
-	return time.Since(b.began).Milliseconds(), seen, seen - (outboxLife - settling).Milliseconds()
+	return time.Since(b.began).Milliseconds(), seen, seen - (outboxLife - repairTime).Milliseconds()
 }
 
 // lastStored returns the age that a server stored last, -1 if none. The lock is
@@ -296,20 +296,20 @@ func isCurrent(expected []expectedBeat, partition int) bool {
 
 // stored records that a server has stored an age, and reports whether it had
 // failed to respond before.
-func (b *beats) stored(to server, age int64) (wasAway bool) {
+func (b *beats) stored(to server, age int64) (wasFailing bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	first := to.partitions[0]
 	b.seen[first] = max(age, b.seen[first])
-	wasAway = b.away[first]
-	delete(b.away, first)
-	return wasAway
+	wasFailing = b.failing[first]
+	delete(b.failing, first)
+	return wasFailing
 }
 
 func (b *beats) failed(to server) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.away[to.partitions[0]] = true
+	b.failing[to.partitions[0]] = true
 }
 
 const (
@@ -374,7 +374,7 @@ func (s *Store) Flush(ctx context.Context) (left int) {
 			s.Heartbeat(ctx) // Run, which sends them, may have ended
 			s.outbox.flush(ctx, s.redis)
 		}()
-		if left = s.outbox.pending(); left == 0 || ctx.Err() != nil {
+		if left = s.outbox.countPending(); left == 0 || ctx.Err() != nil {
 			return left
 		}
 		pause(ctx, subscribeRetry)

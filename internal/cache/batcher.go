@@ -154,7 +154,7 @@ func (g *readBatcher) ended() {
 		if g.next.timer != nil {
 			g.next.timer.Stop()
 		}
-		go g.flush(g.depart())
+		go g.flush(g.detach())
 	}
 }
 
@@ -163,7 +163,7 @@ func (g *readBatcher) waited(b *batch) {
 	g.mu.Lock()
 	waits := g.next == b
 	if waits {
-		g.depart()
+		g.detach()
 	}
 	g.mu.Unlock()
 	if waits {
@@ -171,8 +171,8 @@ func (g *readBatcher) waited(b *batch) {
 	}
 }
 
-// depart returns the next batch, which no read joins any more. The lock is held.
-func (g *readBatcher) depart() (b *batch) {
+// detach returns the next batch, which no read joins any more. The lock is held.
+func (g *readBatcher) detach() (b *batch) {
 	b, g.next = g.next, nil
 	g.inFlight++
 	return b

@@ -75,7 +75,7 @@ func reads(t *testing.T, server *cachetest.Redis) int {
 
 // Look-ups that come while others are under way share a round trip, and each
 // gets its own answer.
-func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
+func TestConcurrentReadsShareARoundTrip(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	cfg := at(server, start.Add(2*time.Minute))
@@ -102,7 +102,7 @@ func TestLookupsThatComeTogetherGoTogether(t *testing.T) {
 }
 
 // Whoever leaves a round trip that others share takes nothing from them.
-func TestACallerWhoLeavesHurtsNoOther(t *testing.T) {
+func TestACallerThatLeavesCancelsNoOther(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	cfg := at(server, start.Add(2*time.Minute))
@@ -130,7 +130,7 @@ func TestACallerWhoLeavesHurtsNoOther(t *testing.T) {
 	stayed.Wait()
 }
 
-// pipelines is a hook that is told of each round trip for look-ups.
+// pipelines is a hook that is called at each round trip for look-ups.
 type pipelines func()
 
 func (p pipelines) DialHook(next redis.DialHook) redis.DialHook          { return next }
@@ -144,25 +144,25 @@ func (p pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 // hanging is a store that bears its Redis, which hangs, for a minute, and how many
 // round trips it has begun.
-func hanging(t *testing.T) (server *cachetest.Redis, store *cache.Store, trips *atomic.Int32) {
+func hanging(t *testing.T) (server *cachetest.Redis, store *cache.Store, flushes *atomic.Int32) {
 	t.Helper()
-	server, trips = cachetest.StartRedis(t), new(atomic.Int32)
+	server, flushes = cachetest.StartRedis(t), new(atomic.Int32)
 	cfg := at(server, start.Add(2*time.Minute))
 	cfg.Redis.ReadTimeout = time.Minute
 	store = crowded(t, cfg)
-	store.AddHook(pipelines(func() { trips.Add(1) }))
+	store.AddHook(pipelines(func() { flushes.Add(1) }))
 	server.Stall()
-	return server, store, trips
+	return server, store, flushes
 }
 
 // Whoever has little time does not spend it on waiting for others.
 func TestACallerInAHurryGoesAlone(t *testing.T) {
 	t.Parallel()
-	server, store, trips := hanging(t)
+	server, store, flushes := hanging(t)
 	cache.BatchLong(store)
 	var callers sync.WaitGroup
 	callers.Go(func() { store.Load(context.Background(), customer(1)) })
-	await(t, "the first", func() bool { return trips.Load() == 1 })
+	await(t, "the first", func() bool { return flushes.Load() == 1 })
 	callers.Go(func() {
 		hurrying, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
@@ -170,26 +170,26 @@ func TestACallerInAHurryGoesAlone(t *testing.T) {
 			t.Errorf("%+v", founds)
 		}
 	})
-	await(t, "who is in a hurry", func() bool { return trips.Load() == 2 })
+	await(t, "who is in a hurry", func() bool { return flushes.Load() == 2 })
 	server.Resume()
 	callers.Wait()
 }
 
 // A trip does not wait for long for one that hangs.
-func TestATripStartsWhileAnotherHangs(t *testing.T) {
+func TestABatchIsFlushedWhileAnotherHangs(t *testing.T) {
 	t.Parallel()
-	server, store, trips := hanging(t)
+	server, store, flushes := hanging(t)
 	var callers sync.WaitGroup
 	for n := range 2 {
 		callers.Go(func() { store.Load(context.Background(), customer(n)) })
 	}
-	await(t, "both", func() bool { return trips.Load() == 2 })
+	await(t, "both", func() bool { return flushes.Load() == 2 })
 	server.Resume()
 	callers.Wait()
 }
 
 // A client that panics costs those who share the trip an answer, and nobody more.
-func TestAPanicOfASharedTripIsAFault(t *testing.T) {
+func TestAPanicOfASharedRoundTripIsAFault(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	registry := prometheus.NewRegistry()
@@ -197,9 +197,9 @@ func TestAPanicOfASharedTripIsAFault(t *testing.T) {
 	cfg.Redis.ReadTimeout, cfg.Registerer = 10*time.Second, registry
 	store := crowded(t, cfg)
 	cache.BatchLong(store)
-	var trips atomic.Int32
+	var flushes atomic.Int32
 	store.AddHook(pipelines(func() {
-		if trips.Add(1) == 2 {
+		if flushes.Add(1) == 2 {
 			panic("a mistake")
 		}
 	}))

@@ -11,7 +11,7 @@ import (
 
 // both is evidence about both facets of a customer, as a check needs it.
 func both(customer int, at time.Time) (keys []eligibility.Key, evidence []*eligibility.Evidence) {
-	id := eligibility.CustomerID{byte(customer >> 8), byte(customer)} //nolint:gosec // its low bits are told apart, which is enough
+	id := eligibility.CustomerID{byte(customer >> 8), byte(customer)} //nolint:gosec // its low bits differ, which is enough
 	return []eligibility.Key{{CustomerID: id, Facet: eligibility.FacetAccount}, {CustomerID: id, Facet: eligibility.FacetQualifications}},
 		[]*eligibility.Evidence{
 			{

@@ -143,7 +143,7 @@ func (s *Store) Peek(key eligibility.Key, now time.Time) evidence.Found {
 		MustRevalidate: s.redis != nil && !s.health(key).trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
 	}
 	if found.MustRevalidate {
-		s.metrics.localUntrusted.Inc()
+		s.metrics.localMustRevalidate.Inc()
 	} else {
 		s.metrics.localHit.Inc()
 	}
@@ -193,7 +193,7 @@ func (s *Store) adopt(key eligibility.Key, loaded loaded, asked, now time.Time) 
 	if s.confirms(key, loaded, now) {
 		confirmed = asked
 	}
-	newest, ok := s.local.keep(key, loaded.evidence, confirmed, now)
+	newest, ok := s.local.put(key, loaded.evidence, confirmed, now)
 	switch {
 	case !ok: // newer evidence was announced, and is not here
 		return evidence.Found{}
@@ -242,7 +242,7 @@ func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligib
 	if evidence.FetchedHere() {
 		confirmed = evidence.FetchTime
 	}
-	newest, _ := s.local.keep(key, evidence, confirmed, s.now())
+	newest, _ := s.local.put(key, evidence, confirmed, s.now())
 	return newest.evidence
 }
 
@@ -254,12 +254,12 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	}
 	ctx, span := startSpan(ctx, "put", 1)
 	defer span.End()
-	lease, _ := s.leases.letGo(key)
+	lease, _ := s.leases.forget(key)
 	result := s.redis.put(ctx, key, evidence, keepUntil, lease)
 	s.addToOutbox(key, evidence, keepUntil, result.stored)
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
 		// Nothing shows that the connection reached the server that has the newest.
-		s.local.announced(key, result.newer, unconfirmed, now, false)
+		s.local.applyMessage(key, result.newer, unconfirmed, now, false)
 	}
 	s.leases.wake(message{key: key, evidence: evidence})
 }

@@ -208,7 +208,7 @@ func TestUnreadableValuesAreAbsentAndDeleted(t *testing.T) {
 	}
 }
 
-func TestLocalTierTrustsItselfOnlyAWhileBesideRedis(t *testing.T) {
+func TestTheLocalTierRevalidatesAfterItsMaxAge(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
 	var passed atomic.Int64
@@ -243,7 +243,7 @@ func TestLocalTierTrustsItselfOnlyAWhileBesideRedis(t *testing.T) {
 	redis.Kill()
 	passed.Add(int64(30 * time.Second))
 	if found := load(shared); !found.MustRevalidate || found.Evidence == nil {
-		t.Errorf("with Redis away: %+v, want untrusted evidence", found)
+		t.Errorf("with Redis unavailable: %+v, want untrusted evidence", found)
 	}
 }
 

@@ -48,7 +48,7 @@ func (s *Store) FlushOutbox(ctx context.Context) { s.outbox.flush(ctx, s.redis) 
 // Resubscribe is what a new subscription brings about.
 func (s *Store) Resubscribe() {
 	s.redis.health.missed(s.now().UnixNano())
-	s.outbox.reopen()
+	s.outbox.repeatAll()
 	s.Healthy()
 }
 
@@ -102,7 +102,7 @@ func Waiting(s *Store) int {
 }
 
 // OutboxEntries is how many writes Redis has not stored.
-func OutboxEntries(s *Store) int { return s.outbox.pending() }
+func OutboxEntries(s *Store) int { return s.outbox.countPending() }
 
 // AddHook lets a test come between the store and Redis.
 func (s *Store) AddHook(hook redis.Hook) {

@@ -73,7 +73,7 @@ func acquire(store *cache.Store, claim evidence.Claim) <-chan evidence.Acquisiti
 	return answer
 }
 
-func mustLead(t *testing.T, store *cache.Store, claim evidence.Claim) {
+func mustAcquire(t *testing.T, store *cache.Store, claim evidence.Claim) {
 	t.Helper()
 	if got := store.Acquire(context.Background(), claim); got.Evidence != nil || got.Err != nil {
 		t.Fatalf("%+v, want the lead", got)
@@ -88,7 +88,7 @@ func mustBe(t *testing.T, what string, want, got *eligibility.Evidence) {
 	}
 }
 
-func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
+func TestMessagesReplaceOlderEvidence(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
@@ -111,7 +111,7 @@ func TestReplicasDropWhatAnotherKnowsBetter(t *testing.T) {
 
 // A slow fetch, or a look-up that has read and not yet kept, must not bring back
 // what another replica's later fetch has replaced.
-func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
+func TestTombstonesRejectOlderResultsInFlight(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	var clock clock
@@ -136,7 +136,7 @@ func TestWhatWasOnItsWayIsRefusedOnceNewerIsAnnounced(t *testing.T) {
 	mustBe(t, "Put of older evidence", news, two.Put(key, old))
 }
 
-func TestAnnouncementsBeyondTheBoundKeepOutByTheirTime(t *testing.T) {
+func TestTombstonesBeyondTheBoundRejectByTheirTime(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, at(cachetest.StartRedis(t), start))
 	news := blocked(start)
@@ -206,7 +206,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	ctx := context.Background()
-	mustLead(t, one, anyEvidence)
+	mustAcquire(t, one, anyEvidence)
 	waiting := []<-chan evidence.Acquisition{acquire(two, anyEvidence), acquire(two, anyEvidence), acquire(two, patient)}
 	await(t, "the wait", func() bool { return cache.Waiting(two) == 3 })
 	evidence := allowed(time.Now())
@@ -220,14 +220,14 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 	mustBe(t, "a third replica", evidence, newStore(t, sharing(server, "p")).Acquire(ctx, anyEvidence).Evidence)
 	newer := anyEvidence
 	newer.NotBefore = evidence.FetchTime.Add(1)
-	mustLead(t, two, newer)
+	mustAcquire(t, two, newer)
 }
 
-func TestAClaimForNewerEvidenceLeadsAfterAnEarlierFetch(t *testing.T) {
+func TestAClaimForNewerEvidenceAcquiresAfterAnEarlierFetch(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	mustLead(t, one, anyEvidence)
+	mustAcquire(t, one, anyEvidence)
 	fetched := allowed(time.Now().Add(-time.Second))
 	now := anyEvidence
 	now.NotBefore = fetched.FetchTime.Add(time.Millisecond)
@@ -243,15 +243,15 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	deaf := newStore(t, sharing(server, "p"))
+	unsubscribed := newStore(t, sharing(server, "p"))
 	for kind, pause := range map[eligibility.Kind]time.Duration{
 		eligibility.KindThrottled: 17 * time.Second, eligibility.KindUnavailable: time.Second,
 		eligibility.KindCredentials: 0, eligibility.KindInvalidResponse: 0,
 	} {
-		mustLead(t, one, anyEvidence)
-		deaf.Healthy()
-		waiting := []<-chan evidence.Acquisition{acquire(two, anyEvidence), acquire(deaf, anyEvidence)}
-		await(t, "the wait", func() bool { return cache.Waiting(two)+cache.Waiting(deaf) == 2 })
+		mustAcquire(t, one, anyEvidence)
+		unsubscribed.Healthy()
+		waiting := []<-chan evidence.Acquisition{acquire(two, anyEvidence), acquire(unsubscribed, anyEvidence)}
+		await(t, "the wait", func() bool { return cache.Waiting(two)+cache.Waiting(unsubscribed) == 2 })
 		failure := &eligibility.Error{Kind: kind, RetryAfter: pause, Call: eligibility.Call{Attempts: 1}, Err: errors.New("a secret cause")}
 		one.Release(context.Background(), key, failure)
 		for _, answer := range waiting {
@@ -261,13 +261,13 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 			}
 		}
 		// It is no evidence: the next claim is for a fetch of its own.
-		mustLead(t, two, anyEvidence)
+		mustAcquire(t, two, anyEvidence)
 		two.Release(context.Background(), key, nil)
 	}
 }
 
 // What concerns the holder alone ends its lead and nothing else.
-func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
+func TestAFailureOfTheHolderAloneReleasesTheLease(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
@@ -276,7 +276,7 @@ func TestAFailureOfTheHoldersOwnLetsAnotherLead(t *testing.T) {
 		&eligibility.Error{Kind: eligibility.KindThrottled},
 		&eligibility.Error{Kind: eligibility.KindInternal, Call: eligibility.Call{Attempts: 1}},
 	} {
-		mustLead(t, one, anyEvidence)
+		mustAcquire(t, one, anyEvidence)
 		answer := acquire(two, anyEvidence)
 		await(t, "the wait", func() bool { return cache.Waiting(two) == 1 })
 		one.Release(context.Background(), key, failure)
@@ -294,9 +294,9 @@ func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
 	cfg := sharing(server, "p")
 	cfg.Registerer = registry
 	dead, two := newStore(t, sharing(server, "p")), replica(t, cfg)
-	mustLead(t, dead, anyEvidence)
+	mustAcquire(t, dead, anyEvidence)
 	began := time.Now()
-	mustLead(t, two, anyEvidence)
+	mustAcquire(t, two, anyEvidence)
 	if took := time.Since(began); took < cache.LeaseLife/2 {
 		t.Errorf("took over after %v, within the lease's life", took)
 	}
@@ -323,7 +323,7 @@ func TestAHolderThatLivesKeepsItsLease(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	mustLead(t, one, anyEvidence)
+	mustAcquire(t, one, anyEvidence)
 	awaitRenewed(t, server, one)
 	ctx, cancel := context.WithTimeout(context.Background(), cache.LeaseLife/2)
 	defer cancel()
@@ -345,24 +345,24 @@ func awaitRenewed(t *testing.T, server *cachetest.Redis, store *cache.Store) {
 			return time.Since(acquired) > 2*cache.LeaseLife
 		}
 		store.Release(ctx, key, nil)
-		mustLead(t, store, anyEvidence)
+		mustAcquire(t, store, anyEvidence)
 		acquired = time.Now()
 		return false
 	})
 }
 
 // An interactive check never queues behind another replica's batch for long.
-func TestAnUrgentClaimTakesTheLeadFromTheBackground(t *testing.T) {
+func TestACheckoutClaimPreemptsABackgroundLease(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	mustLead(t, one, patient)
+	mustAcquire(t, one, patient)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cache.BackgroundPatience)
 	defer cancel()
 	if got := two.Acquire(ctx, patient); got.Err == nil {
 		t.Errorf("%+v: background work took the lead from background work", got)
 	}
-	mustLead(t, two, anyEvidence)
+	mustAcquire(t, two, anyEvidence)
 }
 
 func TestEachProcessFetchesAloneWithoutRedis(t *testing.T) {
@@ -372,14 +372,14 @@ func TestEachProcessFetchesAloneWithoutRedis(t *testing.T) {
 	cfg.Redis.ReadTimeout = 50 * time.Millisecond
 	store := newStore(t, cfg)
 	server.Stall()
-	mustLead(t, store, anyEvidence)
+	mustAcquire(t, store, anyEvidence)
 	server.Kill()
-	mustLead(t, store, anyEvidence)
-	mustLead(t, newStore(t, cache.Config{}), anyEvidence)
+	mustAcquire(t, store, anyEvidence)
+	mustAcquire(t, newStore(t, cache.Config{}), anyEvidence)
 }
 
 // What Redis did not take, or may have lost, it gets when it is back.
-func TestWhatWasFetchedWithoutRedisIsSharedWhenItIsBack(t *testing.T) {
+func TestTheOutboxIsFlushedWhenRedisIsBack(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one := replica(t, sharing(server, "p"))
@@ -396,7 +396,7 @@ func TestWhatWasFetchedWithoutRedisIsSharedWhenItIsBack(t *testing.T) {
 }
 
 // While Redis hangs, not every caller waits to find that out.
-func TestRedisIsLeftAloneAfterFaultsInARow(t *testing.T) {
+func TestTheCircuitBreakerOpensAfterFaultsInARow(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	registry := prometheus.NewRegistry()
@@ -421,7 +421,7 @@ func TestRedisIsLeftAloneAfterFaultsInARow(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoAnnouncementIsIgnoredAndCounted(t *testing.T) {
+func TestUnreadableMessagesAreIgnoredAndCounted(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	registry := prometheus.NewRegistry()
@@ -467,7 +467,7 @@ func TestAClaimForEvidenceStillToComeDoesNotWait(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	mustLead(t, one, anyEvidence)
+	mustAcquire(t, one, anyEvidence)
 	now := anyEvidence
 	now.NotBefore = time.Now().Add(time.Minute)
 	waiting, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -483,7 +483,7 @@ func TestAClaimThatOutlivesItsCallerIsInVain(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), newStore(t, sharing(server, "p"))
-	mustLead(t, one, anyEvidence)
+	mustAcquire(t, one, anyEvidence)
 	waiting, leave := context.WithCancel(ctx)
 	defer leave()
 	var claims atomic.Int32

@@ -73,7 +73,7 @@ func TestRefusedWritesKeepNoOlderEvidenceFresh(t *testing.T) {
 			if found := load(three); found.Evidence == nil || !found.MustRevalidate {
 				t.Errorf("refused writes confirm %+v", found)
 			}
-			mustLead(t, three, anyEvidence) // nor does a claim return it
+			mustAcquire(t, three, anyEvidence) // nor does a claim return it
 			if n := gathered(t, registry, "eligibility_cache_redis_writable"); n != 0 {
 				t.Errorf("writable: %v", n)
 			}
@@ -529,7 +529,7 @@ func TestAClaimDoesNotWaitForWhatRedisHasLost(t *testing.T) {
 	one, two := newStore(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	share(one, allowed(time.Now().Add(-time.Second)))
 	two.Receive(cache.EvidenceMessage(key, blocked(time.Now())))
-	within(t, 10*time.Second, "the claim", func() { mustLead(t, two, anyEvidence) })
+	within(t, 10*time.Second, "the claim", func() { mustAcquire(t, two, anyEvidence) })
 }
 
 // A lease that does not have the form of ours keeps nobody waiting.
@@ -539,14 +539,14 @@ func TestForeignLeasesAreTakenOver(t *testing.T) {
 	client := server.Client()
 	defer func() { _ = client.Close() }()
 	holder, store := newStore(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	mustLead(t, holder, anyEvidence)
+	mustAcquire(t, holder, anyEvidence)
 	lease := rawKey() + ":lease"
 	ours := client.Get(ctx, lease).Val()
 	for what, foreign := range map[string]func(){
 		"without expiry":   func() { client.Set(ctx, lease, ours, 0) },
 		"for an hour":      func() { client.Set(ctx, lease, ours, time.Hour) },
 		"another state":    func() { client.Set(ctx, lease, "x"+ours[1:], 2*time.Second) },
-		"another lane":     func() { client.Set(ctx, lease, "hx"+ours[2:], 2*time.Second) },
+		"another level":    func() { client.Set(ctx, lease, "hx"+ours[2:], 2*time.Second) },
 		"a damaged seal":   func() { client.Set(ctx, lease, ours[:len(ours)-1]+"\x00", 2*time.Second) },
 		"too short":        func() { client.Set(ctx, lease, ours[:18], 2*time.Second) },
 		"too long":         func() { client.Set(ctx, lease, ours+strings.Repeat("x", 100), 2*time.Second) },
@@ -556,7 +556,7 @@ func TestForeignLeasesAreTakenOver(t *testing.T) {
 		"a foreign string": func() { client.Set(ctx, lease, "locked by somebody", 0) },
 	} {
 		foreign()
-		within(t, 1500*time.Millisecond, what, func() { mustLead(t, store, anyEvidence) })
+		within(t, 1500*time.Millisecond, what, func() { mustAcquire(t, store, anyEvidence) })
 		store.Release(ctx, key, nil)
 	}
 }
@@ -692,7 +692,7 @@ func TestALeaseRisesWithItsFetch(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
 	priority := evidence.NewPriority(evidence.LevelBackground)
-	mustLead(t, one, evidence.Claim{Key: key, Priority: priority})
+	mustAcquire(t, one, evidence.Claim{Key: key, Priority: priority})
 	priority.Raise(evidence.LevelCheckout)
 	client := server.Client()
 	defer func() { _ = client.Close() }()
@@ -700,7 +700,7 @@ func TestALeaseRisesWithItsFetch(t *testing.T) {
 	waiting, cancel := context.WithTimeout(ctx, 3*cache.BackgroundPatience)
 	defer cancel()
 	if got := two.Acquire(waiting, anyEvidence); got.Err == nil {
-		t.Errorf("%+v: preempted a fetch of the same lane", got)
+		t.Errorf("%+v: preempted a fetch of the same level", got)
 	}
 }
 
@@ -709,7 +709,7 @@ func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
 	one, two := replica(t, sharing(server, "p")), replica(t, sharing(server, "p"))
-	mustLead(t, one, anyEvidence)
+	mustAcquire(t, one, anyEvidence)
 	release, hangs := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	one.AddHook(pipelines(func() {
@@ -729,7 +729,7 @@ func TestLeasesAreRenewedBesideAnOutboxThatHangs(t *testing.T) {
 
 // A replica whose clock was set back receives messages from the future. What it holds
 // may be out of date.
-func TestAMessageFromTheFutureCastsDoubt(t *testing.T) {
+func TestAMessageFromTheFutureRequiresRevalidation(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, at(cachetest.StartRedis(t), start))
 	store.Put(key, allowed(start))

@@ -23,12 +23,12 @@ const (
 	// confirmation while no messages arrive and Redis can be read: newer evidence
 	// then replaces older within a second.
 	unsubscribedAge = 900 * time.Millisecond
-	// laggard is how far a caller's time may be behind a heartbeat that came
+	// clockReadLag is how far a caller's time may be behind a heartbeat that came
 	// after the caller read the clock.
-	laggard = 100 * time.Millisecond
-	// settling is how long contents of Redis are not confirmed after a loss of
+	clockReadLag = 100 * time.Millisecond
+	// repairTime is how long contents of Redis are not confirmed after a loss of
 	// writes: all replicas notice it and repeat theirs within that time.
-	settling = time.Second
+	repairTime = time.Second
 	// fleetRestart is how long a fleet may be without any heartbeat, before its
 	// Redis counts as one that may have lost writes unnoticed.
 	fleetRestart = 10 * time.Second
@@ -51,8 +51,8 @@ type partitionHealth struct {
 	// floor is the time of the last loss of writes: Redis confirms nothing that
 	// was fetched before. Until the first heartbeat it is the end of time.
 	floor atomic.Int64
-	// settled is when the repair after a loss of writes ends.
-	settled atomic.Int64
+	// repairEnd is when the repair after a loss of writes ends.
+	repairEnd atomic.Int64
 	// silent reports that some replica may not publish.
 	silent atomic.Bool
 }
@@ -69,7 +69,7 @@ func newHealth() *health {
 // the clock was set back, until the next heartbeat.
 func recent(moment, now int64, limit time.Duration) bool {
 	ago := now - moment
-	return ago >= -int64(laggard) && ago < int64(limit)
+	return ago >= -int64(clockReadLag) && ago < int64(limit)
 }
 
 // writable reports whether Redis accepts writes.
@@ -86,7 +86,7 @@ func (p *partitionHealth) refuses() bool {
 // newest, as far as any replica knows.
 func (p *partitionHealth) confirms(fetched, now time.Time) bool {
 	ns := now.UnixNano()
-	return p.writable(ns) && !p.predates(fetched) && !p.isSettling(ns)
+	return p.writable(ns) && !p.predates(fetched) && !p.isRepairing(ns)
 }
 
 // predates reports whether evidence was fetched before the last loss of writes.
@@ -103,9 +103,9 @@ func (p *partitionHealth) raise(floor, now int64) {
 	}
 }
 
-func (p *partitionHealth) isSettling(now int64) bool {
-	left := p.settled.Load() - now
-	return left > 0 && left <= int64(settling)
+func (p *partitionHealth) isRepairing(now int64) bool {
+	left := p.repairEnd.Load() - now
+	return left > 0 && left <= int64(repairTime)
 }
 
 // subscribed reports whether the messages of all replicas arrive here.

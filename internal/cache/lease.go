@@ -17,15 +17,15 @@ const (
 	// leaseLife is how soon another replica takes over from one that died.
 	leaseLife = time.Second
 	// renewInterval is how often a holder shows that it lives, and renewCheck how
-	// often its leases are examined for that, or for a lane that has risen.
+	// often its leases are examined for that, or for a level that has risen.
 	renewInterval = 300 * time.Millisecond
 	renewCheck    = 100 * time.Millisecond
 	// claimInterval is how often a replica that waits claims again, in case it
 	// missed a message.
 	claimInterval = 200 * time.Millisecond
 	// backgroundPatience is how long a caller who waits for one customer lets
-	// another replica hold the lease in a lower lane, since it may be queueing
-	// there for the budget. A holder whose lane rises has longer than that to
+	// another replica hold the lease in a lower level, since it may be queueing
+	// there for the budget. A holder whose level rises has longer than that to
 	// show it.
 	backgroundPatience = 250 * time.Millisecond
 	// failureLife is how long a failure stays in Redis for replicas that wait.
@@ -68,8 +68,8 @@ func (l *leases) hold(key eligibility.Key, lease heldLease) {
 	l.held[key] = lease
 }
 
-// letGo forgets the lease of key and returns it; false if none is held.
-func (l *leases) letGo(key eligibility.Key) (heldLease, bool) {
+// forget forgets the lease of key and returns it; false if none is held.
+func (l *leases) forget(key eligibility.Key) (heldLease, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lease, held := l.held[key]
@@ -273,7 +273,7 @@ func (c *claiming) receive(m message) (acquired evidence.Acquisition, decided bo
 // adopt keeps what another replica has fetched. If newer evidence has been
 // announced, which is not here, the claim goes on.
 func (c *claiming) adopt(fetched *eligibility.Evidence) (acquired evidence.Acquisition, decided bool) {
-	newest, ok := c.store.local.keep(c.Key, fetched, c.asked, c.store.now())
+	newest, ok := c.store.local.put(c.Key, fetched, c.asked, c.store.now())
 	return evidence.Acquisition{Evidence: newest.evidence}, ok
 }
 
@@ -282,7 +282,7 @@ func (s *Store) Release(ctx context.Context, key eligibility.Key, failure error)
 	if s.redis == nil {
 		return
 	}
-	if lease, held := s.leases.letGo(key); held {
+	if lease, held := s.leases.forget(key); held {
 		s.redis.release(ctx, key, lease, encodeFailure(failure))
 	}
 }

@@ -67,17 +67,17 @@ func bytesOf(evidence *eligibility.Evidence) int {
 
 func (l *local) get(key eligibility.Key) (entry, bool) { return l.entries.GetIfPresent(key) }
 
-// keep holds evidence, of which nothing newer was known at confirmed, unless
+// put holds evidence, of which nothing newer was known at confirmed, unless
 // something newer is known by now. It returns the newest entry, which is held
 // then; false if another replica has announced newer evidence that is not here.
 // Evidence from the future is neither held nor in the way.
-func (l *local) keep(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time) (newest entry, ok bool) {
+func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time) (newest entry, ok bool) {
 	newest, ok = entry{evidence: evidence, confirmed: confirmed}, true
 	if fromFuture(evidence, now) {
 		return newest, ok
 	}
 	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
-		// Asked inside Compute, since announced updates the entry after adding the
+		// Asked inside Compute, since applyMessage updates the entry after adding the
 		// tombstone: one of the two sees the other.
 		newer, doubtful := l.tombs.newer(key, evidence, now)
 		if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
@@ -116,13 +116,13 @@ func replaces(a, b *eligibility.Evidence) bool {
 	return a.FetchTime.After(b.FetchTime)
 }
 
-// announced applies evidence of another replica, of which nothing newer was known
+// applyMessage applies evidence of another replica, of which nothing newer was known
 // at confirmed: older evidence is replaced if it is held, and kept out if not. If
 // hold is set, the evidence is held although nobody has asked for it here: Redis
 // does not store it. Evidence ahead of this process's clock needs confirmation; if
 // this process itself has just fetched evidence that allows no sale, that stays and
 // needs confirmation too.
-func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time, hold bool) {
+func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time, hold bool) {
 	l.tombs.add(key, evidence.FetchTime, now)
 	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
 		ahead := evidence.FetchTime.After(now)
@@ -143,8 +143,8 @@ func (l *local) announced(key eligibility.Key, evidence *eligibility.Evidence, c
 	})
 }
 
-// doubt makes an entry that is held need confirmation.
-func (l *local) doubt(key eligibility.Key) {
+// requireRevalidation makes an entry that is held need confirmation.
+func (l *local) requireRevalidation(key eligibility.Key) {
 	l.entries.ComputeIfPresent(key, func(old entry) (entry, otter.ComputeOp) {
 		return entry{evidence: old.evidence, confirmed: unconfirmed}, otter.WriteOp
 	})

@@ -10,16 +10,16 @@ import (
 // metrics counts what the tiers do. Its counters exist whether or not somebody
 // collects them.
 type metrics struct {
-	lookups                             *prometheus.CounterVec
-	localHit, localUntrusted, localMiss prometheus.Counter
-	redisHit, redisMiss, redisSkipped   prometheus.Counter
-	redisFaults                         *prometheus.CounterVec
-	unreadable                          prometheus.Counter
-	published, received                 prometheus.Counter
-	unreadableMessages                  prometheus.Counter
-	writeBacks, losses, outboxDropped   prometheus.Counter
-	takeOvers                           prometheus.Counter
-	waits                               prometheus.Gauge
+	lookups                                  *prometheus.CounterVec
+	localHit, localMustRevalidate, localMiss prometheus.Counter
+	redisHit, redisMiss, redisSkipped        prometheus.Counter
+	redisFaults                              *prometheus.CounterVec
+	unreadable                               prometheus.Counter
+	published, received                      prometheus.Counter
+	unreadableMessages                       prometheus.Counter
+	writeBacks, losses, outboxDropped        prometheus.Counter
+	takeOvers                                prometheus.Counter
+	waits                                    prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error) {
@@ -79,7 +79,7 @@ func (m *metrics) observe(s *Store, registerer prometheus.Registerer) error {
 		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_outbox_entries",
 			Help: "Evidence that Redis has not stored yet.",
-		}, func() float64 { return float64(s.outbox.pending()) })),
+		}, func() float64 { return float64(s.outbox.countPending()) })),
 	)
 	if err != nil {
 		return fmt.Errorf("cache: register metrics: %w", err)
@@ -96,13 +96,13 @@ func newCounters() *metrics {
 		Help: "Lookups of evidence by tier and result, whatever the age of the evidence; untrusted: the local tier had to revalidate in Redis; skipped: the circuit breaker for reads was open.",
 	}, []string{"tier", "result"})
 	m := &metrics{
-		lookups:        lookups,
-		localHit:       lookups.WithLabelValues("local", "hit"),
-		localUntrusted: lookups.WithLabelValues("local", "untrusted"),
-		localMiss:      lookups.WithLabelValues("local", "miss"),
-		redisHit:       lookups.WithLabelValues("redis", "hit"),
-		redisMiss:      lookups.WithLabelValues("redis", "miss"),
-		redisSkipped:   lookups.WithLabelValues("redis", "skipped"),
+		lookups:             lookups,
+		localHit:            lookups.WithLabelValues("local", "hit"),
+		localMustRevalidate: lookups.WithLabelValues("local", "untrusted"),
+		localMiss:           lookups.WithLabelValues("local", "miss"),
+		redisHit:            lookups.WithLabelValues("redis", "hit"),
+		redisMiss:           lookups.WithLabelValues("redis", "miss"),
+		redisSkipped:        lookups.WithLabelValues("redis", "skipped"),
 		redisFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "eligibility_cache_redis_faults_total",
 			Help: "Operations on Redis that failed, by kind: timeout, connection, pool (no free connection), refused (an error reply). None fails a check.",

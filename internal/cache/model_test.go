@@ -64,8 +64,8 @@ func TestModel(t *testing.T) {
 
 const (
 	modelMaxAge = 10 * time.Second
-	// told is how long replicas take to receive newer evidence when all is well.
-	told = time.Second
+	// delivery is how long replicas take to receive newer evidence when all is well.
+	delivery = time.Second
 	// healing is what reconnecting and sharing again take after a fault.
 	healing = 1500 * time.Millisecond
 )
@@ -77,11 +77,11 @@ var modelCustomers = []eligibility.CustomerID{{1}, {2}, {3}, {4}}
 type fault int
 
 const (
-	none     fault = iota
-	down           // no replica reaches Redis
-	parted         // one replica does not
-	deaf           // one replica's subscription is lost
-	refusing       // Redis serves reads and messages, and refuses writes
+	none         fault = iota
+	down               // no replica reaches Redis
+	parted             // one replica does not
+	unsubscribed       // one replica's subscription is lost
+	refusing           // Redis serves reads and messages, and refuses writes
 )
 
 type model struct {
@@ -235,8 +235,8 @@ func (m *model) isIdle() bool {
 	return m.idle
 }
 
-// hears reports whether messages reach the replica.
-func (r *modelReplica) hears() bool { return !r.suffers(down, parted, deaf) }
+// subscribed reports whether messages reach the replica.
+func (r *modelReplica) subscribed() bool { return !r.suffers(down, parted, unsubscribed) }
 
 func (r *modelReplica) suffers(faults ...fault) bool {
 	r.m.mu.Lock()
@@ -261,13 +261,13 @@ func (m *model) act() {
 	case n < 99:
 		m.changeFault()
 	default:
-		m.rest()
+		m.pause()
 	}
 }
 
-// rest is long enough for ages to end. Afterwards replicas begin anew, as after
+// pause is long enough for ages to end. Afterwards replicas begin anew, as after
 // a fault.
-func (m *model) rest() {
+func (m *model) pause() {
 	time.Sleep(10 * time.Second) // lets every check end
 	m.mu.Lock()
 	m.idle = true
@@ -360,7 +360,7 @@ func (m *model) changeFault() {
 		}
 		return
 	}
-	m.fault, m.victim = []fault{down, parted, deaf, refusing}[m.random.IntN(4)], m.random.IntN(2)
+	m.fault, m.victim = []fault{down, parted, unsubscribed, refusing}[m.random.IntN(4)], m.random.IntN(2)
 	if m.fault == refusing {
 		m.refuseWrites(1)
 	}
@@ -476,15 +476,15 @@ func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 	case m.replicas[0].moved != 0 || m.replicas[1].moved != 0:
 		return 0 // a replica by whose clock everything is too old, or of the future
 	case m.fault == none && now.Sub(latest(m.flushed, m.restored)) > 5*time.Minute:
-		return now.Sub(latest(learnt, m.faulty.Add(healing)).Add(told))
+		return now.Sub(latest(learnt, m.faulty.Add(healing)).Add(delivery))
 	case stale:
 		return 0 // Partner Center could not be asked
 	case m.fault == none && now.Sub(m.flushed) > 5*time.Minute:
-		return now.Sub(latest(learnt, m.faulty.Add(healing), m.restored.Add(healing)).Add(told))
+		return now.Sub(latest(learnt, m.faulty.Add(healing), m.restored.Add(healing)).Add(delivery))
 	case m.fault == refusing && now.Sub(m.flushed) > 5*time.Minute:
-		return now.Sub(latest(learnt, m.faulty.Add(healing), m.restored.Add(healing)).Add(told))
+		return now.Sub(latest(learnt, m.faulty.Add(healing), m.restored.Add(healing)).Add(delivery))
 	case m.fault == none || m.fault == down || m.fault == refusing:
-		return asked.Sub(latest(learnt, m.flushed, m.faulty.Add(healing)).Add(modelMaxAge + told))
+		return asked.Sub(latest(learnt, m.flushed, m.faulty.Add(healing)).Add(modelMaxAge + delivery))
 	default:
 		return 0
 	}
@@ -617,7 +617,7 @@ func (r *modelReplica) published(cmd redis.Cmder) {
 		r.m.mu.Lock()
 		r.m.beaten[0] = time.Now()
 		r.m.mu.Unlock()
-		if r.hears() {
+		if r.subscribed() {
 			r.store.Receive(last)
 		}
 	}
@@ -659,12 +659,12 @@ func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 func (m *model) deliver(payload []byte) {
 	for _, r := range m.replicas {
 		delay := time.Duration(m.draw(200)) * time.Millisecond
-		if !r.hears() {
+		if !r.subscribed() {
 			continue
 		}
 		m.loops.Go(func() {
 			time.Sleep(delay)
-			if r.hears() {
+			if r.subscribed() {
 				r.store.Receive(payload)
 			}
 		})

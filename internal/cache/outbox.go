@@ -38,8 +38,8 @@ type outboxEntry struct {
 	keepUntil time.Time
 	added     time.Time     // with the monotonic clock, by which it ages
 	life      time.Duration // until it need not be stored any more
-	open      bool          // Redis does not have it, as far as is known
-	reopened  int           // how often Redis may have lost it
+	pending   bool          // Redis does not have it, as far as is known
+	repeats   int           // how often Redis may have lost it
 }
 
 func newOutbox(now func() time.Time, metrics *metrics) *outbox {
@@ -64,7 +64,7 @@ func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUn
 	}
 	o.entries[key] = outboxEntry{
 		evidence: evidence, keepUntil: keepUntil, added: time.Now(), life: max(keepUntil.Sub(o.now()), outboxLife),
-		open: !stored, reopened: old.reopened,
+		pending: !stored, repeats: old.repeats,
 	}
 	return true
 }
@@ -72,7 +72,7 @@ func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUn
 // makeRoom drops an entry that Redis has stored. The lock is held.
 func (o *outbox) makeRoom() bool {
 	for key, entry := range o.entries {
-		if !entry.open {
+		if !entry.pending {
 			delete(o.entries, key)
 			return true
 		}
@@ -80,13 +80,13 @@ func (o *outbox) makeRoom() bool {
 	return false
 }
 
-// reopen makes flush write every entry again.
-func (o *outbox) reopen() {
+// repeatAll makes flush write every entry again.
+func (o *outbox) repeatAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for key, entry := range o.entries {
-		entry.open = true
-		entry.reopened++
+		entry.pending = true
+		entry.repeats++
 		o.entries[key] = entry
 	}
 }
@@ -117,7 +117,7 @@ func (o *outbox) flush(ctx context.Context, redis *sharedTier) {
 	})
 	for i := 0; i < len(due); i += outboxBatch {
 		batch := due[i:min(i+outboxBatch, len(due))]
-		if redis.putAll(ctx, batch, o.close) == 0 {
+		if redis.putAll(ctx, batch, o.complete) == 0 {
 			return
 		}
 	}
@@ -139,32 +139,32 @@ func (o *outbox) due() []outboxWrite {
 	for key, entry := range o.entries {
 		age := time.Since(entry.added)
 		switch {
-		case age >= entry.life, !entry.open && age >= outboxLife:
+		case age >= entry.life, !entry.pending && age >= outboxLife:
 			delete(o.entries, key)
-		case entry.open && !fromFuture(entry.evidence, now):
+		case entry.pending && !fromFuture(entry.evidence, now):
 			due = append(due, outboxWrite{key: key, outboxEntry: entry})
 		}
 	}
 	return due
 }
 
-// close records that Redis has stored an entry, unless a newer one has replaced
+// complete records that Redis has stored an entry, unless a newer one has replaced
 // it or Redis may have lost it again.
-func (o *outbox) close(write outboxWrite) {
+func (o *outbox) complete(write outboxWrite) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if entry, held := o.entries[write.key]; held && entry.evidence == write.evidence && entry.reopened == write.reopened {
-		entry.open = false
+	if entry, held := o.entries[write.key]; held && entry.evidence == write.evidence && entry.repeats == write.repeats {
+		entry.pending = false
 		o.entries[write.key] = entry
 	}
 }
 
-// pending returns how many entries Redis has not stored.
-func (o *outbox) pending() (n int) {
+// countPending returns how many entries Redis has not stored.
+func (o *outbox) countPending() (n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, entry := range o.entries {
-		if entry.open {
+		if entry.pending {
 			n++
 		}
 	}

@@ -444,15 +444,15 @@ func (s *Store) heartbeatTo(ctx context.Context, to server) {
 			continue
 		}
 		if reply.lost {
-			health.settled.Store(now + int64(settling))
+			health.repairEnd.Store(now + int64(repairTime))
 		}
 		health.raise(reply.floor, now)
 		health.silent.Store(reply.silent)
 		health.accepted(reply.sent)
 	}
 	switch {
-	case err == nil && (reply.lost || reply.wasAway):
-		s.outbox.reopen()
+	case err == nil && (reply.lost || reply.wasFailing):
+		s.outbox.repeatAll()
 	case err != nil && raise:
 		s.outbox.lose(to.partitions[0])
 	}
@@ -464,11 +464,11 @@ func (s *Store) heartbeatTo(ctx context.Context, to server) {
 
 // beatReply is the reply of a server to a heartbeat.
 type beatReply struct {
-	sent    int64 // Unix ns
-	lost    bool
-	floor   int64 // Unix ns
-	silent  bool
-	wasAway bool // the heartbeat before was not answered
+	sent       int64 // Unix ns
+	lost       bool
+	floor      int64 // Unix ns
+	silent     bool
+	wasFailing bool // the heartbeat before was not answered
 }
 
 func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatReply, error) {
@@ -496,7 +496,7 @@ func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatRe
 		}
 		return beatReply{}, err
 	}
-	reply.sent, reply.wasAway = now.UnixNano(), r.beats.stored(to, age)
+	reply.sent, reply.wasFailing = now.UnixNano(), r.beats.stored(to, age)
 	return reply, nil
 }
 

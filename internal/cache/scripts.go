@@ -11,7 +11,7 @@ import "github.com/redis/go-redis/v9"
 // since Lua's own cannot hold one of 64 bits. A value counts only if it can be
 // one of this version and is not from the future.
 //
-// A lease is a string: its state (h held, f failed), its lane (c checkout, b
+// A lease is a string: its state (h held, f failed), its level (c checkout, b
 // lower), the 16 bytes of its holder's token, the failure if it failed, and the
 // seal. Whatever does not have this form, or would outlive a lease, is no lease.
 const luaShared = `
@@ -36,8 +36,8 @@ end
 local function leaseOf(key)
   local lease = read(key)
   if type(lease) ~= 'string' or #lease < 22 or #lease > 64 then return nil end
-  local state, lane = lease:sub(1, 1), lease:sub(2, 2)
-  if (state ~= 'h' and state ~= 'f') or (lane ~= 'c' and lane ~= 'b') then return nil end
+  local state, level = lease:sub(1, 1), lease:sub(2, 2)
+  if (state ~= 'h' and state ~= 'f') or (level ~= 'c' and level ~= 'b') then return nil end
   local left = redis.call('PTTL', key)
   if left < 0 or left > 2000 then return nil end
   return lease
@@ -77,7 +77,7 @@ return {result, refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new)
 //
 // KEYS value, lease; ARGV lease, the version of values, the oldest time that
 // is recent enough, the last that is believed, milliseconds to live, the token
-// that was waited for or nothing, 1 to preempt a lower lane, a lease to ignore
+// that was waited for or nothing, 1 to preempt a lower level, a lease to ignore
 // or nothing. It returns {'value', value}, {'lease', the lease of another} or
 // {'acquired'}.
 const claimScript = luaShared + `
@@ -96,7 +96,7 @@ redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[5])
 return {'acquired'}
 `
 
-// renewScript prolongs a lease that its holder still has, in its lane of now,
+// renewScript prolongs a lease that its holder still has, in its level of now,
 // and returns whether it has.
 //
 // KEYS lease; ARGV token, lease, milliseconds to live.

@@ -28,9 +28,9 @@ type tombstones struct {
 type tombstoneShard struct {
 	mu    sync.Mutex
 	known map[tombstoneKey]tombstone // guarded by mu
-	// rest stands in for tombstones that did not fit, those from the future apart:
+	// overflow stands in for tombstones that did not fit, those from the future apart:
 	// all keys of the shard then count as announced at its time. Guarded by mu.
-	rest map[bool]tombstone
+	overflow map[bool]tombstone
 }
 
 // tombstoneKey separates announcements from the future: they replace no other,
@@ -54,7 +54,7 @@ func newTombstones(longestFresh time.Duration) *tombstones {
 	t := &tombstones{life: life, elapsed: func() time.Duration { return time.Since(start) }}
 	for i := range t.shards {
 		t.shards[i].known = make(map[tombstoneKey]tombstone)
-		t.shards[i].rest = make(map[bool]tombstone)
+		t.shards[i].overflow = make(map[bool]tombstone)
 	}
 	return t
 }
@@ -80,8 +80,8 @@ func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
 		}
 	}
 	if _, held := shard.known[place]; !held && len(shard.known) >= maxTombstones {
-		added.fetched = max(shard.rest[place.future].fetched, added.fetched)
-		shard.rest[place.future] = added
+		added.fetched = max(shard.overflow[place.future].fetched, added.fetched)
+		shard.overflow[place.future] = added
 		return
 	}
 	shard.known[place] = added
@@ -110,7 +110,7 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	for _, stone := range [4]tombstone{
-		shard.known[tombstoneKey{Key: key}], shard.known[tombstoneKey{Key: key, future: true}], shard.rest[false], shard.rest[true],
+		shard.known[tombstoneKey{Key: key}], shard.known[tombstoneKey{Key: key, future: true}], shard.overflow[false], shard.overflow[true],
 	} {
 		switch {
 		case stone.fetched <= fetched || !t.lasts(stone, now):
