@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"internal/eligibility": {}, // and the standard library only
 	"internal/evidence":    {"internal/eligibility"},
 
-	"internal/cache":    {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging"},
+	"internal/cache":    {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
 	"internal/pcclient": {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
 	"internal/api":      {"internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 

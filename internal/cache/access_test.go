@@ -15,8 +15,8 @@ import (
 )
 
 // documentedUser is an ACL user of that name, whose password is "word", with
-// the rights that operators are advised to give, and no others; about is what
-// their list holds and no other does.
+// the rights of deploy/README.md and no others. If the document lists several users,
+// about is a right that only the wanted one has.
 func documentedUser(t *testing.T, name, about string) []any {
 	t.Helper()
 	text, err := os.ReadFile("../../deploy/README.md")
@@ -128,7 +128,7 @@ func TestTLSIsHeldTo(t *testing.T) {
 	mustNotUse(t, "no TLS", cfg)
 }
 
-// Handshakes do not listen to the look-up's context.
+// Handshakes ignore the context of a lookup.
 func TestStalledRedisCostsTheBudgetOverTLS(t *testing.T) {
 	t.Parallel()
 	certificates := cachetest.NewTLS(t)

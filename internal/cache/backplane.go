@@ -178,8 +178,8 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		s.redis.beatReturned(m, now)
 		return
 	case m.evidence != nil && fromFuture(m.evidence, now):
-		// Whose clock is the wrong one? If it is this process's, what it holds may be
-		// out of date, and is once the clock is right.
+		// Either clock may be the wrong one. If it is this process's, the entry may be
+		// out of date, and counts as that when the clock is right.
 		s.local.tombs.add(m.key, m.evidence.FetchTime, now)
 		s.local.requireRevalidation(m.key)
 		return

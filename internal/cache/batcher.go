@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// maxInFlight is how many batches of reads are in flight, if none takes long.
+	// maxInFlight is how many batches of reads are in flight if none of them is slow.
 	// A read that arrives while one is joins the next: a round trip costs a hundred
 	// times as much as a key in it.
 	maxInFlight = 1
@@ -46,7 +46,7 @@ type readBatcher struct {
 // batch is one round trip that several callers share.
 type batch struct {
 	keys     []eligibility.Key // guarded by readBatcher.mu until it is flushed
-	timer    *time.Timer       // flushes it if the batch in flight takes long; may be nil
+	timer    *time.Timer       // flushes it if the batch in flight is slow; may be nil
 	done     chan struct{}     // closed when reads are there
 	reads    []read
 	reported atomic.Bool // its fault was counted
@@ -70,8 +70,8 @@ func (g *readBatcher) get(caller context.Context, keys []eligibility.Key) (*batc
 		deadline = theirs
 	}
 	if hurries && g.wait > 0 || isCluster(g.client) || len(keys) >= aloneFrom {
-		// Waiting takes time, and a shard that hangs would hold up reads that do
-		// not need it.
+		// If the caller has little time, it must not wait. On a cluster, a shard that
+		// hangs would delay reads that do not need it.
 		return new(batch), g.run(deadline, keys), nil
 	}
 	b, at := g.join(keys)

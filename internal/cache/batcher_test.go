@@ -19,7 +19,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-// crowd is how many look-ups come at once.
+// crowd is how many lookups come at once.
 const crowd = 64
 
 func customer(n int) []eligibility.Key {
@@ -49,7 +49,7 @@ func crowded(t *testing.T, cfg cache.Config) *cache.Store {
 	return store
 }
 
-// isCustomer reports whether a look-up found what is held about the customer.
+// isCustomer reports whether a lookup found what is held about the customer.
 func isCustomer(n int, founds []evidence.Found) bool {
 	account := founds[0].Evidence
 	return account != nil && account.FetchTime.Equal(start.Add(time.Duration(n)*time.Second)) && founds[1].Evidence == nil
@@ -97,11 +97,11 @@ func TestConcurrentReadsShareARoundTrip(t *testing.T) {
 	callers.Wait()
 	// Those that went alone, those that went together, and who asks here.
 	if n := reads(t, server) - before; n > 8 {
-		t.Errorf("the server read %d times for %d look-ups", n, crowd)
+		t.Errorf("the server read %d times for %d lookups", n, crowd)
 	}
 }
 
-// Whoever leaves a round trip that others share takes nothing from them.
+// If a caller leaves a round trip that others share, they still get their replies.
 func TestACallerThatLeavesCancelsNoOther(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -130,7 +130,7 @@ func TestACallerThatLeavesCancelsNoOther(t *testing.T) {
 	stayed.Wait()
 }
 
-// pipelines is a hook that is called at each round trip for look-ups.
+// pipelines is a hook that is called at each round trip for lookups.
 type pipelines func()
 
 func (p pipelines) DialHook(next redis.DialHook) redis.DialHook          { return next }
@@ -155,7 +155,7 @@ func hanging(t *testing.T) (server *cachetest.Redis, store *cache.Store, flushes
 	return server, store, flushes
 }
 
-// Whoever has little time does not spend it on waiting for others.
+// A caller with little time does not wait for other reads.
 func TestACallerInAHurryGoesAlone(t *testing.T) {
 	t.Parallel()
 	server, store, flushes := hanging(t)
@@ -175,7 +175,7 @@ func TestACallerInAHurryGoesAlone(t *testing.T) {
 	callers.Wait()
 }
 
-// A trip does not wait for long for one that hangs.
+// A batch is flushed soon even if another one hangs.
 func TestABatchIsFlushedWhileAnotherHangs(t *testing.T) {
 	t.Parallel()
 	server, store, flushes := hanging(t)
@@ -188,7 +188,7 @@ func TestABatchIsFlushedWhileAnotherHangs(t *testing.T) {
 	callers.Wait()
 }
 
-// A client that panics costs those who share the trip an answer, and nobody more.
+// If the client panics, only the callers that share the round trip get no answer.
 func TestAPanicOfASharedRoundTripIsAFault(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -247,7 +247,7 @@ func TestAStalledRedisCostsACrowdTheBudget(t *testing.T) {
 	callers.Wait()
 	// One budget after the other would take half a minute.
 	if took := time.Duration(slowest.Load()); took < budget || took > 10*budget {
-		t.Errorf("the slowest look-up took %v, want %v", took, budget)
+		t.Errorf("the slowest lookup took %v, want %v", took, budget)
 	}
 	if n := gathered(t, registry, faultsTotal); n < 1 || n > crowd/4 {
 		t.Errorf("%v faults, want one a round trip", n)

@@ -31,7 +31,7 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	})
 	if n := absent.Load(); n > 0 {
-		b.Errorf("%d look-ups found nothing", n)
+		b.Errorf("%d lookups found nothing", n)
 	}
 }
 

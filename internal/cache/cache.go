@@ -1,8 +1,8 @@
-// Package cache keeps evidence near: in this process and, where configured, in
-// Redis, which replicas share. [Store] implements evidence.Store.
+// Package cache stores evidence in this process and, if configured, in Redis,
+// which all replicas share. [Store] implements evidence.Store.
 //
-// It holds facts, never decisions. A fault of Redis is a miss: counted, logged
-// at most once an interval, never returned to a caller.
+// It stores facts, never decisions. A fault of Redis is a miss: it is counted,
+// logged at most once an interval, and never returned to a caller.
 package cache
 
 import (
@@ -23,14 +23,14 @@ type Config struct {
 	// MaxEntries bounds the local tier, one entry a facet of a customer; 0
 	// means 100,000.
 	MaxEntries int
-	// MaxBytes bounds what its entries take, about; 0 means 128 MiB.
+	// MaxBytes bounds the memory of its entries, approximately; 0 means 128 MiB.
 	MaxBytes int
-	// LocalMaxAge is how long the local tier trusts itself where Redis is
-	// configured, since another replica may know better; 0 means 30 s. Without
-	// Redis it trusts itself for the evidence's own ages.
+	// LocalMaxAge is how long the local tier serves an entry without confirmation
+	// if Redis is configured, since another replica may have newer evidence; 0
+	// means 30 s. Without Redis, the evidence's own ages are the only limit.
 	LocalMaxAge time.Duration
-	// Ages are those by which the evidence is used: they bound how long it is kept
-	// out or written again. The zero value means eligibility.DefaultAges.
+	// Ages are the ages of evidence. They bound the life of tombstones and of writes
+	// in the outbox. The zero value means eligibility.DefaultAges.
 	Ages eligibility.Ages
 	// Redis configures the shared tier; without Addresses there is none.
 	Redis RedisConfig
@@ -38,7 +38,7 @@ type Config struct {
 	Now func() time.Time
 	// Logger receives warnings about Redis; nil means none.
 	Logger *zap.Logger
-	// Registerer takes the metrics; nil means none.
+	// Registerer registers the metrics; nil means none.
 	Registerer prometheus.Registerer
 }
 
@@ -57,8 +57,8 @@ type Store struct {
 
 var _ evidence.Store = (*Store)(nil)
 
-// New builds a Store. It makes no connection, so that a start does not depend
-// on Redis; it fails only on a Config that cannot be kept.
+// New builds a Store. It opens no connection, so that a start does not depend
+// on Redis; it fails only if the Config is invalid.
 func New(cfg Config) (*Store, error) {
 	if cfg.MaxEntries == 0 {
 		cfg.MaxEntries = 100_000
@@ -114,15 +114,11 @@ func (s *Store) Close() error {
 	return s.redis.close()
 }
 
-// clockTolerance is how far ahead of this machine's clock another's may be: as
-// far as the service believes it.
-const clockTolerance = time.Second
-
 // fromFuture reports whether evidence is timestamped further ahead than clock skew
 // allows. It then counts as absent in both tiers, or it would keep out all that is
 // fetched until then.
 func fromFuture(evidence *eligibility.Evidence, now time.Time) bool {
-	return evidence.FetchTime.After(now.Add(clockTolerance))
+	return evidence.FetchTime.After(now.Add(eligibility.ClockTolerance))
 }
 
 // health is that of the server which holds key. There must be a Redis.
@@ -236,8 +232,8 @@ func (s *Store) held(key eligibility.Key, now time.Time) evidence.Found {
 
 // Put implements evidence.Store.
 func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
-	// What this process fetched is the newest as of its start. Keeping what came
-	// from elsewhere confirms nothing.
+	// If this process fetched the evidence, nothing newer was known when the fetch
+	// started. If it came from elsewhere, storing it confirms nothing.
 	confirmed := unconfirmed
 	if evidence.FetchedHere() {
 		confirmed = evidence.FetchTime

@@ -281,7 +281,7 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 		}
 	}
 	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("4 look-ups in a stalled Redis took %v, budget 0.5 s each", took)
+		t.Errorf("4 lookups in a stalled Redis took %v, budget 0.5 s each", took)
 	}
 	redis.Resume()
 	if n := records.Len(); n != 1 {

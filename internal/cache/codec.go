@@ -73,7 +73,7 @@ func appendQualification(b []byte, q *eligibility.Qualification) []byte {
 	b = appendString(b, fieldVettingStatus, q.VettingStatusText)
 	b = appendString(b, fieldVettingReason, q.VettingReason)
 	if !q.VettingCreatedTime.IsZero() {
-		// Written even where 0, which is a time as well.
+		// Written even if 0: 1970 is a valid time.
 		b = protowire.AppendTag(b, fieldCreatedSeconds, protowire.VarintType)
 		b = protowire.AppendVarint(b, protowire.EncodeZigZag(q.VettingCreatedTime.Unix()))
 		b = appendVarint(b, fieldCreatedNanos, uint64(q.VettingCreatedTime.Nanosecond())) //nolint:gosec // never negative

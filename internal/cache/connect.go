@@ -43,10 +43,10 @@ type RedisConfig struct {
 	// Without ServerName a certificate must hold the host that is connected to.
 	TLS *tls.Config
 	// IntegrityKey authenticates what is written to Redis and sent through it.
-	// Empty means that whoever can write to Redis is trusted.
+	// If it is empty, every writer to Redis is trusted.
 	IntegrityKey []byte
-	// PreviousIntegrityKey is accepted as well, for as long as replicas still
-	// write with it. Empty means none.
+	// PreviousIntegrityKey is also accepted, while replicas still write with it.
+	// Empty means none.
 	PreviousIntegrityKey []byte
 	// DB is the database number; a cluster has 0 only.
 	DB int
@@ -54,7 +54,7 @@ type RedisConfig struct {
 	KeyPrefix string
 	// Namespace separates the evidence of one partner in one cloud from that of others.
 	Namespace string
-	// ReadTimeout bounds a look-up as a whole, connecting included; 0 means 50 ms.
+	// ReadTimeout bounds a lookup as a whole, connecting included; 0 means 50 ms.
 	ReadTimeout time.Duration
 	// WriteTimeout bounds a write as a whole; 0 means 100 ms.
 	WriteTimeout time.Duration
@@ -65,8 +65,8 @@ type RedisConfig struct {
 }
 
 const (
-	// dialTimeout is how long a connection may take to come about. It goes on
-	// without the caller who asked for it, who leaves when the budget ends.
+	// dialTimeout bounds the opening of a connection, which continues if the caller
+	// that needed it has run out of time.
 	dialTimeout = time.Second
 	// topologyAge is how old the client's map of a cluster may be. Only a node
 	// that lives reports a change; after one that died, this is what finds the
@@ -74,8 +74,8 @@ const (
 	topologyAge = 2 * time.Second
 )
 
-// withDefaults returns the configuration with every default in its place, or
-// all that cannot be kept.
+// withDefaults returns the configuration with its defaults, or an error that
+// lists everything that is invalid.
 func (c RedisConfig) withDefaults() (RedisConfig, error) {
 	if c.KeyPrefix == "" {
 		c.KeyPrefix = "eligibility"
@@ -112,9 +112,9 @@ func (c RedisConfig) withDefaults() (RedisConfig, error) {
 	return c, errors.Join(faults...)
 }
 
-// Connect returns a client as the shared tier uses it, for whoever examines
-// the connection. It makes no connection yet, and fails only on a RedisConfig
-// that cannot be kept. The caller closes the client.
+// Connect returns a client as the shared tier uses it, for diagnosis. It opens no
+// connection yet, and fails only if the RedisConfig is invalid. The caller closes
+// the client.
 func Connect(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:ireturn // one of two types, by mode
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -126,7 +126,7 @@ func Connect(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:ireturn 
 func readPool(cfg RedisConfig) int  { return max(cfg.PoolSize/2, 1) }
 func otherPool(cfg RedisConfig) int { return max(cfg.PoolSize/4, 1) }
 
-// newClient takes a configuration withDefaults.
+// newClient requires the result of withDefaults.
 func newClient(cfg RedisConfig, pool int) redis.UniversalClient { //nolint:ireturn // one of two types, by mode
 	options := universalOptions(cfg, pool)
 	switch cfg.Mode {
@@ -141,8 +141,8 @@ func newClient(cfg RedisConfig, pool int) redis.UniversalClient { //nolint:iretu
 
 // universalOptions sets every timeout and retry that go-redis has: its own
 // defaults would multiply the budgets. A failed command is a miss at once;
-// there is nothing to retry for. Nothing is ever read from a replica, which
-// may lag behind and answer with older evidence.
+// a retry would cost the caller more than it gains. Nothing is read from Redis
+// replicas, which may lag behind and return older evidence.
 func universalOptions(cfg RedisConfig, pool int) *redis.UniversalOptions {
 	addresses := make([]string, len(cfg.Addresses))
 	for i, address := range cfg.Addresses {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 // redisCodes maps the error codes of Redis that are shown to what they mean.
@@ -128,20 +130,14 @@ func tlsErrorText(err error) string {
 		operation   *net.OpError
 	)
 	switch {
-	case errors.As(err, &authority):
-		return "TLS: certificate of an unknown authority"
-	case errors.As(err, &name):
-		return "TLS: certificate for another name"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "TLS: certificate has expired or is not valid yet"
-	case errors.As(err, &invalid), errors.As(err, &certificate):
-		return "TLS: certificate cannot be verified"
+	case errors.As(err, &authority), errors.As(err, &name), errors.As(err, &invalid), errors.As(err, &certificate):
+		return remote.CertificateError(err).Error()
 	case errors.As(err, &alert):
 		return alert.Error() // of a fixed list
 	case errors.As(err, &record):
-		return "TLS: the server does not speak TLS"
+		return "tls: the server does not speak TLS"
 	case errors.As(err, &operation) && slices.Contains([]string{"remote error", "local error"}, operation.Op):
-		return "TLS: handshake rejected"
+		return "tls: handshake rejected"
 	default:
 		return ""
 	}

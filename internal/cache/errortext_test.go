@@ -49,8 +49,8 @@ func TestErrorTextHoldsNoTextOfRedis(t *testing.T) {
 		{context.Canceled, "", "canceled"},
 		{redis.ErrClosed, "", "client is closed"},
 		{redis.ErrPoolTimeout, "", "no free connection"},
-		{&net.OpError{Op: "remote error", Err: errors.New(canary)}, "", "TLS: handshake rejected"},
-		{tls.RecordHeaderError{Msg: canary}, "", "TLS: the server does not speak TLS"},
+		{&net.OpError{Op: "remote error", Err: errors.New(canary)}, "", "tls: handshake rejected"},
+		{tls.RecordHeaderError{Msg: canary}, "", "tls: the server does not speak TLS"},
 	} {
 		if code, text := cache.ErrorCode(c.err), cache.ErrorText(c.err); code != c.code || text != c.text {
 			t.Errorf("%v: %q and %q, want %q and %q", c.err, code, text, c.code, c.text)

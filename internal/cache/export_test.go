@@ -128,7 +128,7 @@ func Batched(s *Store) int {
 // BatchLong lets batches wait for the one in flight however long it takes.
 func BatchLong(s *Store) { s.redis.batcher.wait = time.Hour }
 
-// IdleConnections is how many connections to Redis nobody uses.
+// IdleConnections is how many connections to Redis are idle.
 func IdleConnections(s *Store) int { return int(s.redis.reader.PoolStats().IdleConns) }
 
 // PartitionTag is the hash tag of the partition of key.

@@ -17,7 +17,7 @@ import (
 
 const faultsTotal = "eligibility_cache_redis_faults_total"
 
-// Who comes with little time, or leaves, says nothing about Redis.
+// If a caller has little time, or leaves, that is no evidence about Redis.
 func TestACallerWhoLeavesIsNoFault(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
@@ -92,7 +92,7 @@ func TestAFaultIsCountedOnceARoundTrip(t *testing.T) {
 	}
 }
 
-// Where Redis is away nothing was read, so nothing was unreadable or missing.
+// If Redis is unavailable, nothing is read, so nothing is unreadable or missing.
 func TestRedisAwayIsOnlyAFault(t *testing.T) {
 	t.Parallel()
 	for name, redis := range map[string]cache.RedisConfig{

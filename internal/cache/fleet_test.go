@@ -80,7 +80,7 @@ func mustAcquire(t *testing.T, store *cache.Store, claim evidence.Claim) {
 	}
 }
 
-// sameTime compares evidence by what it says, wherever it came through.
+// mustBe compares evidence, whichever tier it came through.
 func mustBe(t *testing.T, what string, want, got *eligibility.Evidence) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, cachetest.Compare()); diff != "" {
@@ -109,8 +109,8 @@ func TestMessagesReplaceOlderEvidence(t *testing.T) {
 	}
 }
 
-// A slow fetch, or a look-up that has read and not yet kept, must not bring back
-// what another replica's later fetch has replaced.
+// If newer evidence was announced, the result of a slow fetch or of a read in flight
+// must not replace it.
 func TestTombstonesRejectOlderResultsInFlight(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -151,7 +151,8 @@ func TestTombstonesBeyondTheBoundRejectByTheirTime(t *testing.T) {
 	}
 }
 
-// A sign of life that came after the caller has read the clock costs no trust.
+// If a heartbeat arrives after the caller has read the clock, the entry needs no
+// revalidation.
 func TestTrustBearsACallersOlderClock(t *testing.T) {
 	t.Parallel()
 	var clock clock
@@ -170,8 +171,8 @@ func TestTrustBearsACallersOlderClock(t *testing.T) {
 	}
 }
 
-// Without its subscription a replica trusts itself for less than a second, as
-// long as Redis can be asked; a new subscription may have missed something.
+// If its subscription fails, a replica serves entries for less than a second without
+// revalidation. A new subscription may have missed messages.
 func TestTrustEndsWithTheSubscription(t *testing.T) {
 	t.Parallel()
 	var clock clock
@@ -216,7 +217,7 @@ func TestOneReplicaFetchesAndTheOthersGetItsEvidence(t *testing.T) {
 		mustBe(t, "the other replica", evidence, got.Evidence)
 	}
 	mustBe(t, "kept there", evidence, cache.Peek(two, key).Evidence)
-	// Who comes later finds it in Redis; who needs newer evidence leads.
+	// A later claim finds it in Redis; a claim for newer evidence acquires the lease.
 	mustBe(t, "a third replica", evidence, newStore(t, sharing(server, "p")).Acquire(ctx, anyEvidence).Evidence)
 	newer := anyEvidence
 	newer.NotBefore = evidence.FetchTime.Add(1)
@@ -266,7 +267,7 @@ func TestAFailureIsSharedByThoseWhoWaited(t *testing.T) {
 	}
 }
 
-// What concerns the holder alone ends its lead and nothing else.
+// If a failure concerns the holder alone, only its lease ends.
 func TestAFailureOfTheHolderAloneReleasesTheLease(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -303,8 +304,8 @@ func TestAnotherTakesOverFromAHolderThatDied(t *testing.T) {
 	if n := gathered(t, registry, "eligibility_cache_lease_takeovers_total"); n != 1 {
 		t.Errorf("%v take-overs counted", n)
 	}
-	// It was not dead but slow: it neither overwrites newer evidence nor ends
-	// the lease that is another's by now.
+	// If it was not dead but slow, it neither overwrites newer evidence nor ends the
+	// lease, which belongs to another replica now.
 	late, news := allowed(began.Add(-time.Second)), blocked(time.Now())
 	dead.Share(context.Background(), key, late, began.Add(time.Hour))
 	three := replica(t, sharing(server, "p"))
@@ -333,8 +334,8 @@ func TestAHolderThatLivesKeepsItsLease(t *testing.T) {
 	}
 }
 
-// awaitRenewed waits until a lease of a store has lived longer than one that nobody
-// renews. On a busy machine the store may lose it, and acquires it again.
+// awaitRenewed waits until a lease of a store has lived longer than one that is not
+// renewed. On a busy machine the store may lose it, and acquires it again.
 func awaitRenewed(t *testing.T, server *cachetest.Redis, store *cache.Store) {
 	t.Helper()
 	client := server.Client()
@@ -378,7 +379,7 @@ func TestEachProcessFetchesAloneWithoutRedis(t *testing.T) {
 	mustAcquire(t, newStore(t, cache.Config{}), anyEvidence)
 }
 
-// What Redis did not take, or may have lost, it gets when it is back.
+// If Redis refused or may have lost evidence, it gets it when it is back.
 func TestTheOutboxIsFlushedWhenRedisIsBack(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)

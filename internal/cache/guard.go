@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// The bounds of a reply of Redis. What is beyond them is no reply to anything
-// that this service sends.
+// The bounds of a reply of Redis. A reply that exceeds them is malformed: nothing
+// that this service sends has such a reply.
 const (
 	maxReplyBulk   = maxValueBytes + 4096
 	maxReplyLine   = 64 << 10
@@ -25,9 +25,9 @@ const (
 
 var errMalformedReply = errors.New("malformed reply of redis")
 
-// guardedDialer connects as go-redis would. The client library allocates whatever
-// a reply announces, and panics on some malformed ones, in goroutines of its own
-// too; so replies are checked before the library sees them.
+// guardedDialer connects as go-redis would. The client library allocates the length
+// that a reply announces, and panics if a reply is malformed, also in goroutines of
+// its own. So replies are checked before the library parses them.
 func guardedDialer(config *tls.Config) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -51,7 +51,7 @@ func guardedDialer(config *tls.Config) func(ctx context.Context, network, addres
 	}
 }
 
-// guardedConn fails once it has read something that is no reply.
+// guardedConn fails if it reads something that is no reply.
 type guardedConn struct {
 	net.Conn
 
@@ -114,7 +114,7 @@ type messageShape struct {
 	kind  []byte // the first element
 }
 
-// accepts reports whether b goes on as well-formed replies.
+// accepts reports whether b continues the stream as well-formed replies.
 func (c *replyChecker) accepts(b []byte, subscribed bool) bool {
 	for len(b) > 0 && !c.malformed {
 		if c.bulk > 0 {
@@ -226,7 +226,7 @@ func (c *replyChecker) ended(subscribed bool) {
 	c.length = 0
 }
 
-// isMessage reports whether a reply is one that the library can take on a
+// isMessage reports whether a reply is one that the library can parse on a
 // connection that receives messages.
 func (s *messageShape) isMessage() bool {
 	types := string(s.types)

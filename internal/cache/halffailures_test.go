@@ -112,7 +112,7 @@ func TestOlderEvidenceInRedisIsWrittenOver(t *testing.T) {
 	}
 }
 
-// What a Redis holds that has lost writes is usable, not fresh.
+// After Redis has lost writes, its contents are usable, not fresh.
 func TestAfterALossOfWritesNothingOlderIsFresh(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -522,7 +522,8 @@ func TestAClockSetBackKeepsNothingOut(t *testing.T) {
 	}
 }
 
-// If Redis holds less than was announced and nobody fetches, a claim leads.
+// If Redis holds less than was announced and no replica fetches, a claim acquires the
+// lease.
 func TestAClaimDoesNotWaitForWhatRedisHasLost(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -532,7 +533,7 @@ func TestAClaimDoesNotWaitForWhatRedisHasLost(t *testing.T) {
 	within(t, 10*time.Second, "the claim", func() { mustAcquire(t, two, anyEvidence) })
 }
 
-// A lease that does not have the form of ours keeps nobody waiting.
+// A lease that does not have the form of ours delays no claim.
 func TestForeignLeasesAreTakenOver(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -739,8 +740,8 @@ func TestAMessageFromTheFutureRequiresRevalidation(t *testing.T) {
 	}
 }
 
-// What Redis does not confirm is not confirmed by keeping it, as each check does
-// before it answers.
+// If Redis does not confirm evidence, putting it into the local tier, as each check
+// does before it answers, does not confirm it either.
 func TestKeepingConfirmsNothing(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -846,7 +847,7 @@ func TestRemovalSparesWhatHasReplacedTheValue(t *testing.T) {
 	}
 }
 
-// A mark that no replica has set, or that would never end, silences nobody.
+// A mark that no replica has set, or without expiry, has no effect.
 func TestForeignMarksSilenceNobody(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)

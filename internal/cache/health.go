@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 const (
@@ -34,9 +36,8 @@ const (
 	fleetRestart = 10 * time.Second
 )
 
-// health is what heartbeats have found out about Redis, by partition: without a
-// cluster all partitions have the same. It is safe for concurrent use and takes
-// no lock.
+// health is the result of heartbeats, by partition: without a cluster, all
+// partitions have the same. It is safe for concurrent use and needs no lock.
 type health struct{ partitions [partitions]partitionHealth }
 
 // All times are in Unix ns; zero is never.
@@ -98,7 +99,7 @@ func (p *partitionHealth) predates(fetched time.Time) bool {
 // the partition may have moved from a server that has lost writes to one that has
 // not, or a replica whose clock is behind has lowered the floor.
 func (p *partitionHealth) raise(floor, now int64) {
-	if known := p.floor.Load(); known <= floor || known > now+int64(clockTolerance) {
+	if known := p.floor.Load(); known <= floor || known > now+int64(eligibility.ClockTolerance) {
 		p.floor.Store(floor)
 	}
 }
@@ -124,7 +125,7 @@ func (p *partitionHealth) trusts(confirmed, now int64, maxAge time.Duration) boo
 }
 
 func within(age int64, limit time.Duration) bool {
-	return age < int64(limit) && age >= -int64(clockTolerance)
+	return age < int64(limit) && age >= -int64(eligibility.ClockTolerance)
 }
 
 // accepted records that a write sent at that time was stored.
@@ -133,7 +134,7 @@ func (p *partitionHealth) accepted(sent int64) { p.written.Store(sent) }
 // refused records that a write was not stored.
 func (p *partitionHealth) refused() { p.written.Store(0) }
 
-// delivered records that the heartbeat sent then has come back.
+// delivered records that the heartbeat sent then was received as a message.
 func (p *partitionHealth) delivered(sent, now int64) {
 	if last := p.returned.Load(); !recent(last, sent, silence) {
 		p.since.Store(now)

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// What a heartbeat finds out from the age that it last saw, and from the
-// watermark.
+// The results of a heartbeat, by the age that it last stored and by the watermark.
 func TestHeartbeatScript(t *testing.T) {
 	t.Parallel()
 	server := cachetest.StartRedis(t)
@@ -69,7 +69,7 @@ func TestHeartbeatScript(t *testing.T) {
 			row.wantAge = strconv.Itoa(row.age)
 		}
 		answer, err := newScripts().heartbeat.Run(ctx, client, []string{"own", "watermark", "mark"},
-			row.age, row.seen, row.covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)),
+			row.age, row.seen, row.covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(eligibility.ClockTolerance)),
 			row.raise, "channel", "message").Slice()
 		reply, ok := decodeBeatReply(answer)
 		if err != nil || !ok || reply.lost != row.lost || reply.floor != row.want.UnixNano() || reply.silent {
@@ -95,7 +95,7 @@ func TestAReplicaWhoseClockIsBehindKeepsTheFloor(t *testing.T) {
 	beat := func(now time.Time, raise int) time.Time {
 		t.Helper()
 		answer, err := newScripts().heartbeat.Run(ctx, client, []string{"own", "watermark", "mark"},
-			1, -1, -60_000, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)), raise, "channel", "message").Slice()
+			1, -1, -60_000, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(eligibility.ClockTolerance)), raise, "channel", "message").Slice()
 		reply, ok := decodeBeatReply(answer)
 		if err != nil || !ok {
 			t.Fatalf("%v, %v", answer, err)

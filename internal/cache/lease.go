@@ -23,10 +23,9 @@ const (
 	// claimInterval is how often a replica that waits claims again, in case it
 	// missed a message.
 	claimInterval = 200 * time.Millisecond
-	// backgroundPatience is how long a caller who waits for one customer lets
-	// another replica hold the lease in a lower level, since it may be queueing
-	// there for the budget. A holder whose level rises has longer than that to
-	// show it.
+	// backgroundPatience is how long a claim in the checkout level waits before it
+	// preempts a lease in a lower level, whose holder may be queueing for the
+	// budget. If the holder's level rises, it renews the lease sooner than that.
 	backgroundPatience = 250 * time.Millisecond
 	// failureLife is how long a failure stays in Redis for replicas that wait.
 	failureLife = 2 * time.Second
@@ -48,7 +47,8 @@ type heldLease struct {
 	renewed  time.Time // on the monotonic clock
 }
 
-// leases are the leases of this process and the callers who wait for others'.
+// leases are the leases of this process and the callers that wait for the leases of
+// other replicas.
 type leases struct {
 	mu      sync.Mutex
 	held    map[eligibility.Key]heldLease                 // guarded by mu
@@ -173,7 +173,7 @@ func (s *Store) Acquire(ctx context.Context, claim evidence.Claim) evidence.Acqu
 	}
 }
 
-// wait ends with a message, with ctx, or when it is time to try again.
+// wait returns if a message arrives, if ctx ends, or when the next claim is due.
 func (c *claiming) wait(ctx context.Context, received <-chan message) (acquired evidence.Acquisition, decided bool) {
 	c.store.metrics.waits.Inc()
 	defer c.store.metrics.waits.Dec()
@@ -187,8 +187,7 @@ func (c *claiming) wait(ctx context.Context, received <-chan message) (acquired 
 	}
 }
 
-// waitedInVain is the result for a caller whose time has ended while another
-// replica fetched.
+// waitedInVain is the result if a caller's time ends while another replica fetches.
 func waitedInVain() evidence.Acquisition {
 	return evidence.Acquisition{Err: &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: leaseLife, Err: errWaited}}
 }
@@ -329,7 +328,7 @@ func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease)
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
 	answer, err := r.scripts.claim.Run(ctx, r.claimer, []string{r.keys.of(c.Key), r.keys.lease(c.Key)},
-		r.seals.encodeLease(c.Key, lease, nil), []byte{valueVersion}, timeBytes(c.NotBefore), timeBytes(r.now().Add(clockTolerance)),
+		r.seals.encodeLease(c.Key, lease, nil), []byte{valueVersion}, timeBytes(c.NotBefore), timeBytes(r.now().Add(eligibility.ClockTolerance)),
 		leaseLife.Milliseconds(), c.awaited, preempt, c.ignored).StringSlice()
 	r.report(caller, "claim", permit, err)
 	switch {

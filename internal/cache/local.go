@@ -11,8 +11,8 @@ import (
 )
 
 // local is the tier in this process: bounded by entries and bytes, without a
-// lock that all callers share. What is no longer usable stays until it is
-// evicted; the service judges ages at each use.
+// lock that all callers share. Evidence that is no longer usable stays until it is
+// evicted; the service evaluates ages at each use.
 type local struct {
 	entries *otter.Cache[eligibility.Key, entry]
 	evicted *atomic.Uint64
@@ -31,8 +31,8 @@ type entry struct {
 // unconfirmed is so long ago that an entry must be revalidated.
 var unconfirmed = time.Unix(0, 0) //nolint:gochecknoglobals // only read
 
-// newLocal bounds both at once: an entry weighs its bytes, or its share of
-// maxBytes where that is more.
+// newLocal bounds both at once: an entry weighs its bytes or, if that is more, its
+// share of maxBytes.
 func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, error) {
 	share := max(maxBytes/maxEntries, 1)
 	evicted := new(atomic.Uint64)
@@ -54,7 +54,7 @@ func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, err
 	return &local{entries: entries, evicted: evicted, tombs: newTombstones(longestFresh)}, nil
 }
 
-// bytesOf is about what an entry takes in memory.
+// bytesOf returns approximately the memory of an entry.
 func bytesOf(evidence *eligibility.Evidence) int {
 	const entryBytes, evidenceBytes, qualificationBytes = 160, 160, 96
 	n := entryBytes + evidenceBytes + len(evidence.StatusText) + len(evidence.CorrelationID)
@@ -107,7 +107,7 @@ func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirm
 	return newest, ok
 }
 
-// replaces reports whether a takes the place of b: it is newer or, if both fetches
+// replaces reports whether a replaces b: it is newer or, if both fetches
 // started within the same millisecond, does not allow a sale that b allows.
 func replaces(a, b *eligibility.Evidence) bool {
 	if a.FetchTime.Equal(b.FetchTime) {
@@ -118,7 +118,7 @@ func replaces(a, b *eligibility.Evidence) bool {
 
 // applyMessage applies evidence of another replica, of which nothing newer was known
 // at confirmed: older evidence is replaced if it is held, and kept out if not. If
-// hold is set, the evidence is held although nobody has asked for it here: Redis
+// hold is set, the evidence is held although no caller here needed it: Redis
 // does not store it. Evidence ahead of this process's clock needs confirmation; if
 // this process itself has just fetched evidence that allows no sale, that stays and
 // needs confirmation too.

@@ -64,8 +64,8 @@ func (s *sealer) beatMessage(replica token, partition int, sent time.Time) []byt
 	return s.seal(appendTime(b, sent), messageHead, sealBeat, key)
 }
 
-// decodeMessage parses a message. What this version would not have sent is an
-// error.
+// decodeMessage parses a message. It returns an error if this version would not have
+// sent it.
 func (s *sealer) decodeMessage(b []byte) (message, error) {
 	if len(b) < messageHead || b[0] != messageVersion {
 		return message{}, errMessage

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics counts what the tiers do. Its counters exist whether or not somebody
+// metrics counts the operations of the tiers. Its counters exist even if nothing
 // collects them.
 type metrics struct {
 	lookups                                  *prometheus.CounterVec
@@ -33,7 +33,7 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 		m.writeBacks, m.losses, m.outboxDropped,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
-			Help: "Entries in the local tier, about.",
+			Help: "Entries in the local tier (approximate).",
 		}, func() float64 { return float64(local.entries.EstimatedSize()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "eligibility_cache_local_evictions_total",
@@ -123,7 +123,7 @@ func newCounters() *metrics {
 			"Fetches taken over from another replica that died, was slow in the background or lost its lease."),
 		waits: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "eligibility_cache_lease_waits",
-			Help: "Fetches of other replicas that are being waited for.",
+			Help: "Waits for fetches of other replicas.",
 		}),
 	}
 	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm"} {

@@ -101,7 +101,7 @@ type model struct {
 	flushed  time.Time // when Redis last lost everything
 	restored time.Time // when Redis last went back to a snapshot
 	snapshot map[string]snapshot
-	idle     bool // nobody asks, and heartbeats would cost the test its time
+	idle     bool // no caller, and heartbeats would slow the test down
 	leases   map[string]time.Time
 	beaten   [2]time.Time // when a heartbeat was last stored, in Redis and in the snapshot
 	fetches  []fetched
@@ -140,7 +140,7 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 	}
 	ctx, end := context.WithCancel(context.Background())
 	m := &model{
-		t: t, began: time.Now(), end: end, raw: server.Client(),
+		t: t, began: time.Now(), end: end, raw: rawClient(server),
 		random: rand.New(rand.NewPCG(seed, 1)),
 		leases: make(map[string]time.Time),
 	}
@@ -165,6 +165,15 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 	}
 	m.loops.Go(func() { m.expireLeases(ctx) })
 	return m
+}
+
+// rawClient returns a client without timeouts. Those of sockets follow the real
+// clock, and would fail the model on a busy machine.
+func rawClient(server *cachetest.Redis) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Network: "unix", Addr: strings.TrimPrefix(server.Address, "unix://"), MaxRetries: -1, DialerRetries: 1,
+		DisableIdentity: true, ReadTimeout: -1, WriteTimeout: -1, PoolSize: 8192,
+	})
 }
 
 // modelAges are short, so that a lot happens.
@@ -265,7 +274,7 @@ func (m *model) act() {
 	}
 }
 
-// pause is long enough for ages to end. Afterwards replicas begin anew, as after
+// pause is long enough for ages to end. Afterwards replicas start from scratch, as after
 // a fault.
 func (m *model) pause() {
 	time.Sleep(10 * time.Second) // lets every check end
@@ -456,13 +465,13 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 				m.step, r.number, stale, number, late, i, newer.learnt.Sub(m.began), now.Sub(m.began), m.faulty.Sub(m.began), m.flushed.Sub(m.began))
 		}
 		if len(m.fetches)-i > 200 {
-			return // it was long ago that anything else was learnt
+			return // everything else was fetched long ago
 		}
 	}
 }
 
-// late is for how long nothing older than what was learnt then may have been
-// answered with. The lock is held.
+// late is how much too late an answer with older evidence is if newer evidence was
+// fetched then. The lock is held.
 func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 	latest := func(times ...time.Time) (t time.Time) {
 		for _, other := range times {
@@ -535,7 +544,7 @@ func (m *model) outcome(facet eligibility.Facet) (evidence eligibility.Evidence,
 	}
 }
 
-var errPlayed = errors.New("redis is away, says the model")
+var errPlayed = errors.New("redis is unavailable in the model")
 
 // DialHook, ProcessHook and ProcessPipelineHook implement redis.Hook.
 func (r *modelReplica) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -634,7 +643,7 @@ func (m *model) notice(err error) {
 	m.faulty = time.Now()
 }
 
-// ProcessPipelineHook plays faults, and look-ups whose answers travel for long.
+// ProcessPipelineHook simulates faults, and lookups whose replies are late.
 func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		if r.suffers(down, parted) {
@@ -655,7 +664,7 @@ func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 	}
 }
 
-// deliver brings an announcement to every replica that hears when it comes.
+// deliver delivers a message to every replica that is subscribed when it arrives.
 func (m *model) deliver(payload []byte) {
 	for _, r := range m.replicas {
 		delay := time.Duration(m.draw(200)) * time.Millisecond
@@ -692,7 +701,7 @@ func (m *model) touch(lease string) {
 	m.leases[lease] = time.Now()
 }
 
-// expireLeases ends what nobody has renewed.
+// expireLeases deletes the leases that were not renewed.
 func (m *model) expireLeases(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {

@@ -49,9 +49,9 @@ func startService(t *testing.T, far evidence.Source, cfg cache.Config) *evidence
 	return service
 }
 
-// While neither Redis nor Partner Center can be asked, whom a replica knows
-// within the usable age is answered, flagged stale; the others get the error
-// that says whose fault it is. When both are back, so are fresh answers.
+// If neither Redis nor Partner Center is available, a replica answers from its usable
+// evidence, flagged stale; for other customers it returns the error
+// that names the cause. When both are back, so are fresh answers.
 func TestRedisAndPartnerCenterAwayForMinutes(t *testing.T) {
 	t.Parallel()
 	redis, far := cachetest.StartRedis(t), new(farAway)

@@ -21,8 +21,8 @@ const (
 	// while Redis hangs, not every caller waits to find that out.
 	breakerFailures = 5
 	breakerOpen     = 500 * time.Millisecond
-	// lastResort is the longest that a caller waits for Redis who would otherwise
-	// be refused.
+	// lastResort is the longest wait for Redis of a caller that would otherwise get
+	// an error.
 	lastResort = 2 * time.Second
 )
 
@@ -36,7 +36,7 @@ type sharedTier struct {
 	reads, claims, writes   *breaker.Breaker
 
 	batcher *readBatcher
-	patient *readBatcher // for callers who would otherwise be refused
+	patient *readBatcher // for callers that would otherwise get an error
 
 	scripts      scripts
 	keys         redisKeys
@@ -99,11 +99,11 @@ type loaded struct {
 	current bool
 }
 
-// load looks up all keys in one round trip. What is absent, unreadable, from
-// the future or out of reach is nil. Unreadable values are deleted; what is from
-// the future stays, since another replica's clock may be the right one, and is
-// overwritten by the next fetch. A value of the same fetch as held, evidence that
-// this process has for the keys, is not decoded again.
+// load reads all keys in one round trip. It returns nil for a key if the value is
+// absent, unreadable or from the future, or if Redis does not reply. Unreadable
+// values are deleted. Values from the future stay, since another replica's clock
+// may be the right one; the next fetch overwrites them. If a value is of the same
+// fetch as held, the evidence that this process has, it is not decoded again.
 func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
 	permit, _, ok := r.reads.Allow()
 	if !ok {
@@ -113,7 +113,7 @@ func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held [
 	return r.loadBy(caller, r.batcher, permit, keys, held)
 }
 
-// loadWithin is load for a caller who would otherwise be refused: it waits as
+// loadWithin is load for a caller that would otherwise get an error: it waits as
 // long as the caller's context allows, up to lastResort.
 func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
 	return r.loadBy(caller, r.patient, r.reads.Force(), keys, held)
@@ -162,8 +162,8 @@ type removal struct {
 	value []byte
 }
 
-// remove deletes values that cannot be read, so that nothing has to try again. What
-// has replaced them meanwhile stays.
+// remove deletes unreadable values, so that they are not read again. If another
+// replica has replaced such a value since it was read, the new value stays.
 func (r *sharedTier) remove(caller context.Context, removals ...removal) {
 	r.metrics.unreadable.Add(float64(len(removals)))
 	permit, _, ok := r.writes.Allow()
@@ -210,7 +210,7 @@ func (r *sharedTier) put(caller context.Context, key eligibility.Key, evidence *
 		return putResult{}
 	}
 	sent := now.UnixNano()
-	for range 2 { // again without a newer value that nobody can read
+	for range 2 { // again if an unreadable value was in the way
 		answer, err := r.scripts.put.Run(ctx, r.writer, []string{r.keys.of(key), r.keys.lease(key)}, r.putArgs(key, value, left, lease)...).StringSlice()
 		if isReply(err) {
 			_ = r.publish(ctx, key, value) // the script cannot run, but others must know nevertheless
@@ -236,7 +236,7 @@ func (r *sharedTier) putArgs(key eligibility.Key, value []byte, left int64, leas
 		holder = lease.token[:]
 	}
 	r.metrics.published.Inc()
-	return []any{value, left, timeBytes(r.now().Add(clockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, key)}
+	return []any{value, left, timeBytes(r.now().Add(eligibility.ClockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, key)}
 }
 
 // putReply evaluates the reply to a put that was sent then. It returns a newer
@@ -438,7 +438,7 @@ func (s *Store) heartbeatTo(ctx context.Context, to server) {
 	for _, partition := range to.partitions {
 		health := &r.health.partitions[partition]
 		if err != nil {
-			if faultKind(err) != faultTimeout { // not just late, as on a busy machine
+			if faultKind(err) != faultTimeout { // a timeout may be due to a busy machine
 				health.refused()
 			}
 			continue
@@ -482,7 +482,7 @@ func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatRe
 	}
 	answer, err := r.scripts.heartbeat.Run(ctx, to.client,
 		[]string{r.beats.keys[partition], r.keys.inPartition(partition, "watermark"), r.keys.inPartition(partition, "silent")},
-		age, seen, covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(clockTolerance)), raised,
+		age, seen, covered, timeBytes(now), fleetRestart.Milliseconds(), timeBytes(now.Add(eligibility.ClockTolerance)), raised,
 		r.keys.ownChannel(r.replica), r.seals.beatMessage(r.replica, partition, now)).Slice()
 	reply, ok := decodeBeatReply(answer)
 	if err == nil && !ok {

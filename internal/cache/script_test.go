@@ -70,7 +70,7 @@ func TestRedisKeepsTheNewer(t *testing.T) {
 	}
 }
 
-// The shortest value there is says that a customer has no qualifications.
+// The shortest value is that of a customer without qualifications.
 func TestRedisKeepsTheShortestValue(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
@@ -86,7 +86,7 @@ func TestRedisKeepsTheShortestValue(t *testing.T) {
 	}
 }
 
-// What cannot be a value of this version must not keep evidence out.
+// If a value cannot be of this version, it must not keep evidence out.
 func TestShareReplacesWhatIsNoValue(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)

@@ -122,10 +122,11 @@ redis.pcall('PUBLISH', ARGV[4], ARGV[5])
 return 1
 `
 
-// removeScript removes what cannot be read, unless it has been replaced meanwhile.
+// removeScript deletes an unreadable value, unless it has been replaced since it
+// was read.
 //
-// KEYS value or lease; ARGV what was read, or nothing if the key holds no string or
-// more than a value may have.
+// KEYS value; ARGV the value that was read, or nothing if the key holds no string
+// or one that is longer than a value.
 const removeScript = luaShared + `
 local found = read(KEYS[1])
 if type(found) == 'table' or found and (#found > 4194304 or found == ARGV[1]) then return redis.call('DEL', KEYS[1]) end
@@ -139,7 +140,7 @@ return 0
 // under a key of its own. A server on which that key is older than the replica
 // has seen it there, or absent, has lost what was written since. If that is more
 // than outboxes write again, nothing that was fetched before now can be trusted
-// to be the newest: now becomes the floor. The same holds if nobody has sent a
+// to be the newest: now becomes the floor. The same holds if no replica has sent a
 // heartbeat for longer than a fleet restarts, and if a replica asks for it. How
 // long that is, the server's clock measures by what is left of the watermark's
 // life: a replica whose clock is wrong must not make the others doubt Redis. The
@@ -152,7 +153,7 @@ return 0
 // unless writes were lost.
 //
 // A replica that may not publish sets a mark, because the others then receive
-// none of its messages. What does not have the form and the life of a mark is none.
+// none of its messages. A mark without the form and the life of ours is ignored.
 //
 // KEYS own age, watermark (the floor), mark; ARGV age of the process in ms, the age
 // last seen or nothing, the age that outboxes cover, now, milliseconds for which a

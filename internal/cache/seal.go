@@ -12,7 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// What a seal is for. A seal for one purpose does not verify for another.
+// The purposes of seals. A seal for one purpose does not verify for another.
 const (
 	sealValue   = 'v'
 	sealLease   = 'l'
@@ -27,8 +27,8 @@ const (
 
 // sealer ends what is stored and sent with a seal over its purpose, its key and
 // its content. With an integrity key the seal is a MAC, HMAC-SHA-256 cut to 16
-// bytes, which nobody without the key can make; without one it is a CRC-32C,
-// which finds damage but no forgery. It is safe for concurrent use.
+// bytes, which cannot be forged without the key; without one it is a CRC-32C,
+// which detects damage but no forgery. It is safe for concurrent use.
 type sealer struct {
 	macs []*sync.Pool // of hash.Hash; the first signs, all verify
 }
@@ -50,7 +50,7 @@ func newSealer(keys redisKeys, configured ...[]byte) *sealer {
 	return s
 }
 
-// size is how many bytes a seal takes.
+// size returns the length of a seal.
 func (s *sealer) size() int {
 	if len(s.macs) == 0 {
 		return checksumBytes

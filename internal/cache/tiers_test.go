@@ -28,7 +28,7 @@ func fetchTime(f evidence.Found) string {
 	return f.Evidence.FetchTime.Sub(start).String()
 }
 
-// A replica that ran ahead leaves evidence that nobody believes.
+// If the clock of a replica was ahead, the others ignore its evidence.
 func TestEvidenceFromTheFutureIsAbsentAndNotInTheWay(t *testing.T) {
 	t.Parallel()
 	redis := cachetest.StartRedis(t)
@@ -202,7 +202,7 @@ func TestLookupsAreCounted(t *testing.T) {
 	}
 }
 
-// lookups reads one counter of the look-ups.
+// lookups reads one counter of the lookups.
 func lookups(t *testing.T, registry *prometheus.Registry, tier, result string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -217,6 +217,6 @@ func lookups(t *testing.T, registry *prometheus.Registry, tier, result string) f
 			}
 		}
 	}
-	t.Fatalf("no look-ups of %s by %s", result, tier)
+	t.Fatalf("no lookups of %s by %s", result, tier)
 	return 0
 }

@@ -97,7 +97,7 @@ func (t *tombstones) lasts(stone tombstone, now time.Time) bool {
 // isAhead reports whether a fetch time is further ahead than clock skew allows:
 // then the clock was set back since, and the time means nothing.
 func isAhead(fetched int64, now time.Time) bool {
-	return fetched > now.Add(clockTolerance).UnixNano()
+	return fetched > now.Add(eligibility.ClockTolerance).UnixNano()
 }
 
 // newer reports whether evidence newer than that was announced. An announcement
@@ -114,7 +114,7 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	} {
 		switch {
 		case stone.fetched <= fetched || !t.lasts(stone, now):
-		case stone.ahead() && blocksSince(evidence, stone.arrived) && t.elapsed()-stone.added < clockTolerance:
+		case stone.ahead() && blocksSince(evidence, stone.arrived) && t.elapsed()-stone.added < eligibility.ClockTolerance:
 			doubtful = true
 		default:
 			newer = true
@@ -126,7 +126,7 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 // blocksSince reports whether evidence allows no sale, and this process fetched it
 // less than the tolerated clock difference before that moment, or later.
 func blocksSince(evidence *eligibility.Evidence, moment int64) bool {
-	return evidence.FetchedHere() && !allows(evidence) && moment-evidence.FetchTime.UnixNano() < int64(clockTolerance)
+	return evidence.FetchedHere() && !allows(evidence) && moment-evidence.FetchTime.UnixNano() < int64(eligibility.ClockTolerance)
 }
 
 // allows reports whether a sale may rest on evidence.

@@ -41,8 +41,8 @@ func TestReferenceConforms(t *testing.T) {
 	cachetest.Run(t, func(_ *testing.T, now func() time.Time) evidence.Store { return cachetest.NewMemory(now) })
 }
 
-// A store goes on after each loss of a primary, without a restart, and nobody
-// waits for it meanwhile.
+// A store works again after each loss of a primary, without a restart, and no caller
+// waits for that.
 func TestStoreOnSentinel(t *testing.T) {
 	t.Parallel()
 	set := cachetest.StartSentinel(t)
@@ -88,8 +88,8 @@ func TestStoreOnCluster(t *testing.T) {
 	})
 }
 
-// inUse is the sentinel to which the only store is connected, as the words of
-// CLIENT LIST say.
+// inUse is the sentinel to which the only store is connected, by the output of
+// CLIENT LIST.
 func inUse(t *testing.T, sentinels []*cachetest.Redis, words string) *cachetest.Redis {
 	t.Helper()
 	for _, sentinel := range sentinels {
@@ -107,9 +107,9 @@ func inUse(t *testing.T, sentinels []*cachetest.Redis, words string) *cachetest.
 	return nil
 }
 
-// goesOn looks evidence up all the time while something happens, and then
-// expects that the store writes and reads again, before it is undone: a server
-// that is back tells where to go.
+// goesOn reads evidence all the time while something happens, and then expects
+// that the store writes and reads again before that is undone: a server that is
+// back would redirect the store.
 func goesOn(t *testing.T, store *cache.Store, what string, happens func() (undo func())) {
 	t.Helper()
 	uses(t, store, "before "+what)
@@ -140,9 +140,9 @@ func goesOn(t *testing.T, store *cache.Store, what string, happens func() (undo 
 	// The budget is 50 ms. The rest is for a machine that has other things to
 	// do, which is late with other timers as well.
 	took, by := slices.Max(worst[:]), slices.Max(late[:])
-	t.Logf("%s: the longest look-up took %v, the machine was late by %v", what, took, by)
+	t.Logf("%s: the longest lookup took %v, the machine was late by %v", what, took, by)
 	if took > time.Second+by {
-		t.Errorf("%s: a look-up took %v", what, took)
+		t.Errorf("%s: a lookup took %v", what, took)
 	}
 }
 

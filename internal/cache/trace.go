@@ -23,7 +23,7 @@ func startSpan(ctx context.Context, op string, keys int) (context.Context, trace
 			attribute.Int("db.operation.batch.size", keys)))
 }
 
-// endLoad ends the span of a look-up with the number of keys that it found.
+// endLoad ends the span of a lookup with the number of keys that it found.
 func endLoad(span trace.Span, found []loaded) {
 	if span.IsRecording() {
 		hits := 0

@@ -151,7 +151,7 @@ func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
 	server := certificates.StartRedis(t)
 	wrong := append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__TLS__CA_FILE=", "ELIGIBILITY_CACHE__REDIS__MODE=standalone")
 	wrong = slices.DeleteFunc(wrong, func(variable string) bool { return strings.HasSuffix(variable, certificates.CA) })
-	consult(t, onRedis(t, server.Address, wrong...), Options{}).want(checkRedisReach, VerdictFailure, "TLS: certificate of an unknown authority", "cache.redis.tls")
+	consult(t, onRedis(t, server.Address, wrong...), Options{}).want(checkRedisReach, VerdictFailure, "tls: certificate of an unknown authority", "cache.redis.tls")
 	consult(t, onRedis(t, server.Address, append(overTLS(certificates), "ELIGIBILITY_CACHE__REDIS__MODE=cluster")...), Options{}).
 		want(checkRedisReach, VerdictFailure, "no cluster", "cache.redis.mode")
 }

@@ -1,9 +1,8 @@
 // Package cachetest starts real redis-servers for tests and holds the
 // conformance suite that every evidence.Store passes.
 //
-// [StartRedis], [StartSentinel] and [StartCluster] start what their names say,
-// the methods of [TLS] the same with TLS. All end with the test, and none has a
-// fixed port.
+// [StartRedis], [StartSentinel] and [StartCluster] start servers, the methods of
+// [TLS] the same with TLS. All end with the test, and none has a fixed port.
 package cachetest
 
 import (
@@ -22,7 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// startLimit is how long servers may take to be what a test asked for.
+// startLimit is how long a server may need to reach the state that a test requires.
 const startLimit = 2 * time.Minute
 
 // Redis is a real redis-server or sentinel, without persistence. It ends with
@@ -80,7 +79,7 @@ func (r *Redis) startOnPort(args func(port string) []string) {
 		if err = r.start(); err == nil {
 			return
 		}
-		r.Kill() // somebody was faster
+		r.Kill() // another process has the port
 	}
 	r.tb.Fatal(err)
 }
@@ -118,7 +117,7 @@ func (r *Redis) start() error {
 		if _, err := os.Stat(r.socket); err != nil {
 			return err // too early; the client would log that it cannot connect
 		}
-		// On a port that somebody else was faster on, the wrong server answers.
+		// If another process has the port, the wrong server answers.
 		info, err := client.Info(ctx, "server").Result()
 		if err == nil && !strings.Contains(info, "process_id:"+strconv.Itoa(server.Process.Pid)+"\r\n") {
 			err = errors.New("another server answers")
@@ -210,12 +209,12 @@ func (r *Redis) Flush() {
 func (r *Redis) Client() *redis.Client {
 	return redis.NewClient(&redis.Options{
 		Network: "unix", Addr: r.socket, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
-		ReadTimeout: time.Second, // a server that stalls must not hold up who asks again
+		ReadTimeout: time.Second, // a server that stalls must not delay the next try
 	})
 }
 
-// Refusals are the ways in which a server refuses writes and goes on serving
-// reads, by the error code of the refusal.
+// Refusals are the ways in which a server refuses writes but serves reads, by the
+// error code of the refusal.
 func Refusals() []string { return []string{"MISCONF", "OOM", "NOREPLICAS", "READONLY"} }
 
 // RefuseWrites makes the server refuse writes with an error code of [Refusals],

@@ -68,12 +68,12 @@ func (c *Cluster) join() {
 				return err
 			}
 			if i < primaries {
-				// On the second try they are taken, by the node itself.
+				// On the second try the node itself has them.
 				_ = client.ClusterAddSlotsRange(ctx, i*slots/primaries, (i+1)*slots/primaries-1).Err()
 			}
 			// Without epochs of their own they would have to agree on them first.
 			_ = client.Do(ctx, "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err()
-			// Each meets all, since word of mouth takes seconds.
+			// Each meets all, since gossip needs seconds.
 			for _, other := range c.Nodes[:i] {
 				host, port, _ := strings.Cut(other.Address, ":")
 				err = errors.Join(err, client.ClusterMeet(ctx, host, port).Err())
@@ -169,7 +169,7 @@ func (c *Cluster) primaryOf(ctx context.Context, client *redis.Client, key strin
 	return nil, errors.New("knows none")
 }
 
-// slotsOf is what a node says of who serves which slots.
+// slotsOf returns which node serves which slots, as one node reports it.
 func slotsOf(ctx context.Context, client *redis.Client) ([]redis.ClusterSlot, error) {
 	return client.ClusterSlots(ctx).Result() //nolint:staticcheck // version 6 knows nothing else
 }

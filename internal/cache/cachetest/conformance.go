@@ -12,7 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-// Compare is how tests compare evidence: by what it says.
+// Compare is how tests compare evidence: by its exported fields.
 func Compare() cmp.Options {
 	return cmp.Options{cmpopts.IgnoreUnexported(eligibility.Evidence{}), cmpopts.EquateEmpty()}
 }
@@ -82,7 +82,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidenc
 	})
 }
 
-// runClocks holds a Store to what it must do where clocks differ from its own,
+// runClocks tests the behavior of a Store if clocks differ from its own,
 // which stands at [start].
 func runClocks(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidence.Store) {
 	t.Helper()

@@ -35,7 +35,7 @@ func (m *Memory) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	return m.peek(key, now)
 }
 
-// peek is Peek for who has the lock.
+// peek is Peek. The lock is held.
 func (m *Memory) peek(key eligibility.Key, now time.Time) evidence.Found {
 	if held := m.held[key]; held != nil && !held.FetchTime.After(now.Add(believed)) {
 		return evidence.Found{Evidence: held, Tier: eligibility.TierLocal}

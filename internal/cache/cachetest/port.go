@@ -17,7 +17,7 @@ const (
 	ports      = 12_000
 )
 
-// freePort returns a port on which nobody listens now.
+// freePort returns a port that is free now.
 func freePort(tb testing.TB) string {
 	tb.Helper()
 	for range 1000 {

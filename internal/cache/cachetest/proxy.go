@@ -80,8 +80,8 @@ type late struct {
 	due  time.Time
 }
 
-// answer passes on what the server says, each piece late by the delay of its
-// own time: those that come close together are not late by more.
+// answer forwards the server's replies, each piece late by the delay that applies
+// when it arrives: pieces that arrive together are not delayed twice.
 func (p *Proxy) answer(server io.Reader, client io.Writer) {
 	pieces := make(chan late, 1024)
 	p.both.Go(func() {

@@ -64,8 +64,8 @@ func (t *TLS) StartSentinel(tb testing.TB) *Sentinel {
 
 // sentinelArgs writes a sentinel's file, which it insists on, and names it.
 func (t *TLS) sentinelArgs(sentinel *Redis, own, name, host, port string) []string {
-	// What it asks of servers it asks often, so that tests take seconds. It
-	// must not take a busy machine for a clock that jumped, which would stop it.
+	// It polls often, so that tests need seconds only. It must not mistake a busy
+	// machine for a clock that jumped, since it would then stop.
 	text := fmt.Sprintf("sentinel monitor %[1]s %[2]s %[3]s 2\nsentinel down-after-milliseconds %[1]s 1000\n"+
 		"sentinel failover-timeout %[1]s 2000\nsentinel parallel-syncs %[1]s 2\n", name, host, port)
 	file := filepath.Join(sentinel.dir, "sentinel.conf")
@@ -97,10 +97,10 @@ func (s *Sentinel) complete(ctx context.Context, client *redis.Client) error {
 	return err
 }
 
-// master is what a sentinel says of the primary.
+// master returns what a sentinel reports about the primary.
 func (s *Sentinel) master(ctx context.Context, client *redis.Client) (map[string]string, error) {
 	reply := redis.NewMapStringStringCmd(ctx, "SENTINEL", "MASTER", s.MasterName)
-	_ = client.Process(ctx, reply) // the error is the reply's as well
+	_ = client.Process(ctx, reply) // reply has the error too
 	return reply.Result()
 }
 
@@ -148,7 +148,7 @@ func (s *Sentinel) awaitNamed(isIt func(named *Redis) bool) {
 				return err
 			}
 			for _, server := range s.Servers {
-				// The flags hold more while it is away and while a failover runs.
+				// There are more flags if it is down or if a failover is running.
 				if server.Address == net.JoinHostPort(fields["ip"], fields["port"]) && fields["flags"] == "master" && isIt(server) {
 					return nil
 				}

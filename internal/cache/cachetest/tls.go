@@ -17,7 +17,7 @@ import (
 )
 
 // TLS is an authority with a certificate for servers at 127.0.0.1, also known
-// as redis.example, and one for their clients, without which nobody connects.
+// as redis.example, and one for their clients, which the servers require.
 // Its fields are names of PEM files.
 type TLS struct {
 	CA                string
@@ -54,9 +54,9 @@ func (t *TLS) StartRedis(tb testing.TB) *Redis {
 }
 
 // args are the arguments of a server that listens on a port, with nothing but
-// TLS on any connection; without TLS where t is nil.
+// TLS on any connection; without TLS if t is nil.
 func (t *TLS) args(port string, more ...string) []string {
-	// What they would say every ten seconds they say every second.
+	// They ping every second, not every ten.
 	args := []string{"--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"}
 	if t == nil {
 		args = append(args, "--port", port)
