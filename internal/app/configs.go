@@ -126,6 +126,7 @@ func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus
 			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
 			BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
 		},
+		BatchConcurrency:    cfg.PartnerCenter.BatchConcurrency,
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
 		Logger:              logger.Named("eligibility"),
 		Registerer:          registerer,
@@ -137,6 +138,9 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		Logger:         logger.Named("server"),
 		Registerer:     registry,
 		DefaultTimeout: cfg.Server.DefaultTimeout,
+		MaxTimeout:     cfg.Server.MaxTimeout,
+		Reserve:        cfg.Server.Reserve,
+		MaxConcurrent:  cfg.Server.MaxConcurrent,
 		PlainRecords:   cfg.Log.PlainPerSecond,
 		FailureRecords: cfg.Log.FailuresPerSecond,
 		SampleRatio:    cfg.Tracing.SampleRatio,

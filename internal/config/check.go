@@ -62,6 +62,8 @@ func (l *loader) checkDurations() {
 		value, least, greatest time.Duration
 	}{
 		{"server.default_timeout", cfg.Server.DefaultTimeout, shortestTimeout, longest},
+		{"server.max_timeout", cfg.Server.MaxTimeout, shortestTimeout, longest},
+		{"server.reserve", cfg.Server.Reserve, 1, shortestTimeout / 2},
 		{"server.drain", cfg.Server.Drain, 0, longest},
 		{"server.shutdown_timeout", cfg.Server.ShutdownTimeout, 1, longest},
 		{"partner_center.attempt_timeout", cfg.PartnerCenter.AttemptTimeout, 1, fetchLimit},
@@ -71,6 +73,9 @@ func (l *loader) checkDurations() {
 		{"policy.qualifications_grace", cfg.Policy.QualificationsGrace, 0, longest},
 	} {
 		l.checkDuration(d.key, d.value, d.least, d.greatest)
+	}
+	if cfg.Server.MaxTimeout < cfg.Server.DefaultTimeout {
+		l.objectToEither("server.max_timeout", "server.default_timeout", "max_timeout %s is below default_timeout %s", short(cfg.Server.MaxTimeout), short(cfg.Server.DefaultTimeout))
 	}
 }
 
@@ -129,6 +134,8 @@ func (l *loader) checkCounts() {
 		key                    string
 		value, least, greatest int
 	}{
+		{"server.max_concurrent", l.cfg.Server.MaxConcurrent, 1, 1_000_000},
+		{"partner_center.batch_concurrency", l.cfg.PartnerCenter.BatchConcurrency, 1, 1000},
 		{"partner_center.budget_per_minute", l.cfg.PartnerCenter.BudgetPerMinute, 1, unlimited},
 		{"cache.redis.pool_size", l.cfg.Cache.Redis.PoolSize, 1, 10_000},
 		{"log.plain_per_second", l.cfg.Log.PlainPerSecond, 1, unlimited},

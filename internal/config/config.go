@@ -55,9 +55,17 @@ type Server struct {
 	Insecure bool `yaml:"insecure"`
 	// DefaultTimeout is the deadline of a single check whose caller set none,
 	// at least 100ms, since less would leave no time to ask anybody. A batch
-	// gets 30s, which is the most for any call.
-	// Optional; 2s.
+	// without a deadline gets max_timeout. Optional; 2s.
 	DefaultTimeout time.Duration `yaml:"default_timeout"`
+	// MaxTimeout is the longest that a call may take, whatever deadline its
+	// caller sets; not below default_timeout. Optional; 30s.
+	MaxTimeout time.Duration `yaml:"max_timeout"`
+	// Reserve is the part of a caller's deadline that is left for sending the
+	// answer; more than 0 and at most 50ms. Optional; 20ms.
+	Reserve time.Duration `yaml:"reserve"`
+	// MaxConcurrent is how many calls may be in progress; further ones fail
+	// with OVERLOADED. 1 to 1000000. Optional; 4096.
+	MaxConcurrent int `yaml:"max_concurrent"`
 	// Drain is how long the service keeps serving after a stop signal while it
 	// reports itself not ready, so that load balancers notice. If it is 0, the
 	// service stops at once. Optional; 5s.
@@ -168,18 +176,22 @@ func Default() *Config {
 			HTTP:            Listener{Address: "127.0.0.1:8080"},
 			Admin:           Listener{Address: "127.0.0.1:9091"},
 			DefaultTimeout:  2 * time.Second,
+			MaxTimeout:      30 * time.Second,
+			Reserve:         20 * time.Millisecond,
+			MaxConcurrent:   4096,
 			Drain:           5 * time.Second,
 			ShutdownTimeout: 10 * time.Second,
 		},
 		PartnerCenter: PartnerCenter{
-			Cloud:           CloudGlobal,
-			BaseURL:         hosts.baseURL,
-			Authority:       hosts.authority,
-			Flow:            FlowAppUser,
-			Audience:        hosts.audience,
-			TokenEndpoint:   TokenEndpointV2,
-			AttemptTimeout:  3 * time.Second,
-			BudgetPerMinute: 400,
+			Cloud:            CloudGlobal,
+			BaseURL:          hosts.baseURL,
+			Authority:        hosts.authority,
+			Flow:             FlowAppUser,
+			Audience:         hosts.audience,
+			TokenEndpoint:    TokenEndpointV2,
+			AttemptTimeout:   3 * time.Second,
+			BudgetPerMinute:  400,
+			BatchConcurrency: 16,
 		},
 		Cache: Cache{
 			Redis: Redis{

@@ -76,6 +76,9 @@ type PartnerCenter struct {
 	// Replicas do not share it: divide what the partner may use by their
 	// number. Optional; 400.
 	BudgetPerMinute int `yaml:"budget_per_minute"`
+	// BatchConcurrency is how many customers of one batch may be fetched at the
+	// same time; 1 to 1000. Optional; 16.
+	BatchConcurrency int `yaml:"batch_concurrency"`
 }
 
 // Flow is a value of partner_center.flow.

@@ -77,13 +77,14 @@ func TestFaultsOfValues(t *testing.T) {
 		},
 		"durations out of range": {
 			text: `
-server: {default_timeout: 99ms, drain: -1s, shutdown_timeout: 0s}
+server: {default_timeout: 99ms, reserve: 51ms, drain: -1s, shutdown_timeout: 0s}
 partner_center: {attempt_timeout: 10001ms}
 cache: {redis: {read_timeout: 0, write_timeout: -1ms}, local: {max_age: 0s}}
 policy: {qualifications_grace: 8761h}
 `,
 			want: []string{
 				`config.yaml:2: server.default_timeout: 99ms must be at least 100ms`,
+				`config.yaml:2: server.reserve: 51ms must be at most 50ms`,
 				`config.yaml:2: server.drain: -1s must be at least 0s`,
 				`config.yaml:2: server.shutdown_timeout: 0s must be more than 0`,
 				`config.yaml:3: partner_center.attempt_timeout: 10.001s must be at most 10s`,
@@ -92,6 +93,10 @@ policy: {qualifications_grace: 8761h}
 				`config.yaml:4: cache.local.max_age: 0s must be more than 0`,
 				`config.yaml:5: policy.qualifications_grace: 8761h must be at most 8760h`,
 			},
+		},
+		"the longest call is shorter than the default": {
+			text: "server: {default_timeout: 31s}\n",
+			want: []string{`config.yaml:1: server.max_timeout: max_timeout 30s is below default_timeout 31s`},
 		},
 		"ages": {
 			text: `
@@ -303,8 +308,8 @@ func TestInsecureListenersMayBeAnywhere(t *testing.T) {
 func TestBoundsAreIncluded(t *testing.T) {
 	t.Parallel()
 	_, err := config.Load(write(t, "config.yaml", `
-server: {default_timeout: 100ms, drain: 0s, shutdown_timeout: 8760h}
-partner_center: {attempt_timeout: 10s, budget_per_minute: 1}
+server: {default_timeout: 100ms, max_timeout: 100ms, reserve: 50ms, max_concurrent: 1, drain: 0s, shutdown_timeout: 8760h}
+partner_center: {attempt_timeout: 10s, budget_per_minute: 1, batch_concurrency: 1}
 cache:
   redis: {addresses: ["unix:///run/redis.sock"], db: 15, pool_size: 10000, read_timeout: 1ns}
   local: {max_entries: 1, max_age: 1ns}
