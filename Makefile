@@ -84,10 +84,11 @@ vulncheck: ## Look for known vulnerabilities; needs vuln.go.dev
 	$(TOOL) govulncheck ./...
 
 .PHONY: generate
-generate: ## Generate gen/, internal/gateway and the OpenAPI description from proto/
+generate: ## Generate gen/, internal/gateway, the OpenAPI description and docs/reference
 	rm -rf gen/eligibility internal/gateway internal/rest/openapi
 	$(TOOL) buf generate
 	$(TOOL) buf generate --template internal/rest/testdata/echo/buf.gen.yaml
+	UPDATE_REFERENCE=1 go test -count 1 -run TestTheReference ./internal/config ./internal/app ./cmd/eligibilityd
 
 .PHONY: check-generate
 check-generate: ## Check that generating would change nothing

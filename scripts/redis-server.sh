@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the path of a redis-server that the tests can use, version 7 or newer:
-# the rights that deploy/README.md names for a cluster are not all known to 6.
+# the rights that docs/install.md names for a cluster are not all known to 6.
 # Installs one if there is none, without leaving a service running.
 set -euo pipefail
 

@@ -62,6 +62,7 @@ var mayImport = map[string][]string{
 	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"},
 	"internal/doctor/doctortest":    {"internal/pcsim"},
 	"internal/pcsim/pcsimtest":      {"internal/pcsim"},
+	"internal/referencetest":        {},
 	"internal/server/servertest":    {"internal/api", "internal/api/apitest", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
 	"internal/tokenstore/vaulttest": {},
 	"internal/tracing/tracingtest":  {},

@@ -19,7 +19,7 @@ import (
 // about is a right that only the wanted one has.
 func documentedUser(t *testing.T, name, about string) []any {
 	t.Helper()
-	text, err := os.ReadFile("../../deploy/README.md")
+	text, err := os.ReadFile("../../docs/install.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func documentedUser(t *testing.T, name, about string) []any {
 			return user
 		}
 	}
-	t.Fatalf("deploy/README.md names no rights %s", about)
+	t.Fatalf("docs/install.md names no rights %s", about)
 	return nil
 }
 

@@ -2,8 +2,12 @@ package config_test
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/referencetest"
 )
 
 // deployed returns the text of a file that operators get.
@@ -79,28 +84,94 @@ func TestTheExampleHoldsEveryKey(t *testing.T) {
 	}
 }
 
-// TestTheReferenceIsComplete compares the table of deploy/README.md with the
-// keys, their variables and their defaults.
-func TestTheReferenceIsComplete(t *testing.T) {
+func TestTheReferenceOfKeysIsComplete(t *testing.T) {
 	t.Parallel()
-	row := regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `(ELIGIBILITY_[A-Z_]+)` \\| (?:`([^`]+)`|–) \\| .*\\|$")
-	var got, want []string
-	for _, cells := range row.FindAllStringSubmatch(deployed(t, "README.md"), -1) {
-		got = append(got, strings.Join(cells[1:], " "))
-	}
-	for _, l := range leaves() {
-		value := fmt.Sprint(l.in(config.Default()).Interface())
-		value = strings.TrimSuffix(value, "[redacted]")
-		value = strings.TrimSuffix(value, "[]")
-		if before, ok := strings.CutSuffix(value, "m0s"); ok {
-			value = strings.TrimSuffix(before+"m", "h0m")
-			if value != before+"m" {
-				value += "h"
-			}
+	var page strings.Builder
+	page.WriteString("# Configuration keys\n\n" +
+		"Generated from the code by `make generate`. How to write a configuration: [install.md](../install.md#configuration). A key\n" +
+		"is given in the environment as `ELIGIBILITY_` and its path in upper case, levels joined by two underscores.\n")
+	comments := fieldComments(t)
+	defaults := config.Default()
+	describe(&page, comments, "", reflect.ValueOf(defaults).Elem())
+	referencetest.Compare(t, "../..", "configuration.md", page.String())
+}
+
+// describe writes a table of the keys of section and then its sections. A section
+// within a section is part of its table.
+func describe(page *strings.Builder, comments map[string]string, parent string, section reflect.Value) {
+	for i := range section.NumField() {
+		field := section.Type().Field(i)
+		name := field.Tag.Get("yaml")
+		if name == "-" {
+			continue
 		}
-		want = append(want, strings.Join([]string{l.key, l.variable(), value}, " "))
+		key := parent + name
+		text := comments[section.Type().Name()+"."+field.Name]
+		text = regexp.MustCompile(`^`+field.Name+`\b`).ReplaceAllString(text, "`"+name+"`")
+		value := section.Field(i)
+		isSection := value.Kind() == reflect.Struct && value.Type() != reflect.TypeFor[config.Secret]()
+		switch {
+		case isSection && parent == "":
+			fmt.Fprintf(page, "\n## %s\n\n%s\n\n| key | default | meaning |\n|---|---|---|\n", key, text)
+		case isSection:
+			fmt.Fprintf(page, "| `%s` | | %s |\n", key, text)
+		default:
+			byDefault := defaultText(value)
+			for _, shown := range []string{strings.Trim(byDefault, "`"), "none", `""`, "[]"} {
+				text = strings.TrimSuffix(text, " Optional; "+shown+".")
+			}
+			fmt.Fprintf(page, "| `%s` | %s | %s |\n", key, byDefault, text)
+		}
+		if isSection {
+			describe(page, comments, key+".", value)
+		}
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+}
+
+func defaultText(value reflect.Value) string {
+	text := fmt.Sprint(value.Interface())
+	if minutes, whole := strings.CutSuffix(text, "m0s"); whole {
+		text = minutes + "m"
 	}
+	if hours, whole := strings.CutSuffix(text, "h0m"); whole {
+		text = hours + "h"
+	}
+	if text == "" || text == "[]" || text == "[redacted]" {
+		return "–"
+	}
+	return "`" + text + "`"
+}
+
+// fieldComments returns the comments of this package's structs: Type.Field →
+// comment in one line. Sentences about the state after Load are for programmers.
+func fieldComments(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	afterLoad := regexp.MustCompile(` ?After Load [^.]*\.`)
+	comments := make(map[string]string)
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(node ast.Node) bool {
+			spec, isType := node.(*ast.TypeSpec)
+			if !isType {
+				return true
+			}
+			if structure, isStruct := spec.Type.(*ast.StructType); isStruct {
+				for _, field := range structure.Fields.List {
+					for _, name := range field.Names {
+						text := strings.Join(strings.Fields(field.Doc.Text()), " ")
+						comments[spec.Name.Name+"."+name.Name] = strings.ReplaceAll(afterLoad.ReplaceAllString(text, ""), "|", "\\|")
+					}
+				}
+			}
+			return true
+		})
+	}
+	return comments
 }

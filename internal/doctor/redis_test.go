@@ -159,14 +159,14 @@ func TestDoctorExaminesAClusterOverTLS(t *testing.T) {
 // The doctor and the manual name the same rights.
 func TestTheManualNamesTheRights(t *testing.T) {
 	t.Parallel()
-	manual, err := os.ReadFile("../../deploy/README.md")
+	manual, err := os.ReadFile("../../docs/install.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	words := strings.Join(strings.Fields(string(manual)), " ")
 	for _, rights := range []string{redisRights + " ~eligibility:* &eligibility:*", sentinelRights} {
 		if !strings.Contains(words, "```text "+rights+" ```") {
-			t.Errorf("deploy/README.md lacks %s", rights)
+			t.Errorf("docs/install.md lacks %s", rights)
 		}
 	}
 }

@@ -1,0 +1,64 @@
+package app
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+	"github.com/eligibilityd/eligibilityd/internal/referencetest"
+)
+
+// describedMetric matches the text of a prometheus.Desc, which has no accessors.
+var describedMetric = regexp.MustCompile(`fqName: "(\w+)", help: (".*"), constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+
+var labelValue = regexp.MustCompile(`="[^"]*"`)
+
+func TestTheReferenceOfMetricsIsComplete(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	cfg.PartnerCenter.TenantID, cfg.PartnerCenter.ClientID = pcsim.DefaultTenantID, pcsim.DefaultClientID
+	cfg.PartnerCenter.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
+	cfg.PartnerCenter.RefreshTokenFile = "none"
+	registry := prometheus.NewRegistry()
+	if err := logging.NewQueue(nil).Register(registry); err != nil {
+		t.Fatal(err)
+	}
+	a := &App{cfg: cfg, logger: zap.NewNop()}
+	if err := a.build(Build{}, registry, Replacements{}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		registry.Describe(descs)
+	}()
+	var rows []string
+	for desc := range descs {
+		parts := describedMetric.FindStringSubmatch(desc.String())
+		if parts == nil {
+			t.Fatalf("cannot read %s", desc)
+		}
+		labels := cmp.Or(strings.ReplaceAll(strings.Trim(labelValue.ReplaceAllString(parts[3], "")+","+parts[4], ","), ",", ", "), "–")
+		var help string
+		if _, err := fmt.Sscanf(parts[2], "%q", &help); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", parts[1], labels, strings.ReplaceAll(help, "|", "\\|")))
+	}
+	slices.Sort(rows)
+	rows = slices.Compact(rows)
+	referencetest.Compare(t, "../..", "metrics.md", "# Metrics\n\n"+
+		"Generated from the code by `make generate`. `/metrics` on the admin listener exports these in the Prometheus text\n"+
+		"format, beside those of the Go runtime and of the process.\n\n"+
+		"| metric | labels | help |\n|---|---|---|\n"+strings.Join(rows, ""))
+}
