@@ -87,6 +87,7 @@ vulncheck: ## Look for known vulnerabilities; needs vuln.go.dev
 generate: ## Generate gen/, internal/gateway, the OpenAPI description and docs/reference
 	rm -rf gen/eligibility internal/gateway internal/rest/openapi
 	$(TOOL) buf generate
+	cd tools && go run ./openapi ../internal/rest/openapi
 	$(TOOL) buf generate --template internal/rest/testdata/echo/buf.gen.yaml
 	UPDATE_REFERENCE=1 go test -count 1 -run TestTheReference ./internal/config ./internal/app ./cmd/eligibilityd
 

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 go tool -modfile=tools/go.mod buf generate --output "$fresh"
+(cd tools && go run ./openapi "$fresh/internal/rest/openapi")
 go tool -modfile=tools/go.mod buf generate --output "$fresh" --template internal/rest/testdata/echo/buf.gen.yaml
 # What is not generated there.
 cp internal/rest/testdata/echo/buf*.yaml "$fresh/internal/rest/testdata/echo"

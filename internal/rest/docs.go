@@ -8,57 +8,64 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"strings"
+	"path"
 	"time"
-
-	"github.com/swaggest/swgui/v5/static"
-	"github.com/swaggest/swgui/v5emb"
 )
 
-//go:embed openapi/eligibility.swagger.json
-var openAPI embed.FS
+// docsFiles are the OpenAPI document, the page that shows it, and the files of
+// Swagger UI, which scripts/swagger-ui.sh replaces.
+//
+//go:embed openapi/eligibility.openapi.json docs.html docs.js swaggerui
+var docsFiles embed.FS
 
 const (
-	openAPIFile = "openapi/eligibility.swagger.json"
+	openAPIFile = "openapi/eligibility.openapi.json"
 	openAPIPath = "/openapi.json"
 	docsPath    = "/docs"
-	docsTitle   = "eligibilityd"
 )
 
 // docsPolicy lets the documentation page load nothing from anywhere but this
-// server. Its page configures itself in a script of its own, hence inline.
-const docsPolicy = "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; " +
+// server, and run no script but its files. Swagger UI sets styles inline.
+const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; font-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // docs serves the OpenAPI document and a page to browse it, both from the binary.
 type docs struct {
-	openAPI []byte
+	files map[string]docsFile // by path
+}
+
+// docsFile is a file in memory. Its tag changes with its content.
+type docsFile struct {
+	name    string
+	content []byte
 	tag     string
-	page    http.Handler
-	assets  map[string]bool // paths below docsPath that the page loads
 }
 
 func newDocs() (*docs, error) {
-	document, err := openAPI.ReadFile(openAPIFile)
+	d := &docs{files: make(map[string]docsFile)}
+	add := func(at, name string) error {
+		content, err := docsFiles.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("read documentation: %w", err)
+		}
+		sum := sha256.Sum256(content)
+		d.files[at] = docsFile{name: name, content: content, tag: `"` + hex.EncodeToString(sum[:8]) + `"`}
+		return nil
+	}
+	assets, err := fs.Glob(docsFiles, "swaggerui/*.*")
 	if err != nil {
-		return nil, fmt.Errorf("read OpenAPI document: %w", err)
+		return nil, fmt.Errorf("list documentation: %w", err)
 	}
-	assets, err := fs.ReadDir(static.FS, ".")
-	if err != nil {
-		return nil, fmt.Errorf("list documentation assets: %w", err)
+	for _, asset := range append(assets, "docs.js") {
+		if err := add(docsPath+"/"+path.Base(asset), asset); err != nil {
+			return nil, err
+		}
 	}
-	sum := sha256.Sum256(document)
-	d := &docs{
-		openAPI: document,
-		tag:     `"` + hex.EncodeToString(sum[:8]) + `"`,
-		page:    v5emb.New(docsTitle, openAPIPath, docsPath+"/"),
-		assets:  make(map[string]bool, len(assets)),
+	if err := add(openAPIPath, openAPIFile); err != nil {
+		return nil, err
 	}
-	for _, asset := range assets {
-		d.assets[docsPath+"/"+strings.TrimSuffix(asset.Name(), ".gz")] = true
-	}
-	return d, nil
+	return d, add(docsPath, "docs.html")
 }
 
 // isPage reports whether a path is a page of the documentation.
@@ -68,23 +75,24 @@ func (d *docs) isPage(path string) bool {
 
 // serve answers requests for the documentation and reports whether this was one.
 func (d *docs) serve(w http.ResponseWriter, req *http.Request) bool {
-	path := req.URL.Path
+	at := req.URL.Path
+	if at == docsPath+"/" {
+		at = docsPath
+	}
+	file, found := d.files[at]
 	switch {
-	case !d.isPage(path) && !d.assets[path]:
+	case !found && at != "/":
 		return false
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		writeNotAllowed(w, "GET, HEAD")
-	case path == "/":
+	case at == "/":
 		w.Header().Set("Location", docsPath)
 		w.WriteHeader(http.StatusFound)
-	case path == openAPIPath:
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-cache")
-		w.Header().Set("Etag", d.tag)
-		http.ServeContent(w, req, openAPIFile, time.Time{}, bytes.NewReader(d.openAPI))
 	default:
 		w.Header().Set("Content-Security-Policy", docsPolicy)
-		d.page.ServeHTTP(w, req)
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Header().Set("Etag", file.tag)
+		http.ServeContent(w, req, file.name, time.Time{}, bytes.NewReader(file.content))
 	}
 	return true
 }

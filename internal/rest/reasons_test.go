@@ -59,7 +59,7 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 		t.Errorf("eligibility.proto (-sent +documented):\n%s", diff)
 	}
 
-	description, err := openAPI.ReadFile(openAPIFile)
+	description, err := docsFiles.ReadFile(openAPIFile)
 	if err != nil {
 		t.Fatal(err)
 	}
