@@ -123,7 +123,7 @@ func (s *stalling) Call(context.Context, []byte) error {
 
 func (*stalling) Close() error { return nil }
 
-func TestOpenLoopCountsTheWaitOfAllWhoWereDue(t *testing.T) {
+func TestOpenLoopCountsTheWaitOfEveryDueRequest(t *testing.T) {
 	t.Parallel()
 	result := run(t, &stalling{turn: make(chan struct{}, 1)}, load.Config{Rate: 1000, Duration: 300 * time.Millisecond})
 	if result.Requests != 300 {
@@ -159,7 +159,7 @@ type callerFunc func(context.Context, []byte) error
 func (f callerFunc) Call(ctx context.Context, request []byte) error { return f(ctx, request) }
 func (callerFunc) Close() error                                     { return nil }
 
-func TestHTTPKeepsConnectionsAndTellsFailures(t *testing.T) {
+func TestHTTPKeepsConnectionsAndReportsFailures(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch req.URL.Path {

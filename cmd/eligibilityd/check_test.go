@@ -31,7 +31,7 @@ func runCommand(t *testing.T, stdin string, args ...string) (code int, out, errO
 	return code, stdout.String(), stderr.String()
 }
 
-func TestCheckExitsAsItsAnswersSay(t *testing.T) {
+func TestCheckExitCodeFollowsItsAnswers(t *testing.T) {
 	t.Parallel()
 	p := startDev(t)
 	for _, row := range []struct {
@@ -97,7 +97,7 @@ func TestCheckReportsEachBadID(t *testing.T) {
 }
 
 // Lists come from editors and shells of all kinds.
-func TestCheckReadsListsAsTheyCome(t *testing.T) {
+func TestCheckReadsListsOfAllEditors(t *testing.T) {
 	t.Parallel()
 	utf16 := func(order unicode.Endianness) string {
 		text, err := unicode.UTF16(order, unicode.UseBOM).NewEncoder().String(allowedID + "\r\n" + underReviewID + "\r\n")
@@ -142,7 +142,7 @@ func FuzzCustomerIDs(f *testing.F) {
 
 // A call that fails is the fault of its own customers only; without a service
 // every customer still gets a line.
-func TestCheckGoesOnAfterACallThatFailed(t *testing.T) {
+func TestCheckContinuesAfterAFailedCall(t *testing.T) {
 	t.Parallel()
 	calls := 0
 	address := serveBatches(t, func() error {
@@ -251,7 +251,7 @@ func TestCheckAsksAboutThousands(t *testing.T) {
 	}
 }
 
-func TestVersionSaysWhatItIs(t *testing.T) {
+func TestVersionPrintsVersionAndCommit(t *testing.T) {
 	t.Parallel()
 	code, out, _ := runCommand(t, "", "version")
 	if code != 0 || !strings.Contains(out, "eligibilityd ") || !strings.Contains(out, "commit ") || !strings.Contains(out, "go1.") {

@@ -27,10 +27,10 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check the configuration and everything that the service needs",
 		Long: `doctor checks the configuration, both hosts, the clock, the token, multi-factor
-authentication, Redis and the listeners, one line each, and says what to do about
-what is wrong. With --customer it also asks Partner Center both questions about
+authentication, Redis and the listeners, one line each, and reports how to repair
+each fault. With --customer it also asks Partner Center both questions about
 that customer. It changes nothing and prints no secret. Run it as the user of the
-service: what it says of files holds for whoever runs it.
+service: what it reports about files depends on the user.
 
 Exit code: 1 if anything failed, else 0. Warnings and what was skipped are no
 failures.`,
@@ -47,7 +47,7 @@ failures.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.config, "config", "", "YAML configuration file; without one, the environment says all")
+	f.StringVar(&flags.config, "config", "", "YAML configuration file; without one, the environment holds the whole configuration")
 	f.StringVar(&flags.customer, "customer", "", "a customer of the partner to ask both questions about")
 	f.BoolVar(&flags.json, "json", false, "print one JSON array of all checks")
 	return cmd

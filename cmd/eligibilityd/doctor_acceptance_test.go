@@ -101,14 +101,14 @@ func TestAcceptanceDoctor(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), binary, "doctor", "--config", configFile(t, api, c.lines, c.redis), "--customer", allowedID) //nolint:gosec // our own program
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
-			_ = cmd.Run() // its exit code says it
+			_ = cmd.Run() // the exit code is checked below
 			t.Logf("exit code %d\n%s", cmd.ProcessState.ExitCode(), out.String())
 			if cmd.ProcessState.ExitCode() != c.exit {
 				t.Errorf("exit code %d, want %d", cmd.ProcessState.ExitCode(), c.exit)
 			}
 			for _, words := range c.want {
 				if !strings.Contains(out.String(), words) {
-					t.Errorf("nothing is said of %q", words)
+					t.Errorf("%q is not reported", words)
 				}
 			}
 			if strings.Contains(out.String(), pcsim.DefaultClientSecret) || strings.Contains(out.String(), pcsim.DefaultRefreshToken) {

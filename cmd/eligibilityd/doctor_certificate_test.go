@@ -8,7 +8,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-func TestDoctorSaysHowLongTheCertificateLasts(t *testing.T) {
+func TestDoctorReportsWhenTheCertificateExpires(t *testing.T) {
 	t.Parallel()
 	sim, partnerCenter := pcsimtest.Start(t)
 	const day = 24 * time.Hour

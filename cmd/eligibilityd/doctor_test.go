@@ -42,7 +42,7 @@ func TestDoctorPrintsALineForEachCheck(t *testing.T) {
 	}
 }
 
-func TestDoctorTakesACustomerThatIsAGUID(t *testing.T) {
+func TestDoctorRejectsACustomerThatIsNoGUID(t *testing.T) {
 	t.Parallel()
 	root := newRootCommand()
 	root.SetArgs([]string{"doctor", "--customer", "nobody"})

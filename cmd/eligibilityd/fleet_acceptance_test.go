@@ -154,7 +154,7 @@ func (f *fleet) warm(ids []string, over time.Duration) {
 				}
 			}
 		})
-		rest(f.t.Context(), over/time.Duration(len(ids)))
+		pause(f.t.Context(), over/time.Duration(len(ids)))
 	}
 	asking.Wait()
 }
@@ -169,7 +169,7 @@ func (f *fleet) ask(ctx context.Context, ids []string, aSecond int, see func(che
 	for n := 0; ctx.Err() == nil; {
 		due := began.Add(time.Duration(n) * time.Second / time.Duration(aSecond))
 		if wait := time.Until(due); wait > 0 {
-			rest(ctx, max(wait, 2*time.Millisecond))
+			pause(ctx, max(wait, 2*time.Millisecond))
 			continue
 		}
 		late = max(late, time.Since(due))

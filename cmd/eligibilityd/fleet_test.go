@@ -131,7 +131,7 @@ func TestTheFleetAsksOnceMoreWhenTheHolderIsKilled(t *testing.T) {
 	go func() { answered <- askAll(t, fleet, slowID, 50) }()
 	kill()
 	if n := <-answered; n != 100 {
-		t.Errorf("%d of 100 callers were told what Partner Center said", n)
+		t.Errorf("%d of 100 callers received the answer of Partner Center", n)
 	}
 	if stats := sim.Stats(); stats.Account != 2 || stats.Qualifications != 2 {
 		t.Errorf("%d account and %d qualifications calls, want two of each", stats.Account, stats.Qualifications)

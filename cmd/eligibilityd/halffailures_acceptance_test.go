@@ -391,7 +391,7 @@ func TestAcceptanceRedisHalfLosesMoreThanOutboxesCover(t *testing.T) {
 	restores := savedSnapshot(t, server)
 	far.set(id, "NotAllowed")
 	a.mustFetchBlock(id)
-	rest(t.Context(), 70*time.Second)
+	pause(t.Context(), 70*time.Second)
 	a.signal(t, syscall.SIGKILL)
 	a.exits(t)
 	restores()
@@ -410,7 +410,7 @@ func TestAcceptanceRedisHalfBackDuringShutdown(t *testing.T) {
 	far.set(id, "NotAllowed")
 	a.mustFetchBlock(id)
 	a.signal(t, syscall.SIGTERM)
-	rest(t.Context(), 2*time.Second)
+	pause(t.Context(), 2*time.Second)
 	server.Start()
 	b.watch(id, time.Now()).mustBlock(t, "another replica")
 	if code := a.exits(t); code != 0 {
@@ -487,7 +487,7 @@ func TestAcceptanceRedisHalfWithoutChannels(t *testing.T) {
 	}
 	user := []string{"ELIGIBILITY_CACHE__REDIS__USERNAME=service", "ELIGIBILITY_CACHE__REDIS__PASSWORD=pw"}
 	a, b := far.replica(server.Address, user...), far.replica(server.Address, user...)
-	rest(t.Context(), 2*time.Second) // in which the subscription fails again and again
+	pause(t.Context(), 2*time.Second) // in which the subscription fails again and again
 	a.mustKnow(ids...)
 	all := b.checks(ids, 4)
 	n, took := share(all, func(c checked) bool { return c.resp.GetSource() != fromFarSide })
@@ -515,7 +515,7 @@ func TestAcceptanceRedisHalfBudgetSpent(t *testing.T) {
 			far.replica(server.Address, ages...).mustKnow(ids...)
 			r := far.replica(server.Address, append(ages, "ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=10")...)
 			r.checks(far.customers('9', 40), 40) // spends it
-			rest(t.Context(), 3*time.Second)     // the qualifications come of age
+			pause(t.Context(), 3*time.Second)    // the qualifications come of age
 			all := r.checks(ids, 1)
 			n, took := share(all, func(checked) bool { return true })
 			t.Logf("%s, budget spent: %d of %d checks answered; %s; %s", name, n, len(all), took, firstError(all))
@@ -545,7 +545,7 @@ func TestAcceptanceRedisHalfSmallestBudget(t *testing.T) {
 					return
 				}
 				_, comeBack := refusal(c.err)
-				rest(t.Context(), min(max(comeBack, 100*time.Millisecond), 10*time.Second))
+				pause(t.Context(), min(max(comeBack, 100*time.Millisecond), 10*time.Second))
 			}
 		})
 	}

@@ -111,8 +111,8 @@ func (p *process) dial(t *testing.T) *grpc.ClientConn {
 	return conn
 }
 
-// rest waits as long as a caller would, and reports whether ctx goes on.
-func rest(ctx context.Context, d time.Duration) bool {
+// pause waits as long as a caller would, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true

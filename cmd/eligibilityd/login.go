@@ -37,8 +37,8 @@ func newLoginCommand() *cobra.Command {
 		Short: "Consent once, in the browser, and store the refresh token",
 		Long: `login obtains the refresh token that flow app_user needs: you sign in with the
 partner's service user and multi-factor authentication, and consent. The answer
-comes to a page on this machine; the refresh token goes where
-partner_center.refresh_token_file says, to be read by its owner only: run this as
+comes to a page on this machine; the refresh token is stored in the file of
+partner_center.refresh_token_file, readable by its owner only: run this as
 the user of the service. With refresh_token_vault it goes into that vault, as
 whoever azidentity's default chain finds here: az login will do. A service that
 runs takes it up by itself.
@@ -54,7 +54,7 @@ without a port.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.config, "config", "", "YAML configuration file; without one, the environment says all")
+	f.StringVar(&flags.config, "config", "", "YAML configuration file; without one, the environment holds the whole configuration")
 	f.BoolVar(&flags.noBrowser, "no-browser", false, "print the URL only; open it yourself")
 	f.DurationVar(&flags.timeout, "timeout", 5*time.Minute, "how long to wait for you")
 	return cmd

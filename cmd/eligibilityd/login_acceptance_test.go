@@ -202,7 +202,7 @@ func TestAcceptanceLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 		printed := login.out.String()
-		t.Logf("the page says:\n%s\nthe terminal says, exit code %d:\n%s", window.text(), login.ProcessState.ExitCode(), printed)
+		t.Logf("the page:\n%s\nthe terminal, exit code %d:\n%s", window.text(), login.ProcessState.ExitCode(), printed)
 		if login.ProcessState.ExitCode() != exit {
 			t.Errorf("exit code %d, want %d", login.ProcessState.ExitCode(), exit)
 		}

@@ -99,23 +99,23 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	switch {
 	case r.URL.Path != "/" || "http://"+r.Host+"/" != c.host:
-		c.say(w, http.StatusNotFound, loginView{Title: "Nothing here", Message: "eligibilityd waits for a sign-in at another address."})
+		c.respond(w, http.StatusNotFound, loginView{Title: "Nothing here", Message: "eligibilityd waits for a sign-in at another address."})
 	case r.Method != http.MethodGet:
 		h.Set("Allow", http.MethodGet)
-		c.say(w, http.StatusMethodNotAllowed, loginView{Title: "Not understood", Message: "This page is only for the answer to a sign-in."})
+		c.respond(w, http.StatusMethodNotAllowed, loginView{Title: "Not understood", Message: "This page is only for the answer to a sign-in."})
 	case len(query["state"]) != 1 || !c.consent.Expects(query.Get("state")):
-		c.say(w, http.StatusBadRequest, loginView{
+		c.respond(w, http.StatusBadRequest, loginView{
 			Class: "failed", Title: "Not the sign-in that was asked for",
 			Message: "This answer does not belong to the sign-in that eligibilityd waits for, so nothing was done with it.",
 			Todo:    "Open the address that stands in the terminal. eligibilityd goes on waiting.",
 		})
 	case len(query["code"])+len(query["error"]) != 1:
-		c.say(w, http.StatusBadRequest, loginView{
+		c.respond(w, http.StatusBadRequest, loginView{
 			Class: "failed", Title: "Not understood", Message: "The answer holds neither one code nor one error.",
 			Todo: "Open the address that stands in the terminal once more.",
 		})
 	case !c.taken.CompareAndSwap(false, true):
-		c.say(w, http.StatusConflict, loginView{
+		c.respond(w, http.StatusConflict, loginView{
 			Class: "failed", Title: "Already used", Message: "This sign-in has been answered before, and an answer counts once.",
 			Todo: "See the terminal for what became of it.",
 		})
@@ -137,11 +137,11 @@ func (c *callback) settle(w http.ResponseWriter, code, refusal string) {
 			"A service that runs takes the new token up by itself."
 	}
 	if result.err != nil {
-		c.say(w, http.StatusBadRequest, loginView{
+		c.respond(w, http.StatusBadRequest, loginView{
 			Class: "failed", Title: "Nothing was stored", Message: result.err.Error(), Todo: result.todo,
 		})
 	} else {
-		c.say(w, http.StatusOK, loginView{
+		c.respond(w, http.StatusOK, loginView{
 			Class: "ok", Title: "Consent is given",
 			Message: "eligibilityd may ask Partner Center for tenant " + result.tenantID + ". The refresh token is stored.",
 			Todo:    result.todo + " You can close this page.",
@@ -150,7 +150,7 @@ func (c *callback) settle(w http.ResponseWriter, code, refusal string) {
 	c.results <- result
 }
 
-func (c *callback) say(w http.ResponseWriter, status int, view loginView) {
+func (c *callback) respond(w http.ResponseWriter, status int, view loginView) {
 	view.Style = loginStyle
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)

@@ -153,7 +153,7 @@ func TestLoginStoresWhatServeNeeds(t *testing.T) {
 		}
 	}
 	if !strings.Contains(text, "<code>eligibilityd doctor --config FILE</code>") {
-		t.Errorf("the page does not say what to do next: %s", text)
+		t.Errorf("the page has no next step: %s", text)
 	}
 	if policy := header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") {
 		t.Errorf("policy %q", policy)
@@ -197,7 +197,7 @@ func TestLoginAndServeByVersionOne(t *testing.T) {
 	}
 }
 
-func TestLoginEndsInVainAndSaysWhy(t *testing.T) {
+func TestFailedLoginReportsItsReason(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		who     person
@@ -230,7 +230,7 @@ func TestLoginEndsInVainAndSaysWhy(t *testing.T) {
 				t.Errorf("ended with %v", err)
 			}
 			if !strings.Contains(text, "Nothing was stored") || !strings.Contains(text, c.want) {
-				t.Errorf("the page says %s", text)
+				t.Errorf("the page: %s", text)
 			}
 			if run.stored() != "" {
 				t.Error("something was stored")
@@ -280,7 +280,7 @@ func TestLoginWaitsForItsOwnAnswer(t *testing.T) {
 }
 
 // An answer counts once, even while the first is still being looked at.
-func TestLoginTakesOneAnswer(t *testing.T) {
+func TestLoginAcceptsOneAnswer(t *testing.T) {
 	t.Parallel()
 	sim, _ := pcsimtest.Start(t)
 	asked, release := make(chan struct{}, 8), make(chan struct{})
@@ -340,7 +340,7 @@ func TestLoginGivesUp(t *testing.T) {
 	}
 }
 
-func TestLoginRefusesBeforeItSendsAnybody(t *testing.T) {
+func TestLoginFailsBeforeItOpensABrowser(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "refresh-token")
 	open := func(context.Context, string) error {
@@ -362,7 +362,7 @@ func TestLoginRefusesBeforeItSendsAnybody(t *testing.T) {
 	}
 }
 
-func TestLoginWithoutABrowserSaysSo(t *testing.T) {
+func TestLoginReportsAMissingBrowser(t *testing.T) {
 	t.Parallel()
 	_, partnerCenter := pcsimtest.Start(t)
 	out := new(output)
@@ -375,7 +375,7 @@ func TestLoginWithoutABrowserSaysSo(t *testing.T) {
 }
 
 // A refusal is repeated only in words that are published.
-func TestRefusalsAreSaidInKnownWords(t *testing.T) {
+func TestRefusalsRepeatKnownWordsOnly(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{"access_denied", "server_error", "invalid_request", "login_required"} {
 		if todo, err := refusedConsent(word); todo == "" || !strings.Contains(err.Error(), word) {

@@ -82,7 +82,7 @@ func newRootCommand() *cobra.Command {
 		Short: "The purchase gate for Microsoft CSP partners",
 		Long: `eligibilityd answers whether a customer of a Microsoft CSP partner may buy,
 right now. It asks Partner Center for the customer's account validation status
-and qualifications, keeps what it learnt in Redis and in process, and applies
+and qualifications, keeps the answers in Redis and in process, and applies
 Microsoft's rule.
 
 Start with: eligibilityd dev`,

@@ -98,11 +98,11 @@ func (f *redisFailure) watch(t *testing.T) string {
 	go func() {
 		asking <- service.ask(ctx, ids, *checksASecond, func(c checked) { w.see(f, c) })
 	}()
-	rest(ctx, watchBefore)
+	pause(ctx, watchBefore)
 	w.now(&w.began)
 	happens()
 	w.now(&w.cured)
-	rest(ctx, watchAfter)
+	pause(ctx, watchAfter)
 	closed := time.Now()
 	cancel()
 	late := <-asking
@@ -136,13 +136,13 @@ func redisFailures() []redisFailure {
 		{name: "`kill -9`, restart after 10 s", starts: standalone(func(t *testing.T, redis *cachetest.Redis) {
 			t.Helper()
 			redis.Kill()
-			rest(t.Context(), failureTime)
+			pause(t.Context(), failureTime)
 			redis.Start()
 		})},
 		{name: "`kill -STOP` for 10 s", starts: standalone(func(t *testing.T, redis *cachetest.Redis) {
 			t.Helper()
 			redis.Stall()
-			rest(t.Context(), failureTime)
+			pause(t.Context(), failureTime)
 			redis.Resume()
 		})},
 		{name: "`FLUSHALL`", starts: standalone(func(t *testing.T, redis *cachetest.Redis) {
@@ -155,7 +155,7 @@ func redisFailures() []redisFailure {
 			proxy := cachetest.StartProxy(t, cachetest.StartRedis(t))
 			return redisAt(proxy.Address), func() {
 				proxy.SetDelay(200 * time.Millisecond)
-				rest(t.Context(), failureTime)
+				pause(t.Context(), failureTime)
 				proxy.SetDelay(0)
 			}
 		}},
@@ -187,7 +187,7 @@ func promotedLate(t *testing.T, redis *cachetest.Redis) {
 	for _, kind := range []string{"normal", "pubsub"} { // who was connected to the old primary
 		do("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 	}
-	rest(t.Context(), failureTime)
+	pause(t.Context(), failureTime)
 	do("REPLICAOF", "NO", "ONE")
 }
 

@@ -32,7 +32,7 @@ environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
 			return serve(cmd.Context(), os.Environ(), path, checkConfig, cmd.OutOrStdout(), logOut)
 		},
 	}
-	cmd.Flags().StringVar(&path, "config", "", "YAML configuration file; without one, the environment says all")
+	cmd.Flags().StringVar(&path, "config", "", "YAML configuration file; without one, the environment holds the whole configuration")
 	cmd.Flags().BoolVar(&checkConfig, "check-config", false, "check the configuration, report every mistake and exit")
 	return cmd
 }

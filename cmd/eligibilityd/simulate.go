@@ -40,8 +40,8 @@ func newSimulateCommand() *cobra.Command {
 		Long: `simulate serves Partner Center's token endpoint and the two resources that
 decide whether a customer may buy, seeded with a customer for every documented
 answer. A control API on a listener of its own scripts what each customer gets:
-GET /v1/customers lists what is seeded. What --without-mfa, --mfa-pass-percent and
---clock-skew say holds from the start; PUT /v1/settings changes it.`,
+GET /v1/customers lists the seeds. --without-mfa, --mfa-pass-percent and
+--clock-skew set the initial settings; PUT /v1/settings changes them.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logOut := app.Serving(cmd.Context(), cmd.ErrOrStderr())

@@ -41,7 +41,7 @@ func startSimulate(t *testing.T, args ...string) (api, control string) {
 	return at[0], at[1]
 }
 
-func TestSimulateTakesSettings(t *testing.T) {
+func TestSimulateAcceptsSettings(t *testing.T) {
 	t.Parallel()
 	_, control := startSimulate(t, "--without-mfa", "--mfa-pass-percent=50", "--clock-skew=-10m")
 	_, _, body := get(t, control+"/v1/settings")
@@ -50,7 +50,7 @@ func TestSimulateTakesSettings(t *testing.T) {
 	}
 }
 
-func TestSimulateTakesCertificates(t *testing.T) {
+func TestSimulateAcceptsCertificates(t *testing.T) {
 	t.Parallel()
 	one, _ := clientCertificate(t, time.Hour)
 	two, _ := clientCertificate(t, time.Hour)
@@ -60,7 +60,7 @@ func TestSimulateTakesCertificates(t *testing.T) {
 	}
 }
 
-func TestSimulateRefusesWhatItCannotPlay(t *testing.T) {
+func TestSimulateRejectsInvalidScripts(t *testing.T) {
 	t.Parallel()
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {

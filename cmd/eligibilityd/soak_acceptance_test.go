@@ -57,16 +57,16 @@ func floor(of []footprint, one func(footprint) float64) float64 {
 // until ctx ends, and returns the footprints between.
 func flap(ctx context.Context, redis *cachetest.Redis) []footprint {
 	var prints []footprint
-	for n := 0; rest(ctx, flapEvery-flapTime); n++ {
+	for n := 0; pause(ctx, flapEvery-flapTime); n++ {
 		prints = append(prints, takeFootprint())
 		if n%2 == 0 {
 			redis.Kill()
-			rest(ctx, flapTime)
+			pause(ctx, flapTime)
 			redis.Start()
 			continue
 		}
 		redis.Stall()
-		rest(ctx, flapTime)
+		pause(ctx, flapTime)
 		redis.Resume()
 	}
 	return prints

@@ -120,7 +120,7 @@ func (c *crowd) swarm(ctx context.Context, callers int, ids []string) int {
 						done.Add(1)
 						break
 					}
-					rest(ctx, comeBack)
+					pause(ctx, comeBack)
 				}
 			}
 		})
@@ -154,7 +154,7 @@ func (c *crowd) batch(ctx context.Context, ids []string) int {
 			}
 		}
 		if open = left; len(open) > 0 {
-			rest(ctx, time.Second)
+			pause(ctx, time.Second)
 		}
 	}
 	return len(ids) - len(open)
@@ -264,7 +264,7 @@ func TestAcceptanceABatchKeepsNoCallerWaiting(t *testing.T) {
 	var asking sync.WaitGroup
 	for _, id := range callers {
 		asking.Go(func() { c.ask(ctx, id) })
-		rest(ctx, 500*time.Millisecond)
+		pause(ctx, 500*time.Millisecond)
 	}
 	asking.Wait()
 	t.Logf("callers, two a second: %v", c.answered)

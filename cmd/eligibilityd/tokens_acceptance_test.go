@@ -75,7 +75,7 @@ func TestAcceptanceALoginHostThatIsDownIsNotNoticed(t *testing.T) {
 		if err != nil || resp.GetStale() || resp.GetSource() != eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
 			t.Errorf("after %v: %v, %v", time.Since(began), resp, err)
 		}
-		rest(t.Context(), 50*time.Millisecond)
+		pause(t.Context(), 50*time.Millisecond)
 	}
 	failed := 0
 	for _, one := range far.requests(true) {
@@ -172,7 +172,7 @@ func killed(t *testing.T, binary string, environ []string, far *rotation, n int,
 			t.Fatalf("no token was granted:\n%s", printed.String())
 		}
 	}
-	rest(asking, after)
+	pause(asking, after)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func killed(t *testing.T, binary string, environ []string, far *rotation, n int,
 // keepAsking asks the service whose log that is, whatever it answers.
 func keepAsking(ctx context.Context, log *output) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for rest(ctx, 10*time.Millisecond) {
+	for pause(ctx, 10*time.Millisecond) {
 		var at addresses
 		for line := range strings.SplitSeq(log.String(), "\n") {
 			if strings.Contains(line, `"msg":"serving"`) && json.Unmarshal([]byte(line), &at) == nil {

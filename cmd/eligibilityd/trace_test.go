@@ -29,13 +29,13 @@ const (
 )
 
 // heard is a Partner Center that keeps the headers it is sent.
-type heard struct {
+type headerRecorder struct {
 	http.Handler
 	mu      sync.Mutex
 	headers []http.Header
 }
 
-func (h *heard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *headerRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	h.headers = append(h.headers, r.Header.Clone())
 	h.mu.Unlock()
@@ -50,7 +50,7 @@ func TestATraceLeadsFromTheCallerToPartnerCenter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	partnerCenter := &heard{Handler: sim.Handler()}
+	partnerCenter := &headerRecorder{Handler: sim.Handler()}
 	upstream := httptest.NewServer(partnerCenter)
 	defer upstream.Close()
 	defer sim.Close()
@@ -102,7 +102,7 @@ func TestATraceLeadsFromTheCallerToPartnerCenter(t *testing.T) {
 }
 
 // A service that samples names the trace to a caller who brought none.
-func TestATraceOfOurOwnIsNamedToTheCaller(t *testing.T) {
+func TestATraceOfOurOwnIsReturnedToTheCaller(t *testing.T) {
 	t.Parallel()
 	sim, err := pcsim.New(pcsim.Config{})
 	if err != nil {
@@ -126,7 +126,7 @@ func TestATraceOfOurOwnIsNamedToTheCaller(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(returned)
 	if diff := cmp.Diff(want, returned); diff != "" {
-		t.Errorf("traceparents (-sent to the collector +told to the caller):\n%s", diff)
+		t.Errorf("traceparents (-sent to the collector +returned to the caller):\n%s", diff)
 	}
 	for _, parent := range returned {
 		if id := strings.Split(parent, "-")[1]; !strings.Contains(p.log.String(), `"trace_id":"`+id+`"`) {

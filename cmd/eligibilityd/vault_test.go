@@ -62,7 +62,7 @@ func TestServeWithAVault(t *testing.T) { //nolint:paralleltest // it changes the
 }
 
 // The variable that makes the Azure libraries print each request has no effect.
-func TestAzureLibrariesKeepQuiet(t *testing.T) {
+func TestAzureLibrariesPrintNothing(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("AZURE_SDK_GO_LOGGING") != "" {
 		return // this is the run below
@@ -100,7 +100,7 @@ func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it c
 		t.Errorf("status %d, body %s", status, body)
 	}
 	if !strings.Contains(p.log.String(), "vault of the refresh token cannot be asked yet") {
-		t.Errorf("the log says %s", p.log.String())
+		t.Errorf("the log: %s", p.log.String())
 	}
 	v.Mend()
 	eventually(t, "an answer", func() bool {

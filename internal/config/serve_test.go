@@ -36,7 +36,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 				"config.yaml:2: partner_center.tenant_id: is neither a GUID nor a domain name",
 			},
 		},
-		"a section that is none is said once": {
+		"a section that is none is reported once": {
 			text: "partner_center: x\n",
 			want: []string{"config.yaml:1: partner_center: must hold keys, one to a line"},
 		},

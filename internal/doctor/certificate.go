@@ -22,11 +22,11 @@ func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []Finding {
 		return nil
 	}
 	left := pair.Leaf.NotAfter.Sub(now)
-	const said = "valid until %s, %d days left"
+	const validity = "valid until %s, %d days left"
 	end, days := pair.Leaf.NotAfter.UTC().Format(time.DateOnly), int(left/(24*time.Hour))
 	if left < certificateNotice {
 		return []Finding{warning(checkCertificate,
-			"add another to the app registration, put it into partner_center.client_certificate_file and restart", said, end, days)}
+			"add another to the app registration, put it into partner_center.client_certificate_file and restart", validity, end, days)}
 	}
-	return []Finding{ok(checkCertificate, said, end, days)}
+	return []Finding{ok(checkCertificate, validity, end, days)}
 }

@@ -108,7 +108,7 @@ func TestDoctorFindsAHealthyServiceHealthy(t *testing.T) {
 	e.want(checkQualifications, VerdictSkipped, "--customer")
 }
 
-func TestDoctorSaysWhatToDoAboutTheToken(t *testing.T) {
+func TestDoctorReportsTheRemedyForTheToken(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		environ string
@@ -171,7 +171,7 @@ func TestDoctorMissesMFA(t *testing.T) {
 	e.want(checkAccount, VerdictOK)
 }
 
-func TestDoctorSaysThatPartnerCenterDoesNotTell(t *testing.T) {
+func TestDoctorWarnsIfPartnerCenterDoesNotReportMFA(t *testing.T) {
 	t.Parallel()
 	sim, _ := pcsimtest.Start(t)
 	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,7 +182,7 @@ func TestDoctorSaysThatPartnerCenterDoesNotTell(t *testing.T) {
 	consult(t, pcsimtest.Environ(silent.URL, pcsimtest.TokenFile(t)), Options{}).want(checkMFA, VerdictWarning, "unknown")
 }
 
-func TestDoctorSaysWhatAppOnlyCannotDo(t *testing.T) {
+func TestDoctorReportsTheLimitsOfAppOnly(t *testing.T) {
 	t.Parallel()
 	_, partnerCenter := pcsimtest.Start(t)
 	e := consult(t, pcsimtest.Environ(partnerCenter.URL, "", "ELIGIBILITY_PARTNER_CENTER__FLOW=app_only"), Options{Customer: allowedID})

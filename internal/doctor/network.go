@@ -140,7 +140,7 @@ func clock(ahead ...*time.Duration) Finding {
 		}
 	}
 	if worst == nil {
-		return skipped("clock", "no host told its time")
+		return skipped("clock", "no host sent its time")
 	}
 	by := worst.Abs().Round(time.Second)
 	direction := "behind"

@@ -115,7 +115,7 @@ func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 	case pcclient.ReasonRefreshTokenStore:
 		return awayRemedy
 	case pcclient.ReasonRefused:
-		return "check the partner_center section; the sign-in log of the tenant says more"
+		return "check the partner_center section; the sign-in log of the tenant has the details"
 	case pcclient.ReasonThrottled:
 		return fmt.Sprintf("wait %v: the login host asks for a pause", fail.RetryAfter)
 	default:
@@ -144,7 +144,7 @@ func (p patient) mfa(ctx context.Context, client *pcclient.Client) Finding {
 		return failure(checkMFA, p.mfaRemedy(),
 			"the token proves no multi-factor authentication; Partner Center refuses it ("+mfaRefused+"), or will")
 	default:
-		return warning(checkMFA, "ask for a customer that exists: --customer ID", "unknown: Partner Center does not say whether the token proves multi-factor authentication")
+		return warning(checkMFA, "ask for a customer that exists: --customer ID", "unknown: Partner Center does not report whether the token proves multi-factor authentication")
 	}
 }
 

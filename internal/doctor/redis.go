@@ -291,7 +291,7 @@ func redisMemory(limit, policy string) Finding {
 	const check = checkRedisMemory
 	switch {
 	case policy == "":
-		return warning(check, "allow the user +info, or make sure that maxmemory-policy is not noeviction", "unknown: its user may not ask, or it does not say")
+		return warning(check, "allow the user +info, or make sure that maxmemory-policy is not noeviction", "unknown: its user may not ask, or it does not report it")
 	case policy != "noeviction":
 		return ok(check, "maxmemory-policy is %s", policy)
 	case limit == "0" || limit == "":

@@ -58,7 +58,7 @@ func checkSentinels(ctx context.Context, cfg config.Redis) Finding {
 	case len(named) == 0:
 		return failure(check, "start them, or correct cache.redis.addresses and tls", "none answers: %s", text)
 	case len(named) > 1:
-		return warning(check, "wait for the failover to end, or see what SENTINEL CKQUORUM says", "they name different primaries")
+		return warning(check, "wait for the failover to end, or see what SENTINEL CKQUORUM reports", "they name different primaries")
 	case len(silent) > 0:
 		return warning(check, "start them, or correct cache.redis.addresses", "%d of %d do not answer: %s", len(silent), len(cfg.Addresses), text)
 	default:

@@ -137,7 +137,7 @@ func TestAssertionsDoInPlaceOfTheSecret(t *testing.T) {
 	t.Parallel()
 	known := must(t, knownCredential)
 	r := start(t, pcsim.Config{ClientCertificates: []*x509.Certificate{known.cert}})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	both := known.modern("x5t", known.older()["x5t"])
 	for path, form := range map[string]url.Values{
 		v1Path: refreshForm("resource", audience), v2Path: refreshForm(),

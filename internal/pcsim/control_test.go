@@ -78,8 +78,8 @@ func TestControlPutsReadsAndRemovesACustomer(t *testing.T) {
 	if got := r.control("PUT", "/v1/customers/"+strings.ToUpper(customerID), script); got.status != 201 {
 		t.Fatalf("new: %d %s", got.status, got.body)
 	}
-	if says := []string{r.says(token), r.says(token)}; says[0] != "UnderReview" || says[1] != "Allowed" {
-		t.Errorf("it says %v", says)
+	if words := []string{r.statusWord(token), r.statusWord(token)}; words[0] != "UnderReview" || words[1] != "Allowed" {
+		t.Errorf("status words %v", words)
 	}
 	if got, _ := r.Customer(customerID); got.Name != "😀" {
 		t.Errorf("name %q", got.Name)
@@ -87,13 +87,13 @@ func TestControlPutsReadsAndRemovesACustomer(t *testing.T) {
 	if got := r.control("PUT", customerPath, `{"account":[{"status":"Unknown"}]}`); got.status != 200 {
 		t.Errorf("again: %d %s", got.status, got.body)
 	}
-	if got := r.says(token); got != "Unknown" {
+	if got := r.statusWord(token); got != "Unknown" {
 		t.Errorf("replaced: %s", got)
 	}
 	if got := r.control("DELETE", customerPath, ""); got.status != 204 {
 		t.Errorf("delete: %d", got.status)
 	}
-	if got := r.says(token); got != "404" {
+	if got := r.statusWord(token); got != "404" {
 		t.Errorf("deleted: %s", got)
 	}
 	if got := r.control("DELETE", customerPath, ""); got.status != 404 {
@@ -233,7 +233,7 @@ func TestControlScriptsTokensAndResets(t *testing.T) {
 func TestControlShowsCallsAndCounts(t *testing.T) {
 	t.Parallel()
 	r := startControl(t)
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	if got := r.control("GET", "/v1/requests", ""); got.body != "{\"requests\":[]}\n" {
 		t.Errorf("at first: %s", got.body)
 	}

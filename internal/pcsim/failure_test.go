@@ -36,7 +36,7 @@ func TestResetComesBeforeAnyAnswer(t *testing.T) {
 func TestResetBodyComesHalfWay(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	c := accountSays("Allowed")
+	c := accountWithStatus("Allowed")
 	c.Account[0].Failure = pcsim.FailureResetBody
 	r.set(c)
 	got, err := r.do(r.request(http.MethodGet, "/v1/customers/"+customerID+"/validationStatus?type=account", r.userToken()))
@@ -54,7 +54,7 @@ func TestResetBodyComesHalfWay(t *testing.T) {
 func TestLatencyPassesBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	c := accountSays("Allowed")
+	c := accountWithStatus("Allowed")
 	c.Account[0].Latency = 30 * time.Millisecond
 	r.set(c)
 	token := r.userToken()

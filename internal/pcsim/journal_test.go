@@ -17,7 +17,7 @@ import (
 func TestCallsAreRecordedWithoutTheToken(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	req := r.request(http.MethodGet, "/v1/customers/"+strings.ToUpper(customerID)+"/validationStatus?type=account", token)
 	req.Header.Set("MS-RequestId", "037db222-6d8e-4d7f-ba78-df3dca33fb68")
@@ -63,7 +63,7 @@ func TestLogHasEveryCallAndNoSecret(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.DebugLevel)
 	r := start(t, pcsim.Config{Logger: zap.New(core)})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	granted := r.grant(v2Path, refreshForm())
 	r.account(customerID, granted["access_token"].(string))
 	if logs.Len() != 2 {

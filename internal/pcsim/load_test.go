@@ -248,7 +248,7 @@ func TestResetReturnsToSeedsAndFiles(t *testing.T) {
 	baseline := r.Customers()
 	token := r.userToken()
 	r.account(customerID, token)
-	r.set(accountSays("NotAllowed"))
+	r.set(accountWithStatus("NotAllowed"))
 	r.DeleteCustomer(baseline[0].ID)
 	if err := r.ScriptTokens(pcsim.Step{EntraError: 70008}); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func TestV2SendsNumbersAndRotatesTheRefreshToken(t *testing.T) {
 func TestTokensForTheChineseCloudWork(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	const china = "https://partner.partnercenterapi.microsoftonline.cn"
 	for _, got := range []map[string]any{
 		r.grant(v1Path, refreshForm("resource", china)),
@@ -235,7 +235,7 @@ func TestScriptedTokenLifetime(t *testing.T) {
 	if err := r.ScriptTokens(pcsim.Step{ExpiresIn: 5e9}); err != nil {
 		t.Fatal(err)
 	}
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	got := r.grant(v2Path, refreshForm())
 	if got["expires_in"] != 5.0 {
 		t.Errorf("expires_in %v", got["expires_in"])

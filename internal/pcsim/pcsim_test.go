@@ -208,6 +208,6 @@ func code(body string) int {
 	return v.Code
 }
 
-func accountSays(status string) pcsim.Customer {
+func accountWithStatus(status string) pcsim.Customer {
 	return pcsim.Customer{ID: customerID, Account: []pcsim.Step{{Status: status}}}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// says requests the account and returns the status word, or the HTTP status.
-func (r *rig) says(token string) string {
+// statusWord requests the account and returns the status word, or the HTTP status.
+func (r *rig) statusWord(token string) string {
 	r.t.Helper()
 	got := r.account(customerID, token)
 	if got.status != 200 {
@@ -52,7 +52,7 @@ func TestTimelineStartsWithTheFirstRequest(t *testing.T) {
 		{time.Hour, "Allowed"},
 	} {
 		r.clock.Advance(tc.after)
-		if got := r.says(token); got != tc.want {
+		if got := r.statusWord(token); got != tc.want {
 			t.Errorf("after %v: %s, want %s", tc.after, got, tc.want)
 		}
 	}
@@ -69,9 +69,9 @@ func TestTimelineGoesOnWhileNobodyAsks(t *testing.T) {
 	r.set(pcsim.Customer{ID: customerID, Account: []pcsim.Step{
 		{Status: "Allowed", For: time.Minute}, {Status: "UnderReview", For: time.Minute}, {Status: "NotAllowed"},
 	}})
-	r.says(token)
+	r.statusWord(token)
 	r.clock.Advance(2 * time.Minute)
-	if got := r.says(token); got != "NotAllowed" {
+	if got := r.statusWord(token); got != "NotAllowed" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -86,13 +86,13 @@ func TestTimesThenForThenTimes(t *testing.T) {
 		{Status: "Unknown", Times: 1},
 		{Status: "Allowed"},
 	}})
-	got := []string{r.says(token), r.says(token)}
+	got := []string{r.statusWord(token), r.statusWord(token)}
 	r.clock.Advance(time.Hour)
-	got = append(got, r.says(token))
+	got = append(got, r.statusWord(token))
 	r.clock.Advance(time.Minute - 1)
-	got = append(got, r.says(token))
+	got = append(got, r.statusWord(token))
 	r.clock.Advance(1)
-	got = append(got, r.says(token), r.says(token), r.says(token))
+	got = append(got, r.statusWord(token), r.statusWord(token), r.statusWord(token))
 	want := []string{"503", "503", "UnderReview", "UnderReview", "Unknown", "Allowed", "Allowed"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -107,7 +107,7 @@ func TestRefusedCallsDoNotPlayTheScript(t *testing.T) {
 	r.account(customerID, "made-up")
 	r.get("/v1/customers/"+customerID+"/validationStatus?type=foo", token)
 	r.qualifications(customerID, token)
-	if got := r.says(token); got != "Unknown" {
+	if got := r.statusWord(token); got != "Unknown" {
 		t.Errorf("first good call: %s, want Unknown", got)
 	}
 }
@@ -119,7 +119,7 @@ func TestSettingACustomerRestartsItsScript(t *testing.T) {
 	c := pcsim.Customer{ID: customerID, Account: []pcsim.Step{{Status: "Unknown", Times: 1}, {Status: "Allowed"}}}
 	for range 2 {
 		r.set(c)
-		if got := r.says(token); got != "Unknown" {
+		if got := r.statusWord(token); got != "Unknown" {
 			t.Errorf("got %s", got)
 		}
 	}
@@ -128,7 +128,7 @@ func TestSettingACustomerRestartsItsScript(t *testing.T) {
 func TestLimitCountsRefusedCalls(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{RequestsPerMinute: 3})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	var got []string
 	ask := func(wait time.Duration) reply {
@@ -162,7 +162,7 @@ func TestLimitCountsRefusedCalls(t *testing.T) {
 func TestWaitingForRetryAfterIsEnough(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{RequestsPerMinute: 2})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	for range 3 {
 		r.clock.Advance(7*time.Second + 300*time.Millisecond)
@@ -184,7 +184,7 @@ func TestWaitingForRetryAfterIsEnough(t *testing.T) {
 func TestLimitIsOverAfterExactlyAMinute(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{RequestsPerMinute: 1})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	for range 3 {
 		if got := r.qualifications(customerID, token); got.status != 200 {
@@ -198,7 +198,7 @@ func TestLimitPerCustomerKeepsCustomersApart(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{RequestsPerMinute: 1, LimitPerCustomer: true})
 	other := pcsim.Customer{ID: strings.Replace(customerID, "1", "2", 1), Account: []pcsim.Step{{Status: "Allowed"}}}
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	r.set(other)
 	token := r.userToken()
 	got := []int{
@@ -233,7 +233,7 @@ func TestManyCallersShareOneScript(t *testing.T) {
 				said[got.body]++
 				mu.Unlock()
 				// Others rewrite, list and read the journal at the same time.
-				c := accountSays("Unknown")
+				c := accountWithStatus("Unknown")
 				c.ID = fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 				if err := r.SetCustomer(c); err != nil {
 					t.Error(err)

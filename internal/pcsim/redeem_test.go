@@ -20,7 +20,7 @@ import (
 func TestCodeBringsTokens(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	got := r.grant(v2Path, codeForm(r.accept(authorizeV2, consentQuery("nonce", "n"), pcsim.PartnerAccount)))
 	if got := r.probe(got["access_token"].(string)); got.status != 200 || got.header.Get("isMfaCompliant") != "true" {
 		t.Errorf("%d %s", got.status, got.body)
@@ -55,7 +55,7 @@ func TestCodeBringsTokens(t *testing.T) {
 func TestCodeBringsTokensFromV1(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	for _, resources := range [][2]string{{audience, ""}, {"", audience}, {audience, audience}} {
 		code := r.accept(authorizeV1, consentQueryV1("resource", resources[0]), pcsim.PartnerAccount)
 		got := r.grant(v1Path, codeForm(code, "scope", "", "resource", resources[1]))
@@ -114,7 +114,7 @@ func TestForeignAccountIsOfAnotherTenant(t *testing.T) {
 func TestConsentWithoutMFASticks(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{Settings: pcsim.Settings{WithoutMFA: true}})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	code := r.accept(authorizeV2, consentQuery(), pcsim.PartnerAccount)
 	r.settings(pcsim.Settings{})
 	got := r.grant(v2Path, codeForm(code))

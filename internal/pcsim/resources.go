@@ -48,7 +48,7 @@ func (s *Server) resource(r role) http.HandlerFunc {
 		commonHeaders(w.Header(), req.Header, s.microsoftNow())
 		var step Step
 		c, a, ok := s.authenticate(req)
-		sayMFA(w.Header(), req.Header, c)
+		setMFAHeader(w.Header(), req.Header, c)
 		if ok {
 			step, a = s.decide(r, req, c, id, now)
 		}

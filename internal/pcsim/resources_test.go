@@ -17,7 +17,7 @@ func TestAccountStatusesStandOnTheWireAsDocumented(t *testing.T) {
 	r := start(t, pcsim.Config{})
 	token := r.userToken()
 	for _, status := range []string{"Allowed", "UnderReview", "NotAllowed", "Unknown", "Not Ready", "Suspended"} {
-		r.set(accountSays(status))
+		r.set(accountWithStatus(status))
 		got := r.account(customerID, token)
 		want := `{"type":"account","status":"` + status + `","lastUpdateDateTime":""}`
 		if got.status != 200 || got.body != want {
@@ -29,7 +29,7 @@ func TestAccountStatusesStandOnTheWireAsDocumented(t *testing.T) {
 func TestAccountWithoutStatusIs404WithCode600074(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays(pcsim.StatusNone))
+	r.set(accountWithStatus(pcsim.StatusNone))
 	got := r.account(customerID, r.userToken())
 	text := "Account Status for the customer, " + customerID + " was not found."
 	want := `{"code":600074,"message":"` + text + `","description":"` + text + `",` +
@@ -60,14 +60,14 @@ func TestQualificationsStandOnTheWireAsDocumented(t *testing.T) {
 		},
 	}
 	for want, items := range tests {
-		c := accountSays("Allowed")
+		c := accountWithStatus("Allowed")
 		c.Qualifications = []pcsim.Step{{Items: items}}
 		r.set(c)
 		if got := r.qualifications(customerID, token); got.status != 200 || got.body != want {
 			t.Errorf("got %d %s, want 200 %s", got.status, got.body, want)
 		}
 	}
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	if got := r.qualifications(customerID, token); got.body != "[]" {
 		t.Errorf("no script: %s, want []", got.body)
 	}
@@ -76,7 +76,7 @@ func TestQualificationsStandOnTheWireAsDocumented(t *testing.T) {
 func TestRefusalsCarryTheDocumentedStatusAndCode(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	other := "22222222-2222-4222-8222-222222222222"
 	r.set(pcsim.Customer{ID: other, Tenant: pcsim.TenantOtherPartner})
 	user := r.userToken()
@@ -120,7 +120,7 @@ func TestRefusalsCarryTheDocumentedStatusAndCode(t *testing.T) {
 func TestOtherMethodsAreRefused(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	got, err := r.do(r.request(http.MethodPost, "/v1/customers/"+customerID+"/qualifications", r.userToken()))
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 func TestHeadersAreThoseOfPublishedTraces(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	ids := map[string]string{
 		"MS-RequestId":     "037db222-6d8e-4d7f-ba78-df3dca33fb68",
@@ -164,10 +164,10 @@ func TestHeadersAreThoseOfPublishedTraces(t *testing.T) {
 	}
 }
 
-func TestIdsAreMadeWhereTheCallerSendsNone(t *testing.T) {
+func TestIDsAreGeneratedIfTheCallerSendsNone(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	first, second := r.account(customerID, token), r.account(customerID, token)
 	for _, name := range []string{"MS-RequestId", "MS-CorrelationId"} {
@@ -184,7 +184,7 @@ func TestRawAnswerIsSentByteForByte(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
 	body := "\xff\xfe<html>" + strings.Repeat("x", 2<<20)
-	c := accountSays("Allowed")
+	c := accountWithStatus("Allowed")
 	c.Account = []pcsim.Step{{Raw: &pcsim.Raw{
 		Status: 503, Headers: map[string]string{"Content-Type": "text/html", "Retry-After": "7"}, Body: body,
 	}}}
@@ -202,7 +202,7 @@ func TestRawAnswerIsSentByteForByte(t *testing.T) {
 func TestExpiredTokenIs401WithoutBody(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{TokenLifetime: 10 * time.Minute})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	r.clock.Advance(10*time.Minute - 1)
 	if got := r.account(customerID, token); got.status != 200 {

@@ -64,7 +64,7 @@ func TestSeedsCoverWhatIsDocumented(t *testing.T) {
 	}
 }
 
-func TestEverySeedSaysWhatItShows(t *testing.T) {
+func TestEverySeedDescribesItsPurpose(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
 	for _, c := range newServer(t).Customers() {

@@ -74,12 +74,12 @@ func (s *Server) letPass() bool {
 	return n*percent/100 != (n-1)*percent/100
 }
 
-// sayMFA answers a caller that asks whether its token proves MFA. What
+// setMFAHeader answers a caller that asks whether its token proves MFA. What
 // Microsoft answers for app-only tokens is not published; they prove none.
 //
 // Source: https://www.cloudcockpit.com/blog/mfa-enforcement-partner-center-apis
 // (read 2026-11-21)
-func sayMFA(out, in http.Header, c claims) {
+func setMFAHeader(out, in http.Header, c claims) {
 	if c.use == useAccess && strings.EqualFold(in.Get("ValidateMfa"), "true") {
 		out.Set("isMfaCompliant", strconv.FormatBool(c.mfa))
 	}

@@ -34,14 +34,14 @@ func (r *rig) settings(to pcsim.Settings) {
 func TestTokensWithoutMFAAreRefused(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{Settings: pcsim.Settings{WithoutMFA: true}})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	without := r.userToken()
 	got := r.probe(without)
 	if got.status != 401 || code(got.body) != 900421 || got.header.Get("WWW-Authenticate") == "" {
 		t.Errorf("account: %d %s", got.status, got.body)
 	}
-	if said := got.header.Get("isMfaCompliant"); said != "false" {
-		t.Errorf("isMfaCompliant %q, want false", said)
+	if value := got.header.Get("isMfaCompliant"); value != "false" {
+		t.Errorf("isMfaCompliant %q, want false", value)
 	}
 	if got := r.qualifications(customerID, without); got.status != 401 || code(got.body) != 900421 {
 		t.Errorf("qualifications: %d %s", got.status, got.body)
@@ -62,7 +62,7 @@ func TestTokensWithoutMFAAreRefused(t *testing.T) {
 func TestRefreshTokenKeepsWhatItWasConsentedWith(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	r.settings(pcsim.Settings{WithoutMFA: true})
 	without := r.IssueRefreshToken()
 	r.settings(pcsim.Settings{})
@@ -75,15 +75,15 @@ func TestRefreshTokenKeepsWhatItWasConsentedWith(t *testing.T) {
 	}
 }
 
-func TestMFAIsSaidOnlyToThoseWhoAsk(t *testing.T) {
+func TestMFAIsReportedOnlyOnRequest(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
-	if got, said := r.account(customerID, token).header["Ismfacompliant"]; said {
+	if got, present := r.account(customerID, token).header["Ismfacompliant"]; present {
 		t.Errorf("unasked: %v", got)
 	}
-	if got, said := r.probe("made-up").header["Ismfacompliant"]; said {
+	if got, present := r.probe("made-up").header["Ismfacompliant"]; present {
 		t.Errorf("of a foreign token: %v", got)
 	}
 	appOnly := r.grant(v2Path, appOnlyForm())["access_token"].(string)
@@ -95,7 +95,7 @@ func TestMFAIsSaidOnlyToThoseWhoAsk(t *testing.T) {
 func TestMFAIsEnforcedBitByBit(t *testing.T) {
 	t.Parallel()
 	r := start(t, pcsim.Config{})
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	r.settings(pcsim.Settings{WithoutMFA: true})
 	token := r.userToken()
 	for percent, want := range map[int]int{0: 0, 1: 1, 50: 50, 99: 99, 100: 100} {
@@ -216,7 +216,7 @@ func TestControlChangesSettings(t *testing.T) {
 func TestControlEndsTokens(t *testing.T) {
 	t.Parallel()
 	r := startControl(t)
-	r.set(accountSays("Allowed"))
+	r.set(accountWithStatus("Allowed"))
 	token := r.userToken()
 	if got := r.control("POST", "/v1/token/expire", ""); got.status != 204 {
 		t.Errorf("expire: %d %s", got.status, got.body)
