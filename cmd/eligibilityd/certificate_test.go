@@ -17,8 +17,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// clientCertificate is a file with a new certificate and its key, which lasts
-// for that long.
+// clientCertificate returns a file with a new certificate, valid for that long,
+// and its key.
 func clientCertificate(t *testing.T, lasts time.Duration) (file string, cert *x509.Certificate) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -46,7 +46,7 @@ func clientCertificate(t *testing.T, lasts time.Duration) (file string, cert *x5
 	return file, cert
 }
 
-// withCertificate are the variables that replace the secret.
+// withCertificate returns the variables that replace the secret.
 func withCertificate(file string) []string {
 	return []string{"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=", "ELIGIBILITY_PARTNER_CENTER__CLIENT_CERTIFICATE_FILE=" + file}
 }
@@ -66,7 +66,7 @@ func TestServeWithACertificate(t *testing.T) {
 	}
 }
 
-// T-08: the audience goes by the cloud, wherever the hosts are.
+// The audience depends on the cloud, even if the hosts are overridden.
 func TestServeInAnotherCloud(t *testing.T) {
 	t.Parallel()
 	for _, cloud := range []string{"us_government", "china"} {

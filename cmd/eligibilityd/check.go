@@ -27,14 +27,14 @@ const (
 )
 
 const (
-	// checkChunk is how many customers check asks about in one call: few
-	// enough that the progress bar moves.
+	// checkChunk is the number of customers in one call: small enough that the
+	// progress bar moves.
 	checkChunk = 100
 	// progressFrom is the length from which a list gets a progress bar.
 	progressFrom = 2 * checkChunk
 )
 
-// checkFlags are the check command's.
+// checkFlags are the flags of the check command.
 type checkFlags struct {
 	address string
 	segment string
@@ -76,7 +76,8 @@ Exit code: 4 if any customer is undecided, else 3 if any is blocked, else 0.`,
 	return cmd
 }
 
-// parseSegment reads a segment's word in any case, short or as in the API.
+// parseSegment parses a segment in any case, in its short form or as in the
+// API.
 func parseSegment(word string) (eligibilityv1.Segment, error) {
 	name := strings.ToUpper(strings.TrimSpace(word))
 	if !strings.HasPrefix(name, "SEGMENT_") {
@@ -89,8 +90,9 @@ func parseSegment(word string) (eligibilityv1.Segment, error) {
 	return eligibilityv1.Segment(number), nil
 }
 
-// check asks about ids and prints the answers in their order as they come. Every
-// ID gets its line: one that cannot be sent, or a call that fails, spoils no other.
+// check asks about ids and prints the answers in their order as they arrive.
+// Every ID gets a line: if one cannot be sent, or a call fails, the others are
+// not affected.
 func check(ctx context.Context, flags checkFlags, segment eligibilityv1.Segment, ids []string, out, progressOut io.Writer) error {
 	conn, err := grpc.NewClient(flags.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -127,15 +129,15 @@ type asker struct {
 	segment eligibilityv1.Segment
 
 	failure    error // of the last call that failed
-	over       bool  // further calls would fail like it
-	unanswered int   // customers in calls that failed, or were not made since
+	over       bool  // further calls would fail in the same way
+	unanswered int   // customers in failed calls, or not asked about since
 }
 
 // about returns a result for each ID.
 func (a *asker) about(ctx context.Context, ids []string) []*eligibilityv1.BatchCheckEligibilityResult {
 	results := make([]*eligibilityv1.BatchCheckEligibilityResult, len(ids))
 	sent := make([]string, 0, len(ids))
-	places := make([]int, 0, len(ids)) // place in sent → place in ids
+	places := make([]int, 0, len(ids)) // index in sent → index in ids
 	for i, id := range ids {
 		if fault := unsendable(id); fault != "" {
 			results[i] = failed(codes.InvalidArgument, "INVALID_ARGUMENT", fault)
@@ -146,7 +148,7 @@ func (a *asker) about(ctx context.Context, ids []string) []*eligibilityv1.BatchC
 	answers, err := a.call(ctx, sent)
 	if err != nil {
 		a.failure, a.unanswered = err, a.unanswered+len(sent)
-		// The service cannot be reached, or the run was interrupted.
+		// The service is unavailable, or the run was interrupted.
 		a.over = status.Code(err) == codes.Unavailable || ctx.Err() != nil
 	}
 	for i, place := range places {
@@ -159,7 +161,8 @@ func (a *asker) about(ctx context.Context, ids []string) []*eligibilityv1.BatchC
 	return results
 }
 
-// call asks about ids in one call; about none, or if that is hopeless, without one.
+// call asks about ids in one call. If there are none, or calls are hopeless, it
+// makes no call.
 func (a *asker) call(ctx context.Context, ids []string) ([]*eligibilityv1.BatchCheckEligibilityResult, error) {
 	if a.over || len(ids) == 0 {
 		return nil, a.failure
@@ -189,7 +192,7 @@ func failed(code codes.Code, reason, message string) *eligibilityv1.BatchCheckEl
 	}
 }
 
-// progress is a bar for long lists on a terminal, and nothing elsewhere.
+// progress is a bar for long lists, shown only if the output is a terminal.
 func progress(customers int, out io.Writer) *progressbar.ProgressBar {
 	file, isFile := out.(*os.File)
 	if customers < progressFrom || !isFile || !term.IsTerminal(int(file.Fd())) {
@@ -202,7 +205,7 @@ func progress(customers int, out io.Writer) *progressbar.ProgressBar {
 		progressbar.OptionClearOnFinish())
 }
 
-// tally is what an exit code is made of.
+// tally collects what the exit code depends on.
 type tally struct{ blocked, undecided int }
 
 func (t *tally) count(result *eligibilityv1.BatchCheckEligibilityResult) {

@@ -18,7 +18,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// runCommand runs a command line as the shell does.
+// runCommand runs a command line as a shell would.
 func runCommand(t *testing.T, stdin string, args ...string) (code int, out, errOut string) {
 	t.Helper()
 	root := newRootCommand()
@@ -61,7 +61,8 @@ func TestCheckExitCodeFollowsItsAnswers(t *testing.T) {
 	}
 }
 
-// A bad ID, whatever is wrong with it, gets a line of its own and spoils no other.
+// If an ID is invalid for any reason, it gets its own line and does not affect
+// the others.
 func TestCheckReportsEachBadID(t *testing.T) {
 	t.Parallel()
 	p := startDev(t)
@@ -140,7 +141,7 @@ func FuzzCustomerIDs(f *testing.F) {
 	})
 }
 
-// A call that fails is the fault of its own customers only; without a service
+// If a call fails, only its own customers are affected. If there is no service,
 // every customer still gets a line.
 func TestCheckContinuesAfterAFailedCall(t *testing.T) {
 	t.Parallel()

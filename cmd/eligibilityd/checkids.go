@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// maxIDBytes bounds an ID; a line of standard input that is longer is not
-	// kept.
+	// maxIDBytes bounds an ID; if a line of standard input is longer, the rest
+	// is discarded.
 	maxIDBytes = 1 << 10
-	// shownIDBytes is how much of an ID beyond maxIDBytes is printed.
+	// shownIDBytes is how much is printed of an ID that exceeds maxIDBytes.
 	shownIDBytes = 64
 	// maxIDs bounds the IDs of one run.
 	maxIDs = 1_000_000
 )
 
-// customerIDs returns the IDs of the command line, with those of stdin in the
-// place of "-". They may be anything: the service decides which are GUIDs.
+// customerIDs returns the IDs of the command line; those of stdin replace "-".
+// They may be anything: the service decides which are GUIDs.
 func customerIDs(args []string, stdin io.Reader) ([]string, error) {
 	var ids []string
 	for _, arg := range args {
@@ -43,15 +43,15 @@ func customerIDs(args []string, stdin io.Reader) ([]string, error) {
 	return ids, nil
 }
 
-// appendLines appends the lines of r that are not blank. UTF-16 is decoded if it
-// begins with a byte order mark, as the lists of Windows do.
+// appendLines appends the lines of r that are not blank. If r begins with a
+// UTF-16 byte order mark, as lists from Windows do, it is decoded.
 func appendLines(ids []string, r io.Reader) ([]string, error) {
 	lines := bufio.NewReaderSize(transform.NewReader(r, unicode.BOMOverride(encoding.Nop.NewDecoder())), maxIDBytes+2)
 	for {
 		line, err := lines.ReadSlice('\n')
 		id := trimID(string(line))
 		if errors.Is(err, bufio.ErrBufferFull) {
-			id = string(line) // longer than an ID may be, so that it is not sent
+			id = string(line) // longer than any ID, so it is rejected
 		}
 		for errors.Is(err, bufio.ErrBufferFull) {
 			_, err = lines.ReadSlice('\n')
@@ -71,13 +71,14 @@ func appendLines(ids []string, r io.Reader) ([]string, error) {
 	}
 }
 
-// trimID drops what surrounds an ID in lists: white space, and a byte order mark
-// where lists were joined.
+// trimID drops white space around an ID, and byte order marks that remain when
+// lists are concatenated.
 func trimID(line string) string {
 	return strings.TrimSpace(strings.Trim(strings.TrimSpace(line), "\ufeff"))
 }
 
-// unsendable returns why an ID cannot be sent to the service, or "".
+// unsendable returns the reason if an ID cannot be sent to the service, else
+// "".
 func unsendable(id string) string {
 	switch {
 	case len(id) > maxIDBytes:
@@ -89,7 +90,7 @@ func unsendable(id string) string {
 	}
 }
 
-// shownID returns as much of an ID as is printed.
+// shownID returns the printable part of an ID.
 func shownID(id string) string {
 	if len(id) <= maxIDBytes {
 		return id

@@ -14,8 +14,8 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// printer writes results in the order they come: as JSON lines, or as a table
-// where that is set, which is aligned and shown by flush.
+// printer writes results in the order in which they arrive: as JSON lines or,
+// if table is set, as an aligned table that flush prints.
 type printer struct {
 	out   io.Writer
 	table *tabwriter.Writer
@@ -44,8 +44,8 @@ func (p printer) flush() error {
 	return p.table.Flush()
 }
 
-// printJSON writes one JSON object: the response, or the customer's ID as it was
-// given with the error.
+// printJSON writes one JSON object: the response or, if the check failed, the
+// ID as given and the error.
 func (p printer) printJSON(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	if response := result.GetResponse(); response != nil {
 		line, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(response)
@@ -99,7 +99,8 @@ func (p printer) printRow(id string, result *eligibilityv1.BatchCheckEligibility
 	return err
 }
 
-// printable keeps control characters of a mistyped ID off the terminal.
+// printable removes the control characters of a mistyped ID, so that they do
+// not reach the terminal.
 func printable(id string) string {
 	quoted := fmt.Sprintf("%q", id)
 	return quoted[1 : len(quoted)-1]

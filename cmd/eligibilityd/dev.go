@@ -20,8 +20,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/server"
 )
 
-// devBudget is what dev may ask its own simulator a minute: nobody is there to
-// be protected.
+// devBudget is the budget of dev for its own simulator, which needs no
+// protection.
 const devBudget = 1_000_000
 
 func newDevCommand() *cobra.Command {
@@ -80,7 +80,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 
 	defer func() { _ = service.Logger().Sync() }()
 
-	// The service drains while its Partner Center still answers.
+	// The simulator keeps running while the service drains.
 	simulating, endSimulator := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSimulator()
 	var group errgroup.Group
@@ -95,7 +95,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	return group.Wait()
 }
 
-// withDefault adds a variable unless it is set.
+// withDefault adds a variable if it is not set.
 func withDefault(environ []string, name, value string) []string {
 	for _, entry := range environ {
 		if strings.HasPrefix(entry, name+"=") {
@@ -118,7 +118,7 @@ func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*ap
 	return service, on, nil
 }
 
-// connect points cfg at a simulator and gives it the simulator's credentials.
+// connect configures cfg to use a simulator and its credentials.
 func connect(cfg *config.PartnerCenter, simulator, refreshTokenFile string) error {
 	if err := os.WriteFile(refreshTokenFile, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
 		return fmt.Errorf("refresh token of the simulator: %w", err)

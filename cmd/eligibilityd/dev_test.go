@@ -28,8 +28,8 @@ func TestDevAnswersOverBothTransports(t *testing.T) {
 	}
 }
 
-// What dev prints about a customer is what the customer's first question is
-// answered: the table is rehearsed, not written down.
+// dev prints the answers that its customers really get: they are obtained by a
+// rehearsal, not written down.
 func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 	t.Parallel()
 	p := startDev(t)
@@ -67,14 +67,14 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 			t.Errorf("nothing to copy that begins %q", line)
 		}
 	}
-	// The rehearsal has left timelines and evidence as they were.
+	// The rehearsal has not changed timelines or evidence.
 	resp, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID})
 	if err != nil || resp.GetSource() != eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
 		t.Errorf("first question of a caller: %v, %v", resp, err)
 	}
 }
 
-// A batch may ask about as many new customers as it holds.
+// A full batch of new customers fits the budget.
 func TestDevAnswersABatchOfNewCustomers(t *testing.T) {
 	t.Parallel()
 	p := startDev(t)

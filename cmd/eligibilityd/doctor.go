@@ -14,7 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// doctorFlags are the doctor command's.
+// doctorFlags are the flags of the doctor command.
 type doctorFlags struct {
 	config   string
 	customer string
@@ -53,7 +53,8 @@ failures.`,
 	return cmd
 }
 
-// runDoctor examines and prints. It returns an exitError if a check failed.
+// runDoctor runs and prints the diagnosis. If a check failed, it returns an
+// exitError.
 func runDoctor(ctx context.Context, environ []string, flags doctorFlags, out io.Writer) error {
 	findings := doctor.Examine(ctx, environ, doctor.Options{ConfigFile: flags.config, Customer: flags.customer})
 	if err := report(findings, flags.json, out); err != nil {
@@ -87,5 +88,5 @@ func report(findings []doctor.Finding, asJSON bool, out io.Writer) error {
 	return nil
 }
 
-// placeholder is a configuration file's name in a command to try.
+// placeholder is the name of a configuration file in suggested commands.
 func placeholder(path string) string { return cmp.Or(path, "FILE") }

@@ -19,8 +19,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// simulateProcess runs the program's own simulator, and returns the roots of
-// its two listeners.
+// simulateProcess runs the program's own simulator and returns the roots of its
+// two listeners.
 func simulateProcess(t *testing.T, binary string, args ...string) (api, control string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -42,7 +42,8 @@ func simulateProcess(t *testing.T, binary string, args ...string) (api, control 
 	return at[0], at[1]
 }
 
-// configFile is a configuration for a simulator; lines are of its section.
+// configFile writes a configuration for a simulator; lines belong to
+// partner_center.
 func configFile(t *testing.T, simulator string, lines []string, redis string) string {
 	t.Helper()
 	text := fmt.Sprintf(`server:
@@ -64,7 +65,8 @@ cache: {redis: {addresses: [%[5]s], read_timeout: 1s}}
 	return path
 }
 
-// What an operator reads of each thing that goes wrong; the outputs are logged.
+// Each fault must be reported as an operator would read it; the outputs are
+// logged.
 func TestAcceptanceDoctor(t *testing.T) {
 	binary, redis := build(t), cachetest.StartRedis(t)
 	client := redis.Client()

@@ -21,7 +21,7 @@ func TestDoctorReportsWhenTheCertificateExpires(t *testing.T) {
 		e.Want("client certificate", want, cert.NotAfter.UTC().Format(time.DateOnly), map[string]string{"ok": "30 days", "warning": "29 days"}[want])
 		e.Want("token", "ok")
 	}
-	file, _ := clientCertificate(t, 90*day) // F-07: nobody knows it
+	file, _ := clientCertificate(t, 90*day) // the simulator does not accept it
 	e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), withCertificate(file)...))
 	e.Want("token", "failure", "AADSTS700027", "client_certificate_file")
 	file, _ = clientCertificate(t, -time.Minute)

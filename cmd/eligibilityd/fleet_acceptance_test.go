@@ -29,12 +29,12 @@ var (
 	outageTime    = flag.Duration("outage", time.Minute, "how long Redis and Partner Center are both away")
 )
 
-// fleet is some replicas of the service with one Partner Center, whose answers
-// take 100 ms.
+// fleet is several replicas of the service with one Partner Center that answers
+// after 100 ms.
 type fleet struct {
 	t        *testing.T
 	far      *pcsim.Server
-	away     atomic.Bool // Partner Center and the login host break every connection
+	away     atomic.Bool // if set, Partner Center and the login host break every connection
 	replicas []*process
 	clients  []eligibilityv1.EligibilityServiceClient
 
@@ -65,7 +65,7 @@ func startFleet(t *testing.T, replicas int, environ ...string) *fleet {
 	return f
 }
 
-// withoutRPCs is a log that would grow by a record for each check.
+// withoutRPCs drops the records of calls, because every check would add one.
 type withoutRPCs struct{ io.Writer }
 
 func (w withoutRPCs) Write(record []byte) (int, error) {
@@ -87,8 +87,8 @@ func (f *fleet) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	f.far.Handler().ServeHTTP(w, req)
 }
 
-// called is how many calls a second Partner Center saw in that time, and in its
-// busiest second.
+// called returns how many calls a second Partner Center received in that time,
+// and in its busiest second.
 func (f *fleet) called(from, to time.Time) (mean float64, busiest int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,7 +101,7 @@ func (f *fleet) called(from, to time.Time) (mean float64, busiest int) {
 	return float64(total) / float64(max(to.Unix()-from.Unix(), 1)), busiest
 }
 
-// customers are new ones with that status.
+// customers creates customers with that status.
 func (f *fleet) customers(family byte, n int, status string) []string {
 	f.t.Helper()
 	ids := make([]string, n)
@@ -119,7 +119,7 @@ func (f *fleet) customers(family byte, n int, status string) []string {
 	return ids
 }
 
-// checked is how one check went.
+// checked is the outcome of one check.
 type checked struct {
 	replica int
 	id      string
@@ -129,8 +129,8 @@ type checked struct {
 	err     error
 }
 
-// check asks as a caller without a deadline, for whom the service has its own
-// of two seconds.
+// check asks without a deadline, so that the service's own of two seconds
+// applies.
 func (f *fleet) check(ctx context.Context, replica int, id string) checked {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -141,8 +141,8 @@ func (f *fleet) check(ctx context.Context, replica int, id string) checked {
 	return c
 }
 
-// warm has every replica know every customer. It takes that long, so that what
-// the replicas trust does not run out for all customers at once.
+// warm asks every replica about every customer. It spreads the checks over that
+// time, so that the local entries do not all expire at once.
 func (f *fleet) warm(ids []string, over time.Duration) {
 	f.t.Helper()
 	var asking sync.WaitGroup
@@ -159,9 +159,9 @@ func (f *fleet) warm(ids []string, over time.Duration) {
 	asking.Wait()
 }
 
-// ask asks about the customers until ctx ends, so often a second whatever comes
-// of it, any replica about any customer. It returns by how much the machine was
-// late with that.
+// ask sends checks at a fixed rate until ctx ends, about random customers to
+// random replicas, whether or not earlier ones were answered. It returns the
+// greatest delay of a check that the machine caused.
 func (f *fleet) ask(ctx context.Context, ids []string, aSecond int, see func(checked)) (late time.Duration) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -181,7 +181,7 @@ func (f *fleet) ask(ctx context.Context, ids []string, aSecond int, see func(che
 	return late
 }
 
-// redisAt are the variables of a service that uses that server.
+// redisAt returns the variables of a service that uses that server.
 func redisAt(address string) []string {
 	return []string{"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + address}
 }

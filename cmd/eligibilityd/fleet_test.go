@@ -20,13 +20,13 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// slowID is a customer about whom Partner Center takes its time, and slowIDs are all
+// slowID is a customer for whom Partner Center answers slowly; slowIDs are all
 // such customers.
 const slowID = "b0000000-0000-4000-8000-000000000001"
 
 var slowIDs = []string{slowID, "b0000000-0000-4000-8000-000000000002", "b0000000-0000-4000-8000-000000000003", "b0000000-0000-4000-8000-000000000004"}
 
-// slowSimulator is a simulator that answers about slowIDs after latency.
+// slowSimulator returns a simulator that answers about slowIDs after latency.
 func slowSimulator(t *testing.T, latency time.Duration) (sim *pcsim.Server, url string) {
 	t.Helper()
 	sim, on := pcsimtest.Start(t)
@@ -42,7 +42,7 @@ func slowSimulator(t *testing.T, latency time.Duration) (sim *pcsim.Server, url 
 	return sim, on.URL
 }
 
-// onFleet are the variables that put replicas on one Redis.
+// onFleet returns the variables of replicas that share one Redis.
 func onFleet(redis *cachetest.Redis) []string {
 	return []string{
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + redis.Address,
@@ -51,8 +51,8 @@ func onFleet(redis *cachetest.Redis) []string {
 	}
 }
 
-// askAll lets callers ask every replica about a customer at once, and counts the
-// answers that allow.
+// askAll asks every replica about a customer concurrently, and counts the
+// answers that are ALLOWED.
 func askAll(t *testing.T, fleet []*process, id string, callers int) (allowed int64) {
 	t.Helper()
 	var count atomic.Int64
@@ -93,8 +93,9 @@ func TestTheFleetAsksOnceAboutAColdCustomer(t *testing.T) {
 		starting.Go(func() { fleet[i] = startServe(t, partnerCenter, onFleet(redis)...) })
 	}
 	starting.Wait()
-	// A process that gets no time for a second loses its lease, and another one then
-	// asks too. So on a busy machine not every customer is asked about once.
+	// If the scheduler starves a process for a second, it loses its lease and
+	// another one fetches too. So on a busy machine some customers are fetched
+	// twice.
 	for _, id := range slowIDs {
 		before := sim.Stats()
 		if n := askAll(t, fleet, id, 50); n != 1000 {
@@ -110,7 +111,8 @@ func TestTheFleetAsksOnceAboutAColdCustomer(t *testing.T) {
 	t.Error("no customer was asked about once")
 }
 
-// The replica that asks for the fleet is killed while Partner Center thinks.
+// The replica that holds the lease is killed while Partner Center has not
+// answered.
 func TestTheFleetAsksOnceMoreWhenTheHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	sim, partnerCenter := slowSimulator(t, 2*time.Second)
@@ -138,7 +140,7 @@ func TestTheFleetAsksOnceMoreWhenTheHolderIsKilled(t *testing.T) {
 	}
 }
 
-// startProgram runs the program as a process of its own, which kill ends with
+// startProgram runs the program as a separate process, which kill ends with
 // SIGKILL.
 func startProgram(t *testing.T, environ []string, args ...string) (p *process, kill func()) {
 	t.Helper()

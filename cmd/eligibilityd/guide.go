@@ -15,7 +15,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/server"
 )
 
-// guide is what dev prints about itself.
+// guide is the text that dev prints about itself.
 type guide struct {
 	customers []pcsim.Customer
 	on        server.Listeners
@@ -24,8 +24,8 @@ type guide struct {
 	dir       string // for files of the rehearsal
 }
 
-// printGuide prints where dev listens at once, and the customers with the
-// answer that each gives as soon as these are known.
+// printGuide prints the addresses of dev at once, and the customers when the
+// answer of each is known.
 func printGuide(ctx context.Context, out io.Writer, g guide) error {
 	if len(g.customers) == 0 {
 		return errors.New("the simulator has no customers")
@@ -84,7 +84,7 @@ func throttles(customer pcsim.Customer) bool {
 	return false
 }
 
-// exampleIDs picks the customers of the lines to try.
+// exampleIDs selects the customers for the example commands.
 func exampleIDs(customers []pcsim.Customer) (allowed, education string) {
 	allowed, education = customers[0].ID, customers[0].ID
 	for _, customer := range customers {

@@ -26,19 +26,19 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// binary selects the program that is measured, to compare two releases.
+// binary selects the program under test, to compare two releases.
 var binary = flag.String("binary", "", "the eligibilityd that TestAcceptanceRedisHalf... starts, if not the tree's own")
 
 const (
 	// blockBound is how long any replica may answer ALLOWED from fresh evidence
-	// after one knows of the block, or after Redis came back.
+	// after one has fetched the block, or after Redis has returned.
 	blockBound = time.Second
-	// watchLimit is how long such answers are waited out, and calm how long there
-	// must have been none.
+	// watchLimit bounds the wait for the last such answer; the wait ends
+	// earlier when there was none for calm.
 	watchLimit = time.Minute
 	calm       = 3 * time.Second
 	pollEvery  = 5 * time.Millisecond
-	// callerDeadline is what a checkout grants.
+	// callerDeadline is a typical deadline of a checkout.
 	callerDeadline = 2 * time.Second
 )
 
@@ -81,7 +81,7 @@ func (f *farSide) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	f.Handler().ServeHTTP(w, req)
 }
 
-// set gives a customer that account status.
+// set sets a customer's account status.
 func (f *farSide) set(id, word string) {
 	f.t.Helper()
 	if err := f.SetCustomer(pcsim.Customer{ID: id, Account: []pcsim.Step{{Status: word}}}); err != nil {
@@ -89,7 +89,7 @@ func (f *farSide) set(id, word string) {
 	}
 }
 
-// customers returns n new ones who may buy.
+// customers creates n customers who may buy.
 func (f *farSide) customers(family byte, n int) []string {
 	f.t.Helper()
 	ids := make([]string, n)
@@ -100,7 +100,7 @@ func (f *farSide) customers(family byte, n int) []string {
 	return ids
 }
 
-// replica is a process that serves.
+// replica is a process that runs serve.
 type replica struct {
 	*program
 
@@ -108,7 +108,7 @@ type replica struct {
 	client eligibilityv1.EligibilityServiceClient
 }
 
-// replica starts one with that Redis, and waits until it is ready.
+// replica starts one with that Redis and waits until it is ready.
 func (f *farSide) replica(address string, environ ...string) *replica {
 	f.t.Helper()
 	r := f.starting(address, environ...)
@@ -119,7 +119,7 @@ func (f *farSide) replica(address string, environ ...string) *replica {
 	return r
 }
 
-// starting is replica without the wait.
+// starting is replica, but does not wait.
 func (f *farSide) starting(address string, environ ...string) *replica {
 	f.t.Helper()
 	file := *binary
@@ -137,7 +137,7 @@ func (f *farSide) starting(address string, environ ...string) *replica {
 	return &replica{program: p, t: f.t, client: eligibilityv1.NewEligibilityServiceClient(conn)}
 }
 
-// check asks one commercial question. maxAge is not sent if it is negative.
+// check sends one commercial question. If maxAge is negative, it is not sent.
 func (r *replica) check(id string, maxAge, deadline time.Duration) checked {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
@@ -151,7 +151,7 @@ func (r *replica) check(id string, maxAge, deadline time.Duration) checked {
 	return c
 }
 
-// checks asks about all customers, from that many callers at once.
+// checks asks about all customers, from that many goroutines at once.
 func (r *replica) checks(ids []string, callers int) []checked {
 	all := make([]checked, len(ids))
 	open := make(chan int, len(ids))
@@ -171,7 +171,7 @@ func (r *replica) checks(ids []string, callers int) []checked {
 	return all
 }
 
-// mustKnow makes the replica know all customers.
+// mustKnow waits until the replica holds evidence for all customers.
 func (r *replica) mustKnow(ids ...string) {
 	r.t.Helper()
 	for _, c := range r.checks(ids, 4) {
@@ -189,10 +189,10 @@ func (r *replica) mustFetchBlock(id string) {
 	}
 }
 
-// exposure is how long a replica went on selling to a blocked customer.
+// exposure is how long a replica still sold to a blocked customer.
 type exposure struct {
-	last    time.Duration // until its last answer ALLOWED from fresh evidence; 0 if there was none
-	blocked time.Duration // until its first answer BLOCKED; 0 if there was none
+	last    time.Duration // until its last ALLOWED from fresh evidence; 0 if there was none
+	blocked time.Duration // until its first BLOCKED; 0 if there was none
 	answers int
 	over    bool // watchLimit ended first
 }
@@ -211,8 +211,8 @@ func (e exposure) String() string {
 	return fmt.Sprintf("last fresh ALLOWED after: %s; first BLOCKED after: %s (%d answers)", last, ms(e.blocked), e.answers)
 }
 
-// watch polls a replica over REST about a blocked customer. Times count from
-// since.
+// watch polls a replica over REST about a blocked customer. Durations count
+// from since.
 func (r *replica) watch(id string, since time.Time) (e exposure) {
 	client := http.Client{Timeout: patience}
 	defer client.CloseIdleConnections()
@@ -241,7 +241,8 @@ func (r *replica) watch(id string, since time.Time) (e exposure) {
 	}
 }
 
-// restCheck asks over REST. An error of the service is an empty answer.
+// restCheck asks over REST. If the service returns an error, the answer is
+// empty.
 func restCheck(client *http.Client, address, id string) (*eligibilityv1.CheckEligibilityResponse, error) {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+address+"/v1/customers/"+id+"/eligibility", http.NoBody)
 	if err != nil {
@@ -263,7 +264,7 @@ func restCheck(client *http.Client, address, id string) (*eligibilityv1.CheckEli
 	return resp, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(body, resp)
 }
 
-// mustBlock reports an exposure and holds it to the bound.
+// mustBlock reports an exposure and fails the test if it exceeds the bound.
 func (e exposure) mustBlock(t *testing.T, who string) {
 	t.Helper()
 	t.Logf("%s: %s", who, e)
@@ -275,8 +276,8 @@ func (e exposure) mustBlock(t *testing.T, who string) {
 	}
 }
 
-// A replica that Redis refuses to store for makes the others block all the same.
-func TestAcceptanceRedisHalfRefusesWrites(t *testing.T) { //nolint:tparallel // no other test may take its time
+// If Redis rejects a replica's writes, its block must still reach the others.
+func TestAcceptanceRedisHalfRefusesWrites(t *testing.T) { //nolint:tparallel // no other test may use the CPU
 	for _, code := range cachetest.Refusals() {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
@@ -298,10 +299,10 @@ func TestAcceptanceRedisHalfRefusesWrites(t *testing.T) { //nolint:tparallel // 
 	}
 }
 
-// lossOfState is a way in which Redis returns to what it held before.
+// lossOfState is a way in which Redis reverts to an earlier state.
 type lossOfState struct {
 	name string
-	// saves remembers what is held now, and returns what restores it.
+	// saves saves the current state, and returns a function that restores it
 	saves func(t *testing.T, server *cachetest.Redis) (restores func())
 }
 
@@ -352,8 +353,8 @@ func savedKeys(t *testing.T, server *cachetest.Redis) (restores func()) {
 	}
 }
 
-// What Redis held before a block makes no replica sell again.
-func TestAcceptanceRedisHalfLosesState(t *testing.T) { //nolint:tparallel // no other test may take its time
+// If Redis reverts to its state before a block, no replica sells again.
+func TestAcceptanceRedisHalfLosesState(t *testing.T) { //nolint:tparallel // no other test may use the CPU
 	for _, loss := range lossesOfState() {
 		t.Run(loss.name, func(t *testing.T) {
 			t.Parallel()
@@ -379,14 +380,14 @@ func TestAcceptanceRedisHalfLosesState(t *testing.T) { //nolint:tparallel // no 
 	}
 }
 
-// The replica that fetched the block is gone, and no outbox covers the loss: what
-// Redis holds from before is not fresh.
+// If the replica that fetched the block is gone and no outbox covers the loss,
+// the older evidence in Redis is not fresh.
 func TestAcceptanceRedisHalfLosesMoreThanOutboxesCover(t *testing.T) {
 	t.Parallel()
 	far, server := startFarSide(t), cachetest.StartRedis(t)
 	id := far.customers('3', 1)[0]
 	a := far.replica(server.Address)
-	_ = far.replica(server.Address) // knows nothing of the customer
+	_ = far.replica(server.Address) // has no evidence for the customer
 	a.mustKnow(id)
 	restores := savedSnapshot(t, server)
 	far.set(id, "NotAllowed")
@@ -398,14 +399,14 @@ func TestAcceptanceRedisHalfLosesMoreThanOutboxesCover(t *testing.T) {
 	far.starting(server.Address).watch(id, time.Now()).mustBlock(t, "a new replica")
 }
 
-// A block that was fetched while Redis was away is not lost with the process.
+// If a block was fetched during an outage of Redis, it survives the process.
 func TestAcceptanceRedisHalfBackDuringShutdown(t *testing.T) {
 	far, server := startFarSide(t), cachetest.StartRedis(t)
 	id := far.customers('4', 1)[0]
 	a, b := far.replica(server.Address), far.replica(server.Address)
 	a.mustKnow(id)
 	b.mustKnow(id)
-	savedSnapshot(t, server) // so that Redis comes back with the older evidence
+	savedSnapshot(t, server) // so that Redis returns with the older evidence
 	server.Kill()
 	far.set(id, "NotAllowed")
 	a.mustFetchBlock(id)
@@ -418,7 +419,8 @@ func TestAcceptanceRedisHalfBackDuringShutdown(t *testing.T) {
 	}
 }
 
-// share counts the checks that were answered ALLOWED, and as counts.
+// share returns how many checks were ALLOWED and satisfy counts, and the
+// durations of all.
 func share(all []checked, counts func(checked) bool) (n int, took times) {
 	for _, c := range all {
 		took = append(took, c.took)
@@ -440,7 +442,7 @@ func firstError(all []checked) string {
 	return "no error"
 }
 
-// A new replica uses a Redis that is far away from its first checks on.
+// A new replica uses a Redis with a high latency from its first check.
 func TestAcceptanceRedisHalfFarAway(t *testing.T) {
 	for _, distance := range []time.Duration{20 * time.Millisecond, 40 * time.Millisecond} {
 		t.Run(distance.String(), func(t *testing.T) {
@@ -459,7 +461,7 @@ func TestAcceptanceRedisHalfFarAway(t *testing.T) {
 	}
 }
 
-// With Partner Center away, evidence in a slow Redis is worth the caller's time.
+// If Partner Center is unavailable, a check waits longer for a slow Redis.
 func TestAcceptanceRedisHalfLate(t *testing.T) {
 	far, server := startFarSide(t), cachetest.StartRedis(t)
 	ids := far.customers('6', 50)
@@ -476,7 +478,7 @@ func TestAcceptanceRedisHalfLate(t *testing.T) {
 	}
 }
 
-// Redis is used for evidence if its ACL permits no channel.
+// Redis is used for evidence even if its ACL permits no channel.
 func TestAcceptanceRedisHalfWithoutChannels(t *testing.T) {
 	far, server := startFarSide(t), cachetest.StartRedis(t)
 	ids := far.customers('7', 50)
@@ -487,7 +489,7 @@ func TestAcceptanceRedisHalfWithoutChannels(t *testing.T) {
 	}
 	user := []string{"ELIGIBILITY_CACHE__REDIS__USERNAME=service", "ELIGIBILITY_CACHE__REDIS__PASSWORD=pw"}
 	a, b := far.replica(server.Address, user...), far.replica(server.Address, user...)
-	pause(t.Context(), 2*time.Second) // in which the subscription fails again and again
+	pause(t.Context(), 2*time.Second) // the subscription fails several times in this time
 	a.mustKnow(ids...)
 	all := b.checks(ids, 4)
 	n, took := share(all, func(c checked) bool { return c.resp.GetSource() != fromFarSide })
@@ -501,7 +503,7 @@ func TestAcceptanceRedisHalfWithoutChannels(t *testing.T) {
 	b.watch(ids[0], time.Now()).mustBlock(t, "another replica")
 }
 
-// With the budget spent, a commercial answer does not wait for qualifications
+// If the budget is spent, a commercial answer does not wait for qualifications
 // that are only queued.
 func TestAcceptanceRedisHalfBudgetSpent(t *testing.T) {
 	for name, usable := range map[string]string{"no usable qualifications": "2s", "usable qualifications": "1h"} {
@@ -514,8 +516,8 @@ func TestAcceptanceRedisHalfBudgetSpent(t *testing.T) {
 			}
 			far.replica(server.Address, ages...).mustKnow(ids...)
 			r := far.replica(server.Address, append(ages, "ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=10")...)
-			r.checks(far.customers('9', 40), 40) // spends it
-			pause(t.Context(), 3*time.Second)    // the qualifications come of age
+			r.checks(far.customers('9', 40), 40) // spends the budget
+			pause(t.Context(), 3*time.Second)    // the qualifications expire
 			all := r.checks(ids, 1)
 			n, took := share(all, func(checked) bool { return true })
 			t.Logf("%s, budget spent: %d of %d checks answered; %s; %s", name, n, len(all), took, firstError(all))
@@ -526,7 +528,7 @@ func TestAcceptanceRedisHalfBudgetSpent(t *testing.T) {
 	}
 }
 
-// With the smallest budgets, customers are decided nevertheless.
+// Customers are decided even if the budget is the smallest possible.
 func TestAcceptanceRedisHalfSmallestBudget(t *testing.T) {
 	t.Parallel()
 	far, server := startFarSide(t), cachetest.StartRedis(t)

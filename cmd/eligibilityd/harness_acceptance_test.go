@@ -21,18 +21,18 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// Tests that build the program come one after the other and before the rest,
-// which measure how long callers wait.
+// Tests that build the program run one after the other, before the tests that
+// measure how long callers wait.
 
 // seen is one request to the simulator.
 type seen struct {
 	token      bool      // of the login host
-	came, went time.Time // went is when the answer had been given
-	status     int       // 0 where the connection was broken instead
+	came, went time.Time // went is when the answer was sent
+	status     int       // 0 if the connection was broken instead
 	retryAfter time.Duration
 }
 
-// witness is a simulator that remembers every request, to both hosts.
+// witness is a simulator that records every request, to both hosts.
 type witness struct {
 	*pcsim.Server
 
@@ -71,7 +71,7 @@ func (w *witness) ServeHTTP(out http.ResponseWriter, req *http.Request) {
 	w.seen = append(w.seen, one)
 }
 
-// requests returns those to one of the hosts, as they came.
+// requests returns the requests to one of the hosts, in order.
 func (w *witness) requests(token bool) []seen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,7 +85,7 @@ func (w *witness) requests(token bool) []seen {
 	return of
 }
 
-// noting notes the status of an answer.
+// noting records the status of an answer.
 type noting struct {
 	http.ResponseWriter
 
@@ -111,7 +111,7 @@ func (p *process) dial(t *testing.T) *grpc.ClientConn {
 	return conn
 }
 
-// pause waits as long as a caller would, and reports whether ctx goes on.
+// pause waits for d and reports whether ctx is still valid.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -121,7 +121,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// times are how long calls took.
+// times are durations of calls.
 type times []time.Duration
 
 func (d times) quantile(q float64) time.Duration {

@@ -22,7 +22,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// asProgram is the variable that makes the test binary the program itself.
+// asProgram is the variable that makes the test binary run as the program.
 const asProgram = "TEST_AS_ELIGIBILITYD"
 
 func TestMain(m *testing.M) {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	http.DefaultClient.CloseIdleConnections()
 	err := goleak.Find()
-	for range 3 { // go-redis waits for a second before it sees that a client was closed
+	for range 3 { // go-redis takes a second to notice that a client was closed
 		if err != nil {
 			err = goleak.Find()
 		}
@@ -45,10 +45,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience is how long a test waits for what should happen at once.
+// patience bounds the wait for a condition that should hold at once.
 const patience = 30 * time.Second
 
-// output collects what a command prints; it may be read meanwhile.
+// output collects what a command prints; it may be read concurrently.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -66,7 +66,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// await waits until found returns true for what was printed so far.
+// await waits until found returns true for the output so far.
 func (o *output) await(t *testing.T, what string, found func(printed string) bool) {
 	t.Helper()
 	eventually(t, what, func() bool { return found(o.String()) })
@@ -87,7 +87,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// addresses is where a service under test listens.
+// addresses are the listeners of a service under test.
 type addresses struct {
 	GRPC  string `json:"grpc"`
 	HTTP  string `json:"http"`
@@ -101,7 +101,7 @@ type process struct {
 	stop     func() error
 }
 
-// start runs command and waits until it logs that it serves.
+// start runs command and waits until it logs that it is serving.
 func start(t *testing.T, command func(ctx context.Context, out, log io.Writer) error) *process {
 	t.Helper()
 	p := &process{out: new(output), log: new(output)}
@@ -134,8 +134,8 @@ func start(t *testing.T, command func(ctx context.Context, out, log io.Writer) e
 	return p
 }
 
-// anyPort are variables that let a service listen wherever there is room and
-// log so that it can be read.
+// anyPort returns variables for a service that listens on free ports and logs
+// in a form that tests can parse.
 func anyPort(more ...string) []string {
 	return append([]string{
 		"ELIGIBILITY_SERVER__GRPC__ADDRESS=127.0.0.1:0",
@@ -161,7 +161,7 @@ func startServe(t *testing.T, simulator string, more ...string) *process {
 	})
 }
 
-// toServe returns the variables with which serve uses the simulator at url.
+// toServe returns the variables of a serve that uses the simulator at url.
 func toServe(t *testing.T, url string, more ...string) []string {
 	t.Helper()
 	environ := pcsimtest.Environ(url, pcsimtest.TokenFile(t), more...)

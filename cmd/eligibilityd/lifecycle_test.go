@@ -16,12 +16,11 @@ import (
 	"time"
 )
 
-// soon is how long a process may take to exit on a busy machine. One that only
-// its hard end has ended has another exit code.
+// soon bounds the exit of a process on a busy machine. If a process exits only
+// because its drain was cut off, its exit code differs.
 const soon = 25 * time.Second
 
-// program is the program as a process of its own, whose standard error is a
-// pipe.
+// program is the program as a separate process whose standard error is a pipe.
 type program struct {
 	addresses
 	process *os.Process
@@ -30,7 +29,7 @@ type program struct {
 	exited  chan int       // its exit code
 }
 
-// launch starts the program and reads its standard error until it serves.
+// launch starts the program and reads its standard error until it is serving.
 func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *program {
 	t.Helper()
 	name, err := os.Executable()
@@ -40,14 +39,14 @@ func launch(t *testing.T, stdout *os.File, environ []string, args ...string) *pr
 	return launchFile(t, name, stdout, environ, args...)
 }
 
-// launchFile is launch of the program in that file.
+// launchFile is launch for the program in that file.
 func launchFile(t *testing.T, name string, stdout *os.File, environ []string, args ...string) *program {
 	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.Background(), name, args...) //nolint:gosec // the test's own binary, or one that its caller names
+	cmd := exec.CommandContext(context.Background(), name, args...) //nolint:gosec // the test's own binary, or one that the caller names
 	cmd.Env = append(os.Environ(), append(environ, asProgram+"=1")...)
 	cmd.Stderr = writer
 	if stdout != nil {
@@ -59,7 +58,7 @@ func launchFile(t *testing.T, name string, stdout *os.File, environ []string, ar
 	_ = writer.Close()
 	p := &program{process: cmd.Process, stderr: reader, lines: bufio.NewScanner(reader), exited: make(chan int, 1)}
 	go func() {
-		_ = cmd.Wait() // the exit code is all that counts
+		_ = cmd.Wait() // only the exit code matters
 		p.exited <- cmd.ProcessState.ExitCode()
 	}()
 	t.Cleanup(func() {
@@ -94,7 +93,7 @@ func (p *program) signal(t *testing.T, signal os.Signal) {
 	}
 }
 
-// exits waits for the end of the process and returns its exit code.
+// exits waits for the process to end and returns its exit code.
 func (p *program) exits(t *testing.T) int {
 	t.Helper()
 	select {
@@ -107,7 +106,7 @@ func (p *program) exits(t *testing.T) int {
 	}
 }
 
-// answers asks n questions whose records together exceed what a pipe holds.
+// answers asks n questions whose records together exceed the buffer of a pipe.
 func (p *program) answers(t *testing.T, n int) {
 	t.Helper()
 	client := http.Client{Timeout: patience}
@@ -125,10 +124,10 @@ func (p *program) answers(t *testing.T, n int) {
 	}
 }
 
-// allRecords makes each question have a record.
+// allRecords configures the log to write a record for each question.
 const allRecords = "ELIGIBILITY_LOG__FAILURES_PER_SECOND=1000000"
 
-// Whatever becomes of the reader of its log, the service answers and ends.
+// The service answers and exits even if nothing reads its log.
 func TestTheLogNeverStopsTheService(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
@@ -161,7 +160,7 @@ func TestACrashEndsTheProcessAlthoughNothingReadsItsLog(t *testing.T) {
 	t.Parallel()
 	p := launch(t, nil, anyPort(allRecords), "dev", "--control-address", "127.0.0.1:0")
 	p.answers(t, 500)
-	p.signal(t, syscall.SIGQUIT) // the runtime prints all stacks, as for a panic
+	p.signal(t, syscall.SIGQUIT) // the runtime prints all stacks, as after a panic
 	if code := p.exits(t); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
@@ -187,7 +186,7 @@ func fullPipe(t *testing.T) *os.File {
 	return writer
 }
 
-// brokenPipe returns the write end of a pipe whose reader has left.
+// brokenPipe returns the write end of a pipe whose reader is closed.
 func brokenPipe(t *testing.T) *os.File {
 	t.Helper()
 	reader, writer, err := os.Pipe()

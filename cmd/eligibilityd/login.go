@@ -20,14 +20,14 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
-// loginFlags are the login command's.
+// loginFlags are the flags of the login command.
 type loginFlags struct {
 	config    string
 	noBrowser bool
 	timeout   time.Duration
 }
 
-// opener shows a page to the person at the terminal.
+// opener opens a page for the user at the terminal.
 type opener func(ctx context.Context, url string) error
 
 func newLoginCommand() *cobra.Command {
@@ -68,8 +68,8 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	if cfg.PartnerCenter.Flow != config.FlowAppUser {
 		return errors.New("partner_center.flow is app_only, which needs no login; no account can be decided with it")
 	}
-	// The browser may take localhost for ::1 first; nobody listens there, and
-	// it comes here.
+	// If the browser resolves localhost to ::1 first, nothing listens there and
+	// it falls back to this address.
 	listener, err := app.Listen(ctx, "redirect", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -104,9 +104,9 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	return nil
 }
 
-// redirectURL is where the login host sends the answer. It ignores the port of
-// a registered http://localhost, and only that name may be registered in the
-// portal.
+// redirectURL is the URL to which the login host sends the answer. If
+// http://localhost is registered, the login host ignores the port; only that
+// name can be registered in the portal.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reply-url#localhost-exceptions
 // (read 2026-11-21)
@@ -121,7 +121,7 @@ func port(listener net.Listener) int {
 	return 0
 }
 
-// invite asks the person to sign in.
+// invite asks the user to sign in.
 func invite(ctx context.Context, out io.Writer, flags loginFlags, open opener, url string, listener net.Listener) {
 	fmt.Fprintf(out, "Sign in as the partner's service user, with multi-factor authentication, and consent:\n\n  %s\n\n", url)
 	switch {
@@ -136,8 +136,8 @@ func invite(ctx context.Context, out io.Writer, flags loginFlags, open opener, u
 	fmt.Fprintf(out, "Waiting for %v; Ctrl-C gives up.\n", flags.timeout)
 }
 
-// openBrowser hands a page to the desktop, and does not wait for it: some
-// browsers stay in the foreground, and live on after us.
+// openBrowser starts a browser and does not wait for it: some browsers run in
+// the foreground and outlive the command.
 func openBrowser(ctx context.Context, url string) error {
 	command := []string{"xdg-open"}
 	switch runtime.GOOS {
@@ -153,15 +153,15 @@ func openBrowser(ctx context.Context, url string) error {
 	return cmd.Process.Release()
 }
 
-// loginResult is what became of one sign-in.
+// loginResult is the outcome of one sign-in.
 type loginResult struct {
 	tenantID string
 	err      error
-	todo     string // for the person
+	todo     string // for the user
 }
 
-// await waits for the answer and ends the page's server, which gets a moment
-// to deliver what it is sending.
+// await waits for the answer and shuts the page's server down, which has a
+// moment to finish its responses.
 func (c *callback) await(ctx context.Context) (result loginResult, err error) {
 	select {
 	case result = <-c.results:

@@ -23,7 +23,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// browser is a headless Chromium, driven as the W3C's WebDriver says.
+// browser is a headless Chromium, controlled over the W3C's WebDriver.
 type browser struct {
 	t       *testing.T
 	session string // its URL
@@ -34,7 +34,7 @@ func startBrowser(t *testing.T) *browser {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "chromedriver", "--port=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the browser ends with it, whatever happens
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the browser ends with it in any case
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	var out output
@@ -67,7 +67,7 @@ func startBrowser(t *testing.T) *browser {
 	return b
 }
 
-// call sends a command and reads its value.
+// call sends a command and returns its value.
 func (b *browser) call(method, path string, body, value any) {
 	b.t.Helper()
 	if err := b.try(method, path, body, value); err != nil {
@@ -110,7 +110,7 @@ func (b *browser) try(method, path string, body, value any) error {
 	}
 }
 
-// find returns the address of the first element that a CSS selector finds.
+// find returns the reference of the first element that matches a CSS selector.
 func (b *browser) find(selector string) string {
 	b.t.Helper()
 	var element map[string]string
@@ -122,7 +122,7 @@ func (b *browser) find(selector string) string {
 	return ""
 }
 
-// text is what the page says; nothing while it is being left.
+// text returns the text of the page, or "" while the browser navigates away.
 func (b *browser) text() (text string) {
 	const script = "return document.body ? document.body.innerText : ''"
 	if b.try(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &text) != nil {
@@ -131,7 +131,7 @@ func (b *browser) text() (text string) {
 	return text
 }
 
-// screenshot stores what is to be seen in a file of the test's artifacts.
+// screenshot stores a screenshot among the test's artifacts.
 func (b *browser) screenshot(name string) {
 	b.t.Helper()
 	var encoded string
@@ -147,7 +147,7 @@ func (b *browser) screenshot(name string) {
 	b.t.Logf("screenshot: %s", file)
 }
 
-// command runs the program until it ends, or with the test.
+// command runs the program until it or the test ends.
 type command struct {
 	*exec.Cmd
 
@@ -165,13 +165,13 @@ func startCommand(t *testing.T, binary string, args ...string) *command {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = c.Wait() // killed, unless it has ended before
+		_ = c.Wait() // killed unless it has ended before
 	})
 	return c
 }
 
-// login in a real browser: an account of another tenant is refused, the
-// partner's own is taken, and serve works with what was stored. Keep the
+// login in a real browser: an account of another tenant is rejected, the
+// partner's own is accepted, and serve works with the stored token. Keep the
 // screenshots with -artifacts.
 func TestAcceptanceLogin(t *testing.T) {
 	binary, window := build(t), startBrowser(t)

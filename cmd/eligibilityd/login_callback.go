@@ -20,18 +20,18 @@ import (
 //go:embed login.html
 var loginPage string
 
-// loginStyle is the page's only style. The page says by its hash that there is
-// no other.
+// loginStyle is the page's only style; the page's Content-Security-Policy
+// allows no other.
 const loginStyle = `body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}` +
 	`h1{font-size:1.4rem}code{overflow-wrap:anywhere}.ok h1{color:#18692b}.failed h1{color:#a4161a}`
 
-// callback is the page that the login host sends the browser to. It takes one
-// answer, and goes on waiting for it whatever else comes.
+// callback serves the page to which the login host redirects the browser. It
+// accepts one answer and ignores any other request.
 type callback struct {
-	ctx     context.Context //nolint:containedctx // the command's: a browser that leaves ends no exchange
+	ctx     context.Context //nolint:containedctx // the command's: if the browser disconnects, the exchange continues
 	consent *pcclient.Consent
-	config  string // the file, for what to do next
-	host    string // what a browser that was sent here asks for
+	config  string // the configuration file, for the next steps
+	host    string // the Host header of the redirected browser
 	page    *template.Template
 	policy  string
 	taken   atomic.Bool
@@ -65,7 +65,7 @@ func newCallback(ctx context.Context, consent *pcclient.Consent, listener net.Li
 	return c
 }
 
-// loginView is what the page says.
+// loginView is the content of the page.
 type loginView struct {
 	Style   template.CSS
 	Class   string
@@ -74,13 +74,13 @@ type loginView struct {
 	Todo    string // with commands in backticks
 }
 
-// passage is a piece of text, or a command.
+// passage is plain text or a command.
 type passage struct {
 	Text    string
 	Command bool
 }
 
-// Passages returns what to do, with its commands told apart.
+// Passages returns the next steps, with commands marked.
 func (v loginView) Passages() []passage {
 	var all []passage
 	for part := range strings.SplitSeq(v.Todo, "`") {
@@ -124,8 +124,8 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// settle makes a refresh token of the answer, tells the browser, and then the
-// terminal.
+// settle redeems the answer for a refresh token, responds to the browser, and
+// then reports to the terminal.
 func (c *callback) settle(w http.ResponseWriter, code, refusal string) {
 	var result loginResult
 	if code == "" {
@@ -154,11 +154,12 @@ func (c *callback) respond(w http.ResponseWriter, status int, view loginView) {
 	view.Style = loginStyle
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_ = c.page.Execute(w, view) // the browser may leave at any time
+	_ = c.page.Execute(w, view) // the browser may disconnect at any time
 }
 
-// refusedConsent says what an error of the login host's page means. Only known
-// words are repeated: anybody can write them into an address.
+// refusedConsent describes an error of the login host's page. It repeats an
+// error code only if it is a published one, because anybody can write one into
+// a URL.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow#error-codes-for-authorization-endpoint-errors
 // (read 2026-11-21)
@@ -179,7 +180,7 @@ func refusedConsent(word string) (todo string, err error) {
 	}
 }
 
-// consentRemedy says what to do about a consent that brought nothing.
+// consentRemedy returns the next step after a consent that failed.
 func consentRemedy(err error) string {
 	switch {
 	case errors.Is(err, pcclient.ErrConsentTenant):

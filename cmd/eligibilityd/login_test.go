@@ -20,14 +20,14 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// person is somebody with a browser.
+// person is a user with a browser.
 type person struct {
-	account  string // "" is the partner's
-	decision string // "" is accept
+	account  string // if empty, the partner's
+	decision string // if empty, accept
 }
 
-// signIn opens the login host's page, decides, and follows where it is sent.
-// It returns the status and the text of the last page.
+// signIn opens the login host's page, decides, and follows the redirect. It
+// returns the status and the text of the last page.
 func (p person) signIn(t *testing.T, page string) (status int, header http.Header, text string) {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
@@ -48,7 +48,7 @@ func (p person) signIn(t *testing.T, page string) (status int, header http.Heade
 	return browse(t, browser, page, form)
 }
 
-// browse fetches a page, or sends it a form.
+// browse fetches a page or, if form is set, submits it.
 func browse(t *testing.T, browser *http.Client, page string, form url.Values) (status int, header http.Header, text string) {
 	t.Helper()
 	method := http.MethodGet
@@ -82,7 +82,7 @@ type signInRun struct {
 	cancel context.CancelFunc
 }
 
-// startLogin runs login until it waits for the person.
+// startLogin runs login until it waits for the user.
 func startLogin(t *testing.T, simulator string, more ...string) *signInRun {
 	t.Helper()
 	run := &signInRun{out: new(output), file: filepath.Join(t.TempDir(), "refresh-token"), ended: make(chan error, 1)}
@@ -112,7 +112,7 @@ func startLogin(t *testing.T, simulator string, more ...string) *signInRun {
 	return run
 }
 
-// end waits for the end of the command and returns its error.
+// end waits for the command to end and returns its error.
 func (r *signInRun) end(t *testing.T) error {
 	t.Helper()
 	select {
@@ -124,7 +124,7 @@ func (r *signInRun) end(t *testing.T) error {
 	}
 }
 
-// stored is what the refresh token's file holds; "" if there is none.
+// stored returns the refresh token's file, or "" if there is none.
 func (r *signInRun) stored() string {
 	content, err := os.ReadFile(r.file)
 	if err != nil {
@@ -133,7 +133,7 @@ func (r *signInRun) stored() string {
 	return string(content)
 }
 
-// T-06, and serve works with what login stored.
+// serve works with the token that login stored.
 func TestLoginStoresWhatServeNeeds(t *testing.T) {
 	t.Parallel()
 	_, partnerCenter := pcsimtest.Start(t)
@@ -177,7 +177,7 @@ func TestLoginStoresWhatServeNeeds(t *testing.T) {
 	}
 }
 
-// T-01, T-06: version 1 from the sign-in to the answer.
+// Version 1 of the endpoints, from the sign-in to the answer.
 func TestLoginAndServeByVersionOne(t *testing.T) {
 	t.Parallel()
 	const versionOne = "ELIGIBILITY_PARTNER_CENTER__TOKEN_ENDPOINT=v1"
@@ -239,7 +239,8 @@ func TestFailedLoginReportsItsReason(t *testing.T) {
 	}
 }
 
-// Whatever else comes to the page, it goes on waiting for its own answer.
+// If the page receives any other request, login keeps waiting for its own
+// answer.
 func TestLoginWaitsForItsOwnAnswer(t *testing.T) {
 	t.Parallel()
 	sim, partnerCenter := pcsimtest.Start(t)
@@ -279,7 +280,7 @@ func TestLoginWaitsForItsOwnAnswer(t *testing.T) {
 	}
 }
 
-// An answer counts once, even while the first is still being looked at.
+// A second answer is rejected, even while the first is still being processed.
 func TestLoginAcceptsOneAnswer(t *testing.T) {
 	t.Parallel()
 	sim, _ := pcsimtest.Start(t)
@@ -374,7 +375,7 @@ func TestLoginReportsAMissingBrowser(t *testing.T) {
 	}
 }
 
-// A refusal is repeated only in words that are published.
+// A refusal repeats an error code only if it is a published one.
 func TestRefusalsRepeatKnownWordsOnly(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{"access_denied", "server_error", "invalid_request", "login_required"} {

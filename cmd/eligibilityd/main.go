@@ -19,7 +19,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
-// The exit codes that do not belong to one command only.
+// The exit codes that several commands share.
 const (
 	exitFailure = 1
 	exitUsage   = 2
@@ -30,20 +30,20 @@ func main() {
 	os.Exit(run(app.WithSignals(context.Background()), newRootCommand()))
 }
 
-// quietLibraries keeps libraries from printing to standard error in a form of
-// their own, where a write may block or carry a request (AZURE_SDK_GO_LOGGING):
-// what goes wrong with gRPC, Redis or the vault is in our log and metrics. What
-// the standard library prints becomes a record.
+// quietLibraries keeps libraries from printing to standard error in their own
+// format: a write may block or contain a request (AZURE_SDK_GO_LOGGING). If
+// gRPC, Redis or the vault fails, our own log and metrics report it. Output of
+// the standard library's logger becomes a record.
 func quietLibraries() {
 	redislog.Disable()
 	tokenstore.SilenceSDK()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	logger, _ := logging.New(os.Stderr, logging.Config{Level: zap.WarnLevel})
-	_, _ = zap.RedirectStdLogAt(logger, zap.WarnLevel) // fails on an unknown level only
+	_, _ = zap.RedirectStdLogAt(logger, zap.WarnLevel) // fails only if the level is unknown
 }
 
-// run executes the command line and returns the exit code. Errors are printed
-// here and nowhere else.
+// run executes the command line and returns the exit code. It is the only place
+// that prints errors.
 func run(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -61,7 +61,8 @@ func run(ctx context.Context, root *cobra.Command) int {
 	return code
 }
 
-// exitError ends the program with a code of its own; a nil err says nothing more.
+// exitError ends the program with its own exit code; if err is nil, nothing
+// else is printed.
 type exitError struct {
 	code int
 	err  error

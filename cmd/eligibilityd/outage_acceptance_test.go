@@ -15,15 +15,16 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// shortFresh is for how long evidence is fresh in the test of an outage.
+// shortFresh is the fresh age in the test of an outage.
 const shortFresh = 5 * time.Second
 
-// outage is what callers must be told while nothing can be asked.
+// outage describes the expected answers while Partner Center and Redis are
+// unavailable.
 type outage struct {
-	usable  map[string]time.Duration // customer → usable age of its evidence; none of the cold ones
+	usable  map[string]time.Duration // customer → usable age of its evidence; cold customers are absent
 	blocked map[string]bool
-	warmed  time.Time // no evidence is older than that
-	began   time.Time // or newer than that
+	warmed  time.Time // no evidence is older
+	began   time.Time // no evidence is newer
 
 	mu                 sync.Mutex
 	stale, unavailable int
@@ -31,8 +32,8 @@ type outage struct {
 	faults             []string
 }
 
-// settling is how long it may take until the service knows that Partner Center
-// is away: until then the refusal may say that its own budget is spent.
+// settling is how long the service may take to detect that Partner Center is
+// unavailable; until then a refusal may name its own budget as the cause.
 const settling = 10 * time.Second
 
 // see judges a check that was made during the outage.
@@ -70,8 +71,8 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// Whom the service knows within the usable age is answered, flagged stale, and
-// all others get the error that says whose fault it is. Nobody restarts it.
+// If there is evidence within its usable age, the answer is stale; if there is
+// none, the error names the system at fault. Nothing is restarted.
 func TestAcceptanceRedisAndPartnerCenterAway(t *testing.T) {
 	redis, halfway := cachetest.StartRedis(t), *outageTime/2
 	service := startFleet(t, 3, append(redisAt(redis.Address),
@@ -117,7 +118,8 @@ func TestAcceptanceRedisAndPartnerCenterAway(t *testing.T) {
 	t.Logf("everybody had a fresh answer from every replica %v after both were back", time.Since(over).Round(time.Millisecond))
 }
 
-// recover asks until every replica has given everybody a fresh answer.
+// recover asks until every replica has given a fresh answer about every
+// customer.
 func (f *fleet) recover(ids []string) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), 2*time.Minute)

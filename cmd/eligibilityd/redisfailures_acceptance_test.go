@@ -18,31 +18,32 @@ import (
 const (
 	watchBefore = 10 * time.Second
 	failureTime = 10 * time.Second
-	watchAfter  = 40 * time.Second // what the local tier trusts runs out meanwhile
-	// underWay is how long after the beginning of a failure an answer from Redis
-	// may still come of what was under way.
+	watchAfter  = 40 * time.Second // local entries expire in this time
+	// underWay is how long after the beginning of a failure an answer from
+	// Redis may still arrive for a request in flight.
 	underWay = 500 * time.Millisecond
 )
 
-// redisFailure is something that happens to Redis.
+// redisFailure is one kind of failure of Redis.
 type redisFailure struct {
 	name string
-	// starts brings up what a service uses and returns the service's variables
-	// for it, and what happens then, which ends once Redis could be used again.
+	// starts starts the servers and returns the service's variables for them,
+	// and a function that causes the failure, which returns when Redis is
+	// usable again.
 	starts func(t *testing.T) (environ []string, happens func())
-	// touches tells the customers whose evidence it concerns; nil is all.
+	// touches selects the customers whose evidence is affected; if nil, all.
 	touches func(id string) bool
 }
 
-// watched is what was seen of a failure.
+// watched holds the observations of one failure.
 type watched struct {
 	mu             sync.Mutex
 	checks, failed int
 	stale          int
 	why            string           // of the first failed check
 	worst          [3]time.Duration // before, during, after
-	began, cured   time.Time        // zero before
-	used           []time.Duration  // replica → when it answered from Redis again, from cured; negative is before
+	began, cured   time.Time        // zero if it has not begun
+	used           []time.Duration  // replica → first answer from Redis since, relative to the recovery
 }
 
 func (w *watched) see(f *redisFailure, c checked) {
@@ -75,15 +76,15 @@ func (w *watched) see(f *redisFailure, c checked) {
 	}
 }
 
-// now notes that a moment has come.
+// now records the time of an event.
 func (w *watched) now(moment *time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	*moment = time.Now()
 }
 
-// watch lets a failure happen to three replicas whose customers are warm, under
-// load, and returns its row of the table.
+// watch causes a failure while three replicas with warm caches are under load,
+// and returns its row of the table.
 func (f *redisFailure) watch(t *testing.T) string {
 	t.Helper()
 	environ, happens := f.starts(t)
@@ -172,8 +173,8 @@ func redisFailures() []redisFailure {
 	}
 }
 
-// promotedLate leads the service to a replica with all evidence, which refuses
-// to write until it is promoted.
+// promotedLate fails over to a replica that holds all evidence but rejects
+// writes until it is promoted.
 func promotedLate(t *testing.T, redis *cachetest.Redis) {
 	t.Helper()
 	client := redis.Client()
@@ -184,7 +185,7 @@ func promotedLate(t *testing.T, redis *cachetest.Redis) {
 		}
 	}
 	do("REPLICAOF", "127.0.0.1", "1")
-	for _, kind := range []string{"normal", "pubsub"} { // who was connected to the old primary
+	for _, kind := range []string{"normal", "pubsub"} { // the clients of the old primary
 		do("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 	}
 	pause(t.Context(), failureTime)
@@ -193,7 +194,7 @@ func promotedLate(t *testing.T, redis *cachetest.Redis) {
 
 // clusterFailure is the loss of one primary of three.
 func clusterFailure() redisFailure {
-	var lost sync.Map // customer → whether the primary that is lost serves it
+	var lost sync.Map // customer → whether the lost primary holds its keys
 	f := redisFailure{name: "Cluster: one primary of three is killed"}
 	f.touches = func(id string) bool {
 		_, isLost := lost.Load(id)
@@ -226,7 +227,7 @@ func clusterFailure() redisFailure {
 	return f
 }
 
-// No check fails, whatever happens to Redis. What else is seen of it goes into
+// No check fails, whatever happens to Redis. The other observations go into
 // docs/cache-failures.md.
 func TestAcceptanceRedisFailures(t *testing.T) {
 	rows := []string{

@@ -19,16 +19,16 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// rehearsed is what a customer's first questions were answered.
+// rehearsed holds the answers to a customer's first questions.
 type rehearsed struct{ commercial, segment string }
 
-// rehearseAtOnce bounds the customers that are asked about at once: more than
-// there are seeds, since some of these take seconds.
+// rehearseAtOnce bounds the concurrent checks. It exceeds the number of seeds
+// because some of them take seconds.
 const rehearseAtOnce = 64
 
-// rehearse asks about every customer once, on a simulator and clients of its
-// own: what dev serves is left as it was, timelines included, and a customer
-// that is throttled holds up no other.
+// rehearse asks about every customer once, on separate simulators and clients:
+// the state that dev serves does not change, timelines included, and if a
+// customer is throttled, no other is delayed.
 func rehearse(ctx context.Context, g guide) ([]rehearsed, error) {
 	simulator, err := newSimulator(pcsim.Config{}, g.scripts)
 	if err != nil {
@@ -97,7 +97,7 @@ func askBoth(ctx context.Context, service *evidence.Service, customer pcsim.Cust
 	return answers
 }
 
-// inWords is an answer in a cell of a table.
+// inWords formats an answer for a cell of a table.
 func inWords(answer eligibility.Answer, err error) string {
 	if failure, ok := errors.AsType[*eligibility.Error](err); ok {
 		return "error: " + failure.Kind.String()
@@ -115,9 +115,8 @@ func inWords(answer eligibility.Answer, err error) string {
 	return "blocked: " + strings.Join(words, ", ")
 }
 
-// segmentOf is the segment that a customer's qualifications are about:
-// education where they name none, commercial where the customer has no script
-// for them.
+// segmentOf returns the segment of a customer's qualifications: education if
+// they name none, commercial if the customer has no script for them.
 func segmentOf(customer pcsim.Customer) eligibility.Segment {
 	for _, step := range customer.Qualifications {
 		for _, item := range step.Items {

@@ -19,16 +19,16 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/tracing/tracingtest"
 )
 
-// Secrets that the login host alone may see, or the collector.
+// Secrets that only the login host or the collector may receive.
 const (
 	canarySecret  = "canary-client-secret"
 	canaryRefresh = "canary-refresh-token"
 	canaryHeader  = "canary-header" // the collector's
-	// Redis alone may see this one.
+	// Only Redis may receive this one.
 	canaryRedis = "canary-redis-password"
 )
 
-// tokenTap keeps every token that a simulator hands out.
+// tokenTap records every token that a simulator issues.
 type tokenTap struct {
 	handler http.Handler
 	mu      sync.Mutex
@@ -56,7 +56,8 @@ func (tap *tokenTap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer.Body.Bytes())
 }
 
-// Secrets and tokens reach no log, answer, metric, span or cache, whatever fails.
+// No secret or token reaches a log, answer, metric, span or cache if anything
+// fails.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
 	sim, err := pcsim.New(pcsim.Config{ClientSecret: canarySecret, RefreshToken: canaryRefresh})
@@ -99,7 +100,7 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 	sim.ExpireTokens() // a 401, a renewal and a replay
 	ask("/v1/customers/" + allowedID + "/eligibility?max_age=0s")
-	setRedisUser(t, redis, "-@all") // which the service notices at its next command
+	setRedisUser(t, redis, "-@all") // the service notices with its next command
 	ask("/v1/customers/" + allowedID + "/eligibility?max_age=0s")
 	for _, code := range []int{700082, 7000215, 90033} {
 		if err := sim.ScriptTokens(pcsim.Step{EntraError: code}); err != nil {
@@ -140,7 +141,7 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 }
 
-// setRedisUser changes the user gate, by the words of ACL SETUSER.
+// setRedisUser changes the user gate with the rules of ACL SETUSER.
 func setRedisUser(t *testing.T, redis *cachetest.Redis, words ...string) {
 	t.Helper()
 	client := redis.Client()

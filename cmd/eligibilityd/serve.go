@@ -46,7 +46,7 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	if err != nil {
 		return err
 	}
-	defer func() { _ = service.Logger().Sync() }() // what is not read by then is lost
+	defer func() { _ = service.Logger().Sync() }() // records that are not read by then are lost
 	if checkConfig {
 		fmt.Fprintln(out, "configuration ok")
 		return service.Close()
@@ -62,7 +62,8 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	return service.Run(ctx, on)
 }
 
-// withRemedy adds what to do about a vault without a readable refresh token.
+// withRemedy adds the remedy if err is that a vault holds no readable refresh
+// token.
 func withRemedy(err error, configFile string) error {
 	if errors.Is(err, tokenstore.ErrNone) {
 		return fmt.Errorf("%w; `eligibilityd login --config %s` obtains one and stores it there", err, placeholder(configFile))

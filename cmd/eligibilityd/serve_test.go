@@ -23,8 +23,9 @@ const (
 	nobodyID      = "99999999-9999-4999-8999-999999999999"
 )
 
-// Two replicas on one Redis: the second answers from what the first fetched;
-// with Redis away answers go on; when it is back, it is used again.
+// Two replicas share one Redis: the second answers from what the first fetched.
+// If Redis is unavailable, both keep answering; when it returns, they use it
+// again.
 func TestReplicasShareWhatOneFetched(t *testing.T) {
 	t.Parallel()
 	sim, partnerCenter := pcsimtest.Start(t)
@@ -33,7 +34,7 @@ func TestReplicasShareWhatOneFetched(t *testing.T) {
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + redis.Address,
 		"ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s", // a loaded test machine is slow
 		"ELIGIBILITY_CACHE__REDIS__WRITE_TIMEOUT=1s",
-		"ELIGIBILITY_CACHE__LOCAL__MAX_AGE=1ms", // so that each answer asks Redis
+		"ELIGIBILITY_CACHE__LOCAL__MAX_AGE=1ms", // so that each answer reads Redis
 	}
 	one, two := startServe(t, partnerCenter.URL, onRedis...), startServe(t, partnerCenter.URL, onRedis...)
 
@@ -49,7 +50,7 @@ func TestReplicasShareWhatOneFetched(t *testing.T) {
 		t.Errorf("first answer from %s", got)
 	}
 	eventually(t, "both facets in Redis", func() bool { return keysIn(t, redis) == 2 })
-	// It may already hold what the message of the first has brought.
+	// It may already hold the evidence if the first one's message has arrived.
 	if got := source(two, allowedID); got == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
 		t.Errorf("the second replica answered from %s", got)
 	}

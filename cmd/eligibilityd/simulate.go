@@ -23,7 +23,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// simulatorFlags are the simulate command's.
+// simulatorFlags are the flags of the simulate command.
 type simulatorFlags struct {
 	address        string
 	controlAddress string
@@ -100,10 +100,10 @@ func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) 
 	return serveSimulator(ctx, simulator, on)
 }
 
-// readCertificate returns the first certificate in a PEM file, which may hold a
-// key as well.
+// readCertificate returns the first certificate in a PEM file, which may also
+// hold a key.
 func readCertificate(file string) (*x509.Certificate, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // whoever starts it names the file
+	text, err := os.ReadFile(file) //nolint:gosec // the user names the file
 	if err != nil {
 		return nil, errors.Unwrap(err) // without the path
 	}
@@ -119,7 +119,7 @@ func readCertificate(file string) (*x509.Certificate, error) {
 	}
 }
 
-// newSimulator builds a simulator that plays the seeds and the script files.
+// newSimulator returns a simulator that plays the seeds and the script files.
 func newSimulator(cfg pcsim.Config, scripts []string) (*pcsim.Server, error) {
 	simulator, err := pcsim.New(cfg)
 	if err != nil {
@@ -132,12 +132,13 @@ func newSimulator(cfg pcsim.Config, scripts []string) (*pcsim.Server, error) {
 	return simulator, errors.Join(faults...)
 }
 
-// simulatorListeners are the sockets of a simulator.
+// simulatorListeners are the listeners of a simulator.
 type simulatorListeners struct{ api, control net.Listener }
 
 func (l simulatorListeners) close() error { return errors.Join(l.api.Close(), l.control.Close()) }
 
-// openSimulator opens the sockets of a simulator; on a failure, none.
+// openSimulator opens the listeners of a simulator. If one fails, it closes the
+// others.
 func openSimulator(ctx context.Context, address, controlAddress string) (simulatorListeners, error) {
 	api, err := app.Listen(ctx, "--address", address)
 	if err != nil {
@@ -153,7 +154,7 @@ func openSimulator(ctx context.Context, address, controlAddress string) (simulat
 // serveSimulator serves until ctx ends.
 func serveSimulator(ctx context.Context, simulator *pcsim.Server, on simulatorListeners) error {
 	group, ctx := errgroup.WithContext(ctx)
-	// A link of another site may lead to the sign-in page, as to Microsoft's own.
+	// Other sites may link to the sign-in page, as to Microsoft's own.
 	isSignIn := func(path string) bool { return strings.HasSuffix(path, "/authorize") }
 	for _, s := range []struct {
 		listener net.Listener

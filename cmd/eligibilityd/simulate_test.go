@@ -16,8 +16,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// startSimulate runs the command line of simulate, and returns the roots of its
-// two listeners.
+// startSimulate runs the simulate command and returns the roots of its two
+// listeners.
 func startSimulate(t *testing.T, args ...string) (api, control string) {
 	t.Helper()
 	root, out := newRootCommand(), new(output)
@@ -80,8 +80,8 @@ func TestSimulateRejectsInvalidScripts(t *testing.T) {
 	}
 }
 
-// TestNoWebPageCanDriveTheSimulator sends what a page in a browser can, to both
-// listeners.
+// TestNoWebPageCanDriveTheSimulator sends the requests that a page in a browser
+// can send to both listeners.
 func TestNoWebPageCanDriveTheSimulator(t *testing.T) {
 	t.Parallel()
 	api, control := startSimulate(t)

@@ -22,8 +22,8 @@ const (
 	flapTime  = 5 * time.Second
 )
 
-// footprint is what the process takes between two flaps: services, simulator
-// and callers together.
+// footprint is the memory and resources of the process between two flaps:
+// services, simulator and callers together.
 type footprint struct{ heap, goroutines float64 }
 
 func takeFootprint() footprint {
@@ -33,7 +33,7 @@ func takeFootprint() footprint {
 	return footprint{heap: float64(memory.HeapAlloc), goroutines: float64(runtime.NumGoroutine())}
 }
 
-// median is that of what a third of the footprints says.
+// median is the median of a third of the footprints.
 func median(of []footprint, one func(footprint) float64) float64 {
 	values := make([]float64, 0, len(of))
 	for _, f := range of {
@@ -43,8 +43,9 @@ func median(of []footprint, one func(footprint) float64) float64 {
 	return values[len(values)/2]
 }
 
-// floor is the least that a third of the footprints says: fetches that wait for
-// the budget come and go, and connections stay for a while.
+// floor is the minimum of a third of the footprints. The minimum is used
+// because fetches that wait for the budget vary, and connections stay open for
+// a while.
 func floor(of []footprint, one func(footprint) float64) float64 {
 	least := one(of[0])
 	for _, f := range of {
@@ -53,8 +54,8 @@ func floor(of []footprint, one func(footprint) float64) float64 {
 	return least
 }
 
-// flap takes Redis away for a quarter of the time, killed and stalled in turn,
-// until ctx ends, and returns the footprints between.
+// flap makes Redis unavailable for a quarter of the time, killed and stalled in
+// turn, until ctx ends. It returns the footprints between.
 func flap(ctx context.Context, redis *cachetest.Redis) []footprint {
 	var prints []footprint
 	for n := 0; pause(ctx, flapEvery-flapTime); n++ {
@@ -72,8 +73,7 @@ func flap(ctx context.Context, redis *cachetest.Redis) []footprint {
 	return prints
 }
 
-// fillJournal makes all the calls that the simulator remembers, so that its
-// memory of them grows no more.
+// fillJournal fills the simulator's journal, so that its memory grows no more.
 func (f *fleet) fillJournal() {
 	f.t.Helper()
 	for len(f.far.Requests()) < 10_000 {
@@ -84,7 +84,7 @@ func (f *fleet) fillJournal() {
 	}
 }
 
-// Nothing grows while Redis comes and goes, and no check fails.
+// If Redis is unavailable again and again, nothing grows and no check fails.
 func TestAcceptanceRedisSoak(t *testing.T) {
 	redis := cachetest.StartRedis(t)
 	service := startFleet(t, 2, append(redisAt(redis.Address), "ELIGIBILITY_CACHE__AGES__ALLOWED__FRESH=1m")...)

@@ -20,17 +20,18 @@ import (
 )
 
 const (
-	// hiddenLimit is what Partner Center allows in any minute, and says to nobody.
+	// hiddenLimit is what Partner Center allows in any minute without
+	// announcing it.
 	hiddenLimit = 500
-	// onTheWay is how long a request may have been under way when a 429 was
-	// given to another one.
+	// onTheWay is how long a request may have been in flight when another one
+	// received a 429.
 	onTheWay = 250 * time.Millisecond
-	// answersWithin is what hardly a caller waits longer for, whatever comes: a
-	// second for the budget, a grace for the qualifications, and a busy machine.
+	// answersWithin bounds the wait of nearly every caller: a second for the
+	// budget, a grace for the qualifications, and a busy machine.
 	answersWithin = 5 * time.Second
 )
 
-// crowd is a service with many customers that it knows nothing of.
+// crowd is a service with many customers for whom it has no evidence.
 type crowd struct {
 	t      *testing.T
 	far    *witness
@@ -48,7 +49,7 @@ func startCrowd(t *testing.T, budget string) *crowd {
 	return &crowd{t: t, far: far, client: eligibilityv1.NewEligibilityServiceClient(p.dial(t))}
 }
 
-// customers are new ones who may buy.
+// customers creates customers who may buy.
 func (c *crowd) customers(family byte, n int) []string {
 	c.t.Helper()
 	ids := make([]string, n)
@@ -62,8 +63,8 @@ func (c *crowd) customers(family byte, n int) []string {
 	return ids
 }
 
-// ask asks about one customer as a checkout does. A refusal says when to come
-// back; any other error fails the test.
+// ask asks about one customer as a checkout does. A refusal must state when to
+// retry; if the error is any other, the test fails.
 func (c *crowd) ask(ctx context.Context, id string) (comeBack time.Duration, answered bool) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answersWithin)
 	defer cancel()
@@ -88,7 +89,7 @@ func (c *crowd) ask(ctx context.Context, id string) (comeBack time.Duration, ans
 	}
 }
 
-// refusal reads an error as a caller does.
+// refusal parses an error as a caller does.
 func refusal(err error) (reason string, comeBack time.Duration) {
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {
@@ -101,8 +102,8 @@ func refusal(err error) (reason string, comeBack time.Duration) {
 	return reason, comeBack
 }
 
-// swarm has that many callers ask about all customers, each until it is
-// answered, or until ctx ends. It returns how many were answered.
+// swarm starts that many callers, each of which asks about its customers until
+// it is answered or ctx ends. It returns how many were answered.
 func (c *crowd) swarm(ctx context.Context, callers int, ids []string) int {
 	open := make(chan string, len(ids))
 	for _, id := range ids {
@@ -129,8 +130,8 @@ func (c *crowd) swarm(ctx context.Context, callers int, ids []string) int {
 	return int(done.Load())
 }
 
-// batch asks about all customers at once, again and again for those who were
-// not answered, until ctx ends. It returns how many were answered.
+// batch asks about all customers at once, and repeats those that were not
+// answered until ctx ends. It returns how many were answered.
 func (c *crowd) batch(ctx context.Context, ids []string) int {
 	open := slices.Clone(ids)
 	for len(open) > 0 && ctx.Err() == nil {
@@ -160,9 +161,9 @@ func (c *crowd) batch(ctx context.Context, ids []string) int {
 	return len(ids) - len(open)
 }
 
-// judge checks what Partner Center saw, with 429s on so many occasions in a
-// minute at most, and how long the callers waited. Requests that were under way
-// when a 429 was given belong to the same occasion.
+// judge checks the requests that Partner Center received, with 429s on at most
+// so many occasions a minute, and how long the callers waited. If a request was
+// in flight when another received a 429, both belong to the same occasion.
 func (c *crowd) judge(aMinute int) {
 	c.t.Helper()
 	requests := c.far.requests(false)
@@ -200,7 +201,7 @@ func (c *crowd) judge(aMinute int) {
 	}
 }
 
-// busiest returns how many requests came within any minute.
+// busiest returns the greatest number of requests within any minute.
 func busiest(requests []seen) int {
 	most := 0
 	for first, last := 0, 0; last < len(requests); last++ {
@@ -212,7 +213,7 @@ func busiest(requests []seen) int {
 	return most
 }
 
-// 64 callers want more than the budget gives while a batch wants it all.
+// 64 callers exceed the budget while a batch would use all of it.
 func TestAcceptanceTheBudgetStaysBelowAHiddenLimit(t *testing.T) {
 	t.Parallel()
 	c := startCrowd(t, "400")
@@ -232,9 +233,9 @@ func TestAcceptanceTheBudgetStaysBelowAHiddenLimit(t *testing.T) {
 	c.judge(0)
 }
 
-// A budget of twice the limit finds it once a minute, and keeps away for as long
-// as it is told to. The first burst after that may find the end of the burst a
-// minute before, which then costs a second or so.
+// If the budget is twice the limit, it exceeds the limit once a minute and then
+// respects Retry-After. The first burst after that may overlap with the end of
+// the burst a minute before, which then costs a second or so.
 func TestAcceptanceNobodyCallsInsideARetryAfter(t *testing.T) {
 	t.Parallel()
 	c := startCrowd(t, "1000")
@@ -252,7 +253,7 @@ func TestAcceptanceNobodyCallsInsideARetryAfter(t *testing.T) {
 	}
 }
 
-// Callers who come now and then do not notice that a batch takes all there is.
+// Occasional callers are not delayed when a batch uses the whole budget.
 func TestAcceptanceABatchKeepsNoCallerWaiting(t *testing.T) {
 	t.Parallel()
 	c := startCrowd(t, "400")

@@ -25,7 +25,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// build builds the program itself, as it is installed.
+// build builds the program as it is installed.
 func build(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "eligibilityd")
@@ -35,12 +35,12 @@ func build(t *testing.T) string {
 	return binary
 }
 
-// The login host is down for a minute, in which the renewal ahead of time falls
-// due. Every answer needs Partner Center, and none is missing.
+// The login host is down for a minute in which the early renewal is due. Every
+// answer needs Partner Center, and none fails.
 func TestAcceptanceALoginHostThatIsDownIsNotNoticed(t *testing.T) {
 	t.Parallel()
 	const (
-		lifetime = 100 * time.Second // renewed ahead of time after 75 s
+		lifetime = 100 * time.Second // early renewal after 75 s
 		downFrom = 35 * time.Second
 		downTo   = downFrom + time.Minute
 		watch    = 110 * time.Second
@@ -94,15 +94,15 @@ func TestAcceptanceALoginHostThatIsDownIsNotNoticed(t *testing.T) {
 }
 
 // rotation is a login host that is stricter than Microsoft's: a refresh token
-// works until one that was given for it is used. Microsoft's all work on.
+// works until its successor is used. At Microsoft, all keep working.
 type rotation struct {
 	*pcsim.Server
 
 	mu     sync.Mutex
-	parent map[string]string // refresh token → the one it was given for; guarded by mu
+	parent map[string]string // refresh token → its predecessor; guarded by mu
 	dead   map[string]bool   // guarded by mu
 	newest string            // guarded by mu
-	grants chan struct{}     // one for each answer that is on its way
+	grants chan struct{}     // one for each answer in flight
 }
 
 func (r *rotation) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -130,7 +130,7 @@ func (r *rotation) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.grants <- struct{}{}
 }
 
-// use reports whether a token works, and ends those before it.
+// use reports whether a token works, and if so invalidates its predecessors.
 func (r *rotation) use(token string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,7 +140,7 @@ func (r *rotation) use(token string) bool {
 	return !r.dead[token]
 }
 
-// knows says what a token is to the login host.
+// knows returns the state of a token at the login host.
 func (r *rotation) knows(token string) (isNewest, isItsParent, works bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -148,8 +148,8 @@ func (r *rotation) knows(token string) (isNewest, isItsParent, works bool) {
 	return token == r.newest, token == r.parent[r.newest], !r.dead[token] && (given || token == pcsim.DefaultRefreshToken)
 }
 
-// killed starts the program and kills it a while after it was granted its n-th
-// token.
+// killed starts the program and kills it some time after it was granted its
+// n-th token.
 func killed(t *testing.T, binary string, environ []string, far *rotation, n int, after time.Duration) {
 	t.Helper()
 	var printed output
@@ -160,7 +160,7 @@ func killed(t *testing.T, binary string, environ []string, far *rotation, n int,
 	}
 	asking, stop := context.WithCancel(t.Context())
 	var caller sync.WaitGroup
-	if n > 1 { // somebody has to want a token
+	if n > 1 { // a token is fetched only if it is needed
 		caller.Go(func() { keepAsking(asking, &printed) })
 	}
 	for range n {
@@ -182,12 +182,13 @@ func killed(t *testing.T, binary string, environ []string, far *rotation, n int,
 	}
 	stop()
 	caller.Wait()
-	for len(far.grants) > 0 { // of answers that nobody has waited for
+	for len(far.grants) > 0 { // of answers that nobody received
 		<-far.grants
 	}
 }
 
-// keepAsking asks the service whose log that is, whatever it answers.
+// keepAsking sends checks to the service with that log, whether or not they
+// succeed.
 func keepAsking(ctx context.Context, log *output) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for pause(ctx, 10*time.Millisecond) {
@@ -208,9 +209,8 @@ func keepAsking(ctx context.Context, log *output) {
 	}
 }
 
-// Whenever the program is killed, the file holds the newest refresh token or
-// the one that the newest was asked for with: the answer on its way is all
-// that can be lost.
+// If the program is killed at any time, the file holds the newest refresh token
+// or its predecessor: only the answer in flight can be lost.
 func TestAcceptanceAKilledProcessLeavesAUsableRefreshToken(t *testing.T) {
 	const kills = 200
 	sim, err := pcsim.New(pcsim.Config{TokenLifetime: time.Second})

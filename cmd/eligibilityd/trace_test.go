@@ -28,7 +28,7 @@ const (
 	spanOfCaller  = "b7ad6b7169203331"
 )
 
-// heard is a Partner Center that keeps the headers it is sent.
+// headerRecorder is a Partner Center that records the headers it receives.
 type headerRecorder struct {
 	http.Handler
 	mu      sync.Mutex
@@ -43,7 +43,7 @@ func (h *headerRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // A traced question is one tree from the caller to Partner Center, over either
-// transport, and Partner Center is told nothing of it.
+// transport. Partner Center receives no trace header.
 func TestATraceLeadsFromTheCallerToPartnerCenter(t *testing.T) {
 	t.Parallel()
 	sim, err := pcsim.New(pcsim.Config{})
@@ -65,7 +65,7 @@ func TestATraceLeadsFromTheCallerToPartnerCenter(t *testing.T) {
 	traced := "00-" + traceOfCaller + "-" + spanOfCaller + "-01"
 	askTraced(t, p, allowedID, traced)
 	getTraced(t, p, underReviewID, traced)
-	// Neither of these is: the caller says no, or nothing.
+	// Neither is traced: the caller decided against it, or sent no decision.
 	askTraced(t, p, notAllowedID, "00-"+traceOfCaller+"-"+spanOfCaller+"-00")
 	getTraced(t, p, notAllowedID, "")
 	if err := p.stop(); err != nil {
@@ -101,7 +101,7 @@ func TestATraceLeadsFromTheCallerToPartnerCenter(t *testing.T) {
 	}
 }
 
-// A service that samples names the trace to a caller who brought none.
+// If the caller sent no traceparent, a service that samples returns its own.
 func TestATraceOfOurOwnIsReturnedToTheCaller(t *testing.T) {
 	t.Parallel()
 	sim, err := pcsim.New(pcsim.Config{})
@@ -135,7 +135,7 @@ func TestATraceOfOurOwnIsReturnedToTheCaller(t *testing.T) {
 	}
 }
 
-// askTraced asks over gRPC and returns the traceparent that comes back.
+// askTraced asks over gRPC and returns the traceparent of the response.
 func askTraced(t *testing.T, p *process, customer, traceparent string) string {
 	t.Helper()
 	conn, err := grpc.NewClient(p.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -160,7 +160,7 @@ func askTraced(t *testing.T, p *process, customer, traceparent string) string {
 	return got
 }
 
-// getTraced asks over REST and returns the traceparent that comes back.
+// getTraced asks over REST and returns the traceparent of the response.
 func getTraced(t *testing.T, p *process, customer, traceparent string) string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.HTTP+"/v1/customers/"+customer+"/eligibility", http.NoBody)
@@ -182,7 +182,7 @@ func getTraced(t *testing.T, p *process, customer, traceparent string) string {
 	return got
 }
 
-// tree draws spans below those that they are children of, each level sorted.
+// tree draws each span below its parent, with every level sorted.
 func tree(spans []*tracev1.Span) string {
 	known := make(map[string]bool)
 	for _, span := range spans {
@@ -206,7 +206,7 @@ func tree(spans []*tracev1.Span) string {
 	return draw("", "")
 }
 
-// events are a span's, with what they say that is the same each time.
+// events returns a span's events, with the attributes that never vary.
 func events(span *tracev1.Span) string {
 	var text strings.Builder
 	for _, event := range span.GetEvents() {

@@ -18,8 +18,9 @@ import (
 )
 
 // vault starts a vault that holds the simulator's refresh token, and gives this
-// process a managed identity that it takes: azidentity's own chain is at work.
-// It changes the environment, so that such tests run one after the other.
+// process a managed identity that the vault accepts, so that azidentity's own
+// chain is under test. It changes the environment, so its callers cannot run in
+// parallel.
 func vault(t *testing.T, age time.Duration) (v *vaulttest.Vault, variables []string) {
 	t.Helper()
 	v = vaulttest.Start(t, func() time.Time { return time.Now().Add(-age) })
@@ -34,8 +35,8 @@ func vault(t *testing.T, age time.Duration) (v *vaulttest.Vault, variables []str
 	}
 }
 
-// T-03, with a vault in the file's place: a rotated token is there before the
-// first answer, and neither it nor what the vault was asked with is told.
+// With a vault in place of the file, a rotated token is stored before the first
+// answer. Neither it nor the vault's access token is printed.
 func TestServeWithAVault(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
 	_, partnerCenter := pcsimtest.Start(t)
@@ -61,11 +62,12 @@ func TestServeWithAVault(t *testing.T) { //nolint:paralleltest // it changes the
 	}
 }
 
-// The variable that makes the Azure libraries print each request has no effect.
+// If the variable that makes the Azure libraries print each request is set, it
+// has no effect.
 func TestAzureLibrariesPrintNothing(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("AZURE_SDK_GO_LOGGING") != "" {
-		return // this is the run below
+		return // set in the child process below
 	}
 	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestServeWithAVault$", "-test.v") //nolint:gosec // this test itself
 	command.Env = append(os.Environ(), "AZURE_SDK_GO_LOGGING=all")
@@ -78,8 +80,8 @@ func TestAzureLibrariesPrintNothing(t *testing.T) {
 	}
 }
 
-// What somebody must mend stops the start, and the message says how; a vault
-// that is away does not.
+// If an operator must act, the start fails and the message names the remedy; if
+// the vault is unavailable, the service starts.
 func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
 	_, partnerCenter := pcsimtest.Start(t)
@@ -109,7 +111,7 @@ func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it c
 	})
 }
 
-// A vault is no reason to go to the network for a look at the configuration.
+// A check of the configuration does not ask the vault.
 func TestCheckConfigLeavesTheVaultAlone(t *testing.T) { //nolint:paralleltest // it changes the environment
 	v, variables := vault(t, 0)
 	var out bytes.Buffer

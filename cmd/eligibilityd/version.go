@@ -10,8 +10,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/app"
 )
 
-// version and commit are set by the linker (see the Makefile); a plain go build
-// leaves them to the build information.
+// version and commit are set by the linker (see the Makefile); if they are
+// empty, the build information is used.
 var (
 	version string
 	commit  string //nolint:gochecknoglobals // the linker can set nothing else
