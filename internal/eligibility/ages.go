@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Age says how long evidence answers, counted from its FetchTime.
+// Age is how long evidence answers, counted from its FetchTime.
 type Age struct {
 	// Fresh is how long it answers without asking Partner Center again.
 	Fresh time.Duration
-	// Usable is how long it answers, flagged stale, where Partner Center
-	// cannot be asked. Not below Fresh.
+	// Usable is how long it answers, flagged stale, if Partner Center cannot be
+	// asked. Not below Fresh.
 	Usable time.Duration
 }
 
@@ -73,8 +73,8 @@ func (a *Ages) Validate() error {
 	return errors.Join(faults...)
 }
 
-// of returns the configured age for what evidence says. A status that only the
-// policy allows lives no longer than one that Partner Center allows.
+// of returns the configured age of the evidence's outcome. If only the policy
+// allows a status, it lives no longer than one that Partner Center allows.
 func (a *Ages) of(evidence *Evidence, notReadyAllowed bool) Age {
 	if evidence.Absence != AbsenceNone {
 		return Age{Fresh: absentAge, Usable: absentAge}

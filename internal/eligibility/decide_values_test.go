@@ -41,7 +41,7 @@ type decideGenerator struct{ *rand.Rand }
 func (g decideGenerator) oneIn(n int) bool { return g.IntN(n) == 0 }
 
 // around returns a duration of up to span either side of 0: often 0 or a
-// nanosecond, where the comparisons change.
+// nanosecond, at which the comparisons change.
 func (g decideGenerator) around(span time.Duration) time.Duration {
 	if g.oneIn(2) {
 		return time.Duration(g.IntN(3) - 1)

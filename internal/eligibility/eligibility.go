@@ -27,7 +27,7 @@ type Request struct {
 	CustomerID CustomerID
 	Segment    Segment
 	// MaxAge narrows how old evidence may be before Partner Center is asked
-	// again; it counts only where MaxAgeSet. It is soft: if asking fails,
+	// again; it counts only if MaxAgeSet. It is soft: if the fetch fails,
 	// older usable evidence still answers, flagged stale.
 	MaxAge    time.Duration
 	MaxAgeSet bool
@@ -53,13 +53,13 @@ type Answer struct {
 	Decision Decision
 	// Reasons holds one reason a rule that applied, the account's first.
 	Reasons []Reason
-	// Account is nil where a certain block was answered without it, or where
+	// Account is nil if a certain block was answered without it, or if
 	// nothing could be decided.
 	Account *Evidence
-	// Qualifications is nil where they are not known.
+	// Qualifications is nil if they are not known.
 	Qualifications *Evidence
 	// EvidenceTime is when the oldest evidence that the decision used was
-	// fetched; zero where none was used.
+	// fetched; zero if none was used.
 	EvidenceTime time.Time
 	// ExpireTime is when the first evidence used stops being fresh.
 	ExpireTime time.Time
@@ -68,9 +68,9 @@ type Answer struct {
 	RecheckTime time.Time
 	// Tier is the slowest place that evidence used came from.
 	Tier Tier
-	// Stale says that evidence used was past its fresh age.
+	// Stale reports that some evidence used was past its fresh age.
 	Stale bool
-	// Call describes the account fetch made for this answer; zero where none was.
+	// Call describes the account fetch made for this answer; zero if none was made.
 	Call Call
 	// Cause is the failure that an answer survived: why evidence is stale or
 	// missing. With ReasonUndecidable it is the *Error that the caller would have

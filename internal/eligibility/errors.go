@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Kind says what went wrong, in the caller's terms.
+// Kind is what went wrong, in the caller's terms.
 type Kind uint8
 
 // The kinds of error. The zero value is a fault of ours.
@@ -74,8 +74,8 @@ func (k Kind) String() string {
 	}
 }
 
-// undecidable reports whether the kind is one that policy.when_undecidable
-// speaks of: Partner Center could not be asked or understood.
+// undecidable reports whether policy.when_undecidable applies to the kind:
+// Partner Center could not be asked or understood.
 func (k Kind) undecidable() bool {
 	switch k {
 	case KindUnavailable, KindThrottled, KindCredentials, KindInvalidResponse:
@@ -109,9 +109,9 @@ type Error struct {
 	Kind Kind
 	// RetryAfter is when asking again may help; zero means unknown.
 	RetryAfter time.Duration
-	// Violations say what is wrong with the request; KindInvalidArgument only.
+	// Violations are the faults of the request; KindInvalidArgument only.
 	Violations []Violation
-	// Call is the call to Partner Center that failed; zero where none was made.
+	// Call is the call to Partner Center that failed; zero if none was made.
 	Call Call
 	Err  error
 }

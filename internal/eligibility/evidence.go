@@ -41,8 +41,8 @@ type Key struct {
 	Facet      Facet
 }
 
-// Absence says why Partner Center has no facts about a customer. The zero
-// value says that it has.
+// Absence is why Partner Center has no facts about a customer. The zero value
+// means that it has facts.
 type Absence uint8
 
 // The kinds of absence. Each is an answer, kept for a minute under its own kind.
@@ -61,7 +61,7 @@ type AccountStatus uint8
 // The account statuses.
 const (
 	AccountStatusUnspecified AccountStatus = iota
-	// AccountStatusNone: Partner Center said that there is no status (404, code 600074).
+	// AccountStatusNone: Partner Center reported that there is no status (404, code 600074).
 	AccountStatusNone
 	AccountStatusAllowed
 	AccountStatusUnderReview
@@ -89,7 +89,7 @@ const (
 // VettingStatus is how far Microsoft's vetting of a qualification is.
 type VettingStatus uint8
 
-// The vetting statuses. VettingUnspecified stands where none was sent.
+// The vetting statuses. VettingUnspecified means that none was sent.
 const (
 	VettingUnspecified VettingStatus = iota
 	VettingApproved
@@ -99,8 +99,8 @@ const (
 )
 
 // Qualification is one entry of a customer's qualifications. The texts are
-// Partner Center's words as sent; VettingCreatedTime is zero where none was
-// sent or it could not be read.
+// Partner Center's words as sent; VettingCreatedTime is zero if none was sent
+// or it could not be read.
 type Qualification struct {
 	Type               QualificationType
 	TypeText           string
@@ -110,17 +110,17 @@ type Qualification struct {
 	VettingCreatedTime time.Time
 }
 
-// Evidence is what Partner Center said about one facet of one customer. It is
+// Evidence is what Partner Center reported about one facet of one customer. It is
 // a fact, never a decision, and must not be changed once shared.
 type Evidence struct {
 	Facet Facet
-	// Absence, where set, is all that the evidence says.
+	// Absence, if set, is all that the evidence contains.
 	Absence Absence
 	// Status and StatusText are the account facet's; the text is the word as
 	// sent, empty for AccountStatusNone.
 	Status     AccountStatus
 	StatusText string
-	// Qualifications are the other facet's; empty where none is held.
+	// Qualifications are the other facet's; empty if none is held.
 	Qualifications []Qualification
 	// FetchTime is when the fetch started, rounded down to whole milliseconds:
 	// set once, carried unchanged through every tier, so that an age is never
@@ -168,9 +168,9 @@ func (e *Evidence) FetchedSince(moment time.Time) bool {
 	return !e.FetchTime.Before(moment.Add(ClockTolerance))
 }
 
-// setBack returns how far the clock was set back since this process fetched e,
-// beyond the tolerance: by so much is e older than its FetchTime says. It is 0 for
-// another replica's evidence, whose age no monotonic clock has measured.
+// setBack returns how far the clock was set back since this process fetched e, or
+// 0 within the tolerance: e is older by that much than its FetchTime shows. It is
+// 0 for another replica's evidence, whose age no monotonic clock has measured.
 func (e *Evidence) setBack(now time.Time) time.Duration {
 	if !e.FetchedHere() {
 		return 0

@@ -238,7 +238,7 @@ func retry(after time.Duration) int64 {
 	return int64(time.Minute)
 }
 
-// ageOracle is the configured age of what evidence says.
+// ageOracle is the configured age of the evidence's outcome.
 func ageOracle(ages *eligibility.Ages, evidence *eligibility.Evidence, notReadyAllowed bool) eligibility.Age {
 	if evidence.Absence != eligibility.AbsenceNone {
 		return eligibility.Age{Fresh: time.Minute, Usable: time.Minute}

@@ -23,7 +23,7 @@ func ParseAccountStatus(word string) AccountStatus {
 }
 
 // ParseQualificationType reads a qualification word as [ParseAccountStatus]
-// reads a status. held is false for "None", which says that none is held.
+// reads a status. held is false for "None", which means that none is held.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/get-customer-qualification-asynchronous
 // (read 2026-11-21)

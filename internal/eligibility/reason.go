@@ -56,7 +56,7 @@ func (c ReasonCode) String() string {
 	}
 }
 
-// Remedy says who can change a block. The zero value is nobody: there is none.
+// Remedy is who can change a block. The zero value means that nobody can.
 type Remedy uint8
 
 // The remedies.
@@ -68,10 +68,10 @@ const (
 	RemedyContactSupport
 )
 
-// Reason is one rule that applied and what it says.
+// Reason is the result of one rule that applied.
 type Reason struct {
 	Code ReasonCode
-	// Blocks says that the customer may not buy for this reason.
+	// Blocks reports that the customer may not buy for this reason.
 	Blocks bool
 }
 
@@ -90,7 +90,7 @@ func (r Reason) Temporary() bool {
 	}
 }
 
-// Remedy says who can change a blocking reason; RemedyNone for an allowing one.
+// Remedy returns who can change a blocking reason; RemedyNone if it allows.
 func (r Reason) Remedy() Remedy {
 	if !r.Blocks {
 		return RemedyNone

@@ -1,8 +1,8 @@
 package eligibility
 
-// accountReason is the account rule: what a status says about a purchase.
-// Nothing but AccountStatusAllowed, AccountStatusNone and, where the policy
-// says so, AccountStatusNotReady allows; a status that is no case here blocks.
+// accountReason is the account rule: what a status means for a purchase.
+// Nothing but AccountStatusAllowed, AccountStatusNone and, if the policy
+// permits it, AccountStatusNotReady allows; a status that is no case here blocks.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status
 // (read 2026-11-21)
@@ -25,8 +25,8 @@ func accountReason(status AccountStatus, notReadyAllowed bool) Reason {
 	}
 }
 
-// segmentReason is the segment rule: what the qualifications held say about a
-// purchase for a segment other than commercial.
+// segmentReason is the segment rule: what the qualifications held mean for a
+// purchase in a segment other than commercial.
 func segmentReason(segment Segment, held []Qualification) Reason {
 	decides := deciding(held, neededQualification(segment))
 	if decides == nil {

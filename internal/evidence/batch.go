@@ -57,15 +57,15 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 	}
 }
 
-// openCheck is a check of a batch that this process's evidence did not settle.
+// openCheck is a check of a batch that this process's evidence did not complete.
 type openCheck struct {
 	check
 
 	place  int   // in the batch
-	failed error // a panic's
+	failed error // from a panic
 }
 
-// load queries the shared tier once for every key that the checks want.
+// load queries the shared tier once for every key that the checks need.
 func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check, []eligibility.Key) []eligibility.Key,
 	query func(context.Context, []eligibility.Key) []Found,
 ) {
@@ -112,7 +112,7 @@ func (p *pace) retryAfter(id eligibility.CustomerID) time.Duration {
 	return max((each*time.Duration(place) + time.Second - 1).Truncate(time.Second), leftEarlyRetry)
 }
 
-// fetchAll fetches what is not settled. It ends before ctx does, so that there is
+// fetchAll fetches what is not complete. It ends before ctx does, so that there is
 // time to query the shared tier again and to answer.
 func (s *Service) fetchAll(ctx context.Context, open []openCheck) *pace {
 	if deadline, limited := ctx.Deadline(); limited {
@@ -158,7 +158,7 @@ func (s *Service) fetchAll(ctx context.Context, open []openCheck) *pace {
 	return p
 }
 
-// fetchNext fetches what the check before it has not learnt about the same customer.
+// fetchNext fetches what the previous check about the same customer did not.
 // A panic spoils one answer only.
 func (s *Service) fetchNext(ctx context.Context, c *openCheck, before *check) {
 	defer func() {
@@ -172,8 +172,8 @@ func (s *Service) fetchNext(ctx context.Context, c *openCheck, before *check) {
 	s.fetch(ctx, &c.check, LevelBackground)
 }
 
-// conclude decides, at the end of the batch: on what has become known since the
-// check was asked about, too.
+// conclude decides at the end of the batch, with the evidence that has arrived
+// since the check began.
 func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -200,18 +200,18 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 	return s.decide(&c.check, now)
 }
 
-// adoptFrom takes over what another check has learnt, failures included, as far as
-// it answers this one.
+// adoptFrom adopts the results of another check, failures included, if they answer
+// this one.
 func (s *Service) adoptFrom(c, before *check) {
 	for _, v := range c.views() {
 		if v.completed() {
 			continue
 		}
-		learnt := before.view(v.key.Facet)
-		s.admit(c, v, learnt.found(), s.now())
-		v.Fetched = learnt.Fetched && v.Evidence == learnt.Evidence
-		if _, failed := errors.AsType[*eligibility.Error](learnt.Err); failed && !v.Fresh && !learnt.coolingDown {
-			v.Err, v.Call = learnt.Err, learnt.Call
+		known := before.view(v.key.Facet)
+		s.admit(c, v, known.found(), s.now())
+		v.Fetched = known.Fetched && v.Evidence == known.Evidence
+		if _, failed := errors.AsType[*eligibility.Error](known.Err); failed && !v.Fresh && !known.coolingDown {
+			v.Err, v.Call = known.Err, known.Call
 		}
 	}
 }
@@ -252,6 +252,6 @@ func (s *spares) fetch(start func() *fetch) (f *fetch, waived bool) {
 
 // panicked logs a panic and returns the error that stands for it.
 func (s *Service) panicked(recovered any) error {
-	s.logger.Error("panic while answering", zap.String("panic", fmt.Sprint(recovered)), zap.ByteString("stack", debug.Stack()))
+	s.logger.Error("panic during a check", zap.String("panic", fmt.Sprint(recovered)), zap.ByteString("stack", debug.Stack()))
 	return &eligibility.Error{Kind: eligibility.KindInternal, Err: errors.New("panic, logged apart")}
 }

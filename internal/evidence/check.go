@@ -30,7 +30,7 @@ type view struct {
 	coolingDown    bool   // Err is of an earlier check: the facet failed and is not needed
 }
 
-// completed reports whether nothing more is to be learnt about the facet.
+// completed reports whether the check is done with the facet.
 func (v *view) completed() bool { return v.Fresh || v.Err != nil || v.waived }
 
 // found returns the evidence of the view as a store would.
@@ -54,7 +54,7 @@ func (c *check) view(facet eligibility.Facet) *view {
 	return &c.account
 }
 
-// missing appends the keys of the views that are not settled.
+// missing appends the keys of the views that are not completed.
 func (c *check) missing(keys []eligibility.Key) []eligibility.Key {
 	for _, v := range c.views() {
 		if !v.completed() {
@@ -84,9 +84,9 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 	}
 }
 
-// admit takes found into the view if the request admits it and nothing
-// newer is there. It is the only place that rejects evidence as too old. What is
-// past its usable age answers nothing, nor does anything older then.
+// admit puts found into the view if the request permits it and nothing newer is
+// there. It is the only place that rejects evidence as too old. If evidence is past
+// its usable age, neither it nor anything older answers.
 func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
 	if evidence == nil ||

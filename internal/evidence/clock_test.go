@@ -196,7 +196,7 @@ func TestNoCheckWaitsForTheClockToCatchUp(t *testing.T) {
 
 // The age of fetches is measured by the monotonic clock: no alert because the wall
 // clock was set.
-func TestTheOldestFlightIsMeasuredByTheMonotonicClock(t *testing.T) {
+func TestTheOldestFetchIsMeasuredByTheMonotonicClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		registry, source, clock := prometheus.NewRegistry(), &scripted{}, newStepped()

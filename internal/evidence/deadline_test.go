@@ -128,7 +128,7 @@ func TestABatchReturnsWhatItHasWhenItsDeadlineEnds(t *testing.T) {
 	})
 }
 
-// What becomes known while a batch waits for others counts at its end.
+// Evidence that arrives while a batch waits for other customers counts at its end.
 func TestABatchDecidesAtItsEnd(t *testing.T) {
 	bubble(t, evidence.Config{BatchConcurrency: 2}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())

@@ -128,7 +128,7 @@ func (m *memory) Release(context.Context, eligibility.Key, error) {}
 
 func (m *memory) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 
-// slowMemory takes its time to look into the shared tier.
+// slowMemory has a slow shared tier.
 type slowMemory struct {
 	*memory
 	delay sync.Mutex
@@ -195,13 +195,13 @@ func serve(t *testing.T, source evidence.Source, store evidence.Store, cfg evide
 	}
 }
 
-// result is what a batch says about one question.
+// result is a batch's answer to one question.
 type result struct {
 	answer eligibility.Answer
 	err    error
 }
 
-// checkBatch returns what a batch says, in the order of its questions.
+// checkBatch returns the answers of a batch, in the order of its questions.
 func checkBatch(ctx context.Context, service *evidence.Service, reqs []eligibility.Request) []result {
 	results := make([]result, len(reqs))
 	service.CheckBatch(ctx, reqs, func(place int, answer *eligibility.Answer, err error) {

@@ -296,7 +296,7 @@ func TestAFailedRenewalIsNotRepeatedByEachCaller(t *testing.T) {
 	})
 }
 
-func TestUntrustedEvidenceAnswersOnlyWhenNobodyCanBeAsked(t *testing.T) {
+func TestEvidenceToRevalidateAnswersOnlyIfPartnerCenterFails(t *testing.T) {
 	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), holding())
 		mustCheck(t, service, commercial)
@@ -312,8 +312,8 @@ func TestUntrustedEvidenceAnswersOnlyWhenNobodyCanBeAsked(t *testing.T) {
 	})
 }
 
-// What has become too old answers nothing, but still says that what is older has
-// been replaced.
+// Evidence that has become too old answers nothing, but still replaces older
+// evidence.
 func TestNothingOlderAnswersInPlaceOfWhatIsTooOld(t *testing.T) {
 	t.Parallel()
 	account := eligibility.Key{CustomerID: customer}

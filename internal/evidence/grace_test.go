@@ -166,7 +166,7 @@ func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 
 // The level is right when the fetch starts, not after: what is in a queue by then
 // stays where it is, and what another replica's claim preempts is fetched twice.
-func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
+func TestAFetchStartsAtTheLevelOfItsCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		type start struct {
@@ -217,7 +217,7 @@ func TestAFetchStartsInTheLaneOfItsCaller(t *testing.T) {
 }
 
 // The same under concurrency: no claim is made before its level is right.
-func TestNoClaimIsMadeInALowerLane(t *testing.T) {
+func TestNoClaimIsMadeAtALowerLevel(t *testing.T) {
 	t.Parallel()
 	store := newClaims(2000)
 	service, stop := serve(t, &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, store, evidence.Config{})

@@ -34,7 +34,7 @@ func exported(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	return values
 }
 
-func TestMetricsSayWhatAnswersRestOn(t *testing.T) {
+func TestMetricsCountTheTiersOfAnswers(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	bubble(t, evidence.Config{Registerer: registry}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding().after(time.Second))

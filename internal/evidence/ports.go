@@ -7,11 +7,11 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// Query is what a [Source] is asked.
+// Query is one question to a [Source].
 type Query struct {
 	eligibility.Key
 	// Priority ranks the query among those that wait for the budget, and may
-	// rise meanwhile; nil is LevelSpare.
+	// rise during the wait; nil is LevelSpare.
 	Priority *Priority
 	// Started is called when the first request is about to be sent, after every
 	// queue; nil is allowed. It must not block.
@@ -28,11 +28,11 @@ type Source interface {
 
 // Found is what a store holds under a key.
 type Found struct {
-	// Evidence is nil where the store holds none.
+	// Evidence is nil if the store holds none.
 	Evidence *eligibility.Evidence
 	Tier     eligibility.Tier
-	// MustRevalidate says that a newer fact may be known elsewhere: the evidence
-	// answers only where neither the shared tier nor Partner Center can be asked.
+	// MustRevalidate reports that another replica may have newer evidence: this
+	// answers only if neither the shared tier nor Partner Center can be asked.
 	MustRevalidate bool
 }
 
@@ -48,23 +48,24 @@ type Store interface {
 	Load(ctx context.Context, keys []eligibility.Key) []Found
 	// LoadWithin is Load for a caller who would otherwise be refused for lack of
 	// evidence: it waits for the shared tier as long as ctx allows, and queries it
-	// even while it is left alone after faults.
+	// even if the circuit breaker is open.
 	LoadWithin(ctx context.Context, keys []eligibility.Key) []Found
-	// Lead settles which replica fetches, so that the fleet asks once: it waits,
-	// within ctx, while another does. Whoever leads ends it by Share or Release.
+	// Acquire requests the lease of a key, so that one replica fetches for all: it
+	// waits, within ctx, while another replica holds it. The holder ends the lease
+	// with Share or Release.
 	Acquire(ctx context.Context, claim Claim) Acquisition
-	// Keep holds evidence in this process; no I/O. It returns the newest
-	// evidence that is here then; nil where newer is known to be elsewhere.
+	// Put stores evidence in this process; no I/O. It returns the newest
+	// evidence that is here then; nil if newer is known to be elsewhere.
 	Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence
-	// Share writes evidence to the shared tier, within ctx, and tells the other
-	// replicas. From keepUntil on, nothing older can be usable, and it may be
-	// forgotten.
+	// Share writes evidence to the shared tier, within ctx, and publishes it to
+	// the other replicas. From keepUntil on, nothing older can be usable, and the
+	// evidence may expire.
 	Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time)
-	// Yield ends a lead without evidence; replicas that wait share the failure.
+	// Release ends a lease without evidence; replicas that wait share the failure.
 	Release(ctx context.Context, key eligibility.Key, failure error)
 }
 
-// Claim is what a [Store] is asked before a fetch.
+// Claim is a request for the lease of a key, made before a fetch.
 type Claim struct {
 	eligibility.Key
 	// NotBefore bounds the FetchTime of another replica's evidence that serves
@@ -76,7 +77,8 @@ type Claim struct {
 	Priority *Priority
 }
 
-// Acquisition says who fetches. The zero value says that this replica does.
+// Acquisition is the result of Acquire. The zero value means that this replica
+// holds the lease and fetches.
 type Acquisition struct {
 	// Evidence is what another replica has fetched; nil if none has.
 	Evidence *eligibility.Evidence

@@ -2,7 +2,8 @@ package evidence
 
 import "sync"
 
-// Level ranks fetches by who waits for them. A higher one is more urgent.
+// Level ranks fetches by the callers that wait for them. A higher one is served
+// first.
 type Level uint8
 
 // The levels, lowest first.
@@ -12,12 +13,12 @@ const (
 	LevelSpare Level = iota
 	// LevelBackground is for batches and early refreshes.
 	LevelBackground
-	// LevelCheckout is for callers who wait for one customer.
+	// LevelCheckout is for callers that wait for one customer.
 	LevelCheckout
 )
 
 // Priority is the level of one fetch. It rises when a more urgent caller joins
-// the fetch and never falls. A nil Priority stays in LevelSpare. It is safe for
+// the fetch and never falls. A nil Priority stays at LevelSpare. It is safe for
 // concurrent use.
 type Priority struct {
 	mu     sync.Mutex
@@ -25,18 +26,18 @@ type Priority struct {
 	raised chan struct{} // closed and replaced by Raise; guarded by mu
 }
 
-// NewPriority returns a Priority in level.
+// NewPriority returns a Priority at level.
 func NewPriority(level Level) *Priority {
 	return &Priority{level: level, raised: make(chan struct{})}
 }
 
-// Level returns the level now.
+// Level returns the current level.
 func (p *Priority) Level() Level {
 	level, _ := p.Watch()
 	return level
 }
 
-// Watch returns the level now and a channel that is closed when it next rises.
+// Watch returns the current level and a channel that is closed when it next rises.
 func (p *Priority) Watch() (Level, <-chan struct{}) {
 	if p == nil {
 		return LevelSpare, nil

@@ -45,7 +45,7 @@ func TestEvidenceTimeIsWhenTheFetchStarted(t *testing.T) {
 }
 
 // A fetch may land while another caller is still looking into the shared tier.
-func TestAFetchThatLandedOnTheWayIsShared(t *testing.T) {
+func TestAFetchThatFinishesDuringALookupIsShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		source, store := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}, &slowMemory{memory: newMemory()}
@@ -116,7 +116,7 @@ func TestABatchHasNoMoreFetchesUnderWayThanWorkers(t *testing.T) {
 
 // Qualifications that fail must neither be asked for with every commercial
 // question nor keep the account's questions waiting.
-func TestFailingQualificationsThatAreNotNeededRest(t *testing.T) {
+func TestFailingQualificationsThatAreNotNeededCoolDown(t *testing.T) {
 	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
 		source.set(status(eligibility.AccountStatusAllowed), failing(eligibility.KindInvalidResponse))
 		for range 100 {

@@ -13,7 +13,7 @@ import (
 )
 
 // witness is a Source that answers at random and remembers every answer it
-// gave, so that a decision can be held against what was really said.
+// gave, so that a decision can be compared with the answers.
 type witness struct {
 	mu   sync.Mutex
 	now  time.Time
@@ -67,8 +67,8 @@ func (w *witness) elsewhere(store *memory, facet eligibility.Facet, out outcome,
 	}
 }
 
-// asFresh reports whether an allowing word for facet satisfies max_age: said at the
-// time or later, or by another replica a second later.
+// asFresh reports whether an allowing answer for facet satisfies max_age: given at
+// the time or later, or to another replica a second later.
 func (w *witness) asFresh(facet eligibility.Facet, since time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,7 +80,7 @@ func (w *witness) asFresh(facet eligibility.Facet, since time.Time) bool {
 	return false
 }
 
-// supports reports whether an allowing word for facet was said within age
+// supports reports whether an allowing answer for facet was given within age
 // before now and no earlier than minimum.
 func (w *witness) supports(facet eligibility.Facet, now, minimum time.Time, age time.Duration, allows func(eligibility.Evidence) bool) bool {
 	w.mu.Lock()
@@ -102,7 +102,7 @@ var neededBy = map[eligibility.Segment]eligibility.QualificationType{
 
 // The safety rule, above all others: ALLOWED implies an allowing account
 // answer within its age (and, for a segment, an approved qualification within
-// its own), whatever was said, failed, expired or configured.
+// its own), whatever was answered, failed, expired or configured.
 func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

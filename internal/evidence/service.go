@@ -26,20 +26,20 @@ const (
 	fetchTimeout = 10 * time.Second
 	// shareTimeout ends a write to the shared tier, off the callers' path.
 	shareTimeout = 100 * time.Millisecond
-	// revalidateTimeout ends a last look-up before an answer, for which no
-	// caller's time is left but what is kept back to answer.
+	// revalidateTimeout ends the last lookup before an answer: the caller has only
+	// the time left that is reserved for the answer.
 	revalidateTimeout = 10 * time.Millisecond
-	// startGrace is how long after their order a check that does not need the
-	// qualifications lets their fetch leave the queue.
+	// startGrace is how long a check that does not need the qualifications waits
+	// for their fetch to leave the queue.
 	startGrace = 20 * time.Millisecond
 	// reloadTimeout ends the last query of the shared tier before an error, for
 	// which at most maxReloadReserve of the caller's time is kept.
 	reloadTimeout    = 2 * time.Second
 	maxReloadReserve = 250 * time.Millisecond
-	// maxRefreshes bounds the background refreshes under way at once.
+	// maxRefreshes bounds the early refreshes in flight.
 	maxRefreshes = 16
-	// leftEarlyRetry is when a caller who ran out of time may ask again: the
-	// fetch goes on without it and fills the cache.
+	// leftEarlyRetry is when a caller that ran out of time may retry: the fetch
+	// goes on without it and fills the cache.
 	leftEarlyRetry = time.Second
 )
 
@@ -52,12 +52,12 @@ type Config struct {
 	// QualificationsGrace is how long an answer that does not need the
 	// qualifications waits for them once the account has answered; 0 means 250 ms.
 	QualificationsGrace time.Duration
-	// BatchConcurrency bounds the customers of one batch that are asked about
-	// at Partner Center at once; 0 means 16.
+	// BatchConcurrency bounds the customers of one batch that are fetched from
+	// Partner Center at the same time; 0 means 16.
 	BatchConcurrency int
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
-	// Logger is told of panics; nil means none.
+	// Logger records panics; nil means none.
 	Logger *zap.Logger
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
@@ -78,7 +78,7 @@ type Service struct {
 
 	inflight  *inflight
 	starting  sync.Mutex      // held to start in the background, and to close
-	running   sync.WaitGroup  // flights and refreshes
+	running   sync.WaitGroup  // fetches and refreshes
 	refreshes atomic.Int32    // background refreshes under way
 	open      context.Context //nolint:containedctx // the service's own life, no request's: ends fetches when Run ends
 	closeOpen context.CancelFunc
@@ -187,8 +187,8 @@ func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
 	return answer, err
 }
 
-// checkRemote goes on with a check that what this process holds does not
-// settle. It takes a copy to the heap, so that a settled one stays off it.
+// checkRemote continues a check that the evidence of this process does not
+// complete. It moves a copy to the heap, so that a completed one stays off it.
 func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (eligibility.Answer, error) {
 	keys := c.missing(make([]eligibility.Key, 0, 2))
 	for i, found := range s.store.Load(ctx, keys) {

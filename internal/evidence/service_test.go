@@ -54,7 +54,7 @@ func TestCallersForFreshEvidenceCostTwoFetches(t *testing.T) {
 
 // A batch's fetch waits in the background until somebody asks for that very
 // customer: then it is as urgent as if the batch had never been.
-func TestAFlightBecomesUrgentWithItsFirstInteractiveCaller(t *testing.T) {
+func TestAFetchIsRaisedByItsFirstInteractiveCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		urgent := make(chan struct{})
@@ -236,7 +236,7 @@ func TestFacetsFailApart(t *testing.T) {
 	}
 }
 
-func TestUndecidableBlocksWhereThePolicySaysSo(t *testing.T) {
+func TestUndecidableBlocksIfThePolicyRequiresIt(t *testing.T) {
 	t.Parallel()
 	cfg := evidence.Config{Policy: eligibility.Policy{BlockUndecidable: true}}
 	for _, kind := range eligibility.Kinds() {
@@ -308,7 +308,7 @@ func TestAfterRunHasEndedEvidenceStillAnswers(t *testing.T) {
 	wantKind(t, err, eligibility.KindOverloaded) // Partner Center has not failed
 }
 
-func TestNewRefusesWhatCannotBeKept(t *testing.T) {
+func TestNewRejectsAnInvalidConfig(t *testing.T) {
 	t.Parallel()
 	ages := eligibility.DefaultAges()
 	ages.Allowed.Usable = ages.Allowed.Fresh - 1

@@ -151,7 +151,7 @@ func (f *flooded) Put(key eligibility.Key, evidence *eligibility.Evidence) *elig
 	return f.memory.Put(key, evidence)
 }
 
-// What this process has fetched for a caller decides, unless another replica's
+// The evidence that this process has fetched for a caller decides, unless another replica's
 // evidence is certainly later, or blocks.
 func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 	t.Parallel()
@@ -195,7 +195,7 @@ func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 }
 
 // A check may wait for one facet longer than clocks differ. A block that another
-// replica fetches meanwhile is later than what this process fetched before, even if
+// replica fetches during that time is later than what this process fetched before, even if
 // its date is still to come here.
 func TestABlockFetchedElsewhereDuringACheckDecides(t *testing.T) {
 	t.Parallel()
@@ -217,8 +217,8 @@ func TestABlockFetchedElsewhereDuringACheckDecides(t *testing.T) {
 	})
 }
 
-// What another replica fetched during a check is as fresh as the store confirms, and
-// comes from where it was found.
+// Evidence that another replica fetched during a check is as fresh as the store
+// confirms, and its tier is the one that held it.
 func TestWhatArrivesDuringACheckKeepsItsConfirmation(t *testing.T) {
 	t.Parallel()
 	for _, unconfirmed := range []bool{false, true} {

@@ -10,7 +10,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-// What was filled at once, by a batch or after a deployment, must not expire at
+// Evidence fetched at once, by a batch or after a deployment, must not expire at
 // once: all callers would turn to Partner Center in that moment.
 func TestEntriesFilledAtOnceExpireOverAFifthOfTheirAge(t *testing.T) {
 	t.Parallel()

@@ -15,24 +15,23 @@ import (
 // traceScope names this package as the maker of its spans.
 const traceScope = "github.com/eligibilityd/eligibilityd/internal/evidence"
 
-// A span in a context brings its own way out of the process with it, so nothing
-// here is told whether there is tracing. Where the caller is not traced, there
-// is no span.
+// A span in a context carries its own exporter, so nothing here depends on whether
+// tracing is on. If the caller is not traced, there is no span.
 
-// startFetchSpan starts the span of a fetch below the span of who asked for it
-// first. It may end after that one.
+// startFetchSpan starts the span of a fetch as a child of its first caller's span.
+// It may end after that one.
 func startFetchSpan(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
 	asking := trace.SpanFromContext(ctx)
 	if !asking.SpanContext().IsSampled() {
 		return ctx, noop.Span{}
 	}
-	return asking.TracerProvider().Tracer(traceScope).Start(ctx, "fetch "+key.Facet.String(), //nolint:spancheck // the flight ends it
+	return asking.TracerProvider().Tracer(traceScope).Start(ctx, "fetch "+key.Facet.String(), //nolint:spancheck // the fetch ends it
 		trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("eligibility.customer_id", key.CustomerID.String())))
 }
 
-// startRenewal starts the span of a renewal, which nobody waits for: a trace of
-// its own, linked to the check that saw that it was due.
+// startRenewal starts the span of an early refresh, which no caller waits for: a
+// trace of its own, linked to the check that started it.
 func startRenewal(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
 	noticing := trace.SpanFromContext(ctx)
 	if !noticing.SpanContext().IsSampled() {
@@ -42,16 +41,16 @@ func startRenewal(ctx context.Context, key eligibility.Key) (context.Context, tr
 		trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: noticing.SpanContext()}))
 }
 
-// link links the span of a caller who waits for the flight to the flight's,
-// unless that stands below it anyway.
+// link adds a link to the fetch's span to the span of a caller who waits for it,
+// unless the fetch's span is its child anyway.
 func (f *fetch) link(ctx context.Context) {
-	waiting, flying := trace.SpanFromContext(ctx), f.span.SpanContext()
-	if flying.IsValid() && !waiting.SpanContext().Equal(f.asking) {
-		waiting.AddLink(trace.Link{SpanContext: flying})
+	waiting, fetching := trace.SpanFromContext(ctx), f.span.SpanContext()
+	if fetching.IsValid() && !waiting.SpanContext().Equal(f.asking) {
+		waiting.AddLink(trace.Link{SpanContext: fetching})
 	}
 }
 
-// endSpan ends the flight's span. f.err has been set.
+// endSpan ends the fetch's span. f.err has been set.
 func (f *fetch) endSpan() {
 	if f.err != nil {
 		kind := eligibility.KindInternal

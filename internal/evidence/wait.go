@@ -13,11 +13,11 @@ var (
 	errSuperseded = errors.New("another replica knows newer evidence, which is out of reach or too old")
 )
 
-// fetch fetches what is not settled and waits for it: for the account, and for
-// the qualifications if the decision needs them, as long as ctx allows; for
-// qualifications that it does not need, no longer than the grace. For a caller
-// who waits for one customer it also queries the shared tier again before it gives
-// up.
+// fetch fetches the facets that are not completed and waits for them: for the
+// account, and for the qualifications if the decision needs them, as long as ctx
+// allows; for qualifications that it does not need, no longer than the grace. If the
+// caller waits for one customer, it also queries the shared tier again before it
+// gives up.
 func (s *Service) fetch(ctx context.Context, c *check, in Level) {
 	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LevelCheckout || errors.Is(ctx.Err(), context.Canceled)) {
 		s.leave(ctx, c)
@@ -61,7 +61,8 @@ func (s *Service) fetch(ctx context.Context, c *check, in Level) {
 	s.revalidate(ctx, c)
 }
 
-// startFetches starts the fetches of what is not settled, the account's first.
+// startFetches starts the fetches of the facets that are not completed, the
+// account's first.
 func (s *Service) startFetches(ctx context.Context, c *check, in Level) {
 	for _, v := range c.views() {
 		if v.completed() {
@@ -97,8 +98,9 @@ func (s *Service) graceLeft(c *check, issued, known time.Time) time.Duration {
 	}
 }
 
-// revalidate takes what other replicas have announced while the check waited,
-// and lets go of what they have replaced by something that is out of reach.
+// revalidate adopts the evidence that other replicas announced while the check
+// waited. If newer evidence was announced but is out of reach, it drops what the
+// check holds.
 func (s *Service) revalidate(ctx context.Context, c *check) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revalidateTimeout)
 	defer cancel()
@@ -152,8 +154,8 @@ func (s *Service) reload(ctx context.Context, c *check) {
 	}
 }
 
-// adopt takes what the shared tier holds in place of a fetch that has failed or
-// has not ended.
+// adopt admits what the shared tier holds in place of a fetch that has failed or
+// has not finished.
 func (s *Service) adopt(c *check, v *view, found Found, now time.Time) {
 	s.admit(c, v, found, now)
 	if v.Fresh {
@@ -225,7 +227,7 @@ func (s *Service) abandon(c *check) {
 	}
 }
 
-// complete takes the result of the view's flight, which has landed.
+// complete records the result of the view's fetch, which has finished.
 func (s *Service) complete(c *check, v *view) {
 	f := v.fetch
 	v.fetch, v.Call, v.Err = nil, f.call, f.err
@@ -253,8 +255,8 @@ func (s *Service) complete(c *check, v *view) {
 	}
 }
 
-// leave gives up on what has not landed when ctx ended. Partner Center has not
-// failed: the fetch goes on.
+// leave gives up on the fetches that have not finished when ctx ended. Partner
+// Center has not failed: the fetches go on.
 func (s *Service) leave(ctx context.Context, c *check) {
 	for _, v := range c.views() {
 		select {
@@ -270,7 +272,7 @@ func (s *Service) leave(ctx context.Context, c *check) {
 	c.fail(failure)
 }
 
-// fail ends the wait for what is not settled.
+// fail ends the wait for the facets that are not completed.
 func (c *check) fail(failure error) {
 	for _, v := range c.views() {
 		if !v.completed() {
