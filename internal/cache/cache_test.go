@@ -255,9 +255,10 @@ func TestStoreGoesOnWithoutRedisAndUsesItAgain(t *testing.T) {
 	cfg := sharing(redis, "p")
 	cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
 	cfg.Logger, cfg.Registerer = zap.New(logs), registry
+	now := time.Now().Round(0)
+	cfg.Now = func() time.Time { return now } // the interval does not end
 	store := newStore(t, cfg)
-	evidence := allowed(time.Now().Round(0))
-	usable := time.Now().Add(time.Hour)
+	evidence, usable := allowed(now), now.Add(time.Hour)
 	store.Put(key, evidence)
 
 	redis.Kill()

@@ -26,6 +26,8 @@ func TestACallerWhoLeavesIsNoFault(t *testing.T) {
 	cfg := sharing(redis, "p")
 	cfg.Logger, cfg.Registerer = zap.New(logs), registry
 	cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	now := time.Now()
+	cfg.Now = func() time.Time { return now } // the interval of the log does not end
 	store := newStore(t, cfg)
 	load(store)
 	redis.Stall()
