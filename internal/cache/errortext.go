@@ -54,23 +54,22 @@ func ErrorCode(err error) string {
 	if len(words) == 0 {
 		return ""
 	}
-	// Version 6 leaves the mark of an error in what a script's command returns.
-	first := strings.TrimPrefix(words[0], "-")
-	if redisCodes[first] == "" {
-		return ""
+	if strings.Contains(reply.Error(), "The user executing the script can't ") {
+		return "NOPERM"
 	}
-	if first != "ERR" {
+	first := strings.TrimPrefix(words[0], "-")
+	if first != "ERR" && first != "@user_script:" {
+		if redisCodes[first] == "" {
+			return ""
+		}
 		return first
 	}
-	// It also wraps the error that ends a script.
+	// Version 6 puts the place in front of an error inside a script.
 	for _, word := range words[1:] {
 		code := strings.Trim(word, "-:")
 		if code != "ERR" && code != "ASK" && redisCodes[code] != "" {
 			return code
 		}
-	}
-	if strings.Contains(reply.Error(), "The user executing the script can't ") {
-		return "NOPERM"
 	}
 	return "ERR"
 }

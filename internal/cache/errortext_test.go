@@ -38,6 +38,10 @@ func TestErrorTextHoldsNoTextOfRedis(t *testing.T) {
 		{reply("ERR Error running script (call to f_" + canary + "): @user_script:1: -OOM " + canary), "OOM", "OOM: its memory is full"},
 		{reply("ERR Error running script: The user executing the script can't run this command " + canary), "NOPERM", "NOPERM: the user lacks a right"},
 		{reply("ERR The user executing the script can't publish to the channel mentioned in the command"), "NOPERM", "NOPERM: the user lacks a right"},
+		// What commands in scripts return in version 6.
+		{reply("-READONLY You can't write against a read only replica. " + canary), "READONLY", "READONLY: it is a replica"},
+		{reply("@user_script: 12: -MISCONF " + canary), "MISCONF", "MISCONF: it cannot save to disk and refuses writes"},
+		{reply("@user_script: 12: The user executing the script can't run this command or subcommand"), "NOPERM", "NOPERM: the user lacks a right"},
 		{reply(canary + " x"), "", "unknown error code"},
 		{reply(strings.ToUpper(canary)), "", "unknown error code"},
 		{reply(""), "", "unknown error code"},
