@@ -876,7 +876,7 @@ func TestForeignMarksSilenceNobody(t *testing.T) {
 func firstOfPartition(t *testing.T, partition int) eligibility.CustomerID {
 	t.Helper()
 	for i := range 1 << 16 {
-		if id := (eligibility.CustomerID{byte(i), byte(i >> 8)}); cache.PartitionOf(id) == partition { //nolint:gosec // two bytes
+		if id := (eligibility.CustomerID{byte(i), byte(i >> 8)}); cache.PartitionOf(id) == partition {
 			return id
 		}
 	}

@@ -561,7 +561,7 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return nil
 		}
 		r.m.silent(cmd)
-		err := nextByTheBubblesClock(next, ctx, cmd)
+		err := nextByTheBubblesClock(ctx, next, cmd)
 		r.m.notice(err)
 		if err == nil {
 			r.stored(cmd)
@@ -575,7 +575,7 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 var inBubble = strings.Replace(cache.HeartbeatScript, "redis.pcall('TIME')", "{ARGV[10], ARGV[11]}", 1)
 
 // nextByTheBubblesClock makes Redis take the time from the bubble.
-func nextByTheBubblesClock(next redis.ProcessHook, ctx context.Context, cmd redis.Cmder) error {
+func nextByTheBubblesClock(ctx context.Context, next redis.ProcessHook, cmd redis.Cmder) error {
 	if len(cmd.Args()) != heartbeatArgs {
 		return next(ctx, cmd)
 	}
