@@ -92,7 +92,7 @@ func TestAcceptanceDoctor(t *testing.T) {
 		},
 		{name: "missing MFA", simulate: []string{"--without-mfa"}, lines: []string{secret, refresh}, redis: redis.Address, exit: 1, want: []string{"900421"}},
 		{name: "app-only flow", lines: []string{secret, "flow: app_only"}, redis: redis.Address, want: []string{"no purchase can be decided"}},
-		{name: "Redis away", lines: []string{secret, refresh}, redis: "127.0.0.1:1", exit: 1, want: []string{"goes on without it"}},
+		{name: "Redis away", lines: []string{secret, refresh}, redis: "127.0.0.1:1", exit: 1, want: []string{"continues without it"}},
 		{name: "clock off by ten minutes", simulate: []string{"--clock-skew=10m"}, lines: []string{secret, refresh}, redis: redis.Address, exit: 1, want: []string{"10m0s behind"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -132,12 +132,12 @@ func redisAway(err error, cfg config.Redis) Finding {
 		return failure(check, redisRemedy(code, cfg), "%s", text)
 	case strings.HasPrefix(strings.ToLower(text), "tls:"):
 		return failure(check, "check cache.redis.tls: the authority, the names in the server's certificate, and whether it wants one of ours",
-			"no connection: %s; the service goes on without it", text)
+			"no connection: %s; the service continues without it", text)
 	case text == "timeout":
-		return failure(check, "check cache.redis.addresses and the firewall", "it does not answer within %v; the service goes on without it", redisLimit)
+		return failure(check, "check cache.redis.addresses and the firewall", "it does not answer within %v; the service continues without it", redisLimit)
 	default:
 		return failure(check, "start it, or correct cache.redis.addresses and tls.enabled; no address turns it off",
-			"it is away: %s; the service goes on without it", text)
+			"it is unavailable: %s; the service continues without it", text)
 	}
 }
 
@@ -229,7 +229,7 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 	key := cfg.KeyPrefix + ":doctor:" + uuid.NewString()
 	subscription := client.Subscribe(ctx, key)
 	defer func() { _ = subscription.Close() }()
-	_, deaf := subscription.ReceiveTimeout(ctx, redisLimit)
+	_, subscribeErr := subscription.ReceiveTimeout(ctx, redisLimit)
 	if err := client.GetRange(ctx, key, 0, 0).Err(); err != nil {
 		return []Finding{refusedCommand("GETRANGE", err, cfg)}
 	}
@@ -241,11 +241,11 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 		if failed[i] != "PUBLISH" {
 			return []Finding{refusedCommand(failed[i]+" in a script", scriptError(failed[i+1]), cfg)}
 		}
-		deaf = scriptError(failed[i+1])
+		subscribeErr = scriptError(failed[i+1])
 	}
 	return []Finding{
 		ok(checkRedisAccess, "keys %s:* can be read, written and removed", cfg.KeyPrefix),
-		redisMessages(ctx, subscription, deaf, cfg),
+		redisMessages(ctx, subscription, subscribeErr, cfg),
 	}
 }
 

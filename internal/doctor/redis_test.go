@@ -24,7 +24,7 @@ func onRedis(t *testing.T, address string, more ...string) []string {
 func TestDoctorMissesRedis(t *testing.T) {
 	t.Parallel()
 	consult(t, onRedis(t, ""), Options{}).want(checkRedisReach, VerdictSkipped)
-	consult(t, onRedis(t, "127.0.0.1:1"), Options{}).want(checkRedisReach, VerdictFailure, "away", "start it")
+	consult(t, onRedis(t, "127.0.0.1:1"), Options{}).want(checkRedisReach, VerdictFailure, "unavailable", "start it")
 	redis := cachetest.StartRedis(t)
 	environ := onRedis(t, redis.Address)
 	redis.Stall()

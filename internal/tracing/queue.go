@@ -40,20 +40,20 @@ func (queue) Shutdown(context.Context) error { return nil }
 
 // losses warns of lost spans at most once an interval. It belongs to Run.
 type losses struct {
-	logger *zap.Logger
-	now    func() time.Time
-	unsaid *atomic.Int64
-	limit  *logging.Limiter
+	logger     *zap.Logger
+	now        func() time.Time
+	unreported *atomic.Int64
+	limit      *logging.Limiter
 }
 
 // report receives the result of a batch; err is nil if it was sent.
 func (l *losses) report(err error) {
-	if l.unsaid.Load() == 0 {
+	if l.unreported.Load() == 0 {
 		return
 	}
 	if _, ok := l.limit.Admit(l.now()); !ok {
 		return
 	}
-	l.logger.Warn("spans were lost; the service goes on without them",
-		zap.Int64("spans", l.unsaid.Swap(0)), zap.Duration("next_report_in", lossInterval), zap.Error(err))
+	l.logger.Warn("spans lost; continuing without them",
+		zap.Int64("spans", l.unreported.Swap(0)), zap.Duration("next_report_in", lossInterval), zap.Error(err))
 }

@@ -95,7 +95,7 @@ func New(cfg Config) (*Pipeline, error) {
 			otlptracegrpc.WithHeaders(cfg.Headers),
 			otlptracegrpc.WithTimeout(sendTimeout),
 		)),
-		losses: losses{logger: cfg.Logger, now: cfg.Now, unsaid: waiting.lost, limit: logging.NewLimiter(1, lossInterval)},
+		losses: losses{logger: cfg.Logger, now: cfg.Now, unreported: waiting.lost, limit: logging.NewLimiter(1, lossInterval)},
 	}, nil
 }
 
