@@ -9,13 +9,13 @@ import (
 const (
 	checkCertificate = "client certificate"
 
-	// certificateNotice is how long before its end a certificate is worth a
-	// warning: another one takes its way through the partner's approvals.
+	// certificateNotice is how long before its expiry a certificate is
+	// reported: its replacement needs the partner's approvals.
 	certificateNotice = 30 * 24 * time.Hour
 )
 
-// checkClientCertificate reports how long the certificate is valid; nothing if a
-// secret is used. One that is not valid now is no configuration.
+// checkClientCertificate reports how long the certificate is valid, or nothing
+// if a secret is used. If it is not valid now, config.Load has rejected it.
 func checkClientCertificate(cfg config.PartnerCenter, now time.Time) []Finding {
 	pair := cfg.KeyPair()
 	if pair == nil {

@@ -50,7 +50,7 @@ func failure(check, remedy, format string, args ...any) Finding {
 	return Finding{Check: check, Status: VerdictFailure, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// Options are what Examine needs beside the environment.
+// Options are the inputs of Examine besides the environment.
 type Options struct {
 	// ConfigFile is the YAML configuration file; "" if the environment holds the
 	// whole configuration.
@@ -88,22 +88,22 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 			return nil
 		})
 	}
-	_ = checking.Wait() // a check that fails is a finding
+	_ = checking.Wait() // if a check fails, that is a finding
 	for _, group := range found {
 		findings = append(findings, group...)
 	}
 	return findings
 }
 
-// patient is what the doctor examines.
+// patient is the configuration under examination.
 type patient struct {
 	cfg     *config.Config
 	options Options
 }
 
-// checkConfiguration returns the configuration, unless it cannot be read, and
-// one finding for each mistake and each key that is missing. What the refresh
-// token's file holds is another check's.
+// checkConfiguration returns the configuration, or nil if it cannot be read,
+// and one finding for each fault and each missing key. It does not read the
+// refresh token's file; another check does.
 func checkConfiguration(environ []string, path string) (*config.Config, []Finding) {
 	const check = "configuration"
 	cfg, err := config.Load(path, environ, config.Doctor)
@@ -126,5 +126,5 @@ func checkConfiguration(environ []string, path string) (*config.Config, []Findin
 	return cfg, findings
 }
 
-// placeholder is a configuration file's name in a command to try.
+// placeholder is the name of a configuration file in suggested commands.
 func placeholder(path string) string { return cmp.Or(path, "FILE") }

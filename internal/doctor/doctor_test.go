@@ -162,7 +162,7 @@ func TestDoctorMissesMFA(t *testing.T) {
 	e.want(checkMFA, VerdictFailure, "900421", "eligibilityd login")
 	e.want(checkAccount, VerdictFailure, "900421", "eligibilityd login")
 
-	// While it is not enforced, only the header says so.
+	// If it is not enforced, only the header reports it.
 	if err := sim.SetSettings(pcsim.Settings{WithoutMFA: true, MFAPassPercent: 100}); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestDoctorReadsCertificates(t *testing.T) {
 	t.Parallel()
 	sim, _ := pcsimtest.Start(t)
 	secure := httptest.NewUnstartedServer(sim.Handler())
-	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that trust nobody
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that trust no authority
 	secure.StartTLS()
 	defer secure.Close()
 	roots := x509.NewCertPool()

@@ -22,18 +22,19 @@ import (
 )
 
 const (
-	// hostLimit is how long a host may take to answer.
+	// hostLimit bounds the exchange with a host.
 	hostLimit = 10 * time.Second
-	// certificateWarning is how long before its end a certificate is worth a
-	// word.
+	// certificateWarning is how long before its expiry a certificate is
+	// reported.
 	certificateWarning = 14 * 24 * time.Hour
-	// The login host grants and checks tokens by its own clock, with few
-	// minutes of tolerance.
+	// The login host uses its own clock for tokens and tolerates a difference
+	// of a few minutes.
 	clockWarning = time.Minute
 	clockFailure = 5 * time.Minute
 )
 
-// checkHosts checks DNS and TLS to both hosts, and our clock by theirs.
+// checkHosts checks DNS and TLS to both hosts, and compares our clock with
+// theirs.
 func (p patient) checkHosts(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, hostLimit)
 	defer cancel()
@@ -50,7 +51,7 @@ func (p patient) checkHosts(ctx context.Context) []Finding {
 			return nil
 		})
 	}
-	_ = asking.Wait() // a check that fails is a finding
+	_ = asking.Wait() // if a check fails, that is a finding
 	findings[len(hosts)] = clock(ahead...)
 	return findings
 }
@@ -58,8 +59,8 @@ func (p patient) checkHosts(ctx context.Context) []Finding {
 // hostCheck is one of the two hosts.
 type hostCheck struct{ name, key, root string }
 
-// check asks a host for anything, as nobody: any answer will do. It also
-// returns how far the host's clock is ahead of ours, if it sends a date.
+// check sends an anonymous request to a host; any response will do. If the host
+// sends a date, check also returns how far its clock is ahead of ours.
 func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (Finding, *time.Duration) {
 	transport := &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
@@ -76,11 +77,11 @@ func (h hostCheck) check(ctx context.Context, roots *x509.CertPool) (Finding, *t
 	if err != nil {
 		return h.unreachable(err), nil
 	}
-	_ = resp.Body.Close() // any answer proves that it is reachable
+	_ = resp.Body.Close() // any response proves that it is reachable
 	received := time.Now()
 	var ahead *time.Duration
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		// Whole seconds, on average half a second ago.
+		// A date has whole seconds, so on average it is half a second old.
 		d := date.Add(time.Second / 2).Sub(sent.Add(received.Sub(sent) / 2))
 		ahead = &d
 	}
@@ -99,7 +100,7 @@ func (h hostCheck) reached(state *tls.ConnectionState, now time.Time) Finding {
 	return ok(h.name, "%s answers, %s, certificate valid for %d more days", h.root, tls.VersionName(state.Version), days)
 }
 
-// unreachable reports why a host did not answer.
+// unreachable reports the reason if a host did not answer.
 func (h hostCheck) unreachable(err error) Finding {
 	var (
 		lookup      *net.DNSError
@@ -158,7 +159,7 @@ func clock(ahead ...*time.Duration) Finding {
 	}
 }
 
-// checkListeners checks whether serve could listen.
+// checkListeners reports whether serve could listen on its addresses.
 func (p patient) checkListeners(ctx context.Context) []Finding {
 	server := p.cfg.Server
 	return []Finding{
@@ -176,7 +177,7 @@ func checkListener(ctx context.Context, name, key string, at config.Listener) Fi
 	case err != nil:
 		return failure(name, "correct "+key, "cannot listen: %v", err)
 	}
-	_ = listener.Close() // nothing has come in
+	_ = listener.Close() // no connection was accepted
 	if host, _, err := net.SplitHostPort(at.Address); err != nil || !loopback.IsHost(host) {
 		return warning(name, "let something in front authenticate and encrypt, or listen on 127.0.0.1",
 			"%s can be reached from other machines, without TLS or authentication (server.insecure)", at.Address)

@@ -25,8 +25,8 @@ const (
 	checkQualifications = "qualifications"
 )
 
-// checkPartnerCenter gets a token and asks Partner Center as serve would, but
-// for the stored refresh token, which stays as it is.
+// checkPartnerCenter gets a token and asks Partner Center as serve would,
+// except that the stored refresh token does not change.
 func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 	cfg := app.ClientConfig(p.cfg, zap.NewNop(), nil)
 	cfg.ReadOnly = true
@@ -39,7 +39,7 @@ func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 		}
 		return findings
 	}
-	if err != nil { // a key is missing, which has been said
+	if err != nil { // a key is missing, which is already a finding
 		return rest(0, "the configuration is not complete")
 	}
 	defer client.Close()
@@ -57,7 +57,7 @@ func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 			return nil
 		})
 	}
-	_ = asking.Wait() // a check that fails is a finding
+	_ = asking.Wait() // if a check fails, that is a finding
 	return append(findings, asked...)
 }
 
@@ -71,7 +71,7 @@ func (p patient) noToken(err error) Finding {
 		detail = "the login host refuses: " + fail.Code
 	}
 	if codes := fail.LoginCodes(); len(codes) > 0 {
-		detail += fmt.Sprintf(" (AADSTS%d)", codes[0]) // the others repeat it
+		detail += fmt.Sprintf(" (AADSTS%d)", codes[0]) // the other findings repeat it
 	}
 	if fail.Err != nil {
 		detail += fmt.Sprintf(": %v", fail.Err)
@@ -79,8 +79,8 @@ func (p patient) noToken(err error) Finding {
 	return failure(checkToken, TokenRemedy(fail, p.options.ConfigFile), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
 }
 
-// TokenRemedy returns what to do about a token request that failed. configFile
-// may be empty.
+// TokenRemedy returns the remedy if a token request failed. configFile may be
+// empty.
 func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
 	if errors.Is(fail, tokenstore.ErrUnreadable) {
@@ -123,7 +123,7 @@ func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 	}
 }
 
-// nobody is a customer that does not exist, which is enough to ask about MFA.
+// nobody is a customer that does not exist, which suffices to ask about MFA.
 const nobody = "00000000-0000-0000-0000-000000000000"
 
 func (p patient) mfa(ctx context.Context, client *pcclient.Client) Finding {
@@ -190,12 +190,13 @@ func (p patient) qualifications(ctx context.Context, client *pcclient.Client) Fi
 // mfaRefused is the code of a token that lacks multi-factor authentication.
 const mfaRefused = "900421"
 
-// mfaRemedy is what gives a token the proof of multi-factor authentication.
+// mfaRemedy describes how a token gets the proof of multi-factor
+// authentication.
 func (p patient) mfaRemedy() string {
 	return "require multi-factor authentication of the service user, then `eligibilityd login --config " + placeholder(p.options.ConfigFile) + "`"
 }
 
-// unanswered is a question that Partner Center did not answer.
+// unanswered is the finding if Partner Center did not answer a question.
 func (p patient) unanswered(check string, err error) Finding {
 	fail, isAPI := errors.AsType[*pcclient.APIError](err)
 	if !isAPI {

@@ -28,14 +28,16 @@ const (
 	checkRedisMemory    = "redis memory"
 )
 
-// redisLimit is how long one command may take: long enough to distinguish slow from unavailable.
+// redisLimit bounds one command: long enough to distinguish slow from
+// unavailable.
 const redisLimit = 2 * time.Second
 
-// redisRights is what the cache's user needs, in the words of ACL SETUSER.
+// redisRights are the rights that the cache's user needs, as rules of ACL
+// SETUSER.
 const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +time +eval +evalsha +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking"
 
-// checkRedis does what the cache does, once, on a key of its own.
+// checkRedis runs the cache's commands once, on a separate key.
 func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 	defer func() {
 		if recover() != nil { // go-redis panics on some malformed replies
@@ -77,7 +79,7 @@ type redisServer struct {
 	info string        // "" if the user lacks +info
 }
 
-// examineServers asks the server or, of a cluster, every primary.
+// examineServers examines the server or, if it is a cluster, every primary.
 func examineServers(ctx context.Context, client redis.UniversalClient) ([]redisServer, error) {
 	var mu sync.Mutex
 	var servers []redisServer // guarded by mu
@@ -86,7 +88,7 @@ func examineServers(ctx context.Context, client redis.UniversalClient) ([]redisS
 		if err != nil {
 			return err
 		}
-		info := client.Info(ctx).Val() // some users may not ask
+		info := client.Info(ctx).Val() // some users lack the right
 		mu.Lock()
 		defer mu.Unlock()
 		servers = append(servers, redisServer{took: took, info: info})
@@ -101,8 +103,8 @@ func examineServers(ctx context.Context, client redis.UniversalClient) ([]redisS
 	return servers, err
 }
 
-// roundTrip returns the median of a few round trips, the first of which, that
-// connects, does not count.
+// roundTrip returns the median of a few round trips. It ignores the first,
+// which includes the connect.
 func roundTrip(ctx context.Context, client redis.UniversalClient) (time.Duration, error) {
 	if err := client.Ping(ctx).Err(); err != nil {
 		return 0, err
@@ -119,7 +121,7 @@ func roundTrip(ctx context.Context, client redis.UniversalClient) (time.Duration
 	return took[len(took)/2], nil
 }
 
-// redisAway reports why a server could not be examined.
+// redisAway reports the reason if a server could not be examined.
 func redisAway(err error, cfg config.Redis) Finding {
 	const check = checkRedisReach
 	text := cache.ErrorText(err)
@@ -141,7 +143,7 @@ func redisAway(err error, cfg config.Redis) Finding {
 	}
 }
 
-// redisRemedy returns what to do about an error code of Redis.
+// redisRemedy returns the remedy for an error code of Redis.
 func redisRemedy(code string, cfg config.Redis) string {
 	switch code {
 	case "NOAUTH", "WRONGPASS":
@@ -185,7 +187,7 @@ func redisReached(cfg config.Redis, servers []redisServer) Finding {
 	return ok(checkRedisReach, "%s in %v", answers, took)
 }
 
-// redisCluster asks one node how the cluster does.
+// redisCluster asks one node for the state of the cluster.
 func redisCluster(ctx context.Context, client *redis.ClusterClient) Finding {
 	info, err := client.ClusterInfo(ctx).Result()
 	switch state := infoValue(info, "cluster_state"); {
@@ -198,8 +200,8 @@ func redisCluster(ctx context.Context, client *redis.ClusterClient) Finding {
 	}
 }
 
-// accessScript runs every command that the cache's scripts run, and returns the
-// name and the error of each that fails.
+// accessScript runs every command of the cache's scripts. If commands fail, it
+// returns the name and the error of each.
 const accessScript = `
 local failed = {}
 for _, command in ipairs({
@@ -223,8 +225,8 @@ func (e scriptError) Error() string { return string(e) }
 // RedisError implements redis.Error.
 func (scriptError) RedisError() {}
 
-// redisAccess tries every command of the cache, on a key and a channel of its
-// own, and whether messages arrive.
+// redisAccess runs every command of the cache on a separate key and channel,
+// and checks that messages arrive.
 func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.Redis) []Finding {
 	key := cfg.KeyPrefix + ":doctor:" + uuid.NewString()
 	subscription := client.Subscribe(ctx, key)
@@ -249,8 +251,8 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 	}
 }
 
-// redisMessages reports whether replicas can send each other messages: whether
-// the one that accessScript sent arrives, unless err is why it cannot.
+// redisMessages reports whether replicas can send each other messages. If err
+// is nil, it waits for the message that accessScript published.
 func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, cfg config.Redis) Finding {
 	const check = checkRedisMessages
 	const effect = "replicas ask Redis every 0.9 s instead"
@@ -286,7 +288,7 @@ func redisMemories(servers []redisServer) Finding {
 	return worst
 }
 
-// redisMemory judges what happens when memory runs out. All our keys expire.
+// redisMemory reports what happens when memory runs out. All our keys expire.
 func redisMemory(limit, policy string) Finding {
 	const check = checkRedisMemory
 	switch {
@@ -301,10 +303,10 @@ func redisMemory(limit, policy string) Finding {
 	}
 }
 
-// plainWord is what the values of INFO that are shown look like.
+// plainWord matches the values of INFO that may be shown.
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
-// infoValue returns a field of what INFO returns, if it is a plain word.
+// infoValue returns a field of a reply to INFO, if it is a plain word.
 func infoValue(info, field string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, field+":"); ok && plainWord.MatchString(strings.TrimSpace(value)) {

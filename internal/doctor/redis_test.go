@@ -14,7 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
-// onRedis is a healthy connection with that Redis.
+// onRedis returns the environment of a healthy connection to that Redis.
 func onRedis(t *testing.T, address string, more ...string) []string {
 	t.Helper()
 	_, partnerCenter := pcsimtest.Start(t)
@@ -104,7 +104,8 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	consult(t, user("~*", "&*", "+@all"), Options{}).want(checkRedisAccess, VerdictFailure, "full")
 }
 
-// sentinelled and clustered are healthy connections with what was started.
+// sentinelled and clustered return the environments of healthy connections to
+// the servers that they start.
 func sentinelled(t *testing.T, set *cachetest.Sentinel, more ...string) []string {
 	t.Helper()
 	return onRedis(t, strings.Join(set.Addresses, ","), append([]string{
@@ -171,7 +172,8 @@ func TestTheManualNamesTheRights(t *testing.T) {
 	}
 }
 
-// foreign listens and answers each chunk of a client's text by reply.
+// foreign starts a server that answers each chunk of a client's text with
+// reply.
 func foreign(t *testing.T, reply func(received string) string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's own listener
@@ -206,8 +208,8 @@ func foreign(t *testing.T, reply func(received string) string) string {
 	return listener.Addr().String()
 }
 
-// Redis repeats the arguments of a command that it does not know, the password
-// among them. Other servers send anything.
+// If Redis does not know a command, its error repeats the arguments, including
+// the password. Other servers may send anything.
 func TestDoctorShowsNoTextOfRedis(t *testing.T) {
 	t.Parallel()
 	const canary = "c4nary"

@@ -19,13 +19,13 @@ const (
 	checkTokenFile  = "refresh token file"
 	checkTokenVault = "refresh token vault"
 
-	// refreshTokenNotice is how long before its end a refresh token is worth a
-	// warning: a service that is asked renews it hourly.
+	// refreshTokenNotice is how long before its expiry a refresh token is
+	// reported; a service that receives checks renews it hourly.
 	refreshTokenNotice = 14 * 24 * time.Hour
 )
 
 // checkRefreshToken checks the store of the refresh token. If client is nil,
-// broken is why.
+// broken is the reason.
 func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client, broken error) []Finding {
 	pc := p.cfg.PartnerCenter
 	switch {
@@ -50,13 +50,13 @@ func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client,
 }
 
 const (
-	// VaultRemedy is what to do about a vault that denies access.
+	// VaultRemedy is the remedy if a vault denies access.
 	VaultRemedy = "grant the identity of the service to get and set secrets (role Key Vault Secrets Officer), and check the vault's firewall and that the secret is enabled"
-	// awayRemedy is what to do about a vault that cannot be reached.
+	// awayRemedy is the remedy if a vault is unreachable.
 	awayRemedy = "check partner_center.refresh_token_vault.url, the way to it, and the managed identity or the AZURE_… variables of this process"
 )
 
-// aged is a finding about a refresh token that can be read.
+// aged is the finding about a refresh token that was read.
 func aged(check, detail string, since time.Time, configFile string) Finding {
 	if since.IsZero() {
 		return ok(check, "%s", detail)
@@ -69,7 +69,8 @@ func aged(check, detail string, since time.Time, configFile string) Finding {
 	return ok(check, "%s; it lasts %d days more", detail, int(left/(24*time.Hour)))
 }
 
-// checkRefreshTokenFile checks what can be seen of the file without its contents.
+// checkRefreshTokenFile checks the attributes of the file, but not its
+// contents.
 func checkRefreshTokenFile(path, configFile string) Finding {
 	const check = checkTokenFile
 	consent := "`eligibilityd login --config " + placeholder(configFile) + "` writes it"

@@ -20,11 +20,11 @@ import (
 const sentinelRights = "+ping +client|setname +subscribe +unsubscribe +sentinel|get-master-addr-by-name +sentinel|sentinels " +
 	"&+switch-master &+replica-reconf-done"
 
-// errUnnamed means that a sentinel knows no primary of that name.
+// errUnnamed means that a sentinel does not know a primary of that name.
 var errUnnamed = errors.New("it knows no primary of that name")
 
-// checkSentinels asks every sentinel, of which the cache needs one: those that
-// do not answer will be missed on the day that another is away as well.
+// checkSentinels asks every sentinel, although the cache needs only one: if
+// others do not answer, there is no redundancy left.
 func checkSentinels(ctx context.Context, cfg config.Redis) Finding {
 	const check = checkRedisSentinels
 	primaries, faults := make([]string, len(cfg.Addresses)), make([]error, len(cfg.Addresses))
