@@ -1,5 +1,6 @@
-// Package tokenstore keeps the refresh token where it outlives the process: in a
-// file, or in an Azure Key Vault. It is the only package that imports Azure's SDK.
+// Package tokenstore keeps the refresh token outside the process, so that it
+// survives a restart: in a file, or in an Azure Key Vault. It is the only
+// package that imports Azure's SDK.
 package tokenstore
 
 import (
@@ -11,13 +12,13 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
-// The errors of a store after which somebody must act. Any other error means
-// that the store cannot be reached now.
+// The errors of a store that an operator must resolve. If the error is any
+// other, the store is only unavailable.
 var (
 	// ErrNone means that no refresh token is stored.
 	ErrNone = errors.New("no refresh token is stored")
-	// ErrUnreadable means that the store denies access, or holds what cannot be
-	// a refresh token.
+	// ErrUnreadable means that the store denies access, or that its content
+	// cannot be a refresh token.
 	ErrUnreadable = errors.New("refresh token cannot be read")
 )
 

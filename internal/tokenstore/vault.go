@@ -164,8 +164,8 @@ func (v *Vault) CheckSave(ctx context.Context) error {
 	return nil
 }
 
-// vaultFault converts an error of the SDK to one of a Store, without its text,
-// which repeats what the vault sent.
+// vaultFault converts an error of the SDK to one of a Store. It drops the text,
+// which repeats the vault's response.
 func vaultFault(ctx context.Context, err error) error {
 	var refused *azcore.ResponseError
 	switch {
@@ -184,7 +184,7 @@ func vaultFault(ctx context.Context, err error) error {
 
 var errVaultCredential = errors.New("no Azure credential for the vault")
 
-// vaultCredential replaces a credential's errors, whose text repeats answers.
+// vaultCredential replaces a credential's errors, whose text repeats responses.
 type vaultCredential struct{ azcore.TokenCredential }
 
 // GetToken implements azcore.TokenCredential.

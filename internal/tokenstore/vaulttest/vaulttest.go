@@ -1,5 +1,5 @@
-// Package vaulttest plays an Azure Key Vault, and the identity endpoint of the
-// machine that asks it, over real HTTP. It is for tests only.
+// Package vaulttest serves an Azure Key Vault, and the identity endpoint of the
+// client's machine, over real HTTP. It is for tests only.
 package vaulttest
 
 import (
@@ -20,20 +20,20 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
-// The vault's challenge, and the token that it accepts.
+// The vault's challenge, and the access token that it accepts.
 const (
 	tenant   = "70000000-0000-4000-8000-000000000001"
 	resource = "https://vault.azure.net"
 	bearer   = "canary-vault-access" //nolint:gosec // opens nothing but this vault
-	// IdentityHeader is the secret that the identity endpoint wants.
+	// IdentityHeader is the secret that the identity endpoint requires.
 	IdentityHeader = "canary-identity-header"
 )
 
 // Secret is the one secret that a vault holds.
 const Secret = "partner-refresh-token"
 
-// Vault is a vault with one secret, which exists once it was set. It is safe
-// for concurrent use.
+// Vault is a vault with one secret, which does not exist unless it is set. It
+// is safe for concurrent use.
 type Vault struct {
 	*httptest.Server
 
@@ -52,11 +52,11 @@ type version struct {
 	created time.Time
 }
 
-// breakdown is a failure: a status, or no answer at all for 0.
+// breakdown is a failure: a status or, if status is 0, no response at all.
 type breakdown struct{ status int }
 
-// Start starts a vault on loopback, in plain HTTP, whose versions are dated by
-// now. It ends with the test.
+// Start starts a vault on loopback, in plain HTTP. now dates the versions. When
+// the test ends, the vault stops.
 func Start(t *testing.T, now func() time.Time) *Vault {
 	t.Helper()
 	v := &Vault{now: now, broken: map[string]breakdown{}}
@@ -72,7 +72,7 @@ func (v *Vault) Put(value string) {
 	v.versions = append(v.versions, version{value, v.now()})
 }
 
-// Value returns the newest version; "" if there is none.
+// Value returns the newest version, or "" if there is none.
 func (v *Vault) Value() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -89,7 +89,7 @@ func (v *Vault) Versions() int {
 	return len(v.versions)
 }
 
-// Asked returns the requests that the vault received, as "METHOD path".
+// Asked returns the received requests as "METHOD path".
 func (v *Vault) Asked() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -104,8 +104,8 @@ func (v *Vault) BeforePut(f func(context.Context)) {
 	v.before = f
 }
 
-// Break makes every request of a method fail with a status. If it is 0, requests
-// get no answer.
+// Break makes every request of a method fail with a status. If it is 0, there
+// is no response.
 func (v *Vault) Break(method string, status int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -167,7 +167,7 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// newest answers with the newest version.
+// newest responds with the newest version.
 func (v *Vault) newest(w http.ResponseWriter) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -190,10 +190,10 @@ func refuse(w http.ResponseWriter, status int, code string) {
 func answer(w http.ResponseWriter, status int, body map[string]any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) //nolint:errchkjson // the client may leave at any time
+	_ = json.NewEncoder(w).Encode(body) //nolint:errchkjson // the client may disconnect at any time
 }
 
-// identify plays the endpoint of a managed identity.
+// identify serves the endpoint of a managed identity.
 //
 // Source: https://learn.microsoft.com/en-us/azure/app-service/overview-managed-identity#rest-endpoint-reference
 // (read 2026-11-21)
@@ -213,7 +213,7 @@ func (v *Vault) IdentityEndpoint() string { return v.URL + "/identity" }
 
 // Credential is a credential that the vault accepts. Its zero value works.
 type Credential struct {
-	// Err is returned by GetToken if it is not nil.
+	// If Err is not nil, GetToken returns it.
 	Err error
 }
 
