@@ -11,11 +11,11 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
-// queue takes ended spans. The SDK's own batching starts a goroutine in its
-// constructor and prints failures to standard error.
+// queue receives ended spans. The SDK's own processor is not used: it starts a
+// goroutine in its constructor and prints failures to standard error.
 type queue struct {
 	spans chan sdktrace.ReadOnlySpan
-	lost  *atomic.Int64 // spans that are in no line of the log yet
+	lost  *atomic.Int64 // spans that the log has not reported yet
 }
 
 var _ sdktrace.SpanProcessor = queue{}
@@ -38,7 +38,7 @@ func (queue) ForceFlush(context.Context) error { return nil }
 // Shutdown does nothing: Run sends.
 func (queue) Shutdown(context.Context) error { return nil }
 
-// losses warns of lost spans at most once an interval. It belongs to Run.
+// losses logs lost spans, at most once an interval. Only Run uses it.
 type losses struct {
 	logger     *zap.Logger
 	now        func() time.Time

@@ -1,7 +1,7 @@
 // Package tracing sends the spans of the service to an OpenTelemetry collector.
 //
-// What is traced is decided where requests enter, in internal/api; whatever
-// starts a span with a [Pipeline]'s tracer has been chosen already.
+// internal/api decides which requests are traced when they arrive; a
+// [Pipeline]'s tracer samples every span that is started with it.
 package tracing
 
 import (
@@ -23,21 +23,21 @@ import (
 )
 
 const (
-	// queueSize bounds the spans that wait to be sent, batchSize those that are
-	// sent at once, and sendEvery how long one of them waits.
+	// queueSize bounds the spans that wait to be sent, batchSize those in one
+	// request, and sendEvery how long a span waits.
 	queueSize = 2048
 	batchSize = 512
 	sendEvery = 5 * time.Second
-	// sendTimeout bounds the sending of one batch, replays included.
+	// sendTimeout bounds the sending of one batch, retries included.
 	sendTimeout = 10 * time.Second
-	// flushTimeout bounds Flush, whatever time its caller has.
+	// flushTimeout bounds Flush, even if its ctx allows more.
 	flushTimeout = 2 * time.Second
-	// lossInterval is how often lost spans are worth a line in the log.
+	// lossInterval is the minimum time between reports of lost spans.
 	lossInterval = 10 * time.Second
 )
 
-// Config configures a [Pipeline]. Its zero value names no collector
-// and is refused: who wants no tracing builds no Pipeline.
+// Config configures a [Pipeline]. The zero value has no collector and is
+// rejected: if tracing is off, there is no Pipeline.
 type Config struct {
 	// Endpoint is the collector's OTLP/gRPC endpoint: a URL with http, for a
 	// connection in clear text, or https, and without a path. Required.
@@ -52,8 +52,8 @@ type Config struct {
 	Logger *zap.Logger
 }
 
-// Pipeline collects ended spans and sends them in batches. What does not fit
-// into its queue, or cannot be sent, is lost: nobody waits for a collector.
+// Pipeline collects ended spans and sends them in batches. If the queue is full
+// or a batch cannot be sent, spans are lost: no caller waits for a collector.
 type Pipeline struct {
 	provider *sdktrace.TracerProvider
 	queue    queue
@@ -62,8 +62,8 @@ type Pipeline struct {
 	unsent   []sdktrace.ReadOnlySpan // left by Run for Flush
 }
 
-// New builds a Pipeline. It makes no connection and starts nothing; what ends
-// before Run waits for it. It fails without an endpoint.
+// New builds a Pipeline. It makes no connection and starts no goroutine; spans
+// that end before Run are queued. If there is no endpoint, it fails.
 func New(cfg Config) (*Pipeline, error) {
 	if cfg.Endpoint == "" {
 		return nil, errors.New("tracing: endpoint is required")
@@ -78,7 +78,7 @@ func New(cfg Config) (*Pipeline, error) {
 		resource.WithTelemetrySDK(),
 		resource.WithHost(),
 		resource.WithAttributes(attribute.String("service.name", "eligibilityd"), attribute.String("service.version", cfg.Version)),
-		resource.WithFromEnv(), // last, as it is the operator's word
+		resource.WithFromEnv(), // last, so that the operator's setting wins
 	)
 	if err != nil {
 		return nil, fmt.Errorf("tracing: describe this process: %w", err)
@@ -99,14 +99,14 @@ func New(cfg Config) (*Pipeline, error) {
 	}, nil
 }
 
-// Tracer starts spans that the Pipeline sends, every one of them. It is safe
-// for concurrent use.
+// Tracer starts spans, all of which the Pipeline sends. It is safe for
+// concurrent use.
 func (p *Pipeline) Tracer() trace.Tracer {
 	return p.provider.Tracer("github.com/eligibilityd/eligibilityd")
 }
 
-// Run sends spans until ctx ends; what is left then is for [Pipeline.Flush].
-// Call it once. It fails only if the endpoint cannot be read.
+// Run sends spans until ctx ends; [Pipeline.Flush] sends the rest. Call it
+// once. It fails only if the endpoint is invalid.
 func (p *Pipeline) Run(ctx context.Context) error {
 	if err := p.exporter.Start(ctx); err != nil {
 		return fmt.Errorf("tracing: start the exporter: %w", err)
@@ -129,7 +129,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return nil
 }
 
-// send sends a batch and returns an empty one; the same batch if ctx ended first.
+// send sends a batch and returns an empty one. If ctx ends first, it returns
+// the same batch.
 func (p *Pipeline) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
 	bounded, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -160,5 +161,5 @@ func (p *Pipeline) Flush(ctx context.Context) {
 			p.losses.report(err)
 		}
 	}
-	_ = p.exporter.Shutdown(ctx) // nothing is under way any more
+	_ = p.exporter.Shutdown(ctx) // nothing is in flight any more
 }

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// run runs a pipeline until stop, which returns how long its end took.
+// run runs a pipeline until stop, which returns how long the shutdown took.
 func run(t *testing.T, cfg tracing.Config) (p *tracing.Pipeline, stop func() time.Duration) {
 	t.Helper()
 	p, err := tracing.New(cfg)
@@ -70,7 +70,7 @@ func TestSpansReachTheCollector(t *testing.T) { //nolint:paralleltest // sets th
 	}
 }
 
-func TestNewStartsNothing(t *testing.T) { //nolint:paralleltest // looks at all goroutines
+func TestNewStartsNothing(t *testing.T) { //nolint:paralleltest // inspects all goroutines
 	p, err := tracing.New(tracing.Config{Endpoint: "http://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,8 @@ func TestNewNeedsAnEndpoint(t *testing.T) {
 	}
 }
 
-// Whatever the collector does, spans end at once, and Run and Flush within their limit.
+// If the collector fails in any way, spans still end at once, and Run and Flush
+// within their limit.
 func TestASickCollectorHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	for name, upset := range map[string]func(*tracingtest.Collector) (endpoint string){
@@ -104,7 +105,7 @@ func TestASickCollectorHoldsNobodyUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			core, logged := observer.New(zapcore.DebugLevel)
-			now := time.Now() // stands still: one line is all that an interval may have
+			now := time.Now() // frozen, so only one report fits into an interval
 			p, stop := run(t, tracing.Config{
 				Endpoint: upset(tracingtest.Start(t)), Logger: zap.New(core), Now: func() time.Time { return now },
 			})
@@ -116,7 +117,7 @@ func TestASickCollectorHoldsNobodyUp(t *testing.T) {
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("5000 spans took %v", took)
 			}
-			if took := stop(); took > 8*time.Second { // two, and a busy machine
+			if took := stop(); took > 8*time.Second { // two, plus slack for a busy machine
 				t.Errorf("the end took %v", took)
 			}
 			if lines := logged.All(); len(lines) != 1 || lines[0].Level != zapcore.WarnLevel {

@@ -1,5 +1,5 @@
 // Package tracingtest is an OpenTelemetry collector for tests: it serves
-// OTLP/gRPC on a real socket and keeps what it is sent.
+// OTLP/gRPC on a real socket and records the spans it receives.
 package tracingtest
 
 import (
@@ -18,10 +18,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// patience is how long Await waits for what should come at once.
+// patience bounds the wait of Await.
 const patience = 30 * time.Second
 
-// Collector takes spans. It is safe for concurrent use and ends with the test.
+// Collector receives spans. It is safe for concurrent use. When the test ends,
+// it stops.
 type Collector struct {
 	// URL is the endpoint, in clear text on the loopback interface.
 	URL string
@@ -33,7 +34,7 @@ type Collector struct {
 	requests []*collectorv1.ExportTraceServiceRequest // guarded by mu
 	metadata metadata.MD                              // of the last request; guarded by mu
 	mood     mood                                     // guarded by mu
-	attempts int                                      // requests that came, kept or not; guarded by mu
+	attempts int                                      // requests that arrived, recorded or not; guarded by mu
 }
 
 // Start starts a collector.
@@ -79,7 +80,7 @@ func (c *Collector) attempt() mood {
 	return c.mood
 }
 
-// mood is what a collector does with what it is sent.
+// mood is the collector's reaction to a request.
 type mood int
 
 const (
@@ -88,42 +89,42 @@ const (
 	refusing
 )
 
-// Stall lets every request from now on wait until its sender gives up.
+// Stall makes every further request hang until its client gives up.
 func (c *Collector) Stall() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mood = stalling
 }
 
-// Refuse answers every request from now on with an error that does not pass.
+// Refuse answers every further request with an error that must not be retried.
 func (c *Collector) Refuse() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mood = refusing
 }
 
-// Attempts is how many requests came.
+// Attempts returns the number of requests that arrived.
 func (c *Collector) Attempts() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.attempts
 }
 
-// Metadata is that of the last request kept.
+// Metadata returns the metadata of the last request that was recorded.
 func (c *Collector) Metadata() metadata.MD {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.metadata
 }
 
-// Requests are those that came, as they came.
+// Requests returns the recorded requests in order.
 func (c *Collector) Requests() []*collectorv1.ExportTraceServiceRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.requests)
 }
 
-// Spans are those that came, in no order.
+// Spans returns the spans of all recorded requests.
 func (c *Collector) Spans() []*tracev1.Span {
 	var spans []*tracev1.Span
 	for _, request := range c.Requests() {
@@ -136,7 +137,7 @@ func (c *Collector) Spans() []*tracev1.Span {
 	return spans
 }
 
-// Await waits until holds is true.
+// Await waits until holds returns true. If it takes too long, the test fails.
 func (c *Collector) Await(what string, holds func() bool) {
 	c.tb.Helper()
 	deadline := time.After(patience)
