@@ -1,6 +1,6 @@
-// Package remote holds the rules that every client of another organization's
-// host follows: where a secret may be sent, and which text of a failed exchange
-// may be repeated.
+// Package remote holds the rules for clients of another organization's hosts:
+// which hosts may receive a secret, and which text may be repeated if an
+// exchange fails.
 package remote
 
 import (
@@ -17,9 +17,9 @@ import (
 )
 
 // CheckRoot accepts an absolute https URL without credentials, query and
-// fragment, and the same with http for loopback hosts: a bearer token or a
-// secret must not cross a network in clear text. The error does not repeat the
-// URL, which may hold credentials.
+// fragment. http is accepted only if the host is loopback, because a bearer
+// token or a secret must not cross a network in clear text. The error does not
+// repeat the URL, which may hold credentials.
 func CheckRoot(root string) error {
 	u, err := url.Parse(root)
 	if err != nil {
@@ -38,7 +38,7 @@ func CheckRoot(root string) error {
 	return nil
 }
 
-// HeaderSafe reports whether a token can be sent in a header as it is.
+// HeaderSafe reports whether a token can be sent unchanged in a header.
 func HeaderSafe(token string) bool {
 	for i := range len(token) {
 		if token[i] <= ' ' || token[i] > '~' {
@@ -49,19 +49,19 @@ func HeaderSafe(token string) bool {
 }
 
 // ServerFailed reports whether a status means that the host cannot answer now.
-// 501 means that it never will.
+// It is false if the status is 501, because the host never will.
 func ServerFailed(status int) bool {
 	return status == http.StatusRequestTimeout ||
 		status >= 500 && status <= 599 && status != http.StatusNotImplemented
 }
 
-// errProtocol replaces an error whose text may repeat what the host sent, such
-// as a malformed status line.
+// errProtocol replaces an error if its text may repeat a response, such as a
+// malformed status line.
 var errProtocol = errors.New("exchange broke off")
 
-// Cause returns why an exchange returned no complete answer, free of text that
-// the host chose. It is context.Canceled if ctx, the caller's, was canceled,
-// and context.DeadlineExceeded after any timeout.
+// Cause returns the reason if an exchange had no complete response, without any
+// text that the host chose. If ctx, the caller's, was canceled, it is
+// context.Canceled; after any timeout it is context.DeadlineExceeded.
 func Cause(ctx context.Context, err error) error {
 	var (
 		timeout     net.Error
@@ -92,7 +92,7 @@ func Cause(ctx context.Context, err error) error {
 	return errProtocol
 }
 
-// The reasons for which a certificate is not trusted.
+// The reasons not to trust a certificate.
 var (
 	ErrAuthority   = errors.New("tls: certificate of an unknown authority")
 	ErrName        = errors.New("tls: certificate for another name")
@@ -100,8 +100,8 @@ var (
 	ErrCertificate = errors.New("tls: certificate cannot be verified")
 )
 
-// CertificateError returns the kind of a failure to verify a certificate. The
-// standard library's own texts repeat what the host wrote into the certificate.
+// CertificateError returns the reason if a certificate could not be verified.
+// The standard library's own errors repeat text of the certificate.
 func CertificateError(err error) error {
 	var (
 		authority x509.UnknownAuthorityError
