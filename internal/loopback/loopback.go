@@ -1,6 +1,7 @@
-// Package loopback recognizes loopback addresses, and protects HTTP listeners that
-// are bound to one and ask for no credentials: it refuses what a web page in a
-// browser on the same machine can send them, by DNS rebinding or across sites.
+// Package loopback recognizes loopback addresses. It also protects HTTP
+// listeners that are bound to one and require no credentials: they reject
+// requests that a web page in a browser on the same machine sends by DNS
+// rebinding or across sites.
 package loopback
 
 import (
@@ -11,8 +12,8 @@ import (
 	"strings"
 )
 
-// Is reports whether a listener with this address is reached from this machine
-// only.
+// Is reports whether a listener with this address is reachable only from this
+// machine.
 func Is(address net.Addr) bool {
 	tcp, ok := address.(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()
@@ -25,10 +26,10 @@ func IsHost(host string) bool {
 	return err == nil && address.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// Guard returns next for a listener with this address: behind a check that
-// refuses requests with 403 if it is bound to loopback, and as it is otherwise.
-// isPage reports whether a path is a page that links of other sites may open; nil
-// means that none is.
+// Guard wraps next for a listener with this address. If the address is
+// loopback, requests that a web page could send are answered with 403; if it is
+// not, next is returned unchanged. isPage reports whether links of other sites
+// may open a path; if it is nil, they may open none.
 func Guard(address net.Addr, next http.Handler, isPage func(path string) bool) http.Handler {
 	if !Is(address) {
 		return next
@@ -42,16 +43,16 @@ func Guard(address net.Addr, next http.Handler, isPage func(path string) bool) h
 	})
 }
 
-// Refuses reports whether a request to a listener on loopback is refused: its
-// Host is not a loopback name, or a browser marks it as sent by another site.
-// page means that it is for a page that links of other sites may open.
+// Refuses reports whether a listener on loopback must reject a request: when
+// its Host is not a loopback name, or when a browser marks it as sent by
+// another site, unless page is set and the user follows a link to it.
 func Refuses(r *http.Request, page bool) bool {
 	return !isName(r.Host) || isCrossSite(r) && !(page && isNavigation(r))
 }
 
 // isName reports whether a Host, with or without a port, is localhost or a
-// loopback address. A page that was loaded from a name of its own, which now
-// resolves to loopback, sends that name.
+// loopback address. If a page's own domain now resolves to loopback, its
+// requests still carry that domain.
 func isName(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -62,8 +63,8 @@ func isName(host string) bool {
 }
 
 // isCrossSite reports whether a browser marks the request as sent by another
-// origin. Pages on other ports of this machine are other origins too. What is no
-// browser sends neither header.
+// origin. Pages on other ports of this machine are other origins too. If the
+// client is not a browser, it sends neither header.
 //
 // Source: https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header (read 2026-11-27)
 func isCrossSite(r *http.Request) bool {
@@ -79,8 +80,8 @@ func isCrossSite(r *http.Request) bool {
 	}
 }
 
-// isNavigation reports whether the user follows a link, which shows the answer
-// to the user and not to the other site.
+// isNavigation reports whether the user follows a link. The response is then
+// shown to the user and not to the other site.
 func isNavigation(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
 		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
