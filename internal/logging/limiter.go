@@ -9,8 +9,8 @@ import (
 )
 
 // Limiter admits a number of records of one kind in each interval, and counts
-// those between. It is safe for concurrent use and takes no lock; at the turn of
-// an interval it may admit a few more.
+// the others. It is safe for concurrent use and takes no lock; when an interval
+// begins it may admit a few more.
 type Limiter struct {
 	limit    int64
 	interval int64 // ns
@@ -25,8 +25,8 @@ func NewLimiter(limit int, interval time.Duration) *Limiter {
 	return &Limiter{limit: int64(limit), interval: int64(interval)}
 }
 
-// Admit reports whether a record is written, and if so how many were left out
-// since the one before it.
+// Admit reports whether to write a record and, if so, how many were suppressed
+// since the last one.
 func (l *Limiter) Admit(now time.Time) (leftOut int64, ok bool) {
 	current := now.UnixNano() / l.interval
 	if l.current.Load() != current && l.current.Swap(current) != current {
@@ -39,8 +39,8 @@ func (l *Limiter) Admit(now time.Time) (leftOut int64, ok bool) {
 	return l.leftOut.Swap(0), true
 }
 
-// Limit returns logger with its records counted against limiter. A record that
-// follows others that were left out carries their number in left_out.
+// Limit returns logger with its records counted against limiter. If records
+// were suppressed, the next one carries their number in left_out.
 func Limit(logger *zap.Logger, limiter *Limiter) *zap.Logger {
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return limited{core, limiter} }))
 }

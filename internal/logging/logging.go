@@ -14,12 +14,12 @@ import (
 type Config struct {
 	// Level is the lowest level that is written.
 	Level zapcore.Level
-	// Console selects lines for people in place of JSON objects.
+	// Console selects a format for people in place of JSON objects.
 	Console bool
 }
 
-// New returns a logger that writes to out through a [Queue], and that queue.
-// When records were dropped, the next record that fits is preceded by one that
+// New returns a logger that writes to out through a [Queue], and that queue. If
+// records were dropped, the next record that fits is preceded by one that
 // carries their number.
 func New(out io.Writer, cfg Config) (*zap.Logger, *Queue) {
 	encoding := zap.NewProductionEncoderConfig()

@@ -21,7 +21,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A pipe that nothing reads takes 64 KiB; then every write to it blocks.
+// If nothing reads a pipe, its buffer fills after 64 KiB and every write
+// blocks.
 func TestAPipeThatNothingReadsBlocksNobody(t *testing.T) {
 	t.Parallel()
 	reader, writer, err := os.Pipe()
@@ -45,7 +46,7 @@ func TestAPipeThatNothingReadsBlocksNobody(t *testing.T) {
 		t.Errorf("Sync took %v", took)
 	}
 
-	// When the log flows again, it contains every record or its place in a count.
+	// When the reader resumes, the log contains every record or counts it.
 	read := make(chan []logged)
 	go func() { read <- readAll(reader) }()
 	eventually(t, "the queue is empty", func() bool { return logger.Sync() == nil })
@@ -104,7 +105,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// flaky is a writer that fails while it is told to.
+// flaky is a writer that fails while fails is set.
 type flaky struct {
 	mu     sync.Mutex
 	fails  bool
@@ -127,7 +128,7 @@ func (f *flaky) set(fails bool) {
 	f.fails = fails
 }
 
-// Whatever fails and when, every record is written once or counted once.
+// If writes fail at any time, every record is written once or counted once.
 func TestEveryRecordIsWrittenOrCounted(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -148,7 +149,7 @@ func TestEveryRecordIsWrittenOrCounted(t *testing.T) {
 		})
 		out.set(false)
 		write(1)
-		for range 2 { // a write that had failed leaves the rest to the next record
+		for range 2 { // after a failed write, the next record triggers another
 			_ = queue.Sync()
 			write(1)
 		}

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// queueBytes bounds the records that wait to be written; as many more may be
-	// in the write under way.
+	// queueBytes bounds the records that wait to be written. The write in
+	// progress may hold as many more.
 	queueBytes = 1 << 20
-	// syncTimeout bounds Sync: a reader that has stopped reading must not delay
-	// the end of the process.
+	// syncTimeout bounds Sync: if the reader has stopped reading, it must not
+	// delay the exit.
 	syncTimeout = 400 * time.Millisecond
 )
 
 // Queue is a writer that never blocks: it queues each record, and a goroutine
-// that runs while there are any writes them out in order. A record that does
-// not fit, or that cannot be written, is dropped and counted. It is safe for
-// concurrent use, and needs no end.
+// that runs while the queue is not empty writes them in order. If a record does
+// not fit or cannot be written, it is dropped and counted. It is safe for
+// concurrent use and need not be closed.
 type Queue struct {
 	out  io.Writer
 	note func(dropped int64) []byte // nil writes no note
@@ -39,8 +39,8 @@ type Queue struct {
 // NewQueue returns a Queue that writes to out. It starts nothing.
 func NewQueue(out io.Writer) *Queue { return &Queue{out: out} }
 
-// Write queues p, which is one whole record. It always returns len(p), nil: what
-// happens to the record concerns the log, and not what is logged.
+// Write queues p, which is one whole record. It always returns len(p), nil,
+// even if the record is dropped.
 func (q *Queue) Write(p []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -57,8 +57,8 @@ func (q *Queue) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// fits reports whether p fits, and if so queues the note of what was dropped
-// before it. The lock is held.
+// fits reports whether p fits. If so, it queues the note of dropped records
+// first. The caller holds the lock.
 func (q *Queue) fits(p []byte) bool {
 	if q.dropped == 0 {
 		return len(q.pending)+len(p) <= queueBytes
@@ -75,7 +75,7 @@ func (q *Queue) fits(p []byte) bool {
 	return true
 }
 
-// drop counts records that are lost. The lock is held.
+// drop counts lost records. The caller holds the lock.
 func (q *Queue) drop(n int64) {
 	q.dropped += n
 	q.total += n
@@ -110,7 +110,7 @@ func (q *Queue) drain(idle chan struct{}) {
 	}
 }
 
-// Sync waits until what was queued is written, for at most 400 ms.
+// Sync waits until all queued records are written, for at most 400 ms.
 func (q *Queue) Sync() error {
 	q.mu.Lock()
 	idle := q.idle
@@ -128,7 +128,7 @@ func (q *Queue) Sync() error {
 	}
 }
 
-// Dropped returns how many records were dropped.
+// Dropped returns the number of dropped records.
 func (q *Queue) Dropped() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
