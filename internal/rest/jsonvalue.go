@@ -9,6 +9,11 @@ import (
 
 // The functions here take apart JSON that json.Valid has accepted. They look at
 // each byte once, copy no value and do not recurse.
+//
+// Package pcclient has a reader of its own on purpose. It rejects a body as a
+// whole if any object repeats a name, in any case, and needs every value of it.
+// Here each fault is reported with its place, the other items of a batch are
+// still answered, and a large body must cost no more than its bytes.
 
 // blanks are the characters that may stand around a JSON value.
 const blanks = " \t\r\n"
