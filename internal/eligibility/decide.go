@@ -140,7 +140,7 @@ func rulesFor(segment Segment) int {
 	return 2
 }
 
-// apply adds a rule's reason and what it rests on.
+// apply adds a rule's reason and the evidence that it used.
 func (a *Answer) apply(reason Reason, on *Held) {
 	a.Reasons = append(a.Reasons, reason)
 	fetched := on.Evidence.FetchTime

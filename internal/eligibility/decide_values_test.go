@@ -66,8 +66,8 @@ func (g decideGenerator) ages() eligibility.Ages {
 
 func (g decideGenerator) qualification(segment eligibility.Segment) eligibility.Qualification {
 	q := eligibility.Qualification{
-		Type:          eligibility.QualificationType(g.IntN(int(eligibility.QualificationStateOwnedEntity) + 1)),
-		VettingStatus: eligibility.VettingStatus(g.IntN(int(eligibility.VettingUnrecognized) + 1)),
+		Type:          eligibility.QualificationType(g.IntN(int(eligibility.QualificationStateOwnedEntity) + 1)), //nolint:gosec // a small constant
+		VettingStatus: eligibility.VettingStatus(g.IntN(int(eligibility.VettingUnrecognized) + 1)),               //nolint:gosec // a small constant
 	}
 	if needed, known := segmentTable[segment]; known && !g.oneIn(4) {
 		q.Type = needed
@@ -80,9 +80,9 @@ func (g decideGenerator) qualification(segment eligibility.Segment) eligibility.
 
 // held generates what is held about one facet at a time near asked. It reports
 // a lifetime that contradicts the table.
-func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, asked time.Time, monotonic time.Duration) eligibility.Held {
+func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, asked time.Time, monotonic time.Duration) eligibility.Held { //nolint:thelper // t.Helper would cost more than the question
 	held := eligibility.Held{
-		Tier: eligibility.Tier(g.IntN(4)), Fresh: g.oneIn(2), Fetched: g.oneIn(4),
+		Tier: eligibility.Tier(g.IntN(4)), Fresh: g.oneIn(2), Fetched: g.oneIn(4), //nolint:gosec // below 4
 		Call: eligibility.Call{Attempts: g.IntN(3)},
 	}
 	if g.oneIn(3) {
@@ -122,7 +122,7 @@ func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, as
 // ownEvidence makes the evidence one that this process fetched, whose clock may
 // have been set since: it is older by as much as the clock was set back, beyond
 // the tolerance.
-func (g decideGenerator) ownEvidence(t *testing.T, key eligibility.Key, q *question, held *eligibility.Held, asked time.Time, monotonic, elapsed time.Duration) {
+func (g decideGenerator) ownEvidence(t *testing.T, key eligibility.Key, q *question, held *eligibility.Held, asked time.Time, monotonic, elapsed time.Duration) { //nolint:thelper // t.Helper would cost more than the question
 	setBack := time.Duration(0)
 	switch g.IntN(3) {
 	case 0:
@@ -161,7 +161,7 @@ func (g decideGenerator) ownEvidence(t *testing.T, key eligibility.Key, q *quest
 }
 
 // checkLifetime compares the lifetime with the configured age and its jitter.
-func checkLifetime(t *testing.T, q *question, evidence *eligibility.Evidence, life eligibility.Lifetime) {
+func checkLifetime(t *testing.T, q *question, evidence *eligibility.Evidence, life eligibility.Lifetime) { //nolint:thelper // t.Helper would cost more than the question
 	age := ageOracle(&q.ages, evidence, q.policy.NotReadyAllowed)
 	fresh, usable := life.FreshUntil.Sub(evidence.FetchTime), life.UsableUntil.Sub(evidence.FetchTime)
 	if usable < age.Usable*9/10 || usable > age.Usable || fresh < min(age.Fresh*9/10, usable) || fresh > min(age.Fresh*11/10, usable) {
@@ -221,7 +221,7 @@ func (q *question) check(t *testing.T) eligibility.Decision {
 	}
 	copy(got.reasons[:], answer.Reasons)
 	if err != nil {
-		got.failure = err.(*eligibility.Error).Kind //nolint:errorlint,forcetypeassert // as documented
+		got.failure = err.(*eligibility.Error).Kind //nolint:errorlint // as documented
 	}
 	if got != want || len(answer.Reasons) > len(got.reasons) {
 		t.Fatalf("%+v\ngot  %+v\nwant %+v", q, got, want)
@@ -253,11 +253,11 @@ func nanos(t time.Time) int64 {
 
 // TestDecide compares Decide, the ages and the tolerance for clocks with an
 // independent statement of the contract, over generated questions.
-func TestDecide(t *testing.T) {
+func TestDecide(t *testing.T) { //nolint:tparallel // the workers are parallel; their group waits for them
 	t.Parallel()
 	seed := *decideSeed
 	if seed == 0 {
-		seed = rand.Uint64() //nolint:gosec // no secret
+		seed = rand.Uint64()
 	}
 	const chunk = 10_000 // a seed of its own for each, so that any number of workers generates the same
 	var next, allowed, blocked atomic.Int64
@@ -273,6 +273,7 @@ func TestDecide(t *testing.T) {
 							allowed.Add(1)
 						case eligibility.DecisionBlocked:
 							blocked.Add(1)
+						case eligibility.DecisionNone:
 						}
 					}
 				}
@@ -332,7 +333,7 @@ func TestJitterSpreadsTheAges(t *testing.T) {
 	evidence := &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, FetchTime: base}
 	shortest, longest := time.Hour, time.Duration(0)
 	for i := range 10_000 {
-		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i / 256)}} //nolint:gosec // below 65,536
+		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i / 256)}}
 		fresh := ages.LifetimeOf(key, evidence, eligibility.Policy{}, base).FreshUntil.Sub(base)
 		shortest, longest = min(shortest, fresh), max(longest, fresh)
 	}

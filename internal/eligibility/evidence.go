@@ -134,8 +134,8 @@ type Evidence struct {
 	// never stored.
 	started time.Time
 	// refreshing is 1 once an early refresh of this very evidence was started;
-	// accessed atomically.
-	refreshing uint32 //nolint:modernize // evidence is handed over by value, which atomic.Uint32 forbids
+	// accessed atomically. Evidence is passed by value, which atomic.Uint32 forbids.
+	refreshing uint32
 }
 
 // SetFetchTime records that this process started the fetch of e at start. Call it

@@ -116,7 +116,7 @@ func newFacetOracle(held eligibility.Held, now int64) facetOracle {
 	f.fresh = f.usable && held.Fresh && (held.Fetched || now < held.Lifetime.FreshUntil.UnixNano())
 	switch {
 	case held.Err != nil:
-		failure := held.Err.(*eligibility.Error) //nolint:errorlint,forcetypeassert // the generator's
+		failure := held.Err.(*eligibility.Error) //nolint:errorlint // the generator's
 		f.failed, f.kind, f.retry = true, failure.Kind, failure.RetryAfter
 	case present && !f.usable:
 		f.failed, f.kind, f.retry = true, eligibility.KindUnavailable, time.Second

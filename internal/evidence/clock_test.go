@@ -161,7 +161,7 @@ func TestFreshEvidenceIsFreshAlthoughTheClockIsSetBack(t *testing.T) {
 	})
 }
 
-// Qualifications that failed are fetched again after their rest, although the clock
+// Qualifications that failed are fetched again after their cool-down, although the clock
 // shows an earlier time.
 func TestARestEndsAlthoughTheClockIsSetBack(t *testing.T) {
 	steppedBubble(t, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory, clock *stepped) {

@@ -18,7 +18,7 @@ const (
 )
 
 // coolDowns holds the qualifications whose last fetch failed. A cool-down is no
-// evidence: no decision rests on it.
+// evidence: no decision uses it.
 type coolDowns map[eligibility.Key]coolDown
 
 type coolDown struct {

@@ -261,13 +261,13 @@ func TestHotEvidenceIsRenewedAheadOnce(t *testing.T) {
 		source.set(status(eligibility.AccountStatusAllowed).after(time.Second), holding())
 		for range 100 {
 			if answer := mustCheck(t, service, commercial); answer.Tier != eligibility.TierLocal {
-				t.Fatal("a caller waited for the renewal")
+				t.Fatal("a caller waited for the early refresh")
 			}
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if n := source.count(eligibility.FacetAccount); n != 2 {
-			t.Errorf("%d fetches, want one renewal", n)
+			t.Errorf("%d fetches, want one early refresh", n)
 		}
 		time.Sleep(fresh / 5)
 		answer := mustCheck(t, service, commercial)
@@ -291,7 +291,7 @@ func TestAFailedRenewalIsNotRepeatedByEachCaller(t *testing.T) {
 			synctest.Wait()
 		}
 		if n := source.count(eligibility.FacetAccount); n != 2 {
-			t.Errorf("%d fetches, want one renewal", n)
+			t.Errorf("%d fetches, want one early refresh", n)
 		}
 	})
 }
@@ -303,11 +303,11 @@ func TestEvidenceToRevalidateAnswersOnlyIfPartnerCenterFails(t *testing.T) {
 		store.mustRevalidate = true
 		source.set(status(eligibility.AccountStatusUnderReview), holding())
 		if answer := mustCheck(t, service, commercial); answer.Decision != eligibility.DecisionBlocked {
-			t.Error("untrusted evidence answered although Partner Center could be asked")
+			t.Error("evidence that must be revalidated answered although Partner Center works")
 		}
 		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
 		if answer := mustCheck(t, service, commercial); !answer.Stale {
-			t.Error("untrusted evidence is not flagged stale")
+			t.Error("evidence that must be revalidated is not flagged stale")
 		}
 	})
 }

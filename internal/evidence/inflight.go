@@ -69,7 +69,7 @@ type fetchState uint8
 
 const (
 	waiting  fetchState = iota
-	claiming            // asks the store for the lease, or waits for the replica that holds it
+	claiming            // acquires the lease from the store, or waits for the replica that holds it
 	fetching            // this replica makes the fetch
 )
 

@@ -10,15 +10,15 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// metrics counts how fetches are shared and what answers rest on. Its counters exist whether or not
-// somebody collects them.
+// metrics counts how fetches are shared and the evidence that decisions use. Its
+// counters exist even if there is no registry.
 type metrics struct {
 	led, joined, shared prometheus.Counter
 	fresh, stale        [eligibility.TierPartnerCenter + 1]prometheus.Counter // by the slowest tier used
 	staleBy             [eligibility.KindCanceled + 1]prometheus.Counter      // by why asking failed
 }
 
-// answered counts a decision that rests on evidence.
+// answered counts a decision that uses evidence.
 func (m *metrics) answered(c *check, answer *eligibility.Answer, now time.Time) {
 	if answer.Tier == eligibility.TierNone {
 		return
@@ -38,22 +38,22 @@ func (m *metrics) answered(c *check, answer *eligibility.Answer, now time.Time) 
 }
 
 func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (*metrics, error) {
-	flights := prometheus.NewCounterVec(prometheus.CounterOpts{
+	fetches := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_flights_total",
-		Help: "Fetches by role: led (this replica asked Partner Center), joined (a caller shared one under way here), shared (another replica's answered).",
+		Help: "Fetches by role: led (this replica held the lease and called Partner Center), joined (a caller shared one in flight here), shared (another replica's fetch answered).",
 	}, []string{"role"})
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_answers_total",
-		Help: "Decisions by the slowest tier of the evidence they rest on (local, redis, partner_center), and whether all of it was fresh.",
+		Help: "Decisions by the slowest tier of the evidence they use (local, redis, partner_center), and whether all of it was fresh.",
 	}, []string{"source", "freshness"})
 	staleAnswers := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_stale_answers_total",
 		Help: "Decisions on stale evidence by why Partner Center could not be asked.",
 	}, []string{"cause"})
 	m := &metrics{
-		led:    flights.WithLabelValues("led"),
-		joined: flights.WithLabelValues("joined"),
-		shared: flights.WithLabelValues("shared"),
+		led:    fetches.WithLabelValues("led"),
+		joined: fetches.WithLabelValues("joined"),
+		shared: fetches.WithLabelValues("shared"),
 	}
 	for tier, name := range map[eligibility.Tier]string{eligibility.TierLocal: "local", eligibility.TierRedis: "redis", eligibility.TierPartnerCenter: "partner_center"} {
 		m.fresh[tier] = answers.WithLabelValues(name, "fresh")
@@ -66,10 +66,10 @@ func newMetrics(registerer prometheus.Registerer, oldest func() time.Duration) (
 		return m, nil
 	}
 	err := errors.Join(
-		registerer.Register(flights), registerer.Register(answers), registerer.Register(staleAnswers),
+		registerer.Register(fetches), registerer.Register(answers), registerer.Register(staleAnswers),
 		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_oldest_flight_seconds",
-			Help: "Age of the oldest fetch under way; 0 without one. No fetch lives longer than ten seconds, and a second one may wait for it: beyond 25 something is stuck.",
+			Help: "Age of the oldest fetch in flight; 0 if there is none. No fetch lives longer than ten seconds, and a second one may wait for it: beyond 25 something is stuck.",
 		}, func() float64 { return oldest().Seconds() })),
 	)
 	if err != nil {

@@ -44,7 +44,7 @@ func TestMetricsCountTheTiersOfAnswers(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Second / 2)
 		if age := exported(t, registry)["eligibility_oldest_flight_seconds"]; age != 0.5 {
-			t.Errorf("the oldest flight is of %v s", age)
+			t.Errorf("the oldest fetch is %v s old", age)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()

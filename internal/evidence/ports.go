@@ -18,9 +18,9 @@ type Query struct {
 	Started func()
 }
 
-// Source asks Partner Center. Implementations are safe for concurrent use.
+// Source fetches from Partner Center. Implementations are safe for concurrent use.
 type Source interface {
-	// Fetch asks for one facet of one customer, now, within ctx. The caller
+	// Fetch requests one facet of one customer, now, within ctx. The caller
 	// sets the evidence's FetchTime. Every error is an *Error of kind
 	// KindUnavailable, KindThrottled, KindCredentials or KindInvalidResponse.
 	Fetch(ctx context.Context, query Query) (eligibility.Evidence, eligibility.Call, error)

@@ -44,7 +44,7 @@ func TestEvidenceTimeIsWhenTheFetchStarted(t *testing.T) {
 	})
 }
 
-// A fetch may land while another caller is still looking into the shared tier.
+// A fetch may finish while another caller still queries the shared tier.
 func TestAFetchThatFinishesDuringALookupIsShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -103,7 +103,7 @@ func TestMinEvidenceTimeOfThisVeryMomentIsMet(t *testing.T) {
 }
 
 // Callers of one millisecond share as callers of one second do: the fetch under
-// way when they ask is not theirs, and the next one is for all of them.
+// way when they arrive is not theirs, and the next one is for all of them.
 func TestFreshCallersWithinAMillisecondCostTwoFetches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

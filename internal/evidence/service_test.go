@@ -52,8 +52,8 @@ func TestCallersForFreshEvidenceCostTwoFetches(t *testing.T) {
 	})
 }
 
-// A batch's fetch waits in the background until somebody asks for that very
-// customer: then it is as urgent as if the batch had never been.
+// A batch's fetch has background priority until a caller waits for that very
+// customer: then it is raised as if the batch had not existed.
 func TestAFetchIsRaisedByItsFirstInteractiveCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestALeavingCallerNeverEndsTheFetch(t *testing.T) {
 		wantKind(t, err, eligibility.KindDeadlineExceeded)
 		var known *eligibility.Error
 		if !errors.As(err, &known) || known.RetryAfter <= 0 {
-			t.Error("nobody says when to ask again")
+			t.Error("no time to retry")
 		}
 
 		time.Sleep(time.Second)

@@ -14,12 +14,13 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-// traced asks below a span of that name, and returns the span's context.
+// traced checks as a child of a span of that name, and returns the span's context.
 func traced(t *testing.T, tracer trace.Tracer, service *evidence.Service, name string, req eligibility.Request) trace.SpanContext {
 	t.Helper()
 	ctx, span := tracer.Start(context.Background(), name)
 	defer span.End()
-	if _, err := service.Check(ctx, req); err != nil {
+	_, err := service.Check(ctx, req)
+	if err != nil {
 		t.Errorf("%s: %v", name, err)
 	}
 	return span.SpanContext()
