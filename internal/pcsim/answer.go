@@ -17,8 +17,8 @@ type answer struct {
 
 const jsonType = "application/json; charset=utf-8"
 
-// jsonAnswer renders a body without the HTML escapes that Go adds by default.
-// The body must be one that always marshals.
+// jsonAnswer encodes a body without the HTML escapes that Go adds by default.
+// The body must always marshal.
 func jsonAnswer(status int, body any) answer {
 	return answer{status: status, body: marshal(body)}
 }
@@ -28,7 +28,7 @@ func (r Raw) answer() answer {
 	return answer{status: r.Status, headers: r.Headers, body: body}
 }
 
-// faultBody is the documented error schema as real traces show it.
+// faultBody is the documented error schema in the form that real traces have.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/error-codes
 // (read 2026-11-21)
@@ -45,7 +45,7 @@ func fault(status, code int, description string) answer {
 	})
 }
 
-// noStatus is the one 404 that lets a customer buy.
+// noStatus is the only 404 that lets a customer buy.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status
 // (read 2026-11-21)
@@ -61,7 +61,7 @@ func noStatus(id string) answer {
 	}{600074, text, text, "AccountStatusNotFound", false, "InternalErrorCode=600074"})
 }
 
-// throttled is the gateway's answer, which has a shape of its own.
+// throttled is the gateway's answer, whose schema differs.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/api-throttling-guidance
 // (read 2026-11-21)
@@ -83,8 +83,8 @@ func marshal(v any) []byte {
 	return body
 }
 
-// perform waits out a step's latency, then fails as scripted or sends the
-// answer. It calls sending just before the first byte leaves.
+// perform waits for a step's latency, then fails as scripted or sends the
+// answer. It calls sending just before the first byte is sent.
 func (s *Server) perform(w http.ResponseWriter, r *http.Request, step Step, a answer, sending func()) {
 	if step.Latency > 0 && !s.pause(r, step.Latency) {
 		drop(w)
@@ -99,8 +99,8 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, step Step, a an
 	case FailureResetBody, FailureHangBody:
 		sending()
 		send(w, a, len(a.body)/2)
-		// A flush fails only if the client is gone, and then dropping
-		// the connection is right too.
+		// A flush fails only if the client has disconnected; then dropping the
+		// connection is right too.
 		_ = http.NewResponseController(w).Flush()
 		if step.Failure == FailureHangBody {
 			s.hang(r)
@@ -112,7 +112,7 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, step Step, a an
 	}
 }
 
-// send writes an answer, and only the first bytes of its body.
+// send writes an answer, or only the first bytes of its body.
 func send(w http.ResponseWriter, a answer, bodyBytes int) {
 	h := w.Header()
 	if len(a.body) > 0 {
@@ -123,12 +123,12 @@ func send(w http.ResponseWriter, a answer, bodyBytes int) {
 		h.Set(name, value)
 	}
 	w.WriteHeader(a.status)
-	// An error means that the client has left.
+	// An error means that the client has disconnected.
 	_, _ = w.Write(a.body[:bodyBytes])
 }
 
-// pause waits, and reports false if the client left or the server closed
-// before the time was over.
+// pause waits for d. It returns false if the client disconnects or the server
+// closes before.
 func (s *Server) pause(r *http.Request, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -148,8 +148,7 @@ func (s *Server) hang(r *http.Request) {
 	}
 }
 
-// drop ends the connection without another byte: with a reset if it is
-// TCP.
+// drop ends the connection without another byte; if it is TCP, with a reset.
 func drop(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -161,7 +160,7 @@ func drop(w http.ResponseWriter) {
 		raw = t.NetConn()
 	}
 	if tcp, ok := raw.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // failing that, the close still breaks the answer
+		_ = tcp.SetLinger(0) // if this fails, the close still breaks the answer
 	}
-	_ = raw.Close() // it is closed in any case
+	_ = raw.Close() // closed in any case
 }

@@ -19,11 +19,11 @@ import (
 // assertionType is the only client_assertion_type there is.
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// maxAssertionLife is how far ahead an assertion's end may lie: the upper end
-// of what is advised.
+// maxAssertionLife is how far in the future an assertion may expire: the upper
+// end of Microsoft's advice.
 const maxAssertionLife = 10 * time.Minute
 
-// assertions checks the assertions of a client that has certificates in place
+// assertions verifies the assertions of a client that has certificates in place
 // of a secret.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/certificate-credentials
@@ -31,10 +31,10 @@ const maxAssertionLife = 10 * time.Minute
 type assertions struct {
 	mu   sync.Mutex
 	keys map[thumbprint]*x509.Certificate
-	seen map[[sha256.Size]byte]time.Time // hash of the jti → when it ends to matter
+	seen map[[sha256.Size]byte]time.Time // hash of the jti → when it may be forgotten
 }
 
-// thumbprint is how a header names a certificate, and with it the algorithm.
+// thumbprint identifies a certificate, and with it the algorithm, in a header.
 type thumbprint struct{ alg, sum string }
 
 func newAssertions(certificates []*x509.Certificate) *assertions {
@@ -63,9 +63,9 @@ func checkCertificate(c *x509.Certificate) error {
 	return nil
 }
 
-// RegisterCertificate lets the application prove itself with assertions that
-// the certificate's key has signed, besides those of the Config. It returns an
-// error for a nil certificate and for one whose key is not RSA.
+// RegisterCertificate adds a certificate whose key may sign assertions of the
+// application, besides those of the Config. If the certificate is nil or its
+// key is not RSA, it returns an error.
 func (s *Server) RegisterCertificate(c *x509.Certificate) error {
 	if err := checkCertificate(c); err != nil {
 		return fmt.Errorf("pcsim: register certificate: %w", err)
@@ -92,9 +92,9 @@ type assertionClaims struct {
 	Issued   *int64 `json:"iat"`
 }
 
-// verify returns 0 for an assertion that proves to be the client's, sent to
-// the given token endpoint, now and never before; else an AADSTS code. There
-// is no leeway: a client that needs none needs none at Microsoft either.
+// verify returns 0 if an assertion is the client's, was sent to the given token
+// endpoint, is valid now and was never used before; else an AADSTS code. There
+// is no leeway: if a client needs none here, it needs none at Microsoft either.
 func (a *assertions) verify(token, client, endpoint string, now time.Time) (code int) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -128,7 +128,7 @@ func (a *assertions) verify(token, client, endpoint string, now time.Time) (code
 	return a.once(c.ID, expires, now)
 }
 
-// once needs mu. It forgets what could not come again anyway.
+// once requires mu. It forgets assertions that have expired.
 func (a *assertions) once(id string, expires, now time.Time) (code int) {
 	for old, until := range a.seen {
 		if !now.Before(until) {
@@ -143,7 +143,7 @@ func (a *assertions) once(id string, expires, now time.Time) (code int) {
 	return 0
 }
 
-// thumbprint returns the one that belongs to the algorithm.
+// thumbprint returns the thumbprint for the algorithm.
 func (h assertionHeader) thumbprint() thumbprint {
 	if h.Alg == "RS256" {
 		return thumbprint{h.Alg, h.X5t}
@@ -169,7 +169,7 @@ func signedBy(c *x509.Certificate, alg, text string, signature []byte) bool {
 	return rsa.VerifyPSS(key, crypto.SHA256, sum[:], signature, options) == nil
 }
 
-// endpointURL is the URL that a request was sent to, as its sender wrote it.
+// endpointURL returns the URL of a request as the client wrote it.
 func endpointURL(r *http.Request) string { return hostURL(r) + r.URL.Path }
 
 func hostURL(r *http.Request) string {

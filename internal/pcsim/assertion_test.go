@@ -31,7 +31,8 @@ type credential struct {
 	cert *x509.Certificate
 }
 
-// knownCredential and foreignCredential are made once: keys take their time.
+// knownCredential and foreignCredential are generated once because generation
+// is slow.
 var (
 	knownCredential   = sync.OnceValues(makeCredential)
 	foreignCredential = sync.OnceValues(makeCredential)
@@ -67,8 +68,8 @@ func must[T any](t *testing.T, get func() (T, error)) T {
 	return v
 }
 
-// claimSet is a good assertion's, with changes: name, value, …. A nil
-// value removes the claim.
+// claimSet returns valid claims with changes: name, value, …. If a value is
+// nil, the claim is removed.
 func claimSet(aud string, now time.Time, changes ...any) map[string]any {
 	set := map[string]any{
 		"aud": aud, "iss": pcsim.DefaultClientID, "sub": pcsim.DefaultClientID, "jti": uuid.NewString(),
@@ -103,7 +104,7 @@ func (c credential) older(changes ...any) map[string]any {
 	}, changes...)
 }
 
-// sign makes a token, with PSS unless the header has RS256.
+// sign makes a token; it uses PSS unless the header has RS256.
 func (c credential) sign(t *testing.T, header, claims map[string]any) string {
 	t.Helper()
 	part := func(v map[string]any) string {

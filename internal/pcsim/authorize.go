@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// authorization is a request for consent that has been checked.
+// authorization is a valid request for consent.
 type authorization struct {
 	redirect  *url.URL
 	sent      string // redirect as it was sent
@@ -24,8 +24,8 @@ type authorization struct {
 	hint      string
 }
 
-// authorizeEndpoint plays one of the login host's pages for consent: GET shows
-// it, POST is its form.
+// authorizeEndpoint serves one of the login host's consent pages: GET shows it,
+// POST submits its form.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow
 // (read 2026-11-21)
@@ -36,7 +36,7 @@ func (s *Server) authorizeEndpoint(v loginVersion) http.HandlerFunc {
 		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 		query := r.URL.Query()
 		redirect, code := s.trustedRedirect(r, query)
-		if code != 0 { // only the person at the browser can be shown the error
+		if code != 0 { // without a valid redirect, only the user can see the error
 			s.problem(w, code)
 			return
 		}
@@ -58,7 +58,7 @@ func (s *Server) authorizeEndpoint(v loginVersion) http.HandlerFunc {
 	}
 }
 
-// trustedRedirect returns where the answer may be sent, or an AADSTS code.
+// trustedRedirect returns the URL for the answer, or an AADSTS code.
 func (s *Server) trustedRedirect(r *http.Request, query url.Values) (to *url.URL, code int) {
 	switch client := query.Get("client_id"); {
 	case !strings.EqualFold(r.PathValue("tenant"), s.cfg.TenantID):
@@ -76,7 +76,8 @@ func (s *Server) trustedRedirect(r *http.Request, query url.Values) (to *url.URL
 	return to, 0
 }
 
-// readAuthorization returns what is asked for, or also an AADSTS code.
+// readAuthorization parses the request. If it is invalid, it also returns an
+// AADSTS code.
 func readAuthorization(v loginVersion, query url.Values) (a authorization, code int) {
 	a = authorization{
 		state: query.Get("state"), challenge: query.Get("code_challenge"), nonce: query.Get("nonce"),
@@ -100,13 +101,13 @@ func readAuthorization(v loginVersion, query url.Values) (a authorization, code 
 		return a, code
 	}
 	a.resource = query.Get("resource")
-	if a.resource != "" { // else the token request has to name it
+	if a.resource != "" { // if absent, the token request has to name it
 		a.audience, code = audienceV1(a.resource)
 	}
 	return a, code
 }
 
-// decideConsent does what the person has chosen.
+// decideConsent applies the user's decision.
 func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request, a authorization) {
 	if err := r.ParseForm(); err != nil {
 		s.problem(w, aadMalformed)

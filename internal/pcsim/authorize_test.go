@@ -27,8 +27,8 @@ func s256(verifier string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// consentQuery is a good v2 request, with changes: key, value, …. An empty
-// value removes the key.
+// consentQuery is a valid v2 request with changes: key, value, …. If a value is
+// empty, the key is removed.
 func consentQuery(changes ...string) url.Values {
 	return edit(url.Values{
 		"client_id": {pcsim.DefaultClientID}, "response_type": {"code"}, "redirect_uri": {redirectURI},
@@ -37,12 +37,12 @@ func consentQuery(changes ...string) url.Values {
 	}, changes...)
 }
 
-// consentQueryV1 is a good v1 request, with changes.
+// consentQueryV1 is a valid v1 request with changes.
 func consentQueryV1(changes ...string) url.Values {
 	return edit(consentQuery(), append([]string{"scope", "openid", "resource", audience}, changes...)...)
 }
 
-// codeForm is a good v2 redemption, with changes.
+// codeForm is a valid v2 redemption with changes.
 func codeForm(code string, changes ...string) url.Values {
 	return edit(url.Values{
 		"grant_type": {"authorization_code"}, "client_id": {pcsim.DefaultClientID},
@@ -61,7 +61,7 @@ func edit(form url.Values, changes ...string) url.Values {
 	return form
 }
 
-// decide sends the consent page's form.
+// decide submits the consent page's form.
 func (r *rig) decide(path string, query url.Values, account, decision string) reply {
 	r.t.Helper()
 	form := url.Values{"account": {account}, "decision": {decision}}
@@ -113,7 +113,8 @@ func TestConsentPageAsksForAnAccountAndADecision(t *testing.T) {
 				t.Errorf("%s: no %s in %s", path, want, got.body)
 			}
 		}
-		// The icon keeps browsers from asking for one, which would be recorded as a call.
+		// If the page has an icon, browsers do not request one, which would be
+		// recorded as a call.
 		body := strings.Replace(got.body, `<link rel="icon" href="data:,">`, "", 1)
 		if foreign := regexp.MustCompile(`(?i)(src|href|action)=|<script|url\(|@import`).FindString(body); foreign != "" {
 			t.Errorf("the page refers to something: %s", foreign)

@@ -40,7 +40,7 @@ func headerCases() []wireCase {
 				}
 			}
 		}},
-		{ // what a client sends stands in the journal, also of calls that broke
+		{ // the journal records a client's request even if the call broke
 			ids: "H-04 H-05 H-06", account: inTurn([]pcsim.Step{{Failure: pcsim.FailureReset}}, raw(503, ""), status("Allowed")),
 			also: func(t *testing.T, p *player) {
 				for range 3 {
@@ -72,7 +72,7 @@ func headerCases() []wireCase {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := resp.Body.Close(); err != nil || !resp.Close { // net/http takes the header out
+			if err := resp.Body.Close(); err != nil || !resp.Close { // net/http removes the header
 				t.Errorf("the connection stays open, %v", err)
 			}
 		}},
@@ -141,7 +141,7 @@ func failureCases() []wireCase {
 			}
 		}},
 		{ids: "R-06 R-08", cfg: pcsim.Config{RequestsPerMinute: 1}, also: func(_ *testing.T, p *player) {
-			p.play("account 200") // each counts, the refused ones too
+			p.play("account 200") // rejected requests count too
 			p.play("wait 50s")
 			p.play("account 429")
 			p.play("wait 50s")
@@ -196,7 +196,7 @@ func failureCases() []wireCase {
 	return cases
 }
 
-// bodyCases are shapes of error bodies, any of which may come with any status.
+// bodyCases are forms of error bodies, each of which may occur with any status.
 func bodyCases() []wireCase {
 	var cases []wireCase
 	for _, c := range [][2]string{

@@ -14,20 +14,20 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// wireCase is one case of the wire, or several that one script plays.
+// wireCase is one case of the wire, or several with the same script.
 type wireCase struct {
 	ids string
 	cfg pcsim.Config
 
-	// The scripts. A tenant or a seed stands in place of the first two.
+	// The scripts. If a tenant or a seed is set, it replaces the first two.
 	account        []pcsim.Step
 	qualifications []pcsim.Step
 	tenant, seed   string
 	tokens         []pcsim.Step
 
-	// wire is what is done and seen, in order. See player.play.
+	// wire lists actions and expected answers in order. See player.play.
 	wire []string
-	// also checks what a line of wire cannot say.
+	// also checks what wire cannot express.
 	also func(t *testing.T, p *player)
 }
 
@@ -50,7 +50,7 @@ func rawAnswer(status int, body string, headers ...string) *pcsim.Raw {
 	return answer
 }
 
-// inTurn plays each once, and the last for ever.
+// inTurn gives each answer once, and the last one for ever.
 func inTurn(steps ...[]pcsim.Step) []pcsim.Step {
 	all := slices.Concat(steps...)
 	for i := range all[:len(all)-1] {
@@ -92,14 +92,14 @@ func TestCasesOnTheWire(t *testing.T) {
 type player struct {
 	*rig
 	id    string
-	token string // of the latest token request; fetched when first needed
+	token string // of the latest token request; fetched when it is first needed
 	bare  bool   // send no token at all
 }
 
 func startCase(t *testing.T, c wireCase) *player {
 	t.Helper()
 	p := &player{rig: start(t, c.cfg), id: customerID}
-	// On a connection of its own no call is replayed behind our back.
+	// If each call has its own connection, net/http cannot retry it.
 	p.client.Transport.(*http.Transport).DisableKeepAlives = true
 	if c.seed != "" {
 		p.id = c.seed
@@ -115,9 +115,9 @@ func startCase(t *testing.T, c wireCase) *player {
 	return p
 }
 
-// play does what a line says: an act, and then what is seen of it. That is a
-// status and a part of the body (`empty` for none at all), or `broken`, or
-// `timeout` for no answer until the caller leaves.
+// play executes a line: an action and its expected result. The result is a
+// status and a part of the body (`empty` if there must be none), `broken`, or
+// `timeout` if no answer must arrive before the client gives up.
 func (p *player) play(line string) {
 	p.t.Helper()
 	act, want, _ := strings.Cut(line, " ")
@@ -192,7 +192,7 @@ func (p *player) act(ctx context.Context, act string) (reply, error) {
 	return p.do(p.request(http.MethodGet, "/v1/customers/"+p.id+suffix, p.token).WithContext(ctx))
 }
 
-// ask asks for a token and keeps it.
+// ask requests a token and keeps it.
 func (p *player) ask(ctx context.Context, path string, changes ...string) (reply, error) {
 	got, err := p.postToken(ctx, path, refreshForm(changes...))
 	if err == nil && got.status == 200 && strings.HasPrefix(got.body, "{") {

@@ -24,7 +24,7 @@ func tokenCases() []wireCase {
 			if first == second || first == pcsim.DefaultRefreshToken {
 				t.Error("no new refresh token came")
 			}
-			p.grant(v2Path, refreshForm()) // the old ones live on
+			p.grant(v2Path, refreshForm()) // the old ones remain valid
 			p.grant(v2Path, refreshForm("refresh_token", first))
 		}},
 		{ids: "T-06", also: func(_ *testing.T, p *player) {
@@ -171,7 +171,7 @@ func sequenceCases() []wireCase {
 	}
 }
 
-// notPlayed holds the cases that no script can show, with the reason.
+// notPlayed holds the cases that no script can play, with the reason.
 func notPlayed() map[string]string {
 	why := map[string]string{
 		"T-11": "a store of the client's own that fails; on the wire it is T-03",
@@ -188,8 +188,8 @@ func notPlayed() map[string]string {
 	return why
 }
 
-// allCases are the cases of the wire that were collected from Microsoft's
-// pages, traces and users' reports, by their ids.
+// allCases are the ids of the cases of the wire that were collected from
+// Microsoft's pages, traces and users' reports.
 const allCases = `
 VS-01 VS-02 VS-03 VS-04 VS-05 VS-06 VS-11 VS-12 VS-13 VS-15 VS-17 VS-20 VS-23 VS-24 VS-26 VS-29 VS-30 VS-31 VS-32 VS-33 VS-34
 Q-01 Q-02 Q-03 Q-04 Q-05 Q-06 Q-07 Q-08 Q-09 Q-10 Q-11 Q-13 Q-14 Q-16 Q-18 Q-19 Q-24 Q-26 Q-28 Q-29 Q-30

@@ -11,17 +11,17 @@ import (
 // MaxCustomers is how many customers a server holds.
 const MaxCustomers = 100_000
 
-// cast is everybody who is scripted, and how far each script has been played.
+// cast is all scripted customers and the progress of each script.
 type cast struct {
 	limit       int
 	perCustomer bool
 
 	mu            sync.Mutex
-	actors        map[string]*actor   // customer ID → its script at play
-	order         []string            // the IDs of actors as they came
-	baseline      map[string]Customer // customer ID → what a reset returns to
+	actors        map[string]*actor   // customer ID → the script in use
+	order         []string            // the IDs of actors in the order of their creation
+	baseline      map[string]Customer // customer ID → the script after a reset
 	baselineOrder []string
-	token         playback // the token endpoint's script; no steps: as usual
+	token         playback // the token endpoint's script; if it has no steps, usual answers
 	partner       meter
 }
 
@@ -52,7 +52,7 @@ func newActor(c Customer) *actor {
 	return a
 }
 
-// admit counts a call and returns how long the caller has to stay away.
+// admit counts a call and returns how long the caller has to wait.
 func (c *cast) admit(id string, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,8 +62,8 @@ func (c *cast) admit(id string, now time.Time) time.Duration {
 	return c.partner.take(now, c.limit)
 }
 
-// next plays a step of a customer's script, unless the tenant, which it
-// returns as well, is not ours: TenantUnknown for an id without a script.
+// next plays a step of a customer's script if the tenant, which it also
+// returns, is empty. If the id has no script, the tenant is TenantUnknown.
 func (c *cast) next(id string, r role, now time.Time) (step Step, tenant string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,8 +83,8 @@ func (c *cast) next(id string, r role, now time.Time) (step Step, tenant string)
 	return a.qualifications.next(now, a.began), ""
 }
 
-// nextToken plays a step of the token endpoint's script; the zero Step means
-// as usual.
+// nextToken plays a step of the token endpoint's script; the zero Step is a
+// usual answer.
 func (c *cast) nextToken(now time.Time) Step {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,8 +94,8 @@ func (c *cast) nextToken(now time.Time) Step {
 	return c.token.next(now, now)
 }
 
-// put adds or replaces customers, all or none. Baseline customers outlive a
-// reset. It reports whether the last one is new.
+// put adds or replaces customers, all or none. If baseline is set, they survive
+// a reset. It reports whether the last one is new.
 func (c *cast) put(customers []Customer, baseline bool) (created bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *cast) put(customers []Customer, baseline bool) (created bool, err error
 	return created, nil
 }
 
-// set needs mu.
+// set requires mu.
 func (c *cast) set(cust Customer) (created bool) {
 	if c.actors[cust.ID] == nil {
 		created = true
@@ -177,8 +177,8 @@ func (c *cast) reset() {
 	}
 }
 
-// SetCustomer adds a customer or replaces its script, which then plays from
-// its first step. It returns a *ScriptError if the script is not valid.
+// SetCustomer adds a customer or replaces its script, which then starts at its
+// first step. If the script is invalid, it returns a *ScriptError.
 func (s *Server) SetCustomer(c Customer) error {
 	_, err := s.setCustomer(c)
 	return err
@@ -197,20 +197,19 @@ func (s *Server) setCustomer(c Customer) (created bool, err error) {
 	return created, nil
 }
 
-// DeleteCustomer removes a customer, which is then unknown. It reports
-// whether there was one.
+// DeleteCustomer removes a customer, which is then unknown. It reports whether
+// it existed.
 func (s *Server) DeleteCustomer(id string) bool { return s.cast.remove(strings.ToLower(id)) }
 
 // Customer returns one customer's script.
 func (s *Server) Customer(id string) (Customer, bool) { return s.cast.get(strings.ToLower(id)) }
 
-// Customers returns every customer in the order in which they came: the seeds
-// first.
+// Customers returns every customer in the order of creation: the seeds first.
 func (s *Server) Customers() []Customer { return s.cast.list() }
 
 // ScriptTokens makes the token endpoints play the given steps, for instance a
-// failure and then (an empty Step) the usual answer. No step at all means
-// the usual answer. It returns a *ScriptError if they are not valid.
+// failure and then (an empty Step) the usual answer. If there are no steps,
+// answers are as usual. If they are invalid, it returns a *ScriptError.
 func (s *Server) ScriptTokens(steps ...Step) error {
 	if err := scriptError(checkSteps("steps", steps, roleToken)); err != nil {
 		return fmt.Errorf("pcsim: script tokens: %w", err)
@@ -219,9 +218,9 @@ func (s *Server) ScriptTokens(steps ...Step) error {
 	return nil
 }
 
-// Reset returns to the seeds and the loaded files, played from the start, to
-// usual token answers, to the Config's settings, and to no recorded requests
-// and zero counts. Tokens stay as they are.
+// Reset restores the seeds and the loaded files, played from the start, usual
+// token answers and the Config's settings. It clears recorded requests and
+// counts. Tokens remain valid.
 func (s *Server) Reset() {
 	s.cast.reset()
 	s.journal.reset()

@@ -12,8 +12,8 @@ import (
 const (
 	// PartnerAccount is a user of the partner's own tenant.
 	PartnerAccount = "eligibility@partner.example"
-	// ForeignAccount is a user of another tenant, which a client has to
-	// refuse: its consent serves another partner.
+	// ForeignAccount is a user of another tenant. A client must reject it,
+	// because its consent belongs to another partner.
 	ForeignAccount = "eligibility@elsewhere.example"
 	// ForeignTenantID is that other tenant.
 	ForeignTenantID = "70000000-0000-4000-8000-000000000002"
@@ -24,7 +24,7 @@ const (
 //go:embed consent.html
 var consentHTML string
 
-// account is somebody who can sign in.
+// account is a user who can sign in.
 type account struct {
 	Name   string
 	Of     string // for people
@@ -48,7 +48,7 @@ func (s *Server) account(name string) (account, bool) {
 	return account{}, false
 }
 
-// consentView is what the page shows: a problem, or all the rest.
+// consentView is the content of the page: a problem, or everything else.
 type consentView struct {
 	Problem     string
 	ClientID    string
@@ -58,8 +58,8 @@ type consentView struct {
 	MFA         bool
 }
 
-// consentPage asks the person. The account that login_hint names is chosen
-// already, else the partner's.
+// consentPage asks the user. If login_hint names an account, it is preselected,
+// else the partner's.
 func (s *Server) consentPage(w http.ResponseWriter, a authorization) {
 	chosen, known := s.account(a.hint)
 	if !known {
@@ -75,7 +75,7 @@ func (s *Server) consentPage(w http.ResponseWriter, a authorization) {
 	})
 }
 
-// problem shows an error to the person, and to nobody else.
+// problem shows an error to the user only; it does not redirect.
 func (s *Server) problem(w http.ResponseWriter, code int) {
 	s.page(w, http.StatusBadRequest, consentView{Problem: s.describe(code).text})
 }
@@ -88,12 +88,12 @@ func (s *Server) page(w http.ResponseWriter, status int, view consentView) {
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	// No form-action: browsers apply it to where the form's answer redirects.
+	// No form-action: browsers apply it also to the redirect that follows.
 	h.Set("Content-Security-Policy", "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	// An error means that the browser has left.
+	// An error means that the browser has disconnected.
 	_, _ = w.Write(page.Bytes())
 }
 

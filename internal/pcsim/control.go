@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// ControlHandler serves the control API that docs/simulator.md describes. It has no
-// authentication: bind it to loopback. Pages in a browser cannot change anything
-// through it.
+// ControlHandler serves the control API that docs/simulator.md describes. It
+// has no authentication: bind it to loopback. If a page in a browser sends a
+// change, it is rejected.
 func (s *Server) ControlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/customers", func(w http.ResponseWriter, _ *http.Request) {
@@ -98,8 +98,9 @@ func (s *Server) putToken(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// readBody reads a request's JSON or YAML into the struct that into points to. It
-// returns a *ScriptError with the faults of the body and those that check returns.
+// readBody decodes a request's JSON or YAML into the struct that into points
+// to. If the body is invalid, or check returns faults, the error is a
+// *ScriptError.
 func readBody(w http.ResponseWriter, r *http.Request, into any, check func() []Fault) error {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxScriptBytes))
 	if err != nil {
@@ -124,7 +125,7 @@ func readBody(w http.ResponseWriter, r *http.Request, into any, check func() []F
 	return err
 }
 
-// controlError is the body of every refusal.
+// controlError is the body of every error response.
 type controlError struct {
 	Error  string  `json:"error"`
 	Faults []Fault `json:"faults,omitempty"`
@@ -150,6 +151,6 @@ func noCustomer(w http.ResponseWriter) {
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(status)
-	// An error means that the client has left.
+	// An error means that the client has disconnected.
 	_, _ = w.Write(append(marshal(body), '\n')) //nolint:gosec // JSON, under a JSON content type
 }

@@ -114,7 +114,7 @@ func TestControlGivesBackWhatItTakes(t *testing.T) {
 	if diff := cmp.Diff(everyMemberRead(), got); diff != "" {
 		t.Error(diff)
 	}
-	for _, c := range newServer(t).Customers() { // every seed survives the journey
+	for _, c := range newServer(t).Customers() { // every seed survives the round trip
 		body, err := json.Marshal(c)
 		if err != nil {
 			t.Fatal(err)

@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// checkClient returns 0 if a token request proves to be the application's, by
-// secret or by assertion; else an AADSTS code.
+// checkClient returns 0 if a token request is authenticated as the
+// application's, by secret or by assertion; else an AADSTS code.
 func (s *Server) checkClient(r *http.Request) (code int) {
 	form := r.PostForm
 	if form.Get("client_id") != s.cfg.ClientID {

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestControlAnswersAsDocumented sends the examples of docs/simulator.md in order,
-// and checks that there is one for each documented request.
+// TestControlAnswersAsDocumented sends the examples of docs/simulator.md in
+// order. It fails if a documented request has no example.
 func TestControlAnswersAsDocumented(t *testing.T) {
 	t.Parallel()
 	r := startControl(t)
@@ -46,7 +46,7 @@ func TestControlAnswersAsDocumented(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /v1/\\S+)` \\|").FindAllStringSubmatch(string(document), -1) {
-		if m[1] != "GET /v1/customers" && !sent[m[1]] { // its answer is long
+		if m[1] != "GET /v1/customers" && !sent[m[1]] { // its response is long
 			t.Errorf("%s has no example", m[1])
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// AADSTS codes that the token endpoints answer by themselves.
+// AADSTS codes that the token endpoints return unless a script overrides them.
 const (
 	aadTenantNotFound   = 90002
 	aadGrantExpired     = 70008
@@ -41,15 +41,15 @@ const (
 	aadAssertionSignature = 700027
 )
 
-// entraError is what goes with an AADSTS code.
+// entraError holds the attributes of an AADSTS code.
 type entraError struct {
 	status int
 	word   string // `error`: the only member that a client may act on
 	text   string
 }
 
-// entraErrorFor returns the error of a code. HTTP status and error word are
-// Microsoft's if they are published, else the likely ones.
+// entraErrorFor returns the error of a code. If HTTP status and error word are
+// published, they are Microsoft's; if not, the likely ones.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
 // (read 2026-11-21)
@@ -115,8 +115,7 @@ func entraErrorFor(code int) (entraError, bool) {
 	return entraError{}, false
 }
 
-// consentError returns the error of a code that is about asking a person, or
-// nothing.
+// consentError returns the error of a code if it concerns consent.
 func consentError(code int) (word, text string) {
 	switch code {
 	case aadConsentDenied:
@@ -139,8 +138,7 @@ func consentError(code int) (word, text string) {
 	return "", ""
 }
 
-// badClient returns what is wrong with a client's credentials, or nothing if
-// the code is about something else.
+// badClient returns the error of a code if it concerns a client's credentials.
 func badClient(code int) string {
 	switch code {
 	case aadSecretWrong:
@@ -165,7 +163,7 @@ func badClient(code int) string {
 	return ""
 }
 
-// description returns the text of an error, with what support asks for.
+// description returns the text of an error, with the ids that support asks for.
 type description struct{ text, trace, correlation, stamp string }
 
 func (s *Server) describe(code int) description {
@@ -179,7 +177,7 @@ func (s *Server) describe(code int) description {
 	return d
 }
 
-// refuseToken renders the error of a known code in Entra's shape.
+// refuseToken encodes the error of a known code in Entra's form.
 func (s *Server) refuseToken(code int) answer {
 	e, _ := entraErrorFor(code)
 	d := s.describe(code)

@@ -14,7 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// patience is how long a test waits for what has to happen at once.
+// patience bounds the wait for a condition that should hold at once.
 const patience = 10 * time.Second
 
 func TestResetComesBeforeAnyAnswer(t *testing.T) {
@@ -67,7 +67,7 @@ func TestLatencyPassesBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// waits are the ways in which a script makes a caller wait.
+// waits are the steps that make a caller wait.
 func waits() map[string]pcsim.Step {
 	return map[string]pcsim.Step{
 		"latency":   {Status: "Allowed", Latency: time.Hour},
@@ -113,7 +113,7 @@ func TestWaitsEndWhenTheServerCloses(t *testing.T) {
 			go func() {
 				<-arrived
 				r.Close()
-				r.Close() // twice is fine
+				r.Close() // twice is allowed
 			}()
 			_, err := r.do(r.request(http.MethodGet, "/v1/customers/"+customerID+"/validationStatus?type=account", token))
 			if err == nil {
@@ -151,7 +151,7 @@ func TestFailuresWithoutAConnectionOfTheirOwnAbort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if got := recover(); got != http.ErrAbortHandler { //nolint:errorlint // the very value that net/http looks for
+		if got := recover(); got != http.ErrAbortHandler { //nolint:errorlint // the sentinel value that net/http checks for
 			t.Errorf("recovered %v", got)
 		}
 	}()
@@ -159,9 +159,8 @@ func TestFailuresWithoutAConnectionOfTheirOwnAbort(t *testing.T) {
 	s.Handler().ServeHTTP(httptest.NewRecorder(), req) // cannot be hijacked
 }
 
-// startWatched is start with a word when a call arrives and when it has
-// ended. Its listener closes first, so that nothing but the simulator ends a
-// wait.
+// startWatched is start with notifications when a call arrives and when it has
+// ended. Its listener closes first, so that only the simulator can end a wait.
 func startWatched(t *testing.T) (r *rig, arrived, ended chan struct{}) {
 	t.Helper()
 	s, err := pcsim.New(pcsim.Config{})

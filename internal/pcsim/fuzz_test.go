@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// FuzzLoad is inside the package to be spared the seeds on every run. Its own
-// are short: the fuzzer would spend its time on shrinking a long one.
+// FuzzLoad is inside the package, so that a run need not load the seeds. Its
+// own seeds are short: the fuzzer would spend its time on shrinking a long one.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte("customers: {a: {account: [{status: 5, raw: [], latency: {}}]}}"))
 	f.Add([]byte("a: &a [*a]\n? [b]\n: |\n  c\n"))
@@ -24,7 +24,7 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		// What is taken is valid, and can be given back.
+		// If a script is accepted, it is valid and survives a round trip.
 		for _, c := range customers {
 			if faults := checkCustomer("", c); len(faults) > 0 {
 				t.Errorf("%+v", faults)
@@ -40,7 +40,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzControlBody reads what a PUT of the control API may send.
+// FuzzControlBody decodes bodies of a PUT of the control API.
 func FuzzControlBody(f *testing.F) {
 	f.Add([]byte(`{"account":[{"status":"Allowed","latency":"1s","times":1},{"raw":{"status":200}}]}`))
 	f.Add([]byte(`{"a":{"a":[1,1.5e3,null,true,"\ud83d\ude00"]},"a":[]}`))

@@ -10,15 +10,16 @@ import (
 	"time"
 )
 
-// idTokenLifetime is how long an id_token is good.
+// idTokenLifetime is how long an id_token is valid.
 const idTokenLifetime = time.Hour
 
-// newIDTokenKey makes the key that a server signs its id_tokens with. Nobody
-// can fetch its public half: a client gets its id_token straight from the
-// token endpoint, and need not verify what TLS has vouched for.
+// newIDTokenKey generates the key that signs a server's id_tokens. Its public
+// half is not published: a client receives its id_token straight from the token
+// endpoint, and need not verify a signature when TLS has authenticated the
+// host.
 func newIDTokenKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }
 
-// idToken identifies the person who has consented.
+// idToken identifies the user who has consented.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/id-token-claims-reference
 // (read 2026-11-21)
@@ -32,7 +33,7 @@ func (s *Server) idToken(v loginVersion, r *http.Request, c consent) (string, er
 		"aud": s.cfg.ClientID, "ver": "1.0", "iss": "https://sts.windows.net/" + c.account.tenant + "/",
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(idTokenLifetime).Unix(),
 		"tid": c.account.tenant, "oid": c.account.object, "preferred_username": c.account.Name,
-		"sub": c.account.object, // at Microsoft, another one for each application
+		"sub": c.account.object, // at Microsoft, it differs for each application
 	}
 	if v == loginV2 {
 		claims["ver"], claims["iss"] = "2.0", hostURL(r)+"/"+c.account.tenant+"/v2.0"

@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// maxRequests is how many resource calls are remembered.
+// maxRequests is the number of resource calls that are kept.
 const maxRequests = 10_000
 
-// maxRecorded is how many bytes of a caller's text are remembered.
+// maxRecorded is how many bytes of a caller's text are kept.
 const maxRecorded = 200
 
 // Request is one recorded call of a resource. It never holds a token.
 type Request struct {
 	// Number counts the calls since the start or the last reset, from 1.
 	Number uint64 `json:"number"`
-	// Time is when the call came, by Config.Now.
+	// Time is when the call arrived, by Config.Now.
 	Time   time.Time `json:"time"`
 	Method string    `json:"method"`
 	Path   string    `json:"path"`
 	Query  string    `json:"query,omitempty"`
 	// Resource is account, qualifications or other.
 	Resource string `json:"resource"`
-	// CustomerID is as in the path, in lower case.
+	// CustomerID is the one in the path, in lower case.
 	CustomerID string `json:"customer_id,omitempty"`
 	// RequestID and CorrelationID are the MS headers as the caller sent them.
 	RequestID     string `json:"request_id,omitempty"`
 	CorrelationID string `json:"correlation_id,omitempty"`
-	// Status is the HTTP status answered: 0 while there is none, and for
-	// good if the connection was broken before.
+	// Status is the HTTP status of the answer: 0 while there is none, and
+	// permanently if the connection was broken before.
 	Status int `json:"status"`
-	// Failure is the scripted failure that the call met.
+	// Failure is the scripted failure of the call, if any.
 	Failure string `json:"failure,omitempty"`
 }
 
@@ -47,16 +47,16 @@ type Stats struct {
 	Throttled uint64 `json:"throttled"`
 }
 
-// journal remembers the latest calls.
+// journal keeps the latest calls.
 type journal struct {
 	mu    sync.Mutex
-	ring  []Request // Number n stands at (n-1) % maxRequests
+	ring  []Request // Number n is at index (n-1) % maxRequests
 	last  uint64    // the latest Number
 	epoch uint64    // counts resets, so that an older call finds no entry
 	stats Stats
 }
 
-// entry names a recorded call.
+// entry identifies a recorded call.
 type entry struct{ number, epoch uint64 }
 
 func (j *journal) begin(r Request) entry {
@@ -82,7 +82,7 @@ func (j *journal) begin(r Request) entry {
 	return entry{r.Number, j.epoch}
 }
 
-// answered notes a call's status, failed its failure.
+// answered records a call's status, failed its failure.
 func (j *journal) answered(e entry, status int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -102,7 +102,7 @@ func (j *journal) failed(e entry, failure string) {
 	}
 }
 
-// find needs mu. It returns nil once the call is forgotten.
+// find requires mu. If the call is no longer kept, it returns nil.
 func (j *journal) find(e entry) *Request {
 	if e.epoch != j.epoch || j.last-e.number >= maxRequests {
 		return nil
@@ -139,7 +139,8 @@ func (j *journal) reset() {
 	j.epoch++
 }
 
-// cut bounds a caller's text, and frees the buffer that it was part of.
+// cut bounds a caller's text, and copies it so that the request's buffer is
+// freed.
 func cut(s string) string {
 	if len(s) > maxRecorded {
 		s = s[:maxRecorded]

@@ -16,14 +16,14 @@ const maxScriptBytes = 4 << 20
 //go:embed seeds.yaml
 var seeds string
 
-// Load adds the customers of a YAML script, and replaces those with the same ID.
-// Reset returns to them. If the script has any mistake, Load changes nothing. The
-// error is then a *ScriptError with every mistake, unless r cannot be read or is
-// not YAML.
+// Load adds the customers of a YAML script. If one has the ID of an existing
+// customer, it replaces it. Reset restores them. If the script has any mistake,
+// Load changes nothing. The error is then a *ScriptError with every mistake,
+// unless r cannot be read or is not YAML.
 //
-// The script is an object with the member customers: an object from customer
-// ID to script. Its members are those of [Customer] and [Step]; durations are
-// written as 1.5s or 2m. deploy/simulator.example.yaml shows each of them.
+// The script is an object with the member customers: an object from customer ID
+// to script. Its members are those of [Customer] and [Step]; durations are
+// written as 1.5s or 2m. deploy/simulator.example.yaml has an example of each.
 func (s *Server) Load(r io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxScriptBytes+1))
 	if err == nil && len(text) > maxScriptBytes {

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// loginVersion is which of the two token endpoints was asked.
+// loginVersion is the version of a token endpoint.
 type loginVersion int
 
 const (
@@ -23,7 +23,7 @@ const (
 // maxFormBytes bounds a token request.
 const maxFormBytes = 64 << 10
 
-// tokenEndpoint plays one of the login host's token endpoints.
+// tokenEndpoint serves one of the login host's token endpoints.
 //
 // Sources (read 2026-11-21):
 // https://learn.microsoft.com/en-us/partner-center/developer/partner-center-authentication,
@@ -32,8 +32,8 @@ func (s *Server) tokenEndpoint(v loginVersion) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := s.cfg.Now()
 		s.journal.tokenRequest()
-		// Read to the end before any wait: only then does net/http notice
-		// that a client leaves.
+		// Read to the end before any wait: only then does net/http detect a
+		// disconnect.
 		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 		formErr := r.ParseForm()
 
@@ -94,7 +94,7 @@ func (s *Server) grant(v loginVersion, r *http.Request, lifetime time.Duration) 
 	return s.tokenAnswer(v, g, lifetime)
 }
 
-// granted is what a token request gets.
+// granted is the result of a token request.
 type granted struct {
 	audience string
 	appOnly  bool
@@ -103,7 +103,7 @@ type granted struct {
 	idToken  string
 }
 
-// grantRefresh answers with what the refresh token's consent allows.
+// grantRefresh grants what the refresh token's consent allows.
 func (s *Server) grantRefresh(v loginVersion, form url.Values) (granted, int) {
 	token := form.Get("refresh_token")
 	if token == "" {
@@ -172,7 +172,7 @@ func knownAudience(a string) bool {
 	return a == audienceGlobal || a == audienceChina || a == audienceRetired || a == audienceRetiredChina
 }
 
-// tokenAnswer issues what was granted, in the words of the endpoint.
+// tokenAnswer issues what was granted, in the form of the endpoint's version.
 func (s *Server) tokenAnswer(v loginVersion, g granted, lifetime time.Duration) answer {
 	now := s.microsoftNow()
 	seconds := int64(lifetime / time.Second)
@@ -194,7 +194,7 @@ func (s *Server) tokenAnswer(v loginVersion, g granted, lifetime time.Duration) 
 		body["id_token"] = g.idToken
 	}
 	if g.refresh {
-		// The old one keeps working: use does not revoke it.
+		// The old one remains valid: use does not revoke it.
 		body["refresh_token"] = s.tokens.refresh(g.mfa)
 	}
 	if !g.appOnly {

@@ -137,7 +137,7 @@ func TestTokenRefusals(t *testing.T) {
 	checkEntra(t, "GET", got, 400, "invalid_request", 900561)
 }
 
-// checkEntra checks an error in Entra's shape, every member.
+// checkEntra checks every member of an error in Entra's form.
 func checkEntra(t *testing.T, name string, got reply, status int, word string, aadsts int) {
 	t.Helper()
 	body := decode(t, got.body)

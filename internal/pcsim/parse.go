@@ -23,11 +23,12 @@ const (
 	maxDepth   = 10
 	maxMembers = 100 // of any mapping except customers
 	maxValues  = 100_000
-	// maxScripted is how many customers one script has; several add up.
+	// maxScripted is the maximum number of customers in one script; several add
+	// up.
 	maxScripted = 10_000
 )
 
-// parseScript reads the customers of a script, in the order of their lines.
+// parseScript decodes the customers of a script, in the order of their lines.
 func parseScript(text []byte) ([]Customer, error) {
 	var script struct {
 		Customers map[string]Customer `yaml:"customers"`
@@ -72,8 +73,8 @@ func (c Customer) named(key, id string) (Customer, []Fault) {
 	return c, faults
 }
 
-// outline records where the keys of a YAML document are, and what the document
-// may not contain.
+// outline records the lines of the keys in a YAML document, and the faults of
+// its structure.
 type outline struct {
 	lines  map[string]int   // key → its line
 	keys   map[int][]string // line → the keys on it
@@ -81,8 +82,8 @@ type outline struct {
 	unsafe bool // the text must not be decoded
 }
 
-// decode reads the only document of a YAML text into the struct that into points
-// to. The outline that it returns holds the faults of single values.
+// decode decodes the only document of a YAML text into the struct that into
+// points to. If single values are invalid, the outline holds their faults.
 func decode(text []byte, into any) (*outline, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -113,8 +114,9 @@ func decode(text []byte, into any) (*outline, error) {
 	return o, nil
 }
 
-// add records the keys under n. It rejects aliases, so that a small text cannot
-// become a large script, and fractions, which the YAML library would cut off.
+// add records the keys under n. It rejects aliases, because with them a small
+// text can become a large script, and fractions, which the YAML library would
+// truncate.
 func (o *outline) add(key string, n *yaml.Node, depth int) {
 	limit := maxMembers
 	if key == "customers" {
@@ -158,25 +160,25 @@ func (o *outline) addAt(key string, line int, n *yaml.Node, depth int) {
 	}
 }
 
-// reject adds the fault of a text that must not be decoded.
+// reject adds a fault and prevents the text from being decoded.
 func (o *outline) reject(key string, line int, problem string) {
 	o.unsafe = true
 	o.faults = append(o.faults, Fault{Key: orDefault(key, rootKey), Line: line, Problem: problem})
 }
 
-// The messages of the YAML library. They have the line, but not the key.
+// The errors of the YAML library. They contain the line, but not the key.
 var (
 	typeError    = regexp.MustCompile(`(?s)^line (\d+): (.*)$`)
 	wrongType    = regexp.MustCompile("(?s)^cannot unmarshal !!(\\w+)(?: (`.*`))? into (.*)$")
 	unknownField = regexp.MustCompile(`(?s)^field (.*) not found in type .*$`)
 )
 
-// typeFault adds a message of the YAML library.
+// typeFault adds an error of the YAML library.
 func (o *outline) typeFault(message string) {
 	f := Fault{Key: rootKey, Problem: message}
 	var keys []string
 	if m := typeError.FindStringSubmatch(message); m != nil {
-		f.Line, _ = strconv.Atoi(m[1]) // digits, by the pattern
+		f.Line, _ = strconv.Atoi(m[1]) // the pattern matches digits only
 		f.Problem = m[2]
 		if keys = o.keys[f.Line]; len(keys) > 0 {
 			f.Key = keys[0]
@@ -214,9 +216,9 @@ func expected(goType string) string {
 	return "an object"
 }
 
-// report returns all faults as a *ScriptError, in the order of their lines, or nil.
-// It leaves out each of found that may only follow from a value that could not be
-// read.
+// report returns all faults as a *ScriptError in the order of their lines, or
+// nil. If a fault may only follow from a value that could not be decoded, it is
+// omitted.
 func (o *outline) report(found []Fault) error {
 	faults := slices.Clone(o.faults)
 	unread, above := map[string]bool{"": len(faults) > 0 && faults[0].Key == rootKey}, map[string]bool{}
@@ -245,10 +247,10 @@ func parent(key string) string { return key[:max(strings.LastIndexAny(key, ".[")
 
 var jsonString = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
-// yamlOf converts a JSON text to YAML with one value on each line. The YAML library
-// reads most JSON, but neither tabs nor surrogate pairs.
+// yamlOf converts a JSON text to YAML with one value on each line. The YAML
+// library accepts most JSON, but neither tabs nor surrogate pairs.
 func yamlOf(text []byte) ([]byte, error) {
-	if !utf8.Valid(text) { // encoding/json would silently replace it
+	if !utf8.Valid(text) { // encoding/json would replace it silently
 		return nil, errors.New("body is not UTF-8")
 	}
 	var indented bytes.Buffer

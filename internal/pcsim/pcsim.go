@@ -1,18 +1,18 @@
-// Package pcsim is a Partner Center simulator: a real HTTP server that plays
-// Microsoft's login host, with its page for consent, and the two Partner
+// Package pcsim is a Partner Center simulator: a real HTTP server for
+// Microsoft's login host, including its consent page, and for the two Partner
 // Center resources that decide whether a customer may buy.
 //
-// It answers as published pages and traces show. When they are silent it
-// answers in the way that is hardest on a client. It never sends what only
-// the documentation has: comments, trailing commas, missing braces.
+// It answers as published pages and traces show. If they are silent, it answers
+// in the way that is hardest on a client. It never sends artefacts of the
+// documentation: comments, trailing commas, missing braces.
 //
 //   - [Server.Handler] serves Partner Center and the login host together.
-//   - [Server.ControlHandler] serves the control API, on a listener of its
-//     own: its paths overlap with those of Partner Center.
+//   - [Server.ControlHandler] serves the control API, on a separate listener:
+//     its paths overlap with those of Partner Center.
 //
-// What each customer gets is a script (see [Customer] and [Step]). A new
-// server plays the embedded seeds; scripts come on top from YAML files, the
-// control API, or Go.
+// A script defines the answers about each customer (see [Customer] and [Step]).
+// A new server plays the embedded seeds; YAML files, the control API or Go add
+// scripts.
 //
 // Nothing here keeps secrets: it is for development and tests, and its default
 // credentials are public.
@@ -39,52 +39,54 @@ import (
 	"go.uber.org/zap"
 )
 
-// The credentials that a server accepts unless its Config names others. They
-// are public and open nothing.
+// The credentials that a server accepts if its Config names no others. They are
+// public and open nothing.
 const (
 	DefaultTenantID     = "70000000-0000-4000-8000-000000000001"
 	DefaultClientID     = "c0000000-0000-4000-8000-000000000001"
 	DefaultClientSecret = "simulator-client-secret"
 	DefaultRefreshToken = "simulator-refresh-token"
 
-	// DefaultTokenLifetime is how long access tokens last, as at Microsoft.
+	// DefaultTokenLifetime is how long access tokens are valid, as at
+	// Microsoft.
 	DefaultTokenLifetime = time.Hour
 )
 
 // Config configures a [Server]. The zero value is usable.
 type Config struct {
 	// TenantID is the partner's tenant, the first path element of the token
-	// endpoints. Empty means DefaultTenantID.
+	// endpoints. If empty, it is DefaultTenantID.
 	TenantID string
-	// ClientID is the only application that gets tokens. Empty means
+	// ClientID is the only application that gets tokens. If empty, it is
 	// DefaultClientID.
 	ClientID string
-	// ClientSecret is that application's secret. Empty means
+	// ClientSecret is that application's secret. If empty, it is
 	// DefaultClientSecret.
 	ClientSecret string
-	// ClientCertificates may sign assertions that do in place of the secret.
-	// Their keys must be RSA. See also Server.RegisterCertificate.
+	// ClientCertificates may sign assertions in place of the secret. Their keys
+	// must be RSA. See also Server.RegisterCertificate.
 	ClientCertificates []*x509.Certificate
-	// RefreshToken is a refresh token that works from the start, as if
-	// somebody had consented. Empty means DefaultRefreshToken.
+	// RefreshToken is a refresh token that is valid from the start, as after a
+	// consent. If empty, it is DefaultRefreshToken.
 	RefreshToken string
-	// TokenLifetime is how long access tokens last. Zero means
+	// TokenLifetime is how long access tokens are valid. If zero, it is
 	// DefaultTokenLifetime.
 	TokenLifetime time.Duration
 
-	// RequestsPerMinute is how many resource calls any 60 seconds may see,
-	// calls answered 429 included. Zero means no limit.
+	// RequestsPerMinute is the limit of resource calls in any 60 seconds, calls
+	// answered 429 included. If zero, there is no limit.
 	RequestsPerMinute int
-	// LimitPerCustomer counts RequestsPerMinute for each customer apart
-	// instead of for the whole partner. Both exist at Microsoft.
+	// LimitPerCustomer applies RequestsPerMinute to each customer instead of
+	// the whole partner. Both exist at Microsoft.
 	LimitPerCustomer bool
-	// Settings are those that the server starts with, and a reset returns to.
+	// Settings are the initial settings, which a reset restores.
 	Settings Settings
 
-	// Now returns the time of tokens, timelines and limits. Nil means time.Now.
-	// Latencies always take real time.
+	// Now returns the time of tokens, timelines and limits. If nil, it is
+	// time.Now. Latencies always take real time.
 	Now func() time.Time
-	// Logger gets one debug record per call, never a token. Nil means none.
+	// Logger gets one debug record per call, never a token. If nil, nothing is
+	// logged.
 	Logger *zap.Logger
 }
 
@@ -112,7 +114,7 @@ func orDefault[T comparable](value, fallback T) T {
 	return value
 }
 
-// Validate reports every impossible setting, joined.
+// Validate returns an error for every invalid setting, joined.
 func (c Config) Validate() error {
 	var faults []error
 	if strings.ContainsAny(c.TenantID, "/ ") {
@@ -130,9 +132,8 @@ func (c Config) Validate() error {
 	return errors.Join(append(faults, c.Settings.Validate())...)
 }
 
-// Server is the simulator. It listens to nothing itself: give its handlers to
-// an http.Server or httptest.NewServer. All methods are safe for concurrent
-// use.
+// Server is the simulator. It opens no listener itself: pass its handlers to an
+// http.Server or httptest.NewServer. All methods are safe for concurrent use.
 type Server struct {
 	cfg        Config
 	log        *zap.Logger
@@ -140,20 +141,20 @@ type Server struct {
 	assertions *assertions
 	consent    *template.Template
 	codes      *codes
-	idTokenKey func() (*rsa.PrivateKey, error) // made when first needed
+	idTokenKey func() (*rsa.PrivateKey, error) // generated when first needed
 	cast       *cast
 	journal    *journal
 	handler    http.Handler
 
-	settings atomic.Pointer[Settings] // never nil; what it points to is never changed
+	settings atomic.Pointer[Settings] // never nil; the value it points to never changes
 	mfaCalls atomic.Uint64            // calls without MFA since the settings changed
 
 	closed    chan struct{} // closed by Close: ends latencies and hangs
 	closeOnce sync.Once
 }
 
-// New builds a server that plays the embedded seeds. It fails only on an
-// invalid Config.
+// New builds a server that plays the embedded seeds. It fails only if the
+// Config is invalid.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("pcsim: %w", err)
@@ -186,10 +187,10 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Handler serves Partner Center and the login host: its root is both
-// `partner_center.base_url` and `partner_center.authority` for a client.
+// `partner_center.base_url` and `partner_center.authority` of a client.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Close ends every running latency and hang by dropping the connection.
-// Handlers keep answering. Call it before shutting the http.Server down,
-// which waits for requests in flight. It may be called more than once.
+// Close drops the connection of every call that waits in a latency or hang.
+// Handlers keep answering. Call it before http.Server.Shutdown, which waits for
+// requests in flight. It may be called more than once.
 func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closed) }) }

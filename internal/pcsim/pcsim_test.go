@@ -124,7 +124,7 @@ func (r *rig) qualifications(id, token string) reply {
 	return r.get("/v1/customers/"+id+"/qualifications", token)
 }
 
-// postToken sends a token request; a key given empty is left out.
+// postToken sends a token request; if a value is empty, its key is left out.
 func (r *rig) postToken(ctx context.Context, path string, form url.Values) (reply, error) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/"+path, strings.NewReader(form.Encode()))
@@ -140,8 +140,8 @@ const (
 	v2Path = pcsim.DefaultTenantID + "/oauth2/v2.0/token"
 )
 
-// refreshForm is a good v2 refresh request, with changes: key, value, ….
-// An empty value removes the key.
+// refreshForm is a valid v2 refresh request with changes: key, value, …. If a
+// value is empty, the key is removed.
 func refreshForm(changes ...string) url.Values {
 	form := url.Values{
 		"grant_type":    {"refresh_token"},
@@ -160,7 +160,7 @@ func refreshForm(changes ...string) url.Values {
 	return form
 }
 
-// appOnlyForm is a good v2 client_credentials request.
+// appOnlyForm is a valid v2 client_credentials request.
 func appOnlyForm() url.Values {
 	return refreshForm("grant_type", "client_credentials", "refresh_token", "", "scope", audience+"/.default")
 }
@@ -177,7 +177,7 @@ func (r *rig) grant(path string, form url.Values) map[string]any {
 	return decode(r.t, got.body)
 }
 
-// userToken returns a good app+user access token.
+// userToken returns a valid app+user access token.
 func (r *rig) userToken() string {
 	r.t.Helper()
 	return r.grant(v2Path, refreshForm())["access_token"].(string)
@@ -199,7 +199,7 @@ func decode(t *testing.T, body string) map[string]any {
 	return v
 }
 
-// code returns the error code in a Partner Center body, 0 if there is none.
+// code returns the error code in a Partner Center body, or 0 if there is none.
 func code(body string) int {
 	var v struct{ Code int }
 	if json.Unmarshal([]byte(body), &v) != nil {

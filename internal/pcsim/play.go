@@ -2,17 +2,17 @@ package pcsim
 
 import "time"
 
-// playback is a list of steps and how far it has been played. Its owner's
-// lock guards it.
+// playback is a list of steps and the progress in it. The lock of its owner
+// guards it.
 type playback struct {
 	steps []Step
-	at    int       // the step that is on
-	given int       // how often it has been given
-	began time.Time // when it came on; zero until then
+	at    int       // the current step
+	given int       // how often it was played
+	began time.Time // when it began; zero until then
 }
 
-// next returns the step to give at the given time, and counts it as given.
-// start is when the first step came on. There must be a step.
+// next returns the step for the given time and counts it as played. start is
+// when the first step began. There must be a step.
 func (p *playback) next(now, start time.Time) Step {
 	if p.began.IsZero() {
 		p.began = now
@@ -38,8 +38,8 @@ func (p *playback) next(now, start time.Time) Step {
 	return p.steps[p.at]
 }
 
-// meter limits calls to so many in any 60 seconds. Refused calls count too,
-// so that a client that keeps knocking stays out.
+// meter limits calls to a number in any 60 seconds. Rejected calls count too,
+// so if a client keeps retrying it remains throttled.
 type meter struct {
 	times  []time.Time // the latest calls, in a ring as long as the limit
 	oldest int
@@ -47,7 +47,7 @@ type meter struct {
 
 const limitWindow = time.Minute
 
-// take counts a call and returns how long to stay away; zero lets it pass.
+// take counts a call and returns how long to wait; if zero, the call passes.
 func (m *meter) take(now time.Time, limit int) time.Duration {
 	if limit <= 0 {
 		return 0

@@ -39,7 +39,7 @@ func TestTimelineStartsWithTheFirstRequest(t *testing.T) {
 			{Items: []pcsim.Qualification{{Qualification: "Education", VettingStatus: "InReview"}}},
 		},
 	})
-	r.clock.Advance(time.Hour) // nobody asks: nothing starts
+	r.clock.Advance(time.Hour) // without a request, nothing starts
 	for _, tc := range []struct {
 		after time.Duration
 		want  string
@@ -56,7 +56,7 @@ func TestTimelineStartsWithTheFirstRequest(t *testing.T) {
 			t.Errorf("after %v: %s, want %s", tc.after, got, tc.want)
 		}
 	}
-	// The account's first request started this timeline as well.
+	// The account's first request started this timeline, too.
 	if got := r.qualifications(customerID, token); !strings.Contains(got.body, "InReview") {
 		t.Errorf("qualifications: %s", got.body)
 	}
@@ -148,7 +148,7 @@ func TestLimitCountsRefusedCalls(t *testing.T) {
 	if refused.body != want {
 		t.Errorf("body %s, want %s", refused.body, want)
 	}
-	ask(39 * time.Second) // 1:09, too early: and it counts
+	ask(39 * time.Second) // 1:09, too early, but it counts
 	ask(1 * time.Second)  // 1:10, would have passed without the call before
 	ask(time.Minute)
 	if want := []string{"200", "200", "200", "429", "429", "429", "200"}; !slices.Equal(got, want) {
@@ -232,7 +232,8 @@ func TestManyCallersShareOneScript(t *testing.T) {
 				mu.Lock()
 				said[got.body]++
 				mu.Unlock()
-				// Others rewrite, list and read the journal at the same time.
+				// Other goroutines rewrite, list and read the journal
+				// concurrently.
 				c := accountWithStatus("Unknown")
 				c.ID = fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 				if err := r.SetCustomer(c); err != nil {

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// codeLifetime is how long a code may wait to be redeemed.
+	// codeLifetime is how long a code can be redeemed.
 	codeLifetime = 5 * time.Minute
-	// maxCodes bounds how many wait at once.
+	// maxCodes bounds the codes that wait to be redeemed.
 	maxCodes = 1000
 )
 
-// codes are the authorization codes that have been given out.
+// codes are the authorization codes that were issued and not redeemed.
 type codes struct {
 	mu    sync.Mutex
 	given map[string]*consent
 }
 
-// consent is what a code stands for.
+// consent is the grant behind a code.
 type consent struct {
 	authorization
 	account account
@@ -34,7 +34,7 @@ type consent struct {
 	used    bool
 }
 
-// issue returns a code, and false if too many are waiting.
+// issue returns a code, or false if too many wait to be redeemed.
 func (c *codes) issue(a authorization, who account, mfa bool, now time.Time) (code string, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +51,7 @@ func (c *codes) issue(a authorization, who account, mfa bool, now time.Time) (co
 	return code, true
 }
 
-// take returns what a code stands for, once, or an AADSTS code.
+// take redeems a code, once, or returns an AADSTS code.
 func (c *codes) take(code string, now time.Time) (consent, int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,8 +68,8 @@ func (c *codes) take(code string, now time.Time) (consent, int) {
 	return *given, 0
 }
 
-// grantCode answers with what the person has consented to. A code is used up
-// by any attempt of the client itself, even one that is refused then.
+// grantCode grants what the user has consented to. If the client itself sends a
+// code, the code is used up even if the request is rejected.
 func (s *Server) grantCode(v loginVersion, r *http.Request) (granted, int) {
 	form := r.PostForm
 	code, verifier := form.Get("code"), form.Get("code_verifier")
@@ -109,8 +109,8 @@ func (s *Server) grantCode(v loginVersion, r *http.Request) (granted, int) {
 	return g, 0
 }
 
-// narrow returns the scope that a token request asks for: at most what has
-// been consented to, or all of it if it asks for none.
+// narrow returns the scope that a token request asks for: at most the
+// consent's, or all of it if the request names none.
 func (c consent) narrow(v loginVersion, scope string) (narrowed string, code int) {
 	if scope == "" {
 		return c.scope, 0
@@ -125,7 +125,7 @@ func (c consent) narrow(v loginVersion, scope string) (narrowed string, code int
 
 func hasWord(scope, word string) bool { return slices.Contains(strings.Fields(scope), word) }
 
-// answers reports whether a PKCE verifier belongs to an S256 challenge.
+// answers reports whether a PKCE verifier matches an S256 challenge.
 func answers(verifier, challenge string) bool {
 	if len(verifier) < 43 || len(verifier) > 128 || strings.ContainsFunc(verifier, notUnreserved) {
 		return false

@@ -243,8 +243,8 @@ func TestOneOfManyRedeemsACode(t *testing.T) {
 	}
 }
 
-// idClaims reads an id_token. Its key is nobody's to know, so that only its
-// form can be checked.
+// idClaims decodes an id_token. It cannot verify the signature because the key
+// is not published.
 func idClaims(t *testing.T, token string) map[string]any {
 	t.Helper()
 	parts := strings.Split(token, ".")

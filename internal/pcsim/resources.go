@@ -12,8 +12,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// The audiences that tokens are issued for; the resources refuse the retired
-// ones.
+// The audiences of tokens; the resources reject the retired ones.
 const (
 	audienceGlobal       = "https://api.partnercenter.microsoft.com"
 	audienceChina        = "https://partner.partnercenterapi.microsoftonline.cn"
@@ -33,8 +32,8 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// resource answers one of the two resources, or any other path, with what
-// they have in common: identification, recording, headers.
+// resource serves one of the two resources, or any other path: identification,
+// recording and headers are the same for all.
 func (s *Server) resource(r role) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		now := s.cfg.Now()
@@ -55,15 +54,16 @@ func (s *Server) resource(r role) http.HandlerFunc {
 		if step.Failure != "" {
 			s.journal.failed(call, step.Failure)
 		}
-		// Recorded before it is sent: when a client has the answer, the record exists.
+		// Recorded before it is sent, so that the record exists when the client
+		// has the answer.
 		s.perform(w, req, step, a, func() { s.journal.answered(call, a.status) })
 		s.log.Debug("partner center called", zap.String("path", cut(req.URL.Path)),
 			zap.Int("status", a.status), zap.String("failure", step.Failure))
 	}
 }
 
-// commonHeaders sets what published traces of the API show. MS-RequestId and
-// MS-CorrelationId are echoed, or generated if they are absent or not a GUID.
+// commonHeaders sets the headers of published traces. If MS-RequestId or
+// MS-CorrelationId is absent or not a GUID, it is generated; else it is echoed.
 func commonHeaders(out, in http.Header, now time.Time) {
 	for _, name := range []string{"MS-RequestId", "MS-CorrelationId"} {
 		value := in.Get(name)
@@ -79,8 +79,8 @@ func commonHeaders(out, in http.Header, now time.Time) {
 	out.Set("Date", now.UTC().Format(http.TimeFormat))
 }
 
-// decide returns the answer to a call with a good token: the first rule that
-// applies. Only a call that no rule refuses plays the customer's script.
+// decide returns the answer to a call with a valid token: the first rule that
+// applies. The customer's script is played only if no rule rejects the call.
 func (s *Server) decide(r role, req *http.Request, c claims, id string, now time.Time) (Step, answer) {
 	if wait := s.cast.admit(id, now); wait > 0 {
 		return Step{}, throttled(wait)
@@ -107,8 +107,8 @@ func typeIsAccount(req *http.Request) bool {
 	return len(types) == 1 && strings.EqualFold(types[0], "account")
 }
 
-// authenticate returns the claims of the caller's token, as far as it can be
-// read, and the refusal of one that is no good.
+// authenticate returns the claims of the caller's token if it can be decoded,
+// and a rejection if it is not valid.
 func (s *Server) authenticate(req *http.Request) (claims, answer, bool) {
 	c, a, ok := s.judge(req)
 	if !ok {
@@ -136,7 +136,7 @@ func (s *Server) judge(req *http.Request) (c claims, refusal answer, ok bool) {
 	return c, answer{}, true
 }
 
-// play gives the next step of a customer's script.
+// play plays the next step of a customer's script.
 func (s *Server) play(r role, id string, now time.Time) (Step, answer) {
 	step, tenant := s.cast.next(id, r, now)
 	switch {
@@ -153,7 +153,7 @@ func (s *Server) play(r role, id string, now time.Time) (Step, answer) {
 		return step, jsonAnswer(http.StatusOK, struct {
 			Type       string `json:"type"`
 			Status     string `json:"status"`
-			LastUpdate string `json:"lastUpdateDateTime"` // no longer filled in
+			LastUpdate string `json:"lastUpdateDateTime"` // no longer filled in by Microsoft
 		}{"account", step.Status, ""})
 	default:
 		return step, jsonAnswer(http.StatusOK, step.Items)

@@ -13,11 +13,11 @@ import (
 
 // Customer is one customer and the script that the simulator plays for it.
 //
-// In YAML and JSON the members are `id` (optional if the place names it
-// already), `name`, `shows`, `tenant`, `account` and `qualifications`.
+// In YAML and JSON the members are `id` (optional if the key or path names it),
+// `name`, `shows`, `tenant`, `account` and `qualifications`.
 type Customer struct {
 	// ID is the customer's tenant id, a hyphenated GUID in any case; it is
-	// kept in lower case.
+	// stored in lower case.
 	ID string `json:"id" yaml:"id"`
 	// Name is a short name for tables. Optional.
 	Name string `json:"name,omitempty" yaml:"name"`
@@ -26,18 +26,18 @@ type Customer struct {
 	// Tenant is empty for a customer of this partner. TenantUnknown and
 	// TenantOtherPartner need no steps: they decide every answer.
 	Tenant string `json:"tenant,omitempty" yaml:"tenant"`
-	// Account holds the answers of validationStatus, played in order. At
-	// least one step is needed.
+	// Account holds the answers of validationStatus, played in order. At least
+	// one step is needed.
 	Account []Step `json:"account,omitempty" yaml:"account"`
-	// Qualifications holds the answers of qualifications, played in order.
-	// None means an empty list, always.
+	// Qualifications holds the answers of qualifications, played in order. If
+	// there are none, the answer is always an empty list.
 	Qualifications []Step `json:"qualifications,omitempty" yaml:"qualifications"`
 }
 
 // The values of Customer.Tenant, unless it is empty.
 const (
-	// TenantUnknown makes both resources answer 404 with code 60003, as for
-	// an id that nobody scripted.
+	// TenantUnknown makes both resources answer 404 with code 60003, as for an
+	// id without a script.
 	TenantUnknown = "unknown"
 	// TenantOtherPartner makes both resources answer 403 with code 20002.
 	TenantOtherPartner = "other_partner"
@@ -50,15 +50,15 @@ const (
 // The last step of a script repeats for ever; each step before it ends after
 // Times answers or after For.
 type Step struct {
-	// Status is the account's status word, sent as it stands; StatusNone
-	// answers 404 with code 600074 instead.
+	// Status is the account's status word, sent unchanged; if it is StatusNone,
+	// the answer is 404 with code 600074 instead.
 	Status string `json:"status,omitempty" yaml:"status"`
 	// Items is the list of qualifications. An empty list is an answer; nil
 	// is not.
 	Items []Qualification `json:"items,omitzero" yaml:"items"`
 	// EntraError answers a token request with this AADSTS code, in Entra's
-	// shape, with the HTTP status and error word that belong to it. A token
-	// step without EntraError, Raw and Failure answers as usual.
+	// form, with the HTTP status and error word of the code. If a token step
+	// has no EntraError, Raw or Failure, the answer is as usual.
 	EntraError int `json:"entra_error,omitempty" yaml:"entra_error"`
 	// ExpiresIn replaces Config.TokenLifetime in a usual token answer.
 	ExpiresIn time.Duration `json:"-" yaml:"expires_in"`
@@ -67,15 +67,15 @@ type Step struct {
 
 	// Failure breaks the connection: one of the Failure constants.
 	Failure string `json:"failure,omitempty" yaml:"failure"`
-	// Latency passes before the answer or the failure, in real time.
+	// Latency is a delay before the answer or the failure, in real time.
 	Latency time.Duration `json:"-" yaml:"latency"`
 
-	// Times is how many answers are given before the next step's turn.
+	// Times is how many answers are given before the next step begins.
 	Times int `json:"times,omitempty" yaml:"times"`
-	// For is how long the step lasts. It starts when the step before it
-	// ends: exactly then if that one has For too, else with the first
-	// request after it. The first step starts with the first request for the
-	// customer, whichever the resource.
+	// For is how long the step lasts. It begins when the step before it ends:
+	// if that one has For too, exactly then, else with the first request after
+	// it. The first step begins with the first request for the customer,
+	// whichever the resource.
 	For time.Duration `json:"-" yaml:"for"`
 }
 
@@ -95,19 +95,19 @@ const (
 	FailureHangBody = "hang_body"
 )
 
-// Qualification is one item as it stands on the wire, and under the same
-// member names in scripts. Empty members are left out.
+// Qualification is one item as on the wire, with the same member names in
+// scripts. If a member is empty, it is left out.
 type Qualification struct {
 	Qualification      string `json:"qualification"                yaml:"qualification"`
 	VettingStatus      string `json:"vettingStatus,omitempty"      yaml:"vettingStatus"`
 	VettingReason      string `json:"vettingReason,omitempty"      yaml:"vettingReason"`
 	VettingCreatedDate string `json:"vettingCreatedDate,omitempty" yaml:"vettingCreatedDate"`
-	// VettingCreateDate is the same date under the name that some answers
-	// use instead.
+	// VettingCreateDate is the same date under the name that some answers use
+	// instead.
 	VettingCreateDate string `json:"vettingCreateDate,omitempty" yaml:"vettingCreateDate"`
 }
 
-// Raw is an answer spelt out.
+// Raw is an answer in full.
 type Raw struct {
 	// Status is the HTTP status, 200 to 599.
 	Status int `json:"status" yaml:"status"`
@@ -147,7 +147,7 @@ func (r Raw) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// body returns the bytes to send, if the script is valid.
+// body returns the bytes to send if the script is valid.
 func (r Raw) body() ([]byte, error) {
 	if r.BodyBase64 == "" {
 		return []byte(r.Body), nil
@@ -155,7 +155,7 @@ func (r Raw) body() ([]byte, error) {
 	return base64.StdEncoding.DecodeString(r.BodyBase64)
 }
 
-// clone returns a copy that shares nothing that can be written to.
+// clone returns a deep copy.
 func (c Customer) clone() Customer {
 	c.Account = cloneSteps(c.Account)
 	c.Qualifications = cloneSteps(c.Qualifications)

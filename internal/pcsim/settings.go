@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// Settings are what may change while a server runs. The zero value is a
-// Microsoft in good order.
+// Settings may change while a server runs. The zero value is a Microsoft
+// without faults.
 type Settings struct {
 	// WithoutMFA makes user tokens that are issued from now on lack the proof
-	// of multi-factor authentication. A refresh token keeps what it was
-	// consented with. The resources refuse calls with such an access token:
-	// 401 with code 900421. App-only tokens are exempt.
+	// of multi-factor authentication. A refresh token keeps the state of its
+	// consent. If an access token lacks the proof, the resources reject it: 401
+	// with code 900421. App-only tokens are exempt.
 	WithoutMFA bool `json:"without_mfa" yaml:"without_mfa"`
-	// MFAPassPercent lets so many of a hundred calls with such a token pass
-	// all the same, evenly spread, as while Microsoft enforces it bit by bit:
-	// 50 refuses every other call, from the first. Zero lets none pass.
+	// MFAPassPercent lets that percentage of calls with such a token pass,
+	// evenly spread, as during Microsoft's gradual enforcement: if it is 50,
+	// every other call is rejected, from the first. If it is zero, none passes.
 	MFAPassPercent int `json:"mfa_pass_percent" yaml:"mfa_pass_percent"`
 	// ClockSkew is how far Microsoft's clocks are ahead of Config.Now, or
-	// behind if negative: in Date headers and in all that concerns tokens.
-	// Timelines and limits do not follow it.
+	// behind if negative. It applies to Date headers and tokens, not to
+	// timelines and limits.
 	ClockSkew time.Duration `json:"-" yaml:"clock_skew"` // MarshalJSON writes it
 }
 
@@ -50,7 +50,7 @@ func (s Settings) faults() []Fault {
 func (s *Server) Settings() Settings { return *s.settings.Load() }
 
 // SetSettings changes all settings at once, for calls from now on. If one is
-// impossible, it changes nothing and returns an error.
+// invalid, it changes nothing and returns an error.
 func (s *Server) SetSettings(to Settings) error {
 	if err := to.Validate(); err != nil {
 		return fmt.Errorf("pcsim: set settings: %w", err)
@@ -67,15 +67,15 @@ func (s *Server) setSettings(to Settings) {
 // microsoftNow returns the time of Microsoft's clocks.
 func (s *Server) microsoftNow() time.Time { return s.cfg.Now().Add(s.Settings().ClockSkew) }
 
-// letPass decides on the next call that lacks MFA.
+// letPass decides whether the next call without MFA passes.
 func (s *Server) letPass() bool {
 	percent := uint64(s.Settings().MFAPassPercent) //nolint:gosec // from 0 to 100
 	n := s.mfaCalls.Add(1)
 	return n*percent/100 != (n-1)*percent/100
 }
 
-// setMFAHeader answers a caller that asks whether its token proves MFA. What
-// Microsoft answers for app-only tokens is not published; they prove none.
+// setMFAHeader reports whether a token proves MFA if the caller asks for it.
+// Microsoft's answer for app-only tokens is not published; they prove none.
 //
 // Source: https://www.cloudcockpit.com/blog/mfa-enforcement-partner-center-apis
 // (read 2026-11-21)

@@ -12,7 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// probe asks for an account, and whether the token proves MFA.
+// probe requests an account and asks whether the token proves MFA.
 func (r *rig) probe(token string) reply {
 	r.t.Helper()
 	req := r.request(http.MethodGet, "/v1/customers/"+customerID+"/validationStatus?type=account", token)

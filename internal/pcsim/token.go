@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// Why a token is refused.
+// The reasons to reject a token.
 var (
 	errTokenUnknown = errors.New("token was not issued here")
 	errTokenExpired = errors.New("token has expired")
 	errTokenRevoked = errors.New("token has been revoked")
 )
 
-// claims is the content of a token. It travels sealed inside the token, so that no
-// memory is needed however many are issued.
+// claims is the content of a token. It is encrypted inside the token, so the
+// server keeps no state however many are issued.
 type claims struct {
 	use      string // useAccess or useRefresh
 	era      int64
@@ -36,9 +36,9 @@ const (
 	useRefresh = "refresh"
 )
 
-// issuer makes and reads tokens: opaque, random, and readable by a server of
-// the same configuration only. The key comes from the credentials, not from
-// chance, so that a client's stored refresh token survives a restart.
+// issuer issues and decodes tokens: opaque, random, and decodable only by a
+// server of the same configuration. The key is derived from the credentials, so
+// that a client's stored refresh token survives a restart.
 type issuer struct {
 	aead    cipher.AEAD
 	consent string // the configured refresh token
@@ -75,7 +75,7 @@ func (i *issuer) refresh(mfa bool) string {
 
 func (i *issuer) seal(c claims) string {
 	plain := fmt.Appendln(nil, c.use, c.era, c.appOnly, c.mfa, c.expires, c.audience)
-	sealed := i.aead.Seal(nil, nil, plain, nil) //nolint:gosec // this mode makes a random nonce itself
+	sealed := i.aead.Seal(nil, nil, plain, nil) //nolint:gosec // this mode generates a random nonce itself
 	return base64.RawURLEncoding.EncodeToString(sealed)
 }
 
@@ -96,8 +96,8 @@ func (i *issuer) open(token, use string) (claims, error) {
 	return c, nil
 }
 
-// readAccess returns the claims of a token that is good now, errTokenUnknown
-// or errTokenExpired.
+// readAccess returns the claims of a token if it is valid now, else
+// errTokenUnknown or errTokenExpired.
 func (i *issuer) readAccess(token string) (claims, error) {
 	c, err := i.open(token, useAccess)
 	if err != nil {
@@ -109,8 +109,8 @@ func (i *issuer) readAccess(token string) (claims, error) {
 	return c, nil
 }
 
-// readRefresh returns the claims of a token that is good now, errTokenUnknown
-// or errTokenRevoked.
+// readRefresh returns the claims of a token if it is valid now, else
+// errTokenUnknown or errTokenRevoked.
 func (i *issuer) readRefresh(token string) (claims, error) {
 	c := claims{mfa: true} // the configured token belongs to the first era
 	if subtle.ConstantTimeCompare([]byte(token), []byte(i.consent)) != 1 {
@@ -125,14 +125,14 @@ func (i *issuer) readRefresh(token string) (claims, error) {
 	return c, nil
 }
 
-// ExpireTokens ends the life of every access token issued so far: the
-// resources answer 401 to them.
+// ExpireTokens expires every access token issued so far: the resources answer
+// 401 to them.
 func (s *Server) ExpireTokens() { s.tokens.accessEra.Add(1) }
 
 // RevokeTokens revokes every refresh token issued so far, the configured one
-// included, as an administrator revoking sessions does: the token endpoint
-// answers invalid_grant (50173) to them. Access tokens live on.
+// included, as when an administrator revokes sessions: the token endpoint
+// answers invalid_grant (50173) to them. Access tokens remain valid.
 func (s *Server) RevokeTokens() { s.tokens.refreshEra.Add(1) }
 
-// IssueRefreshToken returns a new valid refresh token, as consent would.
+// IssueRefreshToken returns a new valid refresh token, as after a consent.
 func (s *Server) IssueRefreshToken() string { return s.tokens.refresh(!s.Settings().WithoutMFA) }

@@ -15,9 +15,9 @@ type Fault struct {
 	// Key is the path of the member, such as
 	// customers.a0000000-0000-4000-8000-000000000001.account[0].latency.
 	Key string `json:"key"`
-	// Line is its line in a YAML script; 0 if there is none.
+	// Line is its line in a YAML script, or 0 if there is none.
 	Line int `json:"line,omitempty"`
-	// Problem is what is wrong with it.
+	// Problem describes the mistake.
 	Problem string `json:"problem"`
 }
 
@@ -47,7 +47,7 @@ func scriptError(faults []Fault) error {
 	return &ScriptError{Faults: faults}
 }
 
-// role is what a list of steps answers.
+// role is the endpoint of a list of steps.
 type role string
 
 const (
@@ -61,12 +61,12 @@ const (
 type checker struct{ faults []Fault }
 
 func (c *checker) fault(key, format string, args ...any) {
-	key = strings.TrimPrefix(key, ".") // a script without a key above it
+	key = strings.TrimPrefix(key, ".") // a script without a parent key
 	c.faults = append(c.faults, Fault{Key: key, Problem: fmt.Sprintf(format, args...)})
 }
 
-// checkCustomer finds the faults of one customer, under the given key. Its
-// own members have no key above them if that is empty.
+// checkCustomer finds the faults of one customer under the given key. If the
+// key is empty, the customer is the whole script.
 func checkCustomer(key string, cust Customer) []Fault {
 	var c checker
 	if !isGUID(cust.ID) {
@@ -118,7 +118,8 @@ func (c *checker) steps(key string, steps []Step, r role) {
 	}
 }
 
-// answer checks that a step has one answer, and one that its role allows.
+// answer checks that a step has exactly one answer, of a kind that its role
+// allows.
 func (c *checker) answer(key string, s Step, r role) {
 	var given []string
 	for _, m := range []struct {
@@ -227,6 +228,6 @@ func notToken(r rune) bool {
 
 func isControl(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }
 
-// isGUID accepts the hyphenated form in any case, which is all that Partner
-// Center's paths have.
+// isGUID accepts the hyphenated form in any case, the only form in Partner
+// Center's paths.
 func isGUID(s string) bool { return len(s) == 36 && uuid.Validate(s) == nil }
