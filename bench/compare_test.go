@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// What is measured here means nothing; that everything starts, answers from
-// the tier that is meant and ends up in the report does.
+// The figures mean nothing here; the test checks that everything starts, that
+// the intended tier answers, and that the report is complete.
 func TestCompareMeasuresEveryScenario(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -83,7 +83,8 @@ func TestConclusionsGoRoundByRound(t *testing.T) {
 	}
 }
 
-// A floor whose CPU time is less than the kernel counts gives no ratio.
+// If a floor used less CPU time than the kernel's resolution, there is no
+// ratio.
 func TestARoundWithoutCPUTimeIsLeftOut(t *testing.T) {
 	t.Parallel()
 	turns := func(cpu ...time.Duration) (results []load.Result) {

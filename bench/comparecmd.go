@@ -71,7 +71,7 @@ func newCompareCommand() *cobra.Command {
 	return cmd
 }
 
-// compare measures, and prints what it found to out.
+// compare measures and prints the report to out.
 func compare(ctx context.Context, opts compareOptions, out, progress io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {

@@ -32,7 +32,7 @@ func newFloorCommand() *cobra.Command {
 }
 
 func serveFloor(ctx context.Context, kind, address, file string) error {
-	stored, err := os.ReadFile(file) //nolint:gosec // named by who runs it
+	stored, err := os.ReadFile(file) //nolint:gosec // the user names the file
 	if err != nil {
 		return err
 	}

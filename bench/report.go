@@ -17,7 +17,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
 
-// report is everything that compare has found.
+// report holds all results of compare.
 type report struct {
 	Began       time.Time    `json:"began"`
 	Conditions  conditions   `json:"conditions"`
@@ -27,7 +27,7 @@ type report struct {
 	Dev         []conclusion `json:"dev,omitempty"`
 }
 
-// conditions are what the figures hold for.
+// conditions are the circumstances of the measurement.
 type conditions struct {
 	Service      string `json:"service"`
 	Go           string `json:"go"`
@@ -41,8 +41,8 @@ type conditions struct {
 	LoadAverage  string `json:"load_average_at_start"`
 }
 
-// conclusion is a figure beside its budget: of one round, the median, the least
-// and the most. With no rounds there was nothing to conclude from.
+// conclusion is a figure beside its budget: the median, minimum and maximum
+// over the rounds. If there were no rounds, it has no figure.
 type conclusion struct {
 	Name   string  `json:"name"`
 	Unit   string  `json:"unit,omitempty"`
@@ -66,7 +66,8 @@ func conditionsOf(ctx context.Context, opts compareOptions) conditions {
 	}
 }
 
-// loadAverage is the machine's, of the last minute; empty if it has none.
+// loadAverage returns the load of the last minute, or "" if the machine has
+// none.
 func loadAverage() string {
 	text, _ := os.ReadFile("/proc/loadavg")
 	average, _, _ := strings.Cut(string(text), " ")
@@ -76,7 +77,7 @@ func loadAverage() string {
 // devStarts is how often `eligibilityd dev` is started.
 const devStarts = 5
 
-// dev measures the start of the service, its memory without load, and its size.
+// dev measures the start of the service, its memory when idle, and its size.
 func (r *report) dev(ctx context.Context, service string) error {
 	var answered, idle []float64
 	for range devStarts {
@@ -99,7 +100,7 @@ func (r *report) dev(ctx context.Context, service string) error {
 	return nil
 }
 
-// conclude sets the targets against each other, round by round.
+// conclude compares the targets, round by round.
 func (r *report) conclude(wanted []comparison) {
 	r.LoadAverage = loadAverage()
 	for _, c := range wanted {
@@ -125,7 +126,7 @@ func (r *report) conclude(wanted []comparison) {
 	}
 }
 
-// rounds returns what the target of that name gave.
+// rounds returns the results of the target of that name.
 func (r *report) rounds(name string) []load.Result {
 	for _, m := range r.Targets {
 		if m.Name == name {

@@ -13,7 +13,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
 
-// measured is a target with what its rounds gave.
+// measured is a target with the results of its rounds.
 type measured struct {
 	target `json:"-"`
 
@@ -24,15 +24,15 @@ type measured struct {
 	PerCall float64       `json:"redis_reads_per_request,omitempty"`
 }
 
-// rounds runs every target once a round, all in turn and every other round
-// backwards, so that no target has the machine's better moments for itself.
+// rounds runs every target once a round, in turn. Every other round runs
+// backwards, so that no target benefits if the machine's load changes.
 type rounds struct {
 	opts compareOptions
 	rig  *rig.Rig
-	out  io.Writer // gets the progress
+	out  io.Writer // receives the progress
 }
 
-// closed fills in the Rounds of each target, all of them at full load.
+// closed measures the Rounds of each target, all at full load.
 func (r *rounds) closed(ctx context.Context, targets []*measured) error {
 	return r.each(targets, "closed", func(m *measured, caller load.Caller) error {
 		cfg := r.config(m)
@@ -43,8 +43,8 @@ func (r *rounds) closed(ctx context.Context, targets []*measured) error {
 	})
 }
 
-// open fills in the open loop of each target, at half of the most that it gave
-// in a closed one.
+// open measures the open loop of each target, at half of its maximum in the
+// closed loop.
 func (r *rounds) open(ctx context.Context, targets []*measured) error {
 	return r.each(targets, "open", func(m *measured, caller load.Caller) error {
 		cfg := r.config(m)
@@ -64,7 +64,7 @@ func (r *rounds) config(m *measured) load.Config {
 }
 
 func (r *rounds) each(targets []*measured, name string, one func(*measured, load.Caller) error) error {
-	callers := make(map[*measured]load.Caller, len(targets)) // kept, as callers of a service keep theirs
+	callers := make(map[*measured]load.Caller, len(targets)) // kept alive, as the callers of a service do
 	defer func() {
 		for _, caller := range callers {
 			_ = caller.Close() // measured already
@@ -92,8 +92,8 @@ func (r *rounds) each(targets []*measured, name string, one func(*measured, load
 	return nil
 }
 
-// run measures one target once. For the service, it makes sure that the tier
-// answered that is to be measured.
+// run measures one target once. If it is the service, run checks that the
+// intended tier answered.
 func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg load.Config) (load.Result, error) {
 	if m.service == nil {
 		return checked(load.Run(ctx, caller, cfg))
@@ -126,16 +126,15 @@ func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg l
 	return result, nil
 }
 
-// strayed is the share of look-ups that another tier may answer than the one
-// that is measured: the local tier asks again when it has no message from
-// Redis for a moment.
+// strayed is the share of lookups that may be answered by another tier than the
+// intended one: when the local tier has no message from Redis for a moment, it
+// revalidates.
 const strayed = .05
 
-// tolerated is the share of requests that may fail before a run counts for
-// nothing.
+// tolerated is the share of requests that may fail before a run is discarded.
 const tolerated = .001
 
-// checked makes an error of a run in which too many requests failed.
+// checked returns an error if too many requests of a run failed.
 func checked(result load.Result, err error) (load.Result, error) {
 	all := result.Requests + result.Failures
 	if err == nil && (all == 0 || float64(result.Failures) > tolerated*float64(all)) {
@@ -157,7 +156,7 @@ func (r *rounds) profiles(ctx context.Context, targets []*measured, dir string) 
 		fmt.Fprintf(r.out, "profile: %s\n", m.target.Name)
 		cfg := r.config(m)
 		cfg.Callers = cmp.Or(m.Callers, r.opts.callers)
-		cfg.Duration += 2 * time.Second // the profile has to begin and end within it
+		cfg.Duration += 2 * time.Second // the profile must begin and end during the load
 		profiled := make(chan error, 1)
 		go func() {
 			profiled <- rig.Profile(ctx, *m.service, max(1, int(r.opts.duration.Seconds())), dir, fileName(m.target.Name))

@@ -6,7 +6,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
 
-// The servers that are measured, by the names that tables give them.
+// The measured servers, by their names in tables.
 const (
 	nameFloorGRPC  = "bare grpc-go"
 	nameGRPC       = "grpc"
@@ -21,17 +21,17 @@ const (
 
 const (
 	batchSize    = 100
-	batchCallers = 8 // a batch is a hundred checks under way
+	batchCallers = 8 // a batch is a hundred concurrent checks
 )
 
-// The scenarios beside the comparisons: the open loop of those selected, and
-// the start of the service.
+// The scenarios besides the comparisons: the open loop of the selected ones,
+// and the start of the service.
 const (
 	scenarioOpen = "open"
 	scenarioDev  = "dev"
 )
 
-// unit is how a comparison is made.
+// unit is how two servers are compared.
 type unit string
 
 const (
@@ -39,13 +39,13 @@ const (
 	unitMicroseconds unit = "µs" // of CPU, one less the other
 )
 
-// comparison sets what two servers spend on a request against each other.
+// comparison compares the cost of a request on two servers.
 type comparison struct {
-	// scenario is the name that a user selects it by.
+	// scenario is the name by which a user selects it.
 	scenario string
 	of, to   string
 	unit     unit
-	// budget is the most that is allowed; 0 means that none is set.
+	// budget is the maximum; if it is 0, there is none.
 	budget float64
 }
 
@@ -62,7 +62,7 @@ func comparisons() []comparison {
 	}
 }
 
-// scenarioNames are what a user may select.
+// scenarioNames are the names that a user may select.
 func scenarioNames() []string {
 	var names []string
 	for _, c := range comparisons() {

@@ -17,13 +17,13 @@ const (
 	methodBatch = "/eligibility.v1.EligibilityService/BatchCheckEligibility"
 )
 
-// target is a server and what it is asked. Files with servers that somebody
-// wants compared hold it as JSON.
+// target is a server and its requests. A file of other servers to compare holds
+// it as JSON.
 type target struct {
 	Name string `json:"name"`
-	// Floor is the name of the target that this one is compared with.
+	// Floor is the name of the target to compare with.
 	Floor string `json:"floor,omitempty"`
-	// Address is where it listens; Method is a gRPC method, or empty for HTTP.
+	// Address is its listener; Method is a gRPC method, or empty if it is HTTP.
 	Address string `json:"address"`
 	Method  string `json:"method,omitempty"`
 	// Requests are drawn from: encoded messages (base64 in a file), or HTTP
@@ -33,19 +33,20 @@ type target struct {
 	Paths    []string `json:"paths,omitempty"`
 	// Processes are the process ids of the server.
 	Processes []int `json:"processes"`
-	// Callers is how many requests are under way; 0 means as many as usual.
+	// Callers is the number of concurrent requests; if it is 0, as many as
+	// usual.
 	Callers int `json:"callers,omitempty"`
 
-	// service is set for the service itself, whose counts are then looked at.
+	// If service is set, the target is the service itself, whose counters are
+	// read.
 	service *rig.Server
-	// local says that every answer is to come from the local tier, else that
-	// none is.
+	// If local is set, the local tier must answer every request, else none.
 	local bool
 }
 
 // readTargets reads a JSON file with a list of targets.
 func readTargets(path string) ([]target, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // named by who runs it
+	text, err := os.ReadFile(path) //nolint:gosec // the user names the file
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func readTargets(path string) ([]target, error) {
 	return targets, nil
 }
 
-// requests returns everything that may be sent.
+// requests returns all requests.
 func (t target) requests() [][]byte {
 	all := t.Requests
 	for _, path := range t.Paths {
@@ -65,7 +66,8 @@ func (t target) requests() [][]byte {
 	return all
 }
 
-// dial returns a caller of the target; over gRPC on so many connections.
+// dial returns a caller of the target; if it is gRPC, with that many
+// connections.
 func (t target) dial(connections int) (load.Caller, error) { //nolint:ireturn // either of two
 	if t.Method == "" {
 		return load.NewHTTP(t.Address), nil
@@ -73,7 +75,7 @@ func (t target) dial(connections int) (load.Caller, error) { //nolint:ireturn //
 	return load.NewGRPC(t.Address, t.Method, connections)
 }
 
-// checkMessages are the encoded questions about so many customers.
+// checkMessages are the encoded questions about that many customers.
 func checkMessages(customers int) ([][]byte, error) {
 	messages := make([][]byte, customers)
 	for i := range messages {
@@ -85,8 +87,8 @@ func checkMessages(customers int) ([][]byte, error) {
 	return messages, nil
 }
 
-// batchMessages are encoded batches of size, together about all customers but
-// the last few that fill none.
+// batchMessages are encoded batches of size that cover all customers. If the
+// last ones do not fill a batch, they are left out.
 func batchMessages(customers, size int) ([][]byte, error) {
 	messages := make([][]byte, 0, customers)
 	for first := 0; first+size <= customers; first += size {
@@ -99,7 +101,7 @@ func batchMessages(customers, size int) ([][]byte, error) {
 	return messages, nil
 }
 
-// checkPaths are the paths of the questions about so many customers.
+// checkPaths are the paths of the questions about that many customers.
 func checkPaths(customers int) []string {
 	paths := make([]string, customers)
 	for i := range paths {

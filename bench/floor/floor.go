@@ -1,6 +1,6 @@
-// Package floor holds the servers that the service is compared with: the least
-// that each transport can cost, and the usual way to offer REST beside gRPC.
-// Each has its library's defaults and nothing else.
+// Package floor holds the servers that the service is compared with: the
+// minimum cost of each transport, and the usual way to offer REST beside gRPC.
+// Unless a comment states otherwise, each has its library's defaults.
 package floor
 
 import (
@@ -19,7 +19,7 @@ import (
 	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 )
 
-// echo answers every check with one stored message. grpc-go reads the request
+// echo answers every check with one stored message. grpc-go decodes the request
 // and encodes the answer each time, as for any service.
 type echo struct {
 	eligibilityv1.UnimplementedEligibilityServiceServer
@@ -51,13 +51,13 @@ func ServeHTTP(ctx context.Context, listener net.Listener, body []byte) error {
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
 		header.Set("Content-Length", strconv.Itoa(len(body)))
-		_, _ = w.Write(body) // a caller who left is no concern
+		_, _ = w.Write(body) // if a caller has disconnected, it does not matter
 	}))
 }
 
 // ServeGateway serves grpc-gateway in front of a bare grpc-go server in the
-// same process, to which it connects over the loopback interface, until ctx
-// ends. It writes proto JSON as the gateway does by default.
+// same process, to which it connects over loopback. It returns when ctx ends.
+// It writes proto JSON with the gateway's defaults.
 func ServeGateway(ctx context.Context, listener net.Listener, answer *eligibilityv1.CheckEligibilityResponse) error {
 	backend, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -21,8 +21,9 @@ type GRPC struct {
 var _ Caller = (*GRPC)(nil)
 
 // NewGRPC returns a caller of a method, such as
-// /eligibility.v1.EligibilityService/CheckEligibility, over so many connections
-// without TLS. A request is an encoded message. It connects on use.
+// /eligibility.v1.EligibilityService/CheckEligibility, over that many
+// connections without TLS. A request is an encoded message. Connections open on
+// first use.
 func NewGRPC(address, method string, connections int) (*GRPC, error) {
 	caller := &GRPC{method: method}
 	for range connections {
@@ -52,8 +53,8 @@ func (c *GRPC) Close() error {
 	return errors.Join(faults...)
 }
 
-// rawCodec sends []byte as it stands and reads nothing of an answer. It goes by
-// the name of the usual codec, which is what the server uses.
+// rawCodec sends []byte unchanged and does not decode answers. It has the name
+// of the usual codec, which the server uses.
 type rawCodec struct{}
 
 func (rawCodec) Name() string { return "proto" }

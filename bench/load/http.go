@@ -12,12 +12,12 @@ import (
 	"sync"
 )
 
-// maxConnections bounds those to one server. A request beyond it waits for one,
-// which counts as its latency.
+// maxConnections bounds the connections to one server. If all are in use, a
+// request waits for one, which counts as its latency.
 const maxConnections = 512
 
-// HTTP sends HTTP/1.1 requests over kept connections, one request at a time on
-// each.
+// HTTP sends HTTP/1.1 requests over persistent connections, one request at a
+// time on each.
 type HTTP struct {
 	address string
 	slots   chan struct{} // one for each connection in use
@@ -34,14 +34,14 @@ type httpConn struct {
 
 var _ Caller = (*HTTP)(nil)
 
-// NewHTTP returns a caller that keeps connections alive, without TLS. A request
-// is what goes over the wire; [HTTPRequest] writes one. It connects on use, as
-// often as requests are under way, but no more than 512 times.
+// NewHTTP returns a caller with persistent connections, without TLS. A request
+// is in wire format; [HTTPRequest] encodes one. If all connections are in use,
+// it opens another, up to 512.
 func NewHTTP(address string) *HTTP {
 	return &HTTP{address: address, slots: make(chan struct{}, maxConnections)}
 }
 
-// HTTPRequest returns an HTTP/1.1 request as it goes over the wire.
+// HTTPRequest returns an HTTP/1.1 request in wire format.
 func HTTPRequest(method, path string, body []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: application/json\r\n", method, path)
@@ -88,8 +88,8 @@ func (c *HTTP) take(ctx context.Context) (*httpConn, error) {
 	return &httpConn{conn, bufio.NewReaderSize(conn, 16<<10)}, nil
 }
 
-// exchange sends a request and reads its answer. The last answer of a
-// connection is the one with which the server announces its end.
+// exchange sends a request and reads its answer. last reports whether the
+// server closes the connection after this answer.
 func (c *httpConn) exchange(request []byte) (last bool, err error) {
 	if _, err := c.Write(request); err != nil {
 		return true, err

@@ -1,8 +1,8 @@
-// Package load drives a server over gRPC or HTTP and measures it: how long its
-// answers took, and what its process spent on them.
+// Package load drives a server over gRPC or HTTP and measures it: the latency
+// of its answers, and the CPU and memory of its process.
 //
-// The driver works on encoded requests and answers only, so that what it spends
-// itself stays small and the same for every server.
+// The driver handles only encoded requests and answers, so that its own cost is
+// small and the same for every server.
 package load
 
 import (
@@ -17,10 +17,10 @@ import (
 
 // Caller sends encoded requests to one server. It is safe for concurrent use.
 type Caller interface {
-	// Call sends one request and waits for the end of its answer. Anything
-	// but a success is an error.
+	// Call sends one request and waits for the end of its answer. If the answer
+	// is not a success, it returns an error.
 	Call(ctx context.Context, request []byte) error
-	// Close ends the connections.
+	// Close closes the connections.
 	Close() error
 }
 
@@ -30,38 +30,38 @@ type Config struct {
 	Requests [][]byte
 	// Distribution is how often each request is drawn; empty means [Uniform].
 	Distribution Distribution
-	// Callers is how many requests are under way at once, each caller sending
-	// its next when it has the answer to its last: a closed loop.
+	// Callers is the number of concurrent requests. Each caller sends its next
+	// request when it has the answer to its last: a closed loop.
 	Callers int
 	// Rate is the requests a second of an open loop, sent when they are due
-	// whatever became of those before; 0 means a closed loop.
+	// even if earlier ones have no answer; if it is 0, the loop is closed.
 	Rate float64
-	// Warmup is loaded in the same way and not measured.
+	// Warmup is a period of the same load that is not measured.
 	Warmup time.Duration
-	// Duration is measured.
+	// Duration is the measured period.
 	Duration time.Duration
-	// Processes are the process ids of the server; none means that what it
-	// spends is not measured.
+	// Processes are the process ids of the server; if there are none, its CPU
+	// and memory are not measured.
 	Processes []int
 }
 
-// Result is what a server did in the measured time.
+// Result holds the measurements of a server.
 type Result struct {
 	Requests int           `json:"requests"`
 	Failures int           `json:"failures"`
 	Elapsed  time.Duration `json:"elapsed_ns"`
-	// CPU is user and system time of the server's processes; RSS is what they
-	// held in memory at the end.
+	// CPU is user and system time of the server's processes; RSS is their
+	// memory at the end.
 	CPU      time.Duration `json:"cpu_ns"`
 	RSSBytes int64         `json:"rss_bytes"`
-	// Latency is counted from when a request was due in an open loop, and
-	// from when it was sent in a closed one.
+	// Latency is measured from when a request was due if the loop is open, and
+	// from when it was sent if it is closed.
 	Latency Latency `json:"latency"`
 	// Cause is the first failure.
 	Cause string `json:"cause,omitempty"`
 }
 
-// Latency are quantiles, exact: of every measured request.
+// Latency holds exact quantiles over every measured request.
 type Latency struct {
 	P50  time.Duration `json:"p50_ns"`
 	P99  time.Duration `json:"p99_ns"`
@@ -78,7 +78,7 @@ func (r Result) CPUPerMillion() float64 {
 	return r.CPU.Seconds() / float64(r.Requests) * 1e6
 }
 
-// PerSecond is how many requests a second were answered.
+// PerSecond is the number of answered requests a second.
 func (r Result) PerSecond() float64 {
 	if r.Elapsed <= 0 {
 		return 0
@@ -118,7 +118,7 @@ func Run(ctx context.Context, caller Caller, cfg Config) (Result, error) {
 	return result, nil
 }
 
-// samples are what the callers of one loop have seen.
+// samples are the measurements of one loop.
 type samples struct {
 	took     []time.Duration
 	failures int
@@ -157,7 +157,8 @@ func (s *samples) result() Result {
 	return result
 }
 
-// quantile needs took in order: the smallest value that q of them do not exceed.
+// quantile requires took to be sorted. It returns the smallest value that a
+// fraction q of them do not exceed.
 func (s *samples) quantile(q float64) time.Duration {
 	if len(s.took) == 0 {
 		return 0
@@ -205,7 +206,7 @@ const zipfExponent = 1.1
 
 // drawFrom returns a function that draws requests, in an order that seed decides.
 func drawFrom(cfg Config, seed int) func() []byte {
-	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // the same draw each time is what is wanted
+	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // the same sequence each time, on purpose
 	requests := cfg.Requests
 	if cfg.Distribution == Zipf {
 		zipf := rand.NewZipf(random, zipfExponent, 1, uint64(len(requests)-1)) //nolint:gosec // there is one at least

@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// counting answers at once, or after wait, and fails every failing-th call.
+// counting answers at once or after wait. If failing is set, every failing-th
+// call fails.
 type counting struct {
 	calls, atOnce, most atomic.Int64
 	wait                time.Duration
@@ -105,8 +106,9 @@ func TestWarmupIsNotMeasured(t *testing.T) {
 	}
 }
 
-// stalling answers one call at a time, and the first only after a while: those
-// that were due in that time have waited, although their own turn was short.
+// stalling answers one call at a time, and the first only after a while:
+// requests that were due in that time have waited, even if their own turn was
+// short.
 type stalling struct {
 	first atomic.Bool
 	turn  chan struct{}
@@ -130,7 +132,8 @@ func TestOpenLoopCountsTheWaitOfEveryDueRequest(t *testing.T) {
 		t.Errorf("%d requests, want one for each millisecond", result.Requests)
 	}
 	// 200 of the 300 were due during the stall; half of these waited for more
-	// than half of it. A closed loop would have seen one slow call.
+	// than half of it. If the loop were closed, it would have measured one slow
+	// call.
 	if result.Latency.P50 < 20*time.Millisecond {
 		t.Errorf("the median wait is %v: requests that were due in the stall are missing", result.Latency.P50)
 	}

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// maxUnderWay bounds the requests of an open loop that have no answer yet. One
-// that is due beyond it fails: the server has long been overrun by then.
+// maxUnderWay bounds the unanswered requests of an open loop. If another is
+// due, it fails: the server has long been overrun by then.
 const maxUnderWay = 20_000
 
 var errOverrun = errors.New("too many requests without an answer")
 
 // openLoop sends cfg.Rate requests a second for d and waits for the answers.
-// Each is timed from when it was due, so that a server, or a driver, that falls
-// behind shows it in the latency of all who wait: no coordinated omission.
+// Each is timed from when it was due, so that if the server or the driver falls
+// behind, every delayed request shows it: no coordinated omission.
 func openLoop(ctx context.Context, caller Caller, cfg Config, d time.Duration) samples {
-	// The sender keeps a thread to itself for sleep, which blocks it.
+	// The sender locks its thread for sleep, which blocks it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var (

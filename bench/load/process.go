@@ -12,21 +12,22 @@ import (
 // Linux runs today.
 const clockTick = 10 * time.Millisecond
 
-// The fields of /proc/PID/stat that are read, counted from the state, which
-// follows the name in parentheses. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+// The fields of /proc/PID/stat that are used, counted from the state, which
+// follows the name in parentheses.
+// https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 const (
 	statUser   = 11
 	statSystem = 12
 	statRSS    = 21
 )
 
-// usage is what processes have spent and hold.
+// usage is the CPU time and memory of processes.
 type usage struct {
 	cpu      time.Duration
 	rssBytes int64
 }
 
-// usageOf reads and adds up /proc/PID/stat of each process.
+// usageOf sums /proc/PID/stat over the processes.
 func usageOf(pids []int) (usage, error) {
 	var sum usage
 	for _, pid := range pids {
@@ -34,7 +35,7 @@ func usageOf(pids []int) (usage, error) {
 		if err != nil {
 			return usage{}, fmt.Errorf("load: usage of the server: %w", err)
 		}
-		// The name may hold blanks and parentheses itself.
+		// The name itself may hold blanks and parentheses.
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		var numbers [3]int64
 		for i, field := range []int{statUser, statSystem, statRSS} {

@@ -10,21 +10,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Counts are what a service and its redis-server have counted so far.
+// Counts are the counters of a service and its redis-server.
 type Counts struct {
-	// LocalHits of LocalLookups were answered by the local tier.
+	// The local tier answered LocalHits of LocalLookups.
 	LocalHits, LocalLookups float64
-	// RedisReads is how often redis-server found something to read on a
-	// connection: about one for each round trip.
+	// RedisReads is how often redis-server read from a connection: about once
+	// for each round trip.
 	RedisReads float64
 }
 
-// Minus returns what was counted since an earlier time.
+// Minus returns the difference to an earlier time.
 func (c Counts) Minus(earlier Counts) Counts {
 	return Counts{c.LocalHits - earlier.LocalHits, c.LocalLookups - earlier.LocalLookups, c.RedisReads - earlier.RedisReads}
 }
 
-// Counts reads what s and redis-server have counted.
+// Counts reads the counters of s and of redis-server.
 func (r *Rig) Counts(ctx context.Context, s Server) (Counts, error) {
 	text, err := get(ctx, "http://"+s.Admin+"/metrics")
 	if err != nil {

@@ -13,16 +13,17 @@ const seededCustomer = "a0000000-0000-4000-8000-000000000001"
 // settleTime is how long after its first answer a service counts as idle.
 const settleTime = 500 * time.Millisecond
 
-// Dev is what `eligibilityd dev` took to come up.
+// Dev is the cost of a start of `eligibilityd dev`.
 type Dev struct {
-	// FirstAnswer is from the start of the process to its first answer over
-	// REST.
+	// FirstAnswer is the time from the start of the process to its first answer
+	// over REST.
 	FirstAnswer time.Duration
-	// IdleBytes is what the process held in memory half a second later.
+	// IdleBytes is the memory of the process half a second later.
 	IdleBytes int64
 }
 
-// StartDev starts `eligibilityd dev`, asks until it answers, and ends it.
+// StartDev starts `eligibilityd dev`, sends requests until it answers, and ends
+// it.
 func StartDev(ctx context.Context, service string) (Dev, error) {
 	var address Server
 	if err := freeAddresses(ctx, &address.GRPC, &address.HTTP, &address.Admin); err != nil {

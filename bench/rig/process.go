@@ -28,19 +28,19 @@ type process struct {
 	ended  chan struct{} // closed once it has ended
 }
 
-// start starts a program. What it writes, its log for one, goes through a pipe
-// to this process, as it goes to the collector of a container.
+// start starts a program. Its output, such as its log, is written to a pipe
+// that this process reads, as in a container.
 func start(name, path string, environ []string, args ...string) (*process, error) {
 	p := &process{name: name, ended: make(chan struct{})}
-	// Its end is stop's, not a context's, so that it can end in good order.
-	p.cmd = exec.CommandContext(context.Background(), path, args...) //nolint:gosec // what is measured, named by who runs it
+	// stop ends it, and not a context, so that it can shut down in order.
+	p.cmd = exec.CommandContext(context.Background(), path, args...) //nolint:gosec // the user names the program to measure
 	p.cmd.Env = append(os.Environ(), environ...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // awaited or stopped, and its last words say more
+		_ = p.cmd.Wait() // await or stop reports the failure with its last output
 		close(p.ended)
 	}()
 	return p, nil
@@ -48,9 +48,9 @@ func start(name, path string, environ []string, args ...string) (*process, error
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stop asks the process to end, and makes it after stopLimit.
+// stop asks the process to end, and kills it if it has not after stopLimit.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // one that has ended needs no signal
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // if it has ended, it needs no signal
 	select {
 	case <-p.ended:
 	case <-time.After(stopLimit):
@@ -59,7 +59,7 @@ func (p *process) stop() {
 	}
 }
 
-// await asks until the process is ready, every so often.
+// await polls until the process is ready.
 func (p *process) await(ctx context.Context, every time.Duration, ready func(context.Context) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -85,7 +85,7 @@ func accepts(address string) func(context.Context) bool {
 	}
 }
 
-// answers reports whether a GET is answered with 200.
+// answers reports whether a GET returns 200.
 func answers(url string) func(context.Context) bool {
 	return func(ctx context.Context) bool {
 		_, err := get(ctx, url)
@@ -93,7 +93,7 @@ func answers(url string) func(context.Context) bool {
 	}
 }
 
-// get returns the body of a URL that answers 200.
+// get returns the body of a URL if the status is 200.
 func get(ctx context.Context, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -113,22 +113,22 @@ func get(ctx context.Context, url string) ([]byte, error) {
 	return body, nil
 }
 
-// freeAddresses sets each to another loopback address that nothing listened at
-// just now.
+// freeAddresses sets each to a different loopback address on which nothing
+// listened just now.
 func freeAddresses(ctx context.Context, addresses ...*string) (err error) {
 	for _, address := range addresses {
 		listener, listenErr := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if listenErr != nil {
 			return fmt.Errorf("free address: %w", listenErr)
 		}
-		// Open until all are known, or the next might be the same.
+		// Close none until all are known, or the next might be the same.
 		defer func() { err = errors.Join(err, listener.Close()) }() //nolint:gocritic,revive // four at most
 		*address = listener.Addr().String()
 	}
 	return nil
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the end of the text that is written to it.
 type tail struct {
 	mu  sync.Mutex
 	end []byte

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Profile writes what s does over the next seconds into dir: NAME.cpu.pprof,
-// and NAME.allocs.pprof for what it allocates meanwhile.
+// Profile profiles s for the next seconds and writes to dir: NAME.cpu.pprof,
+// and NAME.allocs.pprof for the allocations of the same time.
 func Profile(ctx context.Context, s Server, seconds int, dir, name string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for kind, path := range map[string]string{"cpu": "profile", "allocs": "allocs"} {

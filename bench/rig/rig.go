@@ -1,7 +1,7 @@
-// Package rig runs what is measured: the service as operators run it, with a
-// simulated Partner Center and a real redis-server, and the floors beside it.
-// Each server is a process of its own, so that what it spends can be separated from
-// what the driver spends.
+// Package rig runs the servers under test: the service as operators run it,
+// with a simulated Partner Center and a real redis-server, and the floors
+// beside it. Each server is a separate process, so that its cost can be
+// separated from the driver's.
 package rig
 
 import (
@@ -13,7 +13,7 @@ import (
 	"slices"
 )
 
-// Config is what to run.
+// Config selects the programs and the customers.
 type Config struct {
 	// Service is the path of eligibilityd, Self of the program that serves the
 	// floors: "floor KIND --address A --answer FILE".
@@ -26,19 +26,20 @@ type Config struct {
 type Server struct {
 	// PID is its process.
 	PID int
-	// GRPC, HTTP and Admin are where it listens; empty if it does not.
+	// GRPC, HTTP and Admin are its addresses; if one is empty, it has no such
+	// listener.
 	GRPC, HTTP, Admin string
 }
 
-// Rig is everything that runs. It is built by [New] and ended by [Rig.Close].
+// Rig is all running processes. [New] starts them and [Rig.Close] ends them.
 type Rig struct {
-	// Local answers from its local tier, Shared from Redis alone: its local
-	// tier never trusts itself.
+	// Local answers from its local tier, Shared only from Redis: its local tier
+	// is never trusted.
 	Local, Shared Server
-	// FloorGRPC and FloorHTTP are the least that a transport costs; Gateway
+	// FloorGRPC and FloorHTTP are the minimum cost of a transport; Gateway
 	// connects to its own port.
 	FloorGRPC, FloorHTTP, Gateway Server
-	// Redis is where redis-server listens.
+	// Redis is the address of redis-server.
 	Redis string
 
 	cfg       Config
@@ -47,8 +48,8 @@ type Rig struct {
 	processes []*process
 }
 
-// New starts everything and warms the service: it returns when each customer
-// has been answered for from the tiers. Close ends what was started.
+// New starts everything and warms the service: it returns when the tiers hold
+// evidence for each customer. If it fails, it ends what it has started.
 func New(ctx context.Context, cfg Config) (_ *Rig, err error) {
 	dir, err := os.MkdirTemp("", "eligibilityd-bench")
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// pollEvery is how often a starting process is asked whether it is ready.
+// pollEvery is the interval of readiness checks of a starting process.
 const pollEvery = 5 * time.Millisecond
 
-// memoryLimit is what the service takes for its own of a container of 512 MiB:
-// by it, it knows how much garbage may pile up.
+// memoryLimit is the memory limit that the service sets itself in a container
+// of 512 MiB; it determines how much garbage may accumulate.
 const memoryLimit = "GOMEMLIMIT=460MiB"
 
 // The simulator's credentials, given to it and to the service alike.
@@ -43,7 +43,8 @@ type settings struct {
 // CustomerID returns the id of the i-th customer of the simulator.
 func CustomerID(i int) string { return fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i) }
 
-// scripted is how many customers are in one script; the simulator bounds its size.
+// scripted is the number of customers in one script; the simulator bounds its
+// size.
 const scripted = 2000
 
 // startSimulator starts `eligibilityd simulate` with customers who may buy and

@@ -13,16 +13,16 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// warmLimit is how long the tiers may take to fill: each customer costs two calls
-// of the simulator, on cores that everything shares.
+// warmLimit is how long the tiers may take to fill: each customer costs two
+// calls of the simulator, on cores that all processes share.
 const warmLimit = 5 * time.Minute
 
-// warmBatch is how many customers are asked about in one call.
+// warmBatch is the number of customers in one call.
 const warmBatch = 100
 
-// warm asks a service about every customer until each is answered for without
-// Partner Center. What was fetched reaches Redis after its answer has left, so
-// the second time may be too early.
+// warm asks a service about every customer until the tiers answer for each.
+// Evidence is written to Redis after the answer was sent, so if the second pass
+// comes too early, it repeats.
 func warm(ctx context.Context, s Server, customers int) error {
 	ctx, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
@@ -43,8 +43,8 @@ func warm(ctx context.Context, s Server, customers int) error {
 	})
 }
 
-// ask asks about every customer and returns the last result that the tiers do
-// not hold, nil if they hold all.
+// ask asks about every customer and returns the last result that did not come
+// from the tiers, or nil if all did.
 func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, customers int) (missing *eligibilityv1.BatchCheckEligibilityResult, err error) {
 	for first := 0; first < customers; first += warmBatch {
 		resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
@@ -61,7 +61,7 @@ func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, cus
 	return missing, nil
 }
 
-// Batch returns a batch about so many customers from the first on.
+// Batch returns a batch about that many customers from the first on.
 func Batch(first, count int) *eligibilityv1.BatchCheckEligibilityRequest {
 	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
 	for i := range count {
@@ -75,8 +75,8 @@ func Check(i int) *eligibilityv1.CheckEligibilityRequest {
 	return &eligibilityv1.CheckEligibilityRequest{CustomerId: CustomerID(i)}
 }
 
-// answer returns what the service answers about a customer, encoded and as
-// REST says it: what the floors are to answer.
+// answer returns the service's answer about a customer, encoded as protobuf and
+// as REST's JSON: the floors send the same.
 func (r *Rig) answer(ctx context.Context) (message, body []byte, err error) {
 	err = withClient(r.Local.GRPC, func(client eligibilityv1.EligibilityServiceClient) error {
 		resp, err := client.CheckEligibility(ctx, Check(0))

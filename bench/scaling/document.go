@@ -8,7 +8,7 @@ import (
 // table is a part of the document that this program writes.
 type table struct{ name, text string }
 
-// fill replaces what stands between the marks of each table:
+// fill replaces the text between the marks of each table:
 //
 //	<!-- begin NAME -->
 //	…

@@ -15,13 +15,13 @@ const localMaxAge = 30 * time.Second
 // early: evidence.Service does so in the last fifth.
 const earlyPart = 0.8
 
-// rank is a run of customers who are asked about nearly equally often.
+// rank is a run of customers with nearly equal rates of checks.
 type rank struct {
 	count float64
 	rate  float64 // checks a second about each of them
 }
 
-// population returns how often each customer is asked about, by a Zipf law: the
+// population returns the rate of checks for each customer, by a Zipf law: the
 // first thousand one by one, the others in runs that differ by 1 %.
 func population(n, exponent, checksPerSecond float64) []rank {
 	const exact, step = 1000, 1.01
@@ -43,7 +43,7 @@ func population(n, exponent, checksPerSecond float64) []rank {
 	return ranks
 }
 
-// demand is the load that traffic puts on Partner Center without any limit.
+// demand is the load of traffic on Partner Center if nothing limits it.
 type demand struct {
 	calls  float64 // a second
 	waited float64 // the part of the checks for which the account is fetched while the caller waits
@@ -92,7 +92,7 @@ func demandOf(ranks []rank, replicas float64, trust time.Duration, ages eligibil
 	return d
 }
 
-// asked returns how many customers are asked about at least once in a while.
+// asked returns how many customers have at least one check in that time.
 func asked(ranks []rank, while time.Duration) float64 {
 	sum := 0.0
 	for _, r := range ranks {
@@ -101,8 +101,8 @@ func asked(ranks []rank, while time.Duration) float64 {
 	return sum
 }
 
-// redisReads returns how many lookups a second the replicas make in Redis, at
-// least: one for a customer whenever a replica's local tier is no longer trusted.
+// redisReads returns the minimum number of lookups a second in Redis: one for a
+// customer when a replica's local tier is no longer trusted.
 func redisReads(ranks []rank, replicas float64, trust time.Duration) float64 {
 	sum := 0.0
 	for _, r := range ranks {

@@ -22,8 +22,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // unsubscribedAge is how long a local tier serves an entry without revalidation
-// while it receives no messages, as in this test: they arrive in real time, which
-// does not pass under the clock of the test. It is a constant of internal/cache.
+// if it receives no messages, as in this test: they arrive in real time, which
+// does not pass under the clock of the test. It is a constant of
+// internal/cache.
 const unsubscribedAge = 900 * time.Millisecond
 
 // TestTheEstimateAgreesWithTheService sends checks by a Zipf law to replicas of the
@@ -89,8 +90,8 @@ func TestTheEstimateAgreesWithTheService(t *testing.T) { //nolint:paralleltest /
 	}
 }
 
-// fleet is replicas of the service that share a clock, and the Partner Center that
-// they ask.
+// fleet is several replicas of the service that share a clock and a Partner
+// Center.
 type fleet struct {
 	clock        atomic.Int64
 	calls, reads atomic.Int64
@@ -100,8 +101,8 @@ type fleet struct {
 
 func (f *fleet) now() time.Time { return time.Unix(0, f.clock.Load()) }
 
-// Fetch implements eligibility.Source. The answer is always the same for one
-// customer, in the proportions of accounts and qualifications.
+// Fetch implements eligibility.Source. If the customer is the same, so is the
+// answer, in the proportions of accounts and qualifications.
 func (f *fleet) Fetch(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	f.calls.Add(1)
 	outcomes, answers := accounts(), []eligibility.Evidence{
@@ -137,8 +138,8 @@ func (c counting) Load(ctx context.Context, keys []eligibility.Key) []evidence.F
 	return c.Store.Load(ctx, keys)
 }
 
-// play sends checks as a Poisson process. It returns how many there were, and for
-// how many the account was fetched while the caller waited.
+// play sends checks as a Poisson process. It returns their number, and for how
+// many the account was fetched while the caller waited.
 func (f *fleet) play(t *testing.T, random *rand.Rand, drawn []float64, rate float64, length time.Duration) (checks, waited int) {
 	t.Helper()
 	for end := f.now().Add(length); ; checks++ {
@@ -160,16 +161,16 @@ func (f *fleet) play(t *testing.T, random *rand.Rand, drawn []float64, rate floa
 		if answer.Tier == eligibility.TierPartnerCenter {
 			waited++
 		}
-		// Early refreshes and writes to Redis end before the clock moves on.
+		// Early refreshes and writes to Redis end before the clock advances.
 		for runtime.NumGoroutine() > idle && t.Context().Err() == nil {
 			runtime.Gosched()
 		}
 	}
 }
 
-// zipf returns the cumulative shares of n customers: the one of rank n is asked
-// about in proportion to 1/n^exponent. The standard library has exponents above 1
-// only.
+// zipf returns the cumulative shares of n customers: the share of rank n is
+// proportional to 1/n^exponent. The standard library supports only exponents
+// above 1.
 func zipf(n int, exponent float64) []float64 {
 	cumulative := make([]float64, n)
 	sum := 0.0
@@ -197,7 +198,8 @@ func TestTheZipfLawIsOne(t *testing.T) {
 	near(t, "customers", count, 100_000, 1e-9)
 }
 
-// idOf returns an ID for the customer of that rank, spread as those of Microsoft are.
+// idOf returns an ID for the customer of that rank, distributed as Microsoft's
+// are.
 func idOf(rank int) eligibility.CustomerID {
 	var id eligibility.CustomerID
 	binary.BigEndian.PutUint64(id[:8], mix(uint64(rank)))  //nolint:gosec // never negative

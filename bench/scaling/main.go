@@ -1,5 +1,5 @@
-// Command scaling computes what the service needs at scale, and fills the tables of
-// docs/scaling.md.
+// Command scaling computes the resources of the service at scale, and fills the
+// tables of docs/scaling.md.
 package main
 
 import (

@@ -14,7 +14,7 @@ import (
 // (read 2026-11-21)
 const publishedLimit = 500
 
-// outcome is what Partner Center answers for a share of the customers.
+// outcome is the answer of Partner Center for a share of the customers.
 type outcome struct {
 	percent float64
 	age     func(*eligibility.Ages) eligibility.Age
@@ -38,8 +38,8 @@ func qualifications() []outcome {
 	}
 }
 
-// longAges is for partners whose traffic does not fit with the default ages: an
-// account that may buy is fresh for an hour, qualifications for six.
+// longAges suit partners if their traffic exceeds the default ages: an account
+// that may buy is fresh for an hour, qualifications for six.
 func longAges() eligibility.Ages {
 	ages := eligibility.DefaultAges()
 	ages.Allowed = eligibility.Age{Fresh: time.Hour, Usable: 4 * time.Hour}

@@ -1,8 +1,8 @@
 package main
 
-// What a customer with both facets takes in memory, an Allowed account and an
-// Approved qualification, with names and expiry. TestSizesAreAsMeasured holds
-// these to a redis-server and to the local tier.
+// The memory of a customer with both facets, an Allowed account and an Approved
+// qualification, with names and expiry. TestSizesAreAsMeasured compares these
+// with a redis-server and the local tier.
 const (
 	redisBytesPerCustomer = 730
 	localBytesPerEntry    = 350
@@ -11,21 +11,21 @@ const (
 // announcementBytes is one announcement, without what Redis's protocol adds.
 const announcementBytes = 90
 
-// What a redis-server itself spends. BenchmarkRedisServer measures it.
+// The CPU of a redis-server. BenchmarkRedisServer measures it.
 const (
 	redisMicrosPerLookUp = 7
 	redisMicrosPerShare  = 60 // a fetch's write, and its announcement to 20 replicas
 )
 
-// cost is what a check costs by a path: the server's CPU.
+// cost is the server's CPU for a check on one path.
 type cost struct {
 	path, against string
 	micros        float64
 }
 
-// costs are the figures of docs/performance.md, kept in step with it by hand.
-// The microseconds are that day's machine's; what travels is the ratio to the
-// floor, measured in the same minutes.
+// costs are the figures of docs/performance.md, updated with it by hand. The
+// microseconds depend on that machine and day; the ratio to the floor, measured
+// in the same minutes, is comparable.
 func costs() paths {
 	return paths{
 		grpcLocal: cost{"gRPC, local tier", "0.95 × bare grpc-go", 14.7},
@@ -36,7 +36,7 @@ func costs() paths {
 	}
 }
 
-// paths are the ways of a check.
+// paths are the ways in which a check is answered.
 type paths struct{ grpcLocal, grpcRedis, restLocal, restRedis, batched cost }
 
 func (p paths) all() []cost {

@@ -16,7 +16,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// The redis-server's figure is of all its memory, so that tables of keys and of
+// All memory of redis-server is measured, so that its tables of keys and of
 // expiry count, which MEMORY USAGE leaves out.
 func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures the memory of the process
 	t.Run("redis", func(t *testing.T) {
@@ -71,8 +71,8 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 	})
 }
 
-// evidenceOf is both facets, with texts of their own, as they are when they have
-// been read from Partner Center.
+// evidenceOf returns both facets with separate strings, as when they were
+// decoded from Partner Center.
 func evidenceOf(id eligibility.CustomerID, now time.Time) map[eligibility.Key]*eligibility.Evidence {
 	correlation := func(n byte) string { return eligibility.CustomerID{0: n, 1: id[0], 2: id[1]}.String() }
 	return map[eligibility.Key]*eligibility.Evidence{
@@ -93,7 +93,7 @@ func evidenceOf(id eligibility.CustomerID, now time.Time) map[eligibility.Key]*e
 
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // what the first has set free is swept by the second
+	runtime.GC() // the second run sweeps what the first has freed
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return stats.HeapAlloc
@@ -106,7 +106,8 @@ func clientOf(t testing.TB, server *cachetest.Redis) *redis.Client {
 	return client
 }
 
-// storeOn is a replica's store, with a partner's own namespace as in production.
+// storeOn returns a replica's store with a partner's own namespace, as in
+// production.
 func storeOn(t testing.TB, server *cachetest.Redis, now func() time.Time) *cache.Store {
 	t.Helper()
 	store, err := cache.New(cache.Config{Now: now, Redis: cache.RedisConfig{
@@ -125,7 +126,7 @@ func usedMemory(ctx context.Context, t testing.TB, client *redis.Client) int64 {
 	return int64(info(ctx, t, client, "memory", "used_memory"))
 }
 
-// info is a number of INFO.
+// info returns a number of INFO.
 func info(ctx context.Context, t testing.TB, client *redis.Client, section, name string) float64 {
 	t.Helper()
 	text, err := client.Info(ctx, section).Result()
@@ -145,7 +146,7 @@ func info(ctx context.Context, t testing.TB, client *redis.Client, section, name
 	return 0
 }
 
-// An announcement goes to every replica for every fetch.
+// Every fetch publishes a message to every replica.
 func TestAnnouncementsAreThatLong(t *testing.T) { //nolint:paralleltest // as above
 	ctx, server := context.Background(), cachetest.StartRedis(t)
 	client, store := clientOf(t, server), storeOn(t, server, time.Now)
@@ -166,8 +167,8 @@ func TestAnnouncementsAreThatLong(t *testing.T) { //nolint:paralleltest // as ab
 	near(t, "bytes an announcement", float64(bytes)/2, announcementBytes, 0.15)
 }
 
-// BenchmarkRedisServer measures what a redis-server itself spends: on a look-up
-// of both facets, and on a fetch's write and announcement to 20 replicas.
+// BenchmarkRedisServer measures the CPU of redis-server: for a lookup of both
+// facets, and for a fetch's write and message to 20 replicas.
 func BenchmarkRedisServer(b *testing.B) {
 	ctx, server := context.Background(), cachetest.StartRedis(b)
 	client, store := clientOf(b, server), storeOn(b, server, time.Now)

@@ -10,8 +10,8 @@ import (
 )
 
 // A replica of the tables has four cores and is half busy at the mean rate,
-// which leaves room for the day's peak of 1.8 times the mean and for one
-// replica that is away. A node of Redis has 16 GiB, of which two thirds are data.
+// which leaves room for the day's peak of 1.8 times the mean and for the loss
+// of one replica. A node of Redis has 16 GiB, of which two thirds are data.
 const (
 	coresPerReplica  = 4
 	busyPart         = 0.5
@@ -104,8 +104,8 @@ func demandTable() string {
 	}, rows)
 }
 
-// replicasFor is how many replicas that rate takes over gRPC if every check is
-// answered by the local tier; two at least, so that one may go.
+// replicasFor returns the replicas for a rate over gRPC if the local tier
+// answers every check; at least two, so that one may fail.
 func replicasFor(checks float64) float64 {
 	return replicasAt(checks, costs().grpcLocal)
 }
@@ -162,7 +162,8 @@ func memoryTable() string {
 	return write([]string{"customers", "1,000/s", "10,000/s", "100,000/s", "1,000,000/s", "all", "primaries for all"}, rows)
 }
 
-// significant writes a number to two digits, and those above a hundred whole.
+// significant formats a number with two digits or, if it exceeds a hundred, as
+// a whole number.
 func significant(n float64) string {
 	if n == 0 {
 		return "0"
@@ -175,7 +176,7 @@ func significant(n float64) string {
 	return strconv.FormatFloat(n, 'g', 2, 64)
 }
 
-// whole writes a number without fraction, in groups of three digits.
+// whole formats a number without fraction, in groups of three digits.
 func whole(n float64) string {
 	digits := strconv.FormatFloat(n, 'f', 0, 64)
 	for at := len(digits) - 3; at > 0; at -= 3 {
@@ -184,7 +185,8 @@ func whole(n float64) string {
 	return digits
 }
 
-// percent writes a part; near the whole it has as many nines as it takes.
+// percent formats a fraction; if it is near the whole, with as many nines as it
+// has.
 func percent(part float64) string {
 	decimals := 1
 	for rest := 1 - part; rest > 0 && rest < 0.01 && decimals < 5; rest *= 10 {
