@@ -147,7 +147,7 @@ func TestQualificationAnswersOfTheSimulator(t *testing.T) {
 	}
 }
 
-// TestFailuresOfTheSimulator asks for both resources, except where a row names one.
+// TestFailuresOfTheSimulator asks for both resources, unless a row names one.
 func TestFailuresOfTheSimulator(t *testing.T) {
 	t.Parallel()
 	const (

@@ -271,14 +271,14 @@ func (r *rig) tellsNothingOf(t *testing.T, assertions []string, err error) {
 	if len(assertions) == 0 {
 		t.Error("no assertion was sent: nothing is tested")
 	}
-	told := fmt.Sprintf("%v %+v %#v %s", err, err, err, r.scrape())
+	output := fmt.Sprintf("%v %+v %#v %s", err, err, err, r.scrape())
 	for _, entry := range r.logs.All() {
-		told += fmt.Sprint(entry.Message, entry.ContextMap())
+		output += fmt.Sprint(entry.Message, entry.ContextMap())
 	}
 	for _, assertion := range assertions {
 		for part := range strings.SplitSeq(assertion, ".") {
-			if strings.Contains(told, part) {
-				t.Errorf("an assertion is told: %s", told)
+			if strings.Contains(output, part) {
+				t.Errorf("an assertion leaked: %s", output)
 			}
 		}
 	}

@@ -8,11 +8,11 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
-// classify says what an answer of Partner Center means for op. It returns nil
-// for a 200, whose body is then read; no other status is ever a success.
+// classify maps an answer of Partner Center to the failure that it is for op. It
+// returns nil if the status is 200: no other status is ever a success.
 func classify(op Op, got answer, now time.Time) *APIError {
-	said := decodeFault(got.body)
-	fail := &APIError{Op: op, Status: got.status, Code: said.code, final: said.final}
+	fault := decodeFault(got.body)
+	fail := &APIError{Op: op, Status: got.status, Code: fault.code, final: fault.final}
 	switch status := got.status; {
 	case status == http.StatusOK:
 		return nil
@@ -26,13 +26,13 @@ func classify(op Op, got answer, now time.Time) *APIError {
 		if status == http.StatusServiceUnavailable && got.header.Get("Retry-After") != "" {
 			fail.RetryAfter = retryAfter(got.header, now)
 		}
-	case status == http.StatusNotFound && said.code == codeNoAccountStatus && op == OpValidationStatus:
+	case status == http.StatusNotFound && fault.code == codeNoAccountStatus && op == OpValidationStatus:
 		fail.Reason = reasonNoStatus
-	case status == http.StatusNotFound && said.code == codeTenantNotFound:
+	case status == http.StatusNotFound && fault.code == codeTenantNotFound:
 		fail.Class, fail.Reason = ClassNotFound, ReasonNotFound
-	case status == http.StatusForbidden && said.code == codeCustomerNotServed:
+	case status == http.StatusForbidden && fault.code == codeCustomerNotServed:
 		fail.Class, fail.Reason = ClassNotServed, ReasonNotServed
-	case status == http.StatusForbidden && said.readable:
+	case status == http.StatusForbidden && fault.readable:
 		fail.Class, fail.Reason = ClassCredentials, ReasonForbidden
 	case status == http.StatusForbidden:
 		fail.Reason = ReasonUnreadable
@@ -42,8 +42,8 @@ func classify(op Op, got answer, now time.Time) *APIError {
 	return fail
 }
 
-// unanswered reports whether an exchange brought no complete answer. A status
-// that says everything by itself is an answer although its body is missing.
+// unanswered reports whether an exchange brought no complete answer. If the
+// status alone decides, a missing body does not matter.
 func unanswered(got answer, err error) bool {
 	var unreadable unreadableError
 	switch {

@@ -14,18 +14,18 @@ import (
 func TestAClockSetBackProlongsNoWait(t *testing.T) {
 	t.Parallel()
 	const hour = time.Hour
-	down := says(http.StatusBadGateway, `{"isRetryable":false}`)
+	down := responds(http.StatusBadGateway, `{"isRetryable":false}`)
 	for name, test := range map[string]struct {
 		setup setup
 		asks  int
 	}{
-		"pause after a 429":  {setup{api: inTurn{says(429, "", "Retry-After: 60"), says(200, allowed)}.play}, 1},
-		"circuit breaker":    {setup{api: inTurn{down, down, down, down, down, down, down, down, down, down, says(200, allowed)}.play}, 10},
+		"pause after a 429":  {setup{api: inTurn{responds(429, "", "Retry-After: 60"), responds(200, allowed)}.play}, 1},
+		"circuit breaker":    {setup{api: inTurn{down, down, down, down, down, down, down, down, down, down, responds(200, allowed)}.play}, 10},
 		"refusal":            {setup{login: inTurn{entra(400, "invalid_grant", 50173), grants}.play}, 1},
-		"pause of the login": {setup{login: inTurn{says(429, "", "Retry-After: 60"), grants}.play}, 1},
+		"pause of the login": {setup{login: inTurn{responds(429, "", "Retry-After: 60"), grants}.play}, 1},
 		"login breaker":      {setup{login: inTurn{reset, reset, reset, grants}.play}, 1},
-		"spent budget":       {setup{api: says(200, allowed), config: budget(1)}, 2},
-		"paused with budget": {setup{api: inTurn{says(429, "", "Retry-After: 60"), says(200, allowed)}.play, config: budget(1)}, 2},
+		"spent budget":       {setup{api: responds(200, allowed), config: budget(1)}, 2},
+		"paused with budget": {setup{api: inTurn{responds(429, "", "Retry-After: 60"), responds(200, allowed)}.play, config: budget(1)}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -71,7 +71,7 @@ func TestATokenIsUsedAndRenewedAfterTheClockWasSetBack(t *testing.T) {
 
 func TestAFailureIsLoggedAgainAfterTheClockWasSetBack(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusForbidden, `{"code":900308}`)})
+	r := start(t, setup{api: responds(http.StatusForbidden, `{"code":900308}`)})
 	refused := func(want int) {
 		t.Helper()
 		r.askInVain(pcclient.ClassCredentials, pcclient.ReasonForbidden)

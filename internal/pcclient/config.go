@@ -34,7 +34,7 @@ const (
 	FlowAppOnly
 )
 
-// Config says whom to ask, as whom, and within which limits.
+// Config selects the hosts, the credentials and the limits of a Client.
 type Config struct {
 	// BaseURL is Partner Center's root, such as
 	// "https://api.partnercenter.microsoft.com". Required; http for loopback only.
@@ -87,7 +87,7 @@ type Config struct {
 
 	// Now is the clock for expiries, pauses and the budget; nil means time.Now.
 	Now func() time.Time
-	// Logger is for what no caller is told; nil means none.
+	// Logger receives what no caller gets; nil means none.
 	Logger *zap.Logger
 	// Transport carries the requests to both hosts; nil means an own
 	// *http.Transport with explicit limits.

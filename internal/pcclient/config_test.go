@@ -84,7 +84,7 @@ func TestConfig(t *testing.T) {
 				t.Errorf("got %q, want one fault about %q", lines, test.fault)
 			}
 			if strings.Contains(err.Error(), "canary-secret") {
-				t.Errorf("a secret is told: %v", err)
+				t.Errorf("a secret leaked: %v", err)
 			}
 		})
 	}

@@ -18,13 +18,13 @@ import (
 
 // What a consent that the login host granted may lack. Nothing is stored then.
 var (
-	// ErrConsentTenant says that the account which signed in is not of
-	// Config.TenantID.
+	// ErrConsentTenant is returned if the account that signed in does not belong
+	// to Config.TenantID.
 	ErrConsentTenant = errors.New("partner center: consent: the account is of another tenant")
-	// ErrConsentIdentity says that the login host did not say in a readable
-	// way, or not to this application, whose account it was.
+	// ErrConsentIdentity is returned if the id_token is unreadable or for another
+	// application, so that the account is unknown.
 	ErrConsentIdentity = errors.New("partner center: consent: no readable id_token for this application")
-	// ErrConsentRefreshToken says that no usable refresh token came.
+	// ErrConsentRefreshToken is returned if no usable refresh token came.
 	ErrConsentRefreshToken = errors.New("partner center: consent: no refresh token")
 )
 
@@ -78,13 +78,13 @@ func NewConsent(cfg Config, redirectURL string) (*Consent, error) {
 		state:       rand.Text(),
 		verifier:    base64.RawURLEncoding.EncodeToString(secret[:]),
 	}
-	// And to be told whose token it is.
+	// openid returns the identity of the account as well.
 	consent.purpose.Set("scope", strings.TrimSpace(consent.purpose.Get("scope")+" openid"))
 	return consent, nil
 }
 
-// URL returns the page of the login host where the person signs in, choosing
-// the account: theirs is rarely the one that the service shall act for.
+// URL returns the sign-in page of the login host. It makes the person choose an
+// account: theirs is rarely the one that the service shall act for.
 func (c *Consent) URL() string {
 	challenge := sha256.Sum256([]byte(c.verifier))
 	query := url.Values{
@@ -118,12 +118,11 @@ func (c *Consent) CanStore(ctx context.Context) error {
 	return nil
 }
 
-// Redeem exchanges the code of an answer for a refresh token, checks whose it
-// is and stores it where Config says. It
-// returns the tenant of the account, a GUID. It makes one request, as a code is
-// good once, and takes 10 s at most. It returns an *APIError where the login
-// host refused or gave no answer, one of the errors above, or why it could not
-// be stored.
+// Redeem exchanges the code of an answer for a refresh token, checks its account
+// and stores it as configured. It returns the tenant of the account, a GUID. It
+// makes one request, because a code works once, and takes 10 s at most. If the
+// login host refuses or does not answer, the error is an *APIError; otherwise it
+// is one of the errors above or that of the storage.
 func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err error) {
 	form := maps.Clone(c.login.form)
 	form.Set("grant_type", "authorization_code")
@@ -154,9 +153,9 @@ func (c *Consent) Redeem(ctx context.Context, code string) (tenantID string, err
 }
 
 // checkTenant returns the tenant of the account that an id_token is about, if
-// it is the configured one. Where that is a domain name only the login host
-// can tell: it was asked at that tenant's own endpoint. The signature is not
-// checked: the token came over TLS from the login host itself.
+// it is the configured one. If that is a domain name, only the login host can map
+// it: the request went to that tenant's own endpoint. The signature is not
+// checked, because the token came over TLS from the login host itself.
 //
 // Source: https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
 // (read 2026-11-21)
@@ -174,9 +173,9 @@ func (c *Consent) checkTenant(idToken string) (string, error) {
 		return "", ErrConsentIdentity
 	}
 	audience, _ := claims["aud"].(string)
-	said, _ := claims["tid"].(string)
-	tenant, err := uuid.Parse(said)
-	if err != nil || len(said) != len(uuid.Nil.String()) || !strings.EqualFold(audience, c.clientID) {
+	claimed, _ := claims["tid"].(string)
+	tenant, err := uuid.Parse(claimed)
+	if err != nil || len(claimed) != len(uuid.Nil.String()) || !strings.EqualFold(audience, c.clientID) {
 		return "", ErrConsentIdentity
 	}
 	if configured, err := uuid.Parse(c.tenantID); err == nil && configured != tenant {

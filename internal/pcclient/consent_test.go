@@ -24,7 +24,7 @@ const (
 	redirect    = "http://localhost:4711/"
 )
 
-// idToken says these claims; nobody checks its signature.
+// idToken carries these claims; nobody checks its signature.
 func idToken(claims string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln"
 }
@@ -33,7 +33,7 @@ func aboutUs() string { return idToken(`{"aud":"client-id","tid":"` + ourTenant 
 
 // consents gives tokens and that id_token.
 func consents(idToken string, more ...string) answerer {
-	return says(http.StatusOK, `{"token_type":"Bearer","access_token":"canary-access","expires_in":3600,`+
+	return responds(http.StatusOK, `{"token_type":"Bearer","access_token":"canary-access","expires_in":3600,`+
 		strings.Join(append(more, fmt.Sprintf(`"id_token":%q}`, idToken)), ","))
 }
 
@@ -188,8 +188,8 @@ func TestConsentAsksOnceAndFollowsNoRedirect(t *testing.T) {
 	}{
 		"refused":         {entra(http.StatusBadRequest, "invalid_grant", 54005), pcclient.ClassCredentials, pcclient.ReasonInvalidGrant},
 		"wrong secret":    {entra(http.StatusUnauthorized, "invalid_client", 7000215), pcclient.ClassCredentials, pcclient.ReasonInvalidClient},
-		"busy":            {says(http.StatusServiceUnavailable, ""), pcclient.ClassUnavailable, pcclient.ReasonServerError},
-		"redirected":      {says(http.StatusTemporaryRedirect, "", "Location: /elsewhere"), pcclient.ClassInvalidResponse, pcclient.ReasonUnexpected},
+		"busy":            {responds(http.StatusServiceUnavailable, ""), pcclient.ClassUnavailable, pcclient.ReasonServerError},
+		"redirected":      {responds(http.StatusTemporaryRedirect, "", "Location: /elsewhere"), pcclient.ClassInvalidResponse, pcclient.ReasonUnexpected},
 		"repeated member": {consents(aboutUs(), freshToken, freshToken), pcclient.ClassUnavailable, pcclient.ReasonUnreadable},
 		"broken off":      {reset, pcclient.ClassUnavailable, pcclient.ReasonConnection},
 	} {

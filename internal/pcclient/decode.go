@@ -23,8 +23,8 @@ const maxCodeDigits = 10
 
 // ValidationStatus is a customer's account status, in Partner Center's words.
 type ValidationStatus struct {
-	// None says that Partner Center has no account status for the customer
-	// (404 with code 600074), which is not the status "Unknown".
+	// None is true if Partner Center has no account status for the customer (404
+	// with code 600074), which is not the status "Unknown".
 	None bool
 	// Status is the status word as sent, never empty unless None.
 	Status string
@@ -36,10 +36,10 @@ type Qualification struct {
 	// Type is the qualification word as sent, never empty. "None" is a word
 	// like any other here.
 	Type string
-	// VettingStatus and VettingReason are empty where none was sent.
+	// VettingStatus and VettingReason are empty if none was sent.
 	VettingStatus string
 	VettingReason string
-	// VettingCreatedTime is zero where no readable date was sent.
+	// VettingCreatedTime is zero if no readable date was sent.
 	VettingCreatedTime time.Time
 }
 
@@ -147,13 +147,13 @@ func parseDate(value any) time.Time {
 
 // fault is what the rules ask of an error body. Its free text is not kept.
 type fault struct {
-	// readable says that the body is an object with a code, or failing that a
-	// statusCode, that is a number or a string.
+	// readable is true if the body is an object whose code, or if it has none
+	// whose statusCode, is a number or a string.
 	readable bool
-	// code is the code in decimal digits; empty where there is none, or none
-	// that is a whole number of at most maxCodeDigits digits.
+	// code is the code in decimal digits. It is empty unless the code is a whole
+	// number of at most maxCodeDigits digits.
 	code string
-	// final says that a replay is useless: isRetryable is false.
+	// final is true if a replay is useless: isRetryable is false.
 	final bool
 }
 

@@ -33,7 +33,7 @@ func FuzzDecodeValidationStatus(f *testing.F) {
 			t.Fatalf("status is %v, read as %q", status, got.Status)
 		}
 		if got.None {
-			t.Fatal("a body says that there is no status")
+			t.Fatal("a body means that there is no status")
 		}
 		if _, err := decodeValidationStatus(withRepeatedMember(body)); err == nil {
 			t.Fatal("a repeated member does not make the body unreadable")

@@ -22,7 +22,7 @@ func (e TokenEndpoint) page(cfg Config, name string) string {
 	return cfg.Authority + "/" + url.PathEscape(cfg.TenantID) + path + name
 }
 
-// purpose returns the parameters that say what a token is for.
+// purpose returns the parameters that name the API that a token is for.
 //
 // Sources (read 2026-11-21):
 // https://learn.microsoft.com/en-us/partner-center/developer/partner-center-authentication,

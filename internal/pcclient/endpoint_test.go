@@ -29,7 +29,7 @@ func TestVersionOneOfTheTokenEndpoint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: says(200, oldAnswer), config: func(c *pcclient.Config) { versionOne(c); test.config(c) }})
+			r := start(t, setup{login: responds(200, oldAnswer), config: func(c *pcclient.Config) { versionOne(c); test.config(c) }})
 			if err := r.Token(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -11,8 +11,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
-// ErrCustomerID says that a customer ID is not a GUID in the form 8-4-4-4-12.
-// No call is made for it.
+// ErrCustomerID is returned if a customer ID is not a GUID in the form
+// 8-4-4-4-12. No call is made then.
 var ErrCustomerID = errors.New("partner center: customer ID is not a hyphenated GUID")
 
 // Op names what was asked, in errors and metrics.
@@ -25,8 +25,8 @@ const (
 	OpQualifications   Op = "qualifications"
 )
 
-// Class says what an [APIError] means for whoever waits for the answer. The
-// zero value is the least that can be said of a failure.
+// Class groups the failures of an [APIError] by what callers can do. The zero
+// value is a failure that nothing else is known about.
 type Class uint8
 
 // The classes.
@@ -63,8 +63,8 @@ func (c Class) String() string {
 	}
 }
 
-// Reason says more closely what happened. It comes from a closed set and
-// serves as a metric label.
+// Reason is the cause of a failure, from a closed set. It serves as a metric
+// label.
 type Reason string
 
 // The reasons of failures.
@@ -85,8 +85,8 @@ const (
 	ReasonUnreadable   Reason = "unreadable"   // a body that the rules cannot read
 	ReasonUnexpected   Reason = "unexpected"   // a status that the rules do not know
 
-	// ReasonInvalidGrant and those below are of the login host only, and named
-	// for its error words where they stand for some.
+	// ReasonInvalidGrant and those below are of the login host only. If they
+	// stand for one of its error words, they have its name.
 	ReasonInvalidGrant       Reason = "invalid_grant"        // the refresh token has expired or was revoked
 	ReasonInteraction        Reason = "interaction_required" // the user must sign in again
 	ReasonConsent            Reason = "consent_required"     // a permission is not consented to
@@ -104,14 +104,14 @@ const (
 
 // APIError is a question that Partner Center or the login host did not answer.
 type APIError struct {
-	// Op is the request that failed: OpToken where it was the login host's.
+	// Op is the request that failed: OpToken if it was the login host's.
 	Op     Op
 	Class  Class
 	Reason Reason
-	// Status is the HTTP status, 0 where no answer came.
+	// Status is the HTTP status, 0 if no answer came.
 	Status int
 	// Code is Partner Center's error code in decimal digits, or the login
-	// host's error word if it is a published one; empty where there is none.
+	// host's error word if it is a published one; empty if there is none.
 	Code string
 	// RequestID and CorrelationID are what Microsoft support asks for.
 	RequestID     string
@@ -120,7 +120,7 @@ type APIError struct {
 	RetryAfter time.Duration
 	// Attempts counts the requests made to Partner Center for this fetch.
 	Attempts int
-	// Err is the cause, free of what the answer said; may be nil.
+	// Err is the cause without any text of the answer; may be nil.
 	Err error
 
 	// final forbids a replay.

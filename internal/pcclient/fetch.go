@@ -18,7 +18,7 @@ import (
 type Call struct {
 	// Attempts counts HTTP requests to Partner Center, replays included.
 	Attempts int
-	// Status is the last HTTP status, 0 where no complete answer came.
+	// Status is the last HTTP status, 0 if no complete answer came.
 	Status int
 	// CorrelationID is the fetch's MS-CorrelationId, RequestID the
 	// MS-RequestId of its last request; what Microsoft support asks for.
@@ -57,13 +57,13 @@ func (c *Client) do(ctx context.Context, op Op, customerID, resource string, rea
 	fail.CorrelationID = f.call.CorrelationID
 	fail.RequestID = f.call.RequestID
 	fail.Attempts = f.call.Attempts
-	f.tell(fail)
+	f.report(fail)
 	return f.call, fail
 }
 
-// tell says what a refusal asks people to do, although nobody may have noticed
-// it: callers are answered from the cache for a while.
-func (f *fetch) tell(fail *APIError) {
+// report logs what people have to do about a refusal. Callers may not notice it,
+// because the cache answers them for a while.
+func (f *fetch) report(fail *APIError) {
 	if fail.Class != ClassCredentials || fail.Op != f.op || !f.notices.due(notice{f.op, fail.Reason, fail.Code}) {
 		return
 	}
@@ -196,8 +196,8 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 	start := time.Now()
 	got, err := exchange(f.transport, req)
 	if hidden := int(sent.Load()) - 1; hidden > 0 {
-		// net/http sent the request again by itself, as it does where a
-		// reused connection breaks. Partner Center counts it, so do we.
+		// net/http sent the request again by itself, as it does if a reused
+		// connection breaks. Partner Center counts both, and so does this client.
 		f.call.Attempts += hidden
 		f.throttle.charge(hidden)
 		f.metrics.retries.WithLabelValues(string(f.op)).Add(float64(hidden))

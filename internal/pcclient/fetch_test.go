@@ -40,7 +40,7 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 				if strings.HasSuffix(req.URL.Path, "/qualifications") {
 					body = `[]`
 				}
-				says(http.StatusOK, body)(w, req, n)
+				responds(http.StatusOK, body)(w, req, n)
 			}})
 			ids := map[string]bool{}
 			for range 2 {
@@ -86,7 +86,7 @@ func TestRequestsAreAsDocumented(t *testing.T) {
 
 func TestRequestIDIsNewAfterAResponseOnly(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: inTurn{reset, says(http.StatusServiceUnavailable, ""), says(http.StatusOK, allowed)}.play})
+	r := start(t, setup{api: inTurn{reset, responds(http.StatusServiceUnavailable, ""), responds(http.StatusOK, allowed)}.play})
 	call := r.ask()
 	r.counts(1, 3)
 	var request, correlation []string
@@ -131,8 +131,8 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			t.Parallel()
-			other := listen(t, says(http.StatusOK, allowed))
-			r := start(t, setup{api: says(status, allowed, "Location: "+other.URL+"/v1/customers/x/validationStatus")})
+			other := listen(t, responds(http.StatusOK, allowed))
+			r := start(t, setup{api: responds(status, allowed, "Location: "+other.URL+"/v1/customers/x/validationStatus")})
 			fail := r.askInVain(pcclient.ClassInvalidResponse, pcclient.ReasonUnexpected)
 			if fail.Status != status {
 				t.Errorf("status is %d", fail.Status)
@@ -145,7 +145,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		t.Run(fmt.Sprintf("login %d", status), func(t *testing.T) {
 			t.Parallel()
 			other := listen(t, grants)
-			r := start(t, setup{login: says(status, "", "Location: "+other.URL+"/token")})
+			r := start(t, setup{login: responds(status, "", "Location: "+other.URL+"/token")})
 			r.askInVain(pcclient.ClassInvalidResponse, pcclient.ReasonUnexpected)
 			if seen := other.asked(); len(seen) != 0 {
 				t.Errorf("the other host saw %v", seen)
@@ -176,7 +176,7 @@ func TestStatusesAndReplays(t *testing.T) {
 		"S-03 504":                     {504, ``, down},
 		"S-04 408":                     {408, ``, down},
 		"599":                          {599, ``, down},
-		"500 that says Allowed":        {500, allowed, down},
+		"500 with Allowed":             {500, allowed, down},
 		"isRetryable true":             {500, `{"code":1,"isRetryable":true}`, down},
 		"isRetryable is a string":      {500, `{"code":1,"isRetryable":"false"}`, down},
 		"isRetryable false":            {500, `{"code":1,"isRetryable":false}`, final},
@@ -187,19 +187,19 @@ func TestStatusesAndReplays(t *testing.T) {
 		"S-07 412":                     {412, ``, odd},
 		"S-07 417":                     {417, ``, odd},
 		"VS-29 400":                    {400, `{"code":3000}`, odd},
-		"201 that says Allowed":        {201, allowed, odd},
-		"202 that says Allowed":        {202, allowed, odd},
-		"203 that says Allowed":        {203, allowed, odd},
+		"201 with Allowed":             {201, allowed, odd},
+		"202 with Allowed":             {202, allowed, odd},
+		"203 with Allowed":             {203, allowed, odd},
 		"204":                          {204, ``, odd},
-		"206 that says Allowed":        {206, allowed, odd},
-		"299 that says Allowed":        {299, allowed, odd},
+		"206 with Allowed":             {206, allowed, odd},
+		"299 with Allowed":             {299, allowed, odd},
 		"304":                          {304, ``, odd},
 		"600":                          {600, ``, odd},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: says(test.status, test.body)})
+			r := start(t, setup{api: responds(test.status, test.body)})
 			fail := r.askInVain(test.want.class, test.want.reason)
 			if fail.Attempts != test.want.attempts || fail.Status != test.status {
 				t.Errorf("%d attempts, status %d, want %d and %d", fail.Attempts, fail.Status, test.want.attempts, test.status)
@@ -212,13 +212,13 @@ func TestStatusesAndReplays(t *testing.T) {
 func TestFailureThatPassesIsNotNoticed(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]answerer{
-		"500":                       says(http.StatusInternalServerError, ""),
+		"500":                       responds(http.StatusInternalServerError, ""),
 		"S-11 reset before headers": reset,
 		"S-11 reset amid the body":  resetBody,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: inTurn{broken, broken, says(http.StatusOK, allowed)}.play})
+			r := start(t, setup{api: inTurn{broken, broken, responds(http.StatusOK, allowed)}.play})
 			if call := r.ask(); call.Attempts != 3 || call.Status != http.StatusOK {
 				t.Errorf("the call is %+v", call)
 			}
@@ -288,7 +288,7 @@ func TestFetchEndsWithItsCaller(t *testing.T) {
 	})
 	t.Run("no time for a replay", func(t *testing.T) {
 		t.Parallel()
-		r := start(t, setup{api: says(http.StatusBadGateway, "")})
+		r := start(t, setup{api: responds(http.StatusBadGateway, "")})
 		if err := r.Token(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -319,7 +319,7 @@ func TestRetryAfterOf503(t *testing.T) {
 	t.Parallel()
 	t.Run("that would fit is not waited for either", func(t *testing.T) {
 		t.Parallel()
-		r := start(t, setup{api: inTurn{says(503, "", "Retry-After: 1"), says(http.StatusOK, allowed)}.play})
+		r := start(t, setup{api: inTurn{responds(503, "", "Retry-After: 1"), responds(http.StatusOK, allowed)}.play})
 		fail := r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
 		if fail.Attempts != 1 || fail.RetryAfter != time.Second {
 			t.Errorf("%d attempts, retry after %v", fail.Attempts, fail.RetryAfter)
@@ -328,7 +328,7 @@ func TestRetryAfterOf503(t *testing.T) {
 	})
 	t.Run("ends the fetch at once", func(t *testing.T) {
 		t.Parallel()
-		r := start(t, setup{api: says(503, "", "Retry-After: 30")})
+		r := start(t, setup{api: responds(503, "", "Retry-After: 30")})
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		began := time.Now()
@@ -381,7 +381,7 @@ func TestBodyIsBounded(t *testing.T) {
 				if test.encoding != "" {
 					w.Header().Set("Content-Encoding", test.encoding)
 				}
-				says(http.StatusOK, test.body)(w, req, n)
+				responds(http.StatusOK, test.body)(w, req, n)
 			}})
 			if test.ok {
 				r.ask()

@@ -43,8 +43,8 @@ func (s *scene) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// Whatever Partner Center answers, the client reads what the rules say: the
-// generator makes answers, the oracle judges them apart from the client.
+// The client and the oracle agree on every answer of Partner Center that the
+// generator makes.
 //
 // Run for longer with -rapid.checks=1000000.
 func TestTheClientAgreesWithTheOracle(t *testing.T) {

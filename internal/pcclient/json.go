@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// An unreadableError says why a body cannot be read. It never repeats what
-// the body says.
+// An unreadableError is why a body cannot be read. It never repeats text of the
+// body.
 type unreadableError string
 
 func (e unreadableError) Error() string { return string(e) }
@@ -26,10 +26,10 @@ const (
 // map[string]any with their member names in ASCII lower case, numbers
 // json.Number, the rest what encoding/json makes of it.
 //
-// It is strict where encoding/json is not: a body that two readers could read
-// differently is no evidence. Invalid UTF-8 and a member name that is repeated
-// in any object, in whatever case, make the whole body unreadable. A leading
-// byte order mark is dropped, as users of the API report one.
+// It is stricter than encoding/json: a body is no evidence if two readers could
+// read it differently. The whole body is unreadable if it has invalid UTF-8, or if
+// any object repeats a member name, in whatever case. A leading byte order mark is
+// dropped, because users of the API report one.
 func parseJSON(body []byte) (any, error) {
 	body = withoutBOM(body)
 	if !utf8.Valid(body) {

@@ -22,8 +22,8 @@ import (
 // login asks the login host for tokens.
 type login struct {
 	endpoint     string
-	form         url.Values    // what every request says, the secret included
-	signer       *signer       // nil where the form has a secret
+	form         url.Values    // of every request, the secret included
+	signer       *signer       // nil if the form has a secret
 	refreshToken *refreshToken // nil for FlowAppOnly
 	readOnly     bool          // a rotated refresh token is dropped
 	transport    http.RoundTripper
@@ -133,7 +133,7 @@ type grant struct {
 }
 
 // attempt makes one request of that form, which it leaves as it is, with an
-// assertion of its own where a certificate stands in for the secret.
+// assertion of its own if a certificate replaces the secret.
 func (l *login) attempt(ctx context.Context, form url.Values) (grant, *APIError) {
 	attemptCtx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
@@ -171,10 +171,10 @@ func (l *login) request(ctx context.Context, form url.Values) (*http.Request, er
 	return req, nil
 }
 
-// readLogin says what an answer of the login host means. It goes by the
-// published `error` words and never by text or numbers, which change. An
-// answer that is not the login host's own, such as a proxy's page, is no
-// verdict about our credentials.
+// readLogin converts an answer of the login host. It decides by the published
+// `error` words and never by text or numbers, which change. If the answer is not
+// the login host's own, a proxy's page for example, it is no verdict about the
+// credentials.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
 // (read 2026-11-21)
@@ -234,8 +234,8 @@ const maxAADSTS = 8
 
 // readLoginError reads the login host's error word, and its numbers for the log.
 func readLoginError(object map[string]any) (word string, numbers []int) {
-	said, _ := object["error"].(string)
-	if said == "" {
+	word, _ = object["error"].(string)
+	if word == "" {
 		return "", nil
 	}
 	codes, _ := object["error_codes"].([]any)
@@ -246,13 +246,13 @@ func readLoginError(object map[string]any) (word string, numbers []int) {
 			}
 		}
 	}
-	if reason, _ := loginReason(said); reason == ReasonRefused {
-		said = "unpublished" // and not to be repeated in errors and logs
+	if reason, _ := loginReason(word); reason == ReasonRefused {
+		word = "unpublished" // and not to be repeated in errors and logs
 	}
-	return said, numbers
+	return word, numbers
 }
 
-// maxTokenLife bounds what a token's expires_in may say.
+// maxTokenLife bounds a token's expires_in.
 const maxTokenLife = 24 * time.Hour
 
 // readGrant reads a grant that can be used: a bearer token with a life. Version

@@ -50,17 +50,17 @@ func FuzzReadLogin(f *testing.F) {
 		if life <= 0 || life > maxTokenLife || granted.access.early.length <= 0 || granted.access.early.length >= life {
 			t.Fatalf("lives for %v, is renewed after %v", life, granted.access.early.length)
 		}
-		var said float64
+		var stated float64
 		switch expires := oracleMember(t, members, "expires_in").(type) {
 		case json.Number:
-			said, _ = expires.Float64()
+			stated, _ = expires.Float64()
 		case string:
-			said, _ = strconv.ParseFloat(expires, 64)
+			stated, _ = strconv.ParseFloat(expires, 64)
 		default:
 			t.Fatalf("expires_in is %v", expires)
 		}
-		if life.Seconds() > said {
-			t.Fatalf("lives for %v, said were %v seconds", life, said)
+		if life.Seconds() > stated {
+			t.Fatalf("lives for %v, want at most %v seconds", life, stated)
 		}
 	})
 }

@@ -77,7 +77,7 @@ func TestTokenRequests(t *testing.T) {
 
 func TestAppOnlyNeverAsksForTheAccount(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{config: appOnly, api: says(http.StatusOK, `[{"qualification":"Education"}]`)})
+	r := start(t, setup{config: appOnly, api: responds(http.StatusOK, `[{"qualification":"Education"}]`)})
 	fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonAppOnly)
 	if fail.Attempts != 0 || fail.RetryAfter != 0 {
 		t.Errorf("got %+v", fail)
@@ -141,8 +141,8 @@ func TestRefusedTokenRequest(t *testing.T) {
 			if fail.Op != pcclient.OpToken || fail.Status != test.status || fail.Code != code || fail.RetryAfter != 0 {
 				t.Errorf("got %+v", fail)
 			}
-			if said := r.logs.FilterLevelExact(zapcore.ErrorLevel).All(); len(said) != 1 || !strings.Contains(said[0].Message, test.advice) {
-				t.Errorf("the log says %v, want %q", said, test.advice)
+			if records := r.logs.FilterLevelExact(zapcore.ErrorLevel).All(); len(records) != 1 || !strings.Contains(records[0].Message, test.advice) {
+				t.Errorf("the log has %v, want %q", records, test.advice)
 			}
 			if !r.shows(fmt.Sprintf("token_renewals_total{outcome=%q} 1", test.reason)) || !r.shows(fmt.Sprintf("login_pause_seconds %v", pause.Seconds())) {
 				t.Errorf("metrics:\n%s", r.scrape())
@@ -171,16 +171,16 @@ func TestLoginHostThatIsDown(t *testing.T) {
 	}{
 		"F-10 temporarily_unavailable": {entra(400, "temporarily_unavailable", 90033), pcclient.ReasonServerError},
 		"F-10 with 503":                {entra(503, "temporarily_unavailable", 90012), pcclient.ReasonServerError},
-		"F-13 500":                     {says(500, ""), pcclient.ReasonServerError},
+		"F-13 500":                     {responds(500, ""), pcclient.ReasonServerError},
 		"F-13 500 with a word":         {entra(500, "invalid_grant", 700082), pcclient.ReasonServerError},
-		"F-13 502 HTML":                {says(502, "<html>"), pcclient.ReasonServerError},
-		"F-13 400 HTML":                {says(400, "<html>"), pcclient.ReasonUnreadable},
-		"F-13 400 empty":               {says(400, ""), pcclient.ReasonUnreadable},
-		"F-13 400 without a word":      {says(400, `{"error":""}`), pcclient.ReasonUnreadable},
-		"F-13 400, word is an object":  {says(400, `{"error":{"code":"x"}}`), pcclient.ReasonUnreadable},
-		"F-13 200 HTML":                {says(200, "<html>"), pcclient.ReasonUnreadable},
-		"F-13 200 empty":               {says(200, ""), pcclient.ReasonUnreadable},
-		"F-13 200 truncated":           {says(200, `{"token_type":"Bearer","access_token":"x"`), pcclient.ReasonUnreadable},
+		"F-13 502 HTML":                {responds(502, "<html>"), pcclient.ReasonServerError},
+		"F-13 400 HTML":                {responds(400, "<html>"), pcclient.ReasonUnreadable},
+		"F-13 400 empty":               {responds(400, ""), pcclient.ReasonUnreadable},
+		"F-13 400 without a word":      {responds(400, `{"error":""}`), pcclient.ReasonUnreadable},
+		"F-13 400, word is an object":  {responds(400, `{"error":{"code":"x"}}`), pcclient.ReasonUnreadable},
+		"F-13 200 HTML":                {responds(200, "<html>"), pcclient.ReasonUnreadable},
+		"F-13 200 empty":               {responds(200, ""), pcclient.ReasonUnreadable},
+		"F-13 200 truncated":           {responds(200, `{"token_type":"Bearer","access_token":"x"`), pcclient.ReasonUnreadable},
 		"F-13 hang":                    {hang, pcclient.ReasonTimeout},
 		"F-13 hang amid the body":      {hangBody, pcclient.ReasonTimeout},
 		"F-13 reset":                   {reset, pcclient.ReasonConnection},
@@ -215,13 +215,13 @@ func TestLoginHostThatThrottles(t *testing.T) {
 		login answerer
 		want  time.Duration
 	}{
-		"F-12 Retry-After":    {says(429, "", "Retry-After: 57"), 57 * time.Second},
+		"F-12 Retry-After":    {responds(429, "", "Retry-After: 57"), 57 * time.Second},
 		"F-11 tenant":         {entra(429, "temporarily_unavailable", 90055), time.Minute},
 		"F-11 tenant, stated": {entra(429, "temporarily_unavailable", 90055, "Retry-After: 3"), 3 * time.Second},
 		"F-11 loop":           {entra(503, "temporarily_unavailable", 50196), 5 * time.Minute},
 		"F-11 loop, 429":      {entra(429, "invalid_grant", 50196), 5 * time.Minute},
 		"F-11 loop, stated":   {entra(429, "invalid_grant", 50196, "Retry-After: 2"), 2 * time.Second},
-		"F-12 too short":      {says(429, "", "Retry-After: 0"), time.Second},
+		"F-12 too short":      {responds(429, "", "Retry-After: 0"), time.Second},
 		"F-12 too long":       {entra(429, "x", 90055, "Retry-After: 6000"), 10 * time.Minute},
 		"F-11 longer":         {entra(429, "temporarily_unavailable", 90055, "Retry-After: 400"), 400 * time.Second},
 		"no verdict by words": {entra(429, "invalid_grant", 1), time.Minute},
@@ -252,7 +252,7 @@ func TestLoginHostThatThrottles(t *testing.T) {
 	}
 }
 
-// F-14: an answer that is no token is a verdict, whatever its status says.
+// F-14: an answer that is no token is a verdict, whatever its status.
 func TestGrantThatIsNone(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
@@ -277,7 +277,7 @@ func TestGrantThatIsNone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: says(http.StatusOK, body)})
+			r := start(t, setup{login: responds(http.StatusOK, body)})
 			r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
 			r.askInVain(pcclient.ClassCredentials, pcclient.ReasonRefused)
 			r.counts(1, 0)
@@ -296,7 +296,7 @@ func TestGrantsThatAreGood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: says(http.StatusOK, body)})
+			r := start(t, setup{login: responds(http.StatusOK, body)})
 			r.ask()
 			if r.bearer() != "a" {
 				t.Errorf("used %q", r.bearer())
@@ -309,7 +309,7 @@ func TestGrantsThatAreGood(t *testing.T) {
 	}
 }
 
-// The numbers go before the suberror, and the most telling number before others.
+// The numbers go before the suberror, and the most specific number before others.
 func TestGrantCause(t *testing.T) {
 	t.Parallel()
 	for details, want := range map[string]pcclient.GrantCause{
@@ -326,7 +326,7 @@ func TestGrantCause(t *testing.T) {
 		`,"error_codes":["65001"],"suberror":7`:            pcclient.GrantEnded,
 		`,"suberror":"canary-body"`:                        pcclient.GrantEnded,
 	} {
-		r := start(t, setup{login: says(http.StatusBadRequest, `{"error":"invalid_grant"`+details+`}`)})
+		r := start(t, setup{login: responds(http.StatusBadRequest, `{"error":"invalid_grant"`+details+`}`)})
 		fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
 		if got := fail.GrantCause(); got != want {
 			t.Errorf("%s: %d, want %d", details, got, want)
@@ -340,6 +340,6 @@ func TestAnotherCauseOfARefusedGrantIsLoggedAtOnce(t *testing.T) {
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
 	r.clock.advance(30 * time.Second)
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
-	r.told(zapcore.ErrorLevel, "expired or was revoked", 1)
-	r.told(zapcore.ErrorLevel, "Conditional Access", 1)
+	r.logged(zapcore.ErrorLevel, "expired or was revoked", 1)
+	r.logged(zapcore.ErrorLevel, "Conditional Access", 1)
 }

@@ -31,7 +31,7 @@ func TestALoginHostThatFailsIsAskedEveryFiveSeconds(t *testing.T) {
 		login   answerer
 		outcome string
 	}{
-		"503":   {says(http.StatusServiceUnavailable, ""), "server_error"},
+		"503":   {responds(http.StatusServiceUnavailable, ""), "server_error"},
 		"reset": {reset, "connection"},
 		"hang":  {hang, "timeout"},
 	} {
@@ -80,7 +80,7 @@ func TestCallersDoNotWaitForAProbeOfTheLoginHost(t *testing.T) {
 	r := start(t, setup{login: func(w http.ResponseWriter, req *http.Request, n int) {
 		switch {
 		case n <= 3:
-			says(http.StatusServiceUnavailable, "")(w, req, n)
+			responds(http.StatusServiceUnavailable, "")(w, req, n)
 		case works.Load():
 			<-release
 			grants(w, req, n)
@@ -130,7 +130,7 @@ func TestATokenThatServesGoesOnWhileTheLoginHostFails(t *testing.T) {
 // A refusal is an answer: the login host works.
 func TestARefusalClosesTheBreakerOfTheLoginHost(t *testing.T) {
 	t.Parallel()
-	down := says(http.StatusServiceUnavailable, "")
+	down := responds(http.StatusServiceUnavailable, "")
 	r := start(t, setup{login: inTurn{down, down, down, entra(400, "invalid_grant", 50173)}.play})
 	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
 	r.clock.advance(time.Second)
@@ -165,7 +165,7 @@ func TestARefusalMayBeFollowedByGarbage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: says(test.status, test.body)})
+			r := start(t, setup{login: responds(test.status, test.body)})
 			r.askInVain(test.class, test.reason)
 			if test.class == pcclient.ClassCredentials {
 				r.counts(1, 0)

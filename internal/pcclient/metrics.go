@@ -160,8 +160,9 @@ func (m *metrics) request(op Op, fail *APIError, took time.Duration) {
 	m.requests.WithLabelValues(string(op), outcome(fail)).Observe(took.Seconds())
 }
 
-// fetch counts a question that was answered or given up. Only an answer takes
-// the alert back: a failure of another kind says nothing about credentials.
+// fetch counts a question that was answered or given up. Only an answer clears
+// the alert: it stays if the failure is of another kind, which proves nothing
+// about credentials.
 func (m *metrics) fetch(op Op, fail *APIError) {
 	m.fetches.WithLabelValues(string(op), outcome(fail)).Inc()
 	switch {
@@ -183,7 +184,7 @@ func (m *metrics) token(fail *APIError) {
 	}
 }
 
-// stored notes whether the newest refresh token is where a restart finds it.
+// stored records whether a restart would find the newest refresh token.
 func (m *metrics) stored(ok bool) {
 	if ok {
 		m.unstored.Set(0)

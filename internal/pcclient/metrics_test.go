@@ -53,9 +53,9 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 	r := start(t, setup{
 		config: func(c *pcclient.Config) { c.BudgetPerMinute = 10 }, // one at once
 		api: inTurn{
-			says(http.StatusOK, allowed),
-			says(http.StatusNotFound, `{"code":600074}`),
-			says(http.StatusTooManyRequests, "", "Retry-After: 57"),
+			responds(http.StatusOK, allowed),
+			responds(http.StatusNotFound, `{"code":600074}`),
+			responds(http.StatusTooManyRequests, "", "Retry-After: 57"),
 		}.play,
 	})
 	r.ask()
@@ -98,10 +98,10 @@ func TestAlertIsOfEachOperation(t *testing.T) {
 	r := start(t, setup{
 		login: inTurn{entra(400, "invalid_grant", 700082), grants}.play,
 		api: inTurn{
-			says(http.StatusForbidden, `{"code":900308}`), // account
-			says(http.StatusOK, `[]`),                     // qualifications
-			says(http.StatusInternalServerError, `{"isRetryable":false}`),
-			says(http.StatusOK, allowed),
+			responds(http.StatusForbidden, `{"code":900308}`), // account
+			responds(http.StatusOK, `[]`),                     // qualifications
+			responds(http.StatusInternalServerError, `{"isRetryable":false}`),
+			responds(http.StatusOK, allowed),
 		}.play,
 	})
 	alerts := func(want ...string) {
@@ -123,7 +123,7 @@ func TestAlertIsOfEachOperation(t *testing.T) {
 	}
 	alerts(alertAccount)
 	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
-	alerts(alertAccount) // a failure says nothing about credentials
+	alerts(alertAccount) // a failure proves nothing about credentials
 	r.ask()
 	alerts()
 }

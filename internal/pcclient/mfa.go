@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// MFA is what Partner Center says about the access token.
+// MFA is Partner Center's verdict on the access token.
 type MFA uint8
 
 const (
-	// MFAUnknown says that Partner Center did not say.
+	// MFAUnknown means that Partner Center gave no verdict.
 	MFAUnknown MFA = iota
-	// MFAProven says that the token proves multi-factor authentication.
+	// MFAProven means that the token proves multi-factor authentication.
 	MFAProven
-	// MFAMissing says that it does not; Partner Center refuses such calls of
+	// MFAMissing means that it does not; Partner Center refuses such calls of
 	// FlowAppUser with code 900421, or will.
 	MFAMissing
 )
 
 // MFA asks Partner Center whether the access token proves multi-factor
 // authentication, by one question about a customer, a GUID in the form
-// 8-4-4-4-12, that need not exist. It returns an *APIError where no request
+// 8-4-4-4-12, that need not exist. It returns an *APIError if no request
 // could be made or no complete answer came; any other answer counts, whatever
 // its status. It is not replayed.
 //

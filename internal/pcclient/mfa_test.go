@@ -15,17 +15,17 @@ func TestMFAIsWhatPartnerCenterSays(t *testing.T) {
 		answer answerer
 		want   pcclient.MFA
 	}{
-		"true":                     {says(http.StatusOK, "[]", "isMfaCompliant: true"), pcclient.MFAProven},
-		"in other capitals":        {says(http.StatusOK, "[]", "ISMFACOMPLIANT: True"), pcclient.MFAProven},
-		"false":                    {says(http.StatusOK, "[]", "IsMfaCompliant: false"), pcclient.MFAMissing},
-		"absent":                   {says(http.StatusOK, "[]"), pcclient.MFAUnknown},
-		"another word":             {says(http.StatusOK, "[]", "isMfaCompliant: maybe"), pcclient.MFAUnknown},
-		"true, of nobody":          {says(http.StatusNotFound, `{"code":60003}`, "isMfaCompliant: true"), pcclient.MFAProven},
-		"absent, of nobody":        {says(http.StatusNotFound, `{"code":60003}`), pcclient.MFAUnknown},
-		"enforced":                 {says(http.StatusUnauthorized, `{"code":900421}`), pcclient.MFAMissing},
-		"enforced by a 403":        {says(http.StatusForbidden, `{"code":900421}`), pcclient.MFAMissing},
-		"enforced, saying both":    {says(http.StatusUnauthorized, `{"code":900421}`, "isMfaCompliant: true"), pcclient.MFAMissing},
-		"refused for another sake": {says(http.StatusUnauthorized, `{"code":800001}`), pcclient.MFAUnknown},
+		"true":                     {responds(http.StatusOK, "[]", "isMfaCompliant: true"), pcclient.MFAProven},
+		"in other capitals":        {responds(http.StatusOK, "[]", "ISMFACOMPLIANT: True"), pcclient.MFAProven},
+		"false":                    {responds(http.StatusOK, "[]", "IsMfaCompliant: false"), pcclient.MFAMissing},
+		"absent":                   {responds(http.StatusOK, "[]"), pcclient.MFAUnknown},
+		"another word":             {responds(http.StatusOK, "[]", "isMfaCompliant: maybe"), pcclient.MFAUnknown},
+		"true, of nobody":          {responds(http.StatusNotFound, `{"code":60003}`, "isMfaCompliant: true"), pcclient.MFAProven},
+		"absent, of nobody":        {responds(http.StatusNotFound, `{"code":60003}`), pcclient.MFAUnknown},
+		"enforced":                 {responds(http.StatusUnauthorized, `{"code":900421}`), pcclient.MFAMissing},
+		"enforced by a 403":        {responds(http.StatusForbidden, `{"code":900421}`), pcclient.MFAMissing},
+		"enforced, with both":      {responds(http.StatusUnauthorized, `{"code":900421}`, "isMfaCompliant: true"), pcclient.MFAMissing},
+		"refused for another sake": {responds(http.StatusUnauthorized, `{"code":800001}`), pcclient.MFAUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,7 +63,7 @@ func TestMFAIsUnknownWithoutAnAnswer(t *testing.T) {
 // A 429 to this question pauses the others, as any does.
 func TestMFAKeepsThePause(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusTooManyRequests, "", "Retry-After: 60")})
+	r := start(t, setup{api: responds(http.StatusTooManyRequests, "", "Retry-After: 60")})
 	if got, err := r.MFA(t.Context(), customerID); got != pcclient.MFAUnknown || err != nil {
 		t.Errorf("got %v and %v", got, err)
 	}

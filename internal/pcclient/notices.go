@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// noticeEvery is how often a failure that lasts is told.
+	// noticeEvery is how often a failure is logged while it lasts.
 	noticeEvery = 5 * time.Minute
 	// maxNotices bounds the failures that are kept apart: their codes come from
 	// the far side.
@@ -20,39 +20,39 @@ type notice struct {
 	detail string // of a limited set, or bounded by maxNotices
 }
 
-// notices keeps a failure that lasts from filling the log: each kind is told
-// when it begins, and once in noticeEvery.
+// notices keeps a failure that lasts from filling the log: each kind is logged
+// when it begins, and then once in noticeEvery.
 type notices struct {
 	now func() time.Time
 
-	mu   sync.Mutex
-	told map[notice]time.Time // guarded by mu
+	mu     sync.Mutex
+	logged map[notice]time.Time // guarded by mu
 }
 
-// due reports whether it is time to tell of n, and notes that it is told.
+// due reports whether n is to be logged now, and records that it is.
 func (s *notices) due(n notice) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	last, known := s.told[n]
+	last, known := s.logged[n]
 	if (pause{last, noticeEvery}).left(now) > 0 {
 		return false
 	}
-	if s.told == nil || !known && len(s.told) >= maxNotices {
-		s.told = map[notice]time.Time{}
+	if s.logged == nil || !known && len(s.logged) >= maxNotices {
+		s.logged = map[notice]time.Time{}
 	}
-	s.told[n] = now
+	s.logged[n] = now
 	return true
 }
 
-// over forgets the failures of an operation that has succeeded, so that the
-// next one is told at once. It is for operations too rare to flap.
+// over forgets the failures of an operation when it succeeds, so that the next
+// failure is logged at once. It is for operations too rare to flap.
 func (s *notices) over(op Op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := range s.told {
+	for n := range s.logged {
 		if n.op == op {
-			delete(s.told, n)
+			delete(s.logged, n)
 		}
 	}
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
-// told is how many records of that level and piece of message there are.
-func (r *rig) told(level zapcore.Level, snippet string, want int) {
+// logged returns how many records have that level and that part of a message.
+func (r *rig) logged(level zapcore.Level, snippet string, want int) {
 	r.t.Helper()
 	if got := r.logs.FilterLevelExact(level).FilterMessageSnippet(snippet).Len(); got != want {
 		r.t.Errorf("%d records say %q, want %d: %v", got, snippet, want, r.logs.All())
 	}
 }
 
-// A failure that lasts is told once in five minutes, and another one at once.
+// While a failure lasts it is logged once in five minutes, and another one at once.
 func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
 	t.Parallel()
 	refuse := entra(400, "invalid_grant", 700082)
@@ -36,24 +36,24 @@ func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
 		r.clock.advance(30 * time.Second)
 	}
 	const expired, client = "has expired or was revoked", "client secret or certificate"
-	r.told(zapcore.ErrorLevel, expired, 1)
-	r.told(zapcore.ErrorLevel, "", 1) // by the renewal, and not by each question as well
+	r.logged(zapcore.ErrorLevel, expired, 1)
+	r.logged(zapcore.ErrorLevel, "", 1) // by the renewal, and not by each question as well
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidClient)
-	r.told(zapcore.ErrorLevel, client, 1)
+	r.logged(zapcore.ErrorLevel, client, 1)
 	r.clock.advance(30 * time.Second)
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
-	r.told(zapcore.ErrorLevel, expired, 2)
+	r.logged(zapcore.ErrorLevel, expired, 2)
 	r.clock.advance(30 * time.Second)
 	r.ask()
 	r.clock.advance(time.Hour)
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonInvalidGrant)
-	r.told(zapcore.ErrorLevel, expired, 3)
+	r.logged(zapcore.ErrorLevel, expired, 3)
 }
 
 // A login host that is down fails each probe, and is logged once.
 func TestOutageOfTheLoginHostIsToldOnce(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{login: says(http.StatusBadRequest, "<html>")})
+	r := start(t, setup{login: responds(http.StatusBadRequest, "<html>")})
 	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonUnreadable)
 	for n := range 3 {
 		r.clock.advance(5 * time.Second)
@@ -62,12 +62,12 @@ func TestOutageOfTheLoginHostIsToldOnce(t *testing.T) {
 			return r.shows(fmt.Sprintf(`token_renewals_total{outcome="unreadable"} %d`, n+2))
 		})
 	}
-	r.told(zapcore.WarnLevel, "login host gave no token", 1)
+	r.logged(zapcore.WarnLevel, "login host gave no token", 1)
 }
 
-// A-02 to A-12: what Partner Center refuses is an alert and a record that says
-// what to do, and the next question is asked all the same.
-func TestRefusalsOfPartnerCenterSayWhatToDo(t *testing.T) {
+// A-02 to A-12: if Partner Center refuses a call, there is an alert and a record
+// with the remedy, and the next call is made nevertheless.
+func TestRefusalsOfPartnerCenterNameTheRemedy(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		status int
@@ -91,18 +91,18 @@ func TestRefusalsOfPartnerCenterSayWhatToDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			refuse := says(test.status, `{"code":`+test.code+`,"description":"canary-body"}`)
+			refuse := responds(test.status, `{"code":`+test.code+`,"description":"canary-body"}`)
 			reason := pcclient.ReasonForbidden
-			answers := inTurn{refuse, refuse, says(http.StatusOK, allowed)}
+			answers := inTurn{refuse, refuse, responds(http.StatusOK, allowed)}
 			if test.status == http.StatusUnauthorized {
 				reason = pcclient.ReasonUnauthorized
-				answers = inTurn{refuse, refuse, refuse, refuse, says(http.StatusOK, allowed)}
+				answers = inTurn{refuse, refuse, refuse, refuse, responds(http.StatusOK, allowed)}
 			}
 			r := start(t, setup{api: answers.play})
 			for range 2 {
 				r.askInVain(pcclient.ClassCredentials, reason)
 			}
-			r.told(zapcore.ErrorLevel, test.advice, 1)
+			r.logged(zapcore.ErrorLevel, test.advice, 1)
 			if !r.shows(`credentials_alert{op="validation_status"} 1`) {
 				t.Errorf("no alert:\n%s", r.scrape())
 			}
@@ -119,10 +119,10 @@ func TestRefusalsOfPartnerCenterSayWhatToDo(t *testing.T) {
 func TestManyCodesAreToldAndForgotten(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: func(w http.ResponseWriter, req *http.Request, n int) {
-		says(http.StatusForbidden, fmt.Sprintf(`{"code":%d}`, n%200))(w, req, n)
+		responds(http.StatusForbidden, fmt.Sprintf(`{"code":%d}`, n%200))(w, req, n)
 	}})
 	for range 200 {
 		r.askInVain(pcclient.ClassCredentials, pcclient.ReasonForbidden)
 	}
-	r.told(zapcore.ErrorLevel, "partner center refuses", 200)
+	r.logged(zapcore.ErrorLevel, "partner center refuses", 200)
 }

@@ -12,14 +12,14 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// The oracle says what an answer of Partner Center means. It is written from the
-// rules alone, with a JSON reader of its own, and shares no code with the
-// client: where the two disagree, one of them is wrong.
+// The oracle converts an answer of Partner Center. It is written from the rules
+// alone, with a JSON reader of its own, and shares no code with the client: if the
+// two disagree, one of them is wrong.
 
 // verdict is what the rules make of one answer: either a failure, or absence,
 // or facts.
 type verdict struct {
-	failure        eligibility.Kind // 0 where there is none
+	failure        eligibility.Kind // 0 if there is none
 	absence        eligibility.Absence
 	status         eligibility.AccountStatus
 	statusText     string

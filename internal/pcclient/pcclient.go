@@ -3,6 +3,6 @@
 // qualifications. It gets and renews the tokens for them.
 //
 // The far side is treated as hostile: bodies are bounded and read strictly,
-// redirects are never followed, and nothing that Partner Center says in free
-// text reaches an error or a log.
+// redirects are never followed, and no free text of Partner Center
+// reaches an error or a log.
 package pcclient

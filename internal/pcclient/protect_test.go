@@ -15,10 +15,10 @@ import (
 )
 
 // R-02.
-// A 429 right after a pause says that waiting was not enough.
+// If a 429 comes right after a pause, waiting was not enough.
 func TestASecond429InARowPausesLonger(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusTooManyRequests, "", "Retry-After: 2")})
+	r := start(t, setup{api: responds(http.StatusTooManyRequests, "", "Retry-After: 2")})
 	first := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled).RetryAfter
 	if first != 2*time.Second {
 		t.Fatalf("first pause %v, want what was asked for", first)
@@ -36,10 +36,10 @@ func TestASecond429InARowPausesLonger(t *testing.T) {
 
 func TestAnAnswerEndsTheRowOf429s(t *testing.T) {
 	t.Parallel()
-	throttled := says(http.StatusTooManyRequests, "", "Retry-After: 2")
+	throttled := responds(http.StatusTooManyRequests, "", "Retry-After: 2")
 	var script inTurn
 	for range 20 {
-		script = append(script, throttled, says(http.StatusOK, allowed))
+		script = append(script, throttled, responds(http.StatusOK, allowed))
 	}
 	r := start(t, setup{api: script.play})
 	for range 20 {
@@ -62,10 +62,10 @@ func TestBreakerOpensOnInfrastructureAndLetsOneProbeThrough(t *testing.T) {
 			<-goOn
 		}
 		if broken.Load() {
-			says(http.StatusBadGateway, `{"isRetryable":false}`)(w, q, n)
+			responds(http.StatusBadGateway, `{"isRetryable":false}`)(w, q, n)
 			return
 		}
-		says(http.StatusOK, allowed)(w, q, n)
+		responds(http.StatusOK, allowed)(w, q, n)
 	}})
 	for range 10 {
 		r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
@@ -106,7 +106,7 @@ func TestBreakerOpensOnInfrastructureAndLetsOneProbeThrough(t *testing.T) {
 
 func TestProbesAreAtMostFiveSecondsApart(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusBadGateway, `{"isRetryable":false}`)})
+	r := start(t, setup{api: responds(http.StatusBadGateway, `{"isRetryable":false}`)})
 	for range 10 {
 		r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError)
 	}
@@ -123,7 +123,7 @@ func TestProbesAreAtMostFiveSecondsApart(t *testing.T) {
 // its last attempt.
 func TestBreakerOpensWhereTheBudgetEndsTheReplays(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusBadGateway, ""), config: budget(20)})
+	r := start(t, setup{api: responds(http.StatusBadGateway, ""), config: budget(20)})
 	for range 10 {
 		r.clock.advance(3 * time.Second) // for one attempt, and not for another
 		r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
@@ -134,10 +134,10 @@ func TestBreakerOpensWhereTheBudgetEndsTheReplays(t *testing.T) {
 func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]answerer{
-		"not found":        says(http.StatusNotFound, `{"code":60003}`),
-		"forbidden":        says(http.StatusForbidden, `{"code":900308}`),
-		"unreadable":       says(http.StatusOK, "<html>"),
-		"not implemented":  says(http.StatusNotImplemented, ""),
+		"not found":        responds(http.StatusNotFound, `{"code":60003}`),
+		"forbidden":        responds(http.StatusForbidden, `{"code":900308}`),
+		"unreadable":       responds(http.StatusOK, "<html>"),
+		"not implemented":  responds(http.StatusNotImplemented, ""),
 		"every ninth well": inTurn{}.play,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,10 +145,10 @@ func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 			if name == "every ninth well" {
 				answer = func(w http.ResponseWriter, q *http.Request, n int) {
 					if n%10 == 0 {
-						says(http.StatusOK, allowed)(w, q, n)
+						responds(http.StatusOK, allowed)(w, q, n)
 						return
 					}
-					says(http.StatusBadGateway, `{"isRetryable":false}`)(w, q, n)
+					responds(http.StatusBadGateway, `{"isRetryable":false}`)(w, q, n)
 				}
 			}
 			r := start(t, setup{api: answer, config: budget(100_000)})
@@ -167,7 +167,7 @@ func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 // queues behind them; and they get all that is left.
 func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(40)}) // a burst of 4
+	r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(40)}) // a burst of 4
 	background := r.Client.WithPriority(evidence.NewPriority(evidence.LevelBackground))
 	short := func() context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
@@ -192,7 +192,7 @@ func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 
 func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(20)}) // a burst of 2
+	r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(20)}) // a burst of 2
 	priority := evidence.NewPriority(evidence.LevelBackground)
 	if _, _, err := r.Client.WithPriority(priority).ValidationStatus(t.Context(), customerID); err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 // qualifications of a commercial question need more of the burst than there is.
 func TestSpareRequestsTakeNoneThatAnAccountCouldUse(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(6)}) // one at once, then one in 10 s
+	r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(6)}) // one at once, then one in 10 s
 	spare := r.Client.WithPriority(nil)
 	for range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -235,7 +235,7 @@ func TestEachLaneLeavesItsReserveToThoseAbove(t *testing.T) {
 	} {
 		t.Run(strconv.Itoa(perMinute), func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: says(http.StatusOK, allowed), config: budget(perMinute)})
+			r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(perMinute)})
 			for _, step := range []struct {
 				level evidence.Level
 				want  int
@@ -263,7 +263,7 @@ func TestEachLaneLeavesItsReserveToThoseAbove(t *testing.T) {
 
 func TestReplaysOfASpareRequestLeaveTheReserve(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: inTurn{says(http.StatusBadGateway, ""), says(http.StatusOK, allowed)}.play, config: budget(40)})
+	r := start(t, setup{api: inTurn{responds(http.StatusBadGateway, ""), responds(http.StatusOK, allowed)}.play, config: budget(40)})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, _, err := r.Client.WithPriority(nil).Qualifications(ctx, customerID)

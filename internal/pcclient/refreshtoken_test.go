@@ -56,7 +56,7 @@ func TestRotationIsWrittenBeforeTheTokenCounts(t *testing.T) {
 		if want := fmt.Sprintf("refresh-%d", n); err != nil || string(got) != want {
 			t.Errorf("request %d came while the file held %q (%v), want %q", n, got, err, want)
 		}
-		says(http.StatusOK, allowed)(w, req, n)
+		responds(http.StatusOK, allowed)(w, req, n)
 	}})
 	remove(t, r.file)
 	if err := os.WriteFile(r.file, []byte("refresh-0\n"), 0o644); err != nil {
@@ -114,7 +114,7 @@ func TestFileThatAnotherProcessRewrites(t *testing.T) {
 
 func TestRefreshTokenThatIsNotRotated(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{login: says(200, `{"token_type":"Bearer","access_token":"a","expires_in":3600}`)})
+	r := start(t, setup{login: responds(200, `{"token_type":"Bearer","access_token":"a","expires_in":3600}`)})
 	r.ask()
 	r.renew()
 	if r.sent() != "refresh-0" {
@@ -210,7 +210,7 @@ func TestNewConsentReplacesWhatIsInMemory(t *testing.T) {
 	t.Parallel()
 	for name, last := range map[string]answerer{
 		"rotated":     grants,
-		"not rotated": says(200, `{"token_type":"Bearer","access_token":"a","expires_in":3600}`),
+		"not rotated": responds(200, `{"token_type":"Bearer","access_token":"a","expires_in":3600}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -241,7 +241,7 @@ func TestRotationIntoNonsense(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{login: says(200,
+			r := start(t, setup{login: responds(200,
 				`{"token_type":"Bearer","access_token":"a","expires_in":3600,"refresh_token":"`+token+`"}`)})
 			r.ask()
 			r.holds("refresh-0")

@@ -32,7 +32,7 @@ const notRotated = `{"token_type":"Bearer","access_token":"a","expires_in":3600}
 
 func TestAgeOfTheRefreshToken(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{login: inTurn{says(200, notRotated), grants}.play})
+	r := start(t, setup{login: inTurn{responds(200, notRotated), grants}.play})
 	r.aged("NaN", "NaN")
 	r.bornAt(r.clock.Now().Add(-80 * 24 * time.Hour))
 	r.ask()
@@ -48,7 +48,7 @@ func TestAgeOfTheRefreshToken(t *testing.T) {
 // A clock that is behind the file's makes no negative age.
 func TestRefreshTokenFromTheFuture(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{login: says(200, notRotated)})
+	r := start(t, setup{login: responds(200, notRotated)})
 	r.bornAt(r.clock.Now().Add(time.Hour))
 	r.ask()
 	r.aged("0", "7.776e+06")

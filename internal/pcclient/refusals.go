@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// loginReason says what an error word of the login host means: the one table of
-// them. Another word is a refusal as well.
+// loginReason maps an error word of the login host, by the one table of them. If
+// the word is not in it, the answer is a refusal too.
 //
 // Source: https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes
 // (read 2026-11-21)

@@ -101,8 +101,8 @@ func (h *host) asked() []asked {
 
 func (h *host) count() int { return len(h.asked()) }
 
-// says answers every request alike; header lines are "Name: value".
-func says(status int, body string, header ...string) answerer {
+// responds answers every request alike; header lines are "Name: value".
+func responds(status int, body string, header ...string) answerer {
 	return func(w http.ResponseWriter, _ *http.Request, _ int) {
 		for _, line := range header {
 			name, value, _ := strings.Cut(line, ": ")
@@ -154,13 +154,13 @@ func half(w http.ResponseWriter) {
 // grants gives access token "access-N" and refresh token "refresh-N" to the
 // N-th request, good for an hour.
 func grants(w http.ResponseWriter, r *http.Request, n int) {
-	says(http.StatusOK, fmt.Sprintf(
+	responds(http.StatusOK, fmt.Sprintf(
 		`{"token_type":"Bearer","access_token":"access-%d","expires_in":3600,"refresh_token":"refresh-%d"}`, n, n))(w, r, n)
 }
 
 // entra refuses in the login host's shape.
 func entra(status int, word string, code int, header ...string) answerer {
-	return says(status, fmt.Sprintf(
+	return responds(status, fmt.Sprintf(
 		`{"error":%q,"error_description":"AADSTS%d: canary-body","error_codes":[%d],"trace_id":"canary-body"}`, word, code, code), header...)
 }
 
@@ -177,7 +177,7 @@ type rig struct {
 	logs     *observer.ObservedLogs
 }
 
-// setup says what differs from two hosts that give what they are asked for.
+// setup is what differs from two hosts that grant everything.
 type setup struct {
 	login, api answerer
 	config     func(*pcclient.Config)
@@ -189,7 +189,7 @@ func start(t *testing.T, s setup) *rig {
 		s.login = grants
 	}
 	if s.api == nil {
-		s.api = says(http.StatusOK, allowed)
+		s.api = responds(http.StatusOK, allowed)
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
 	r := &rig{

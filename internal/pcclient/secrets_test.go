@@ -16,12 +16,12 @@ import (
 // canary stands in every secret, every token and every body of this test.
 const canary = "canary"
 
-// No secret, no token and nothing that a far side says reaches an error, the
-// log or a metric, whatever fails.
-func TestNothingSecretIsTold(t *testing.T) {
+// No secret, no token and no text of a far side reaches an error, the log or a
+// metric, whatever fails.
+func TestNothingSecretLeaks(t *testing.T) {
 	t.Parallel()
 	grant := func(w http.ResponseWriter, r *http.Request, n int) {
-		says(http.StatusOK, fmt.Sprintf(`{"token_type":"Bearer","access_token":"canary-access-%d","expires_in":3600,
+		responds(http.StatusOK, fmt.Sprintf(`{"token_type":"Bearer","access_token":"canary-access-%d","expires_in":3600,
 			"refresh_token":"canary-refresh-%d","id_token":"canary"}`, n, n))(w, r, n)
 	}
 	failing := func(login bool) map[string]answerer {
@@ -31,10 +31,10 @@ func TestNothingSecretIsTold(t *testing.T) {
 			"bad header": garbage("HTTP/1.1 200 OK\r\ncanary canary\r\n\r\n"),
 			"bad length": garbage("HTTP/1.1 200 OK\r\nContent-Length: canary\r\n\r\n"),
 			"bad status": garbage("HTTP/1.1 canary canary\r\n\r\n"),
-			"redirect":   says(307, "canary", "Location: http://canary.invalid/canary"),
+			"redirect":   responds(307, "canary", "Location: http://canary.invalid/canary"),
 		}
 		statuses := []int{200, 400, 401, 403, 404, 429, 501, 503}
-		if login { // each that says nothing costs replays
+		if login { // each without a verdict costs replays
 			statuses = []int{200, 400, 429}
 		}
 		for _, status := range statuses {
@@ -44,7 +44,7 @@ func TestNothingSecretIsTold(t *testing.T) {
 				`{"code":900421,"errorName":"canary","message":"canary","data":["canary"]}`,
 				`{"status":{"canary":1},"qualification":["canary"]}`, "\xffcanary",
 			} {
-				all[fmt.Sprintf("%d %q", status, body)] = says(status, body,
+				all[fmt.Sprintf("%d %q", status, body)] = responds(status, body,
 					"Retry-After: canary", "WWW-Authenticate: canary", "MS-RequestId: canary", "MS-CorrelationId: canary", "X-Canary: canary")
 			}
 		}
@@ -74,9 +74,9 @@ func TestNothingSecretIsTold(t *testing.T) {
 	}
 }
 
-func TestNothingSecretIsToldOfTheFile(t *testing.T) {
+func TestNothingSecretLeaksOfTheFile(t *testing.T) {
 	t.Parallel()
-	r := startReadOnly(t, says(200, `{"token_type":"Bearer","access_token":"canary-a","expires_in":3600,"refresh_token":"canary-r"}`))
+	r := startReadOnly(t, responds(200, `{"token_type":"Bearer","access_token":"canary-a","expires_in":3600,"refresh_token":"canary-r"}`))
 	r.write("canary-refresh-0")
 	r.ask()
 	r.unstored(1)
@@ -93,11 +93,11 @@ func TestNothingSecretIsToldOfTheFile(t *testing.T) {
 // keepsSecrets fails the test if a canary stands in an error, the log or a metric.
 func (r *rig) keepsSecrets(errs ...error) {
 	r.t.Helper()
-	var told strings.Builder
+	var output strings.Builder
 	for _, err := range errs {
-		fmt.Fprintf(&told, "error: %v %+v %#v\n", err, err, err)
+		fmt.Fprintf(&output, "error: %v %+v %#v\n", err, err, err)
 		for unwrapped := err; unwrapped != nil; {
-			fmt.Fprintf(&told, "cause: %v\n", unwrapped)
+			fmt.Fprintf(&output, "cause: %v\n", unwrapped)
 			wrapper, ok := unwrapped.(interface{ Unwrap() error })
 			if !ok {
 				break
@@ -111,12 +111,12 @@ func (r *rig) keepsSecrets(errs ...error) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		fmt.Fprintf(&told, "log: %s %v\n", line, entry.Context)
+		fmt.Fprintf(&output, "log: %s %v\n", line, entry.Context)
 	}
-	told.WriteString(r.scrape())
-	for line := range strings.Lines(told.String()) {
+	output.WriteString(r.scrape())
+	for line := range strings.Lines(output.String()) {
 		if strings.Contains(strings.ToLower(line), canary) {
-			r.t.Errorf("told: %.400s", line)
+			r.t.Errorf("output: %.400s", line)
 		}
 	}
 }

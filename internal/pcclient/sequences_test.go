@@ -11,9 +11,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// What Partner Center says changes in time; the client says what it said last,
-// and remembers nothing. The steps of each script follow each other by a
-// minute.
+// Answers of Partner Center change in time. The client returns the latest and
+// remembers nothing. There is a minute between the steps of a script.
 func TestSequencesOfTheSimulator(t *testing.T) {
 	t.Parallel()
 	account := func(words ...string) (steps []pcsim.Step) {
@@ -87,7 +86,7 @@ func onSimulator(t *testing.T) (*rig, *pcsim.Server) {
 	return r, sim
 }
 
-// both asks both questions and says the answers in a line.
+// both makes both calls and returns the answers in a line.
 func (r *rig) both(t *testing.T) string {
 	t.Helper()
 	status, _, err := r.ValidationStatus(t.Context(), customerID)
@@ -98,21 +97,21 @@ func (r *rig) both(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := status.Status
+	text := status.Status
 	if status.None {
-		said = pcsim.StatusNone
+		text = pcsim.StatusNone
 	}
 	words := make([]string, len(held))
 	for i, q := range held {
 		words[i] = q.Type + ":" + q.VettingStatus
 	}
-	return said + " " + strings.Join(words, " ")
+	return text + " " + strings.Join(words, " ")
 }
 
 // H-09. TestMain sees to it that nothing is left of the connections.
 func TestConnectionsThatEndWithTheirAnswer(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusOK, allowed, "Connection: close")})
+	r := start(t, setup{api: responds(http.StatusOK, allowed, "Connection: close")})
 	for range 20 {
 		if call := r.ask(); call.Attempts != 1 {
 			t.Errorf("%d attempts", call.Attempts)

@@ -8,8 +8,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-// Source gives what a [Client] was told as evidence. It is safe for concurrent
-// use.
+// Source converts the answers that a [Client] gets to evidence. It is safe for
+// concurrent use.
 type Source struct{ client *Client }
 
 var _ evidence.Source = (*Source)(nil)
@@ -51,7 +51,7 @@ func accountStatus(status ValidationStatus) eligibility.AccountStatus {
 	}
 }
 
-// qualifications leaves out "None", which says that none is held.
+// qualifications leaves out "None", which means that none is held.
 func qualifications(items []Qualification) []eligibility.Qualification {
 	var held []eligibility.Qualification
 	for _, item := range items {
@@ -71,9 +71,9 @@ func qualifications(items []Qualification) []eligibility.Qualification {
 	return held
 }
 
-// judge turns a failed question into evidence where it is an answer, that there
-// is no such customer or that it is not ours, and into the domain's error
-// otherwise.
+// judge converts a failed call. If the failure is an answer, that there is no such
+// customer or that it is another partner's, it becomes evidence; otherwise it
+// becomes the domain's error.
 func judge(facet eligibility.Facet, err error, call eligibility.Call) (eligibility.Evidence, error) {
 	evidence := eligibility.Evidence{Facet: facet}
 	failure := &eligibility.Error{Kind: eligibility.KindInternal, Call: call, Err: err}

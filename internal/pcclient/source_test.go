@@ -35,7 +35,7 @@ func diff(want, got eligibility.Evidence) string {
 		cmpopts.IgnoreFields(eligibility.Evidence{}, "CorrelationID", "Facet"))
 }
 
-// What Partner Center says becomes this evidence. The ids are those of the
+// Answers of Partner Center become this evidence. The ids are those of the
 // published wire cases.
 func TestAnswersAreEvidence(t *testing.T) {
 	t.Parallel()
@@ -124,7 +124,7 @@ func TestAnswersAreEvidence(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name+" "+test.facet.String(), func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: says(test.status, test.body)})
+			r := start(t, setup{api: responds(test.status, test.body)})
 			got, call, err := r.fetch(test.facet)
 			if err != nil {
 				t.Fatal(err)
@@ -156,48 +156,48 @@ func TestFailuresAreKinds(t *testing.T) {
 		kind       eligibility.Kind
 		retryAfter time.Duration
 	}{
-		"VS-13":                {nil, says(200, `{"type":"account","status":""}`), invalid, 0},
-		"VS-20 as 200":         {nil, says(200, `{"code":600074}`), invalid, 0},
-		"VS-20 as 400":         {nil, says(400, `{"code":600074}`), invalid, 0},
-		"VS-20 by name":        {nil, says(404, `{"errorName":"AccountStatusNotFound"}`), invalid, 0},
-		"VS-20 truncated":      {nil, says(404, `{"code":600074`), invalid, 0},
-		"VS-20 twice":          {nil, says(404, `{"code":600074,"Code":600074}`), invalid, 0},
-		"VS-23":                {nil, says(404, `{"code":1000}`), invalid, 0},
-		"VS-26 HTML":           {nil, says(404, `<html>`), invalid, 0},
-		"VS-26 empty":          {nil, says(404, ``), invalid, 0},
-		"VS-29":                {nil, says(400, `{"code":3000}`), invalid, 0},
-		"VS-33":                {nil, says(403, `{"code":900329}`), credentials, 0},
-		"Q-26":                 {nil, says(200, `<a/>`, "Content-Type: application/xml"), invalid, 0},
-		"Q-28":                 {nil, says(200, `{"status":"Allowed",}`), invalid, 0},
-		"60003 with 403":       {nil, says(403, `{"code":60003}`), credentials, 0},
-		"20002 with 404":       {nil, says(404, `{"code":20002}`), invalid, 0},
-		"A-01":                 {nil, says(401, ``), credentials, 0},
-		"A-02":                 {nil, says(401, `{"code":900421}`), credentials, 0},
-		"A-08":                 {nil, says(403, `{"code":900308}`), credentials, 0},
-		"A-12":                 {nil, says(403, `{"code":"800039"}`), credentials, 0},
-		"B-05":                 {nil, says(403, `{"statusCode":403,"message":"x"}`), credentials, 0},
-		"B-07 HTML":            {nil, says(403, `<html>`), invalid, 0},
-		"B-07 empty":           {nil, says(403, ``), invalid, 0},
-		"B-07 null":            {nil, says(403, `null`), invalid, 0},
-		"B-07 array":           {nil, says(403, `[{"code":1}]`), invalid, 0},
-		"R-01":                 {nil, says(429, `{"statusCode":429}`, "Retry-After: 57"), throttled, 57 * time.Second},
-		"R-03":                 {nil, says(429, ``), throttled, time.Minute},
-		"S-01":                 {nil, says(500, `{"code":800003,"isRetryable":false}`), unavailable, 0},
-		"S-03":                 {nil, says(503, `{"isRetryable":false}`, "Retry-After: 20"), unavailable, 20 * time.Second},
-		"S-07":                 {nil, says(501, ``), invalid, 0},
-		"S-10 HTML":            {nil, says(200, `<html>`), invalid, 0},
-		"S-10 truncated":       {nil, says(200, `{"status":"Allowed"`), invalid, 0},
+		"VS-13":                {nil, responds(200, `{"type":"account","status":""}`), invalid, 0},
+		"VS-20 as 200":         {nil, responds(200, `{"code":600074}`), invalid, 0},
+		"VS-20 as 400":         {nil, responds(400, `{"code":600074}`), invalid, 0},
+		"VS-20 by name":        {nil, responds(404, `{"errorName":"AccountStatusNotFound"}`), invalid, 0},
+		"VS-20 truncated":      {nil, responds(404, `{"code":600074`), invalid, 0},
+		"VS-20 twice":          {nil, responds(404, `{"code":600074,"Code":600074}`), invalid, 0},
+		"VS-23":                {nil, responds(404, `{"code":1000}`), invalid, 0},
+		"VS-26 HTML":           {nil, responds(404, `<html>`), invalid, 0},
+		"VS-26 empty":          {nil, responds(404, ``), invalid, 0},
+		"VS-29":                {nil, responds(400, `{"code":3000}`), invalid, 0},
+		"VS-33":                {nil, responds(403, `{"code":900329}`), credentials, 0},
+		"Q-26":                 {nil, responds(200, `<a/>`, "Content-Type: application/xml"), invalid, 0},
+		"Q-28":                 {nil, responds(200, `{"status":"Allowed",}`), invalid, 0},
+		"60003 with 403":       {nil, responds(403, `{"code":60003}`), credentials, 0},
+		"20002 with 404":       {nil, responds(404, `{"code":20002}`), invalid, 0},
+		"A-01":                 {nil, responds(401, ``), credentials, 0},
+		"A-02":                 {nil, responds(401, `{"code":900421}`), credentials, 0},
+		"A-08":                 {nil, responds(403, `{"code":900308}`), credentials, 0},
+		"A-12":                 {nil, responds(403, `{"code":"800039"}`), credentials, 0},
+		"B-05":                 {nil, responds(403, `{"statusCode":403,"message":"x"}`), credentials, 0},
+		"B-07 HTML":            {nil, responds(403, `<html>`), invalid, 0},
+		"B-07 empty":           {nil, responds(403, ``), invalid, 0},
+		"B-07 null":            {nil, responds(403, `null`), invalid, 0},
+		"B-07 array":           {nil, responds(403, `[{"code":1}]`), invalid, 0},
+		"R-01":                 {nil, responds(429, `{"statusCode":429}`, "Retry-After: 57"), throttled, 57 * time.Second},
+		"R-03":                 {nil, responds(429, ``), throttled, time.Minute},
+		"S-01":                 {nil, responds(500, `{"code":800003,"isRetryable":false}`), unavailable, 0},
+		"S-03":                 {nil, responds(503, `{"isRetryable":false}`, "Retry-After: 20"), unavailable, 20 * time.Second},
+		"S-07":                 {nil, responds(501, ``), invalid, 0},
+		"S-10 HTML":            {nil, responds(200, `<html>`), invalid, 0},
+		"S-10 truncated":       {nil, responds(200, `{"status":"Allowed"`), invalid, 0},
 		"S-11":                 {nil, reset, unavailable, 0},
 		"hang":                 {nil, hang, unavailable, 0},
-		"redirect":             {nil, says(302, ``, "Location: /"), invalid, 0},
+		"redirect":             {nil, responds(302, ``, "Location: /"), invalid, 0},
 		"F-01":                 {entra(400, "invalid_grant", 700082), nil, credentials, 0},
 		"F-04":                 {entra(400, "interaction_required", 50076), nil, credentials, 0},
 		"F-05":                 {entra(401, "invalid_client", 7000215), nil, credentials, 0},
 		"F-10":                 {entra(503, "temporarily_unavailable", 90033), nil, unavailable, 0},
-		"F-12":                 {says(429, ``, "Retry-After: 9"), nil, throttled, 9 * time.Second},
+		"F-12":                 {responds(429, ``, "Retry-After: 9"), nil, throttled, 9 * time.Second},
 		"F-13":                 {hang, nil, unavailable, 0},
-		"F-14":                 {says(200, `{"token_type":"Bearer"}`), nil, credentials, 0},
-		"credentials with 503": {entra(400, "invalid_client", 1), says(503, ``), credentials, 0},
+		"F-14":                 {responds(200, `{"token_type":"Bearer"}`), nil, credentials, 0},
+		"credentials with 503": {entra(400, "invalid_client", 1), responds(503, ``), credentials, 0},
 	}
 	for name, test := range tests {
 		for _, facet := range []eligibility.Facet{account, qualifications} {
@@ -230,7 +230,7 @@ func (r *rig) fails(facet eligibility.Facet, kind eligibility.Kind, retryAfter t
 func TestNoQualificationsIsNeverA404(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{`600074`, `"600074"`, `1000`, `404`, `null`} {
-		r := start(t, setup{api: says(http.StatusNotFound, `{"code":`+code+`}`)})
+		r := start(t, setup{api: responds(http.StatusNotFound, `{"code":`+code+`}`)})
 		r.fails(qualifications, eligibility.KindInvalidResponse, 0) // Q-29
 	}
 }
@@ -245,7 +245,7 @@ func TestRefusalsOfOurOwnAreKinds(t *testing.T) {
 	})
 	t.Run("pause", func(t *testing.T) {
 		t.Parallel()
-		r := start(t, setup{api: says(429, "", "Retry-After: 57")})
+		r := start(t, setup{api: responds(429, "", "Retry-After: 57")})
 		r.fails(qualifications, eligibility.KindThrottled, 57*time.Second)
 		r.clock.advance(time.Second)
 		r.fails(account, eligibility.KindThrottled, 56*time.Second)
@@ -268,10 +268,10 @@ func TestFacetsFailApart(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: func(w http.ResponseWriter, req *http.Request, n int) {
 		if req.URL.Query().Has("type") {
-			says(http.StatusForbidden, `{"code":900308}`)(w, req, n)
+			responds(http.StatusForbidden, `{"code":900308}`)(w, req, n)
 			return
 		}
-		says(http.StatusOK, `[]`)(w, req, n)
+		responds(http.StatusOK, `[]`)(w, req, n)
 	}})
 	r.fails(account, eligibility.KindCredentials, 0) // A-14
 	if _, _, err := r.fetch(qualifications); err != nil {
@@ -301,7 +301,7 @@ func TestAFetchReportsItsStartBeforeItsFirstRequest(t *testing.T) {
 			if n == 1 {
 				status = http.StatusBadGateway
 			}
-			says(status, allowed)(w, req, n)
+			responds(status, allowed)(w, req, n)
 		},
 		config: budget(20),
 	})

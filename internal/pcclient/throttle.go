@@ -46,8 +46,8 @@ func newThrottle(now func() time.Time, perMinute int) *throttle {
 }
 
 // throttled starts the pause that a 429 asked for and returns how long it is. A
-// running pause is never shortened. A 429 right after a pause says that waiting
-// was not enough: then the pause grows exponentially, with full jitter.
+// running pause is never shortened. If a 429 comes right after a pause, waiting was
+// not enough: then the pause grows exponentially, with full jitter.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/api-throttling-guidance
 // (read 2026-11-21)

@@ -41,7 +41,7 @@ func TestPauseOf429(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{api: inTurn{
-				says(http.StatusTooManyRequests, `{"statusCode":429,"message":"x"}`, test.header), says(http.StatusOK, allowed),
+				responds(http.StatusTooManyRequests, `{"statusCode":429,"message":"x"}`, test.header), responds(http.StatusOK, allowed),
 			}.play})
 			fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled)
 			if fail.RetryAfter != test.want || fail.Attempts != 1 {
@@ -63,7 +63,7 @@ func TestPauseOf429(t *testing.T) {
 // R-06: whichever the limit was, everybody pauses.
 func TestPauseHoldsForBothResources(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: inTurn{says(http.StatusTooManyRequests, "", "Retry-After: 57"), says(http.StatusOK, `[]`)}.play})
+	r := start(t, setup{api: inTurn{responds(http.StatusTooManyRequests, "", "Retry-After: 57"), responds(http.StatusOK, `[]`)}.play})
 	_, _, err := r.Qualifications(t.Context(), customerID)
 	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonThrottled)
 	for _, left := range []time.Duration{57 * time.Second, 47 * time.Second, 37 * time.Second} {
@@ -86,7 +86,7 @@ func TestPauseHoldsForBothResources(t *testing.T) {
 func TestAPauseSavesNothingUp(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{
-		api:    inTurn{says(http.StatusOK, allowed), says(http.StatusTooManyRequests, "", "Retry-After: 57"), says(http.StatusOK, allowed)}.play,
+		api:    inTurn{responds(http.StatusOK, allowed), responds(http.StatusTooManyRequests, "", "Retry-After: 57"), responds(http.StatusOK, allowed)}.play,
 		config: func(cfg *pcclient.Config) { cfg.BudgetPerMinute = 40 }, // 4 at once, then one in 1.5 s
 	})
 	r.ask()
@@ -114,9 +114,9 @@ func TestPauseIsNeverShortened(t *testing.T) {
 		func(w http.ResponseWriter, req *http.Request, n int) {
 			close(first)
 			<-second
-			says(http.StatusTooManyRequests, "", "Retry-After: 5")(w, req, n)
+			responds(http.StatusTooManyRequests, "", "Retry-After: 5")(w, req, n)
 		},
-		says(http.StatusTooManyRequests, "", "Retry-After: 100"),
+		responds(http.StatusTooManyRequests, "", "Retry-After: 100"),
 	}.play})
 	done := make(chan error)
 	go func() {
@@ -140,9 +140,9 @@ func TestPauseStopsReplays(t *testing.T) {
 		func(w http.ResponseWriter, req *http.Request, n int) {
 			close(failed)
 			<-paused
-			says(http.StatusBadGateway, "")(w, req, n)
+			responds(http.StatusBadGateway, "")(w, req, n)
 		},
-		says(http.StatusTooManyRequests, ""),
+		responds(http.StatusTooManyRequests, ""),
 	}.play})
 	done := make(chan error)
 	go func() {
@@ -201,7 +201,7 @@ func TestBudgetOfLessThanTen(t *testing.T) {
 // R-08.
 func TestReplaysSpendTheBudget(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusBadGateway, ""), config: budget(20)})
+	r := start(t, setup{api: responds(http.StatusBadGateway, ""), config: budget(20)})
 	if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget); fail.Attempts != 2 {
 		t.Errorf("%d attempts, want the 2 that the budget has", fail.Attempts)
 	}

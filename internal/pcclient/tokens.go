@@ -177,7 +177,7 @@ func (t *tokens) renew(ctx context.Context) (retryAfter time.Duration) {
 		r.granted, r.fail = t.login.token(ctx, permit.Probe())
 		t.complete(r)
 		t.metrics.token(r.fail)
-		t.tell(r.fail)
+		t.report(r.fail)
 		close(r.done)
 	})
 	return 0
@@ -198,7 +198,7 @@ func (t *tokens) store(now time.Time) {
 	})
 }
 
-// stored records whether the newest refresh token is where a restart finds it.
+// stored records whether a restart would find the newest refresh token.
 // t.mu is held.
 func (t *tokens) stored(ok bool) {
 	t.unstored, t.storeAgain = !ok, pause{}
@@ -243,9 +243,9 @@ func (t *tokens) complete(r *renewal) {
 	t.metrics.loginPaused.Store(&paused)
 }
 
-// tell says what a failed renewal asks people to do, although nobody may have
-// noticed it: callers are answered from the cache for a while.
-func (t *tokens) tell(fail *APIError) {
+// report logs what people have to do about a failed renewal. Callers may not
+// notice it, because the cache answers them for a while.
+func (t *tokens) report(fail *APIError) {
 	if fail == nil {
 		t.notices.over(OpToken)
 		return

@@ -145,9 +145,9 @@ func TestFailedEarlyRenewalIsNotNoticed(t *testing.T) {
 		outcome  string
 		requests int // of two renewals
 	}{
-		"failure":  {says(http.StatusInternalServerError, ""), "server_error", 3 + 1}, // the second is a probe
+		"failure":  {responds(http.StatusInternalServerError, ""), "server_error", 3 + 1}, // the second is a probe
 		"refusal":  {entra(400, "invalid_grant", 50173), "invalid_grant", 1 + 1},
-		"throttle": {says(http.StatusTooManyRequests, "", "Retry-After: 30"), "throttled", 1 + 1},
+		"throttle": {responds(http.StatusTooManyRequests, "", "Retry-After: 30"), "throttled", 1 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,7 +187,7 @@ func TestTokenThatPartnerCenterRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, setup{api: inTurn{says(http.StatusUnauthorized, body), says(http.StatusOK, allowed)}.play})
+			r := start(t, setup{api: inTurn{responds(http.StatusUnauthorized, body), responds(http.StatusOK, allowed)}.play})
 			if call := r.ask(); call.Attempts != 2 {
 				t.Errorf("%d attempts, want 2", call.Attempts)
 			}
@@ -204,10 +204,10 @@ func TestManyRefusedCallersShareOneRenewal(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: func(w http.ResponseWriter, req *http.Request, n int) {
 		if req.Header.Get("Authorization") == "Bearer access-1" {
-			says(http.StatusUnauthorized, "")(w, req, n)
+			responds(http.StatusUnauthorized, "")(w, req, n)
 			return
 		}
-		says(http.StatusOK, allowed)(w, req, n)
+		responds(http.StatusOK, allowed)(w, req, n)
 	}})
 	var ended sync.WaitGroup
 	for range 50 {
@@ -225,7 +225,7 @@ func TestManyRefusedCallersShareOneRenewal(t *testing.T) {
 
 func TestRenewalThatCuresNothing(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: says(http.StatusUnauthorized, `{"code":900421,"description":"canary-body"}`)})
+	r := start(t, setup{api: responds(http.StatusUnauthorized, `{"code":900421,"description":"canary-body"}`)})
 	again := func(attempts, login, api int) {
 		t.Helper()
 		fail := r.askInVain(pcclient.ClassCredentials, pcclient.ReasonUnauthorized)
@@ -248,10 +248,10 @@ func TestRenewalThatCuresNothing(t *testing.T) {
 // A token that ends in time may be renewed although a 401 may not.
 func TestRenewalThatCuresNothingLeavesTheEndOfATokenAlone(t *testing.T) {
 	t.Parallel()
-	refuse := says(http.StatusUnauthorized, "")
+	refuse := responds(http.StatusUnauthorized, "")
 	r := start(t, setup{
-		login: inTurn{grants, says(200, `{"token_type":"Bearer","access_token":"brief","expires_in":10}`), grants}.play,
-		api:   inTurn{refuse, refuse, says(http.StatusOK, allowed)}.play,
+		login: inTurn{grants, responds(200, `{"token_type":"Bearer","access_token":"brief","expires_in":10}`), grants}.play,
+		api:   inTurn{refuse, refuse, responds(http.StatusOK, allowed)}.play,
 	})
 	r.askInVain(pcclient.ClassCredentials, pcclient.ReasonUnauthorized)
 	r.clock.advance(10 * time.Second)
@@ -263,7 +263,7 @@ func TestRenewalThatCuresNothingLeavesTheEndOfATokenAlone(t *testing.T) {
 
 func TestReplaysAfterARenewalAreBounded(t *testing.T) {
 	t.Parallel()
-	down, refuse := says(http.StatusBadGateway, ""), says(http.StatusUnauthorized, "")
+	down, refuse := responds(http.StatusBadGateway, ""), responds(http.StatusUnauthorized, "")
 	r := start(t, setup{api: inTurn{down, down, refuse, down}.play})
 	if fail := r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonServerError); fail.Attempts != 4 {
 		t.Errorf("%d attempts, want 4", fail.Attempts)
@@ -275,7 +275,7 @@ func TestShortLivedTokens(t *testing.T) {
 	t.Parallel()
 	grant := func(seconds string) answerer {
 		return func(w http.ResponseWriter, req *http.Request, n int) {
-			says(200, fmt.Sprintf(`{"token_type":"Bearer","access_token":"access-%d","expires_in":%s}`, n, seconds))(w, req, n)
+			responds(200, fmt.Sprintf(`{"token_type":"Bearer","access_token":"access-%d","expires_in":%s}`, n, seconds))(w, req, n)
 		}
 	}
 	for seconds, test := range map[string]struct{ early, end time.Duration }{
@@ -315,7 +315,7 @@ func TestShortLivedTokens(t *testing.T) {
 func TestLateRefusalOfAnOldToken(t *testing.T) {
 	t.Parallel()
 	held, release := make(chan struct{}), make(chan struct{})
-	refuse := says(http.StatusUnauthorized, "")
+	refuse := responds(http.StatusUnauthorized, "")
 	r := start(t, setup{api: inTurn{
 		func(w http.ResponseWriter, req *http.Request, n int) {
 			close(held)
@@ -323,7 +323,7 @@ func TestLateRefusalOfAnOldToken(t *testing.T) {
 			refuse(w, req, n)
 		},
 		refuse,
-		says(http.StatusOK, allowed),
+		responds(http.StatusOK, allowed),
 	}.play})
 	late := make(chan error)
 	go func() {

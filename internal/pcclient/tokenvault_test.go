@@ -60,7 +60,7 @@ func TestVaultIsWrittenBeforeTheTokenCounts(t *testing.T) {
 		if want := []string{"refresh-1", "refresh-2"}[n-1]; v.vault.Value() != want {
 			t.Errorf("request %d came while the vault held %q", n, v.vault.Value())
 		}
-		says(http.StatusOK, allowed)(w, req, n)
+		responds(http.StatusOK, allowed)(w, req, n)
 	}})
 	if len(v.vault.Asked()) != 0 {
 		t.Errorf("New asked %v", v.vault.Asked())
@@ -78,7 +78,7 @@ func TestVaultIsWrittenBeforeTheTokenCounts(t *testing.T) {
 
 func TestVaultKeepsATokenThatIsNotRotated(t *testing.T) {
 	t.Parallel()
-	v := startVaulted(t, setup{login: says(200, notRotated)})
+	v := startVaulted(t, setup{login: responds(200, notRotated)})
 	v.ask()
 	v.renew()
 	v.vaultHolds("refresh-0", 1)
@@ -156,7 +156,7 @@ func TestVaultThatFailsUnderway(t *testing.T) {
 			v.renew()
 			v.vaultHolds("refresh-1", 2)
 			v.unstored(1)
-			v.told(zapcore.ErrorLevel, "kept in memory only", 1)
+			v.logged(zapcore.ErrorLevel, "kept in memory only", 1)
 			v.renew()
 			if v.sent() != "refresh-2" {
 				t.Errorf("sent %q, want the one in memory", v.sent())
@@ -182,7 +182,7 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 		class  pcclient.Class
 		reason pcclient.Reason
 		want   error // nil: the vault is away
-		told   string
+		logged string
 	}{
 		"no such secret": {http.StatusNotFound, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, tokenstore.ErrNone, "eligibilityd login"},
 		"forbidden":      {http.StatusForbidden, pcclient.ClassCredentials, pcclient.ReasonRefreshToken, tokenstore.ErrUnreadable, "eligibilityd login"},
@@ -210,7 +210,7 @@ func TestVaultThatFailsAtTheStart(t *testing.T) {
 			if test.want == nil {
 				level = zapcore.WarnLevel
 			}
-			v.told(level, test.told, 1)
+			v.logged(level, test.logged, 1)
 			v.vault.Mend()
 			v.clock.advance(30 * time.Second)
 			eventually(t, "asked again", func() bool { return v.Token(t.Context()) == nil })
@@ -287,7 +287,7 @@ func TestVaultThatTalksForEver(t *testing.T) {
 	}
 }
 
-// What a credential says of its failure is not repeated.
+// The text of a credential's failure is not repeated.
 func TestNoCredentialForTheVault(t *testing.T) {
 	t.Parallel()
 	v := startVaulted(t, setup{}, func(cfg *pcclient.Config) {

@@ -7,9 +7,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// What a fetch did is told to the span of the context that it was asked with.
-// The trace itself ends here: Partner Center and the login host are not told
-// of it.
+// A fetch records its calls in the span of the caller's context. The trace ends
+// here: Partner Center and the login host get no trace headers.
 
 // traceRequest notes one request that has been answered or has failed.
 func (f *fetch) traceRequest(ctx context.Context, fail *APIError) {

@@ -33,7 +33,7 @@ func newTransport(attemptTimeout time.Duration) *http.Transport {
 	}
 }
 
-// answer is what came back. Its status is 0 where nothing did.
+// answer is what came back. Its status is 0 if nothing did.
 type answer struct {
 	status int
 	header http.Header
@@ -41,9 +41,9 @@ type answer struct {
 }
 
 // exchange sends one request and reads the whole answer. It does not follow
-// redirects: a token must not go where an answer points. A body that arrives
-// but cannot be read is an unreadableError; any other error means that no
-// complete answer came, if perhaps a status.
+// redirects: a token must not follow an answer to another host. If a body arrives
+// but cannot be read, the error is an unreadableError; any other error means that
+// no complete answer came, although perhaps a status.
 func exchange(transport http.RoundTripper, req *http.Request) (answer, error) {
 	resp, err := transport.RoundTrip(req)
 	if err != nil {

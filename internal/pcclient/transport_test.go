@@ -78,8 +78,8 @@ func TestTransportTrustsNoStranger(t *testing.T) {
 	}
 }
 
-// TestFailuresRepeatNothing lets a far side put what it was told into places
-// that net/http's own errors repeat.
+// TestFailuresRepeatNothing lets a far side echo secrets in places that net/http's
+// own errors repeat.
 func TestFailuresRepeatNothing(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{
