@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	},
 	"internal/doctor": {"internal/app", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 
-	// What any layer may import; these know nothing of the service.
+	// Any layer may import these; they do not depend on the service.
 	"internal/breaker":    {},
 	"internal/config":     {"internal/loopback"},
 	"internal/logging":    {},
@@ -185,7 +185,7 @@ func TestTheModuleForCallersNeedsGRPCAndProtobufOnly(t *testing.T) {
 	}
 }
 
-// What tests are made of must not reach what operators run.
+// No test code may be part of the binary that operators run.
 func TestNoTestCodeInTheBinary(t *testing.T) {
 	t.Parallel()
 	for _, dep := range goList(t, module+"cmd/eligibilityd")[0].Deps {
