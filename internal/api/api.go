@@ -40,7 +40,7 @@ type Config struct {
 	// means 20 ms.
 	Reserve time.Duration
 	// MaxConcurrent is how many RPCs, batches among them, may be in progress;
-	// those beyond are told that the service is overloaded. 0 means 4096.
+	// further ones are refused as overloaded. 0 means 4096.
 	MaxConcurrent int
 
 	// PlainRecords is how many records a second are written of RPCs that went as
@@ -52,11 +52,11 @@ type Config struct {
 	FailureRecords int
 	// Tracer starts the spans of requests that are traced; nil traces none.
 	Tracer trace.Tracer
-	// SampleRatio is the share, 0 to 1, of requests that are traced where the
+	// SampleRatio is the share, 0 to 1, of requests that are traced if the
 	// caller's traceparent does not decide; 0 means none.
 	SampleRatio float64
 
-	// Version and Commit are what the build info metric says.
+	// Version and Commit are labels of the build info metric.
 	Version, Commit string
 }
 

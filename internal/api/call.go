@@ -19,9 +19,9 @@ type call struct {
 	series    *rpcMetrics // the method's, by the way that the RPC came
 	requestID string
 	trace     Traceparent
-	span      trace.Span // nil where the RPC is not traced
+	span      trace.Span // nil if the RPC is not traced
 
-	callers time.Time     // the deadline that the caller set; zero where it set none
+	callers time.Time     // the deadline that the caller set; zero if it set none
 	left    time.Duration // until then, on arrival
 
 	// CheckReply is the answer to a single question. The customer's ID is not

@@ -58,7 +58,7 @@ func TestAMessageThatCannotBeReadIsRefusedWithAReason(t *testing.T) {
 	} {
 		var resp eligibilityv1.CheckEligibilityResponse
 		err := run.Conn.Invoke(t.Context(), row.method, row.wire, &resp, grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2(protocodec.Name)}))
-		if status.Code(err) != codes.InvalidArgument || apitest.TellOf(status.Convert(err)).Reason != "INVALID_ARGUMENT" {
+		if status.Code(err) != codes.InvalidArgument || apitest.OutcomeOf(status.Convert(err)).Reason != "INVALID_ARGUMENT" {
 			t.Errorf("%s: %v", name, err)
 		}
 		if diff := cmp.Diff(row.fields, apitest.ViolatedBy(err)); diff != "" {

@@ -6,8 +6,8 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// The functions here say each of the domain's words in the API's. The numbers
-// of the two are independent; a value that has no word in the API is said as
+// The functions here convert enumerations of the domain to those of the API. The numbers
+// of the two are independent; a value that the API does not have becomes
 // its UNSPECIFIED.
 
 // segment reads the API's word; ok is false for a number that the API does not

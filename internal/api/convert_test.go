@@ -12,16 +12,16 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// TestEveryWordOfTheAPIIsSaid walks each of the domain's enumerations and wants
-// each value of the API's said by exactly one of the domain's: a word added on
-// one side only, or said twice, is found.
-func TestEveryWordOfTheAPIIsSaid(t *testing.T) {
+// TestEveryValueOfTheAPIHasOneOfTheDomain walks each of the domain's enumerations and wants
+// each value of the API to stand for exactly one of the domain's: a value added on
+// one side only, or used twice, is found.
+func TestEveryValueOfTheAPIHasOneOfTheDomain(t *testing.T) {
 	t.Parallel()
 	const most = 50 // beyond every enumeration
 	for name, row := range map[string]struct {
 		api   protoreflect.EnumDescriptor
 		say   func(i uint8) protoreflect.EnumNumber
-		other protoreflect.EnumNumber // what values beyond the domain's are said as
+		other protoreflect.EnumNumber // what values beyond the domain's become
 		from  uint8                   // the first value that means something
 	}{
 		"decision": {
@@ -65,7 +65,7 @@ func TestEveryWordOfTheAPIIsSaid(t *testing.T) {
 			value := row.api.Values().Get(i)
 			switch times := said[value.Number()]; {
 			case value.Number() == row.other: // the rest
-			case value.Number() == 0: // the domain never says UNSPECIFIED
+			case value.Number() == 0: // the domain has no UNSPECIFIED
 			case times != 1:
 				t.Errorf("%s: %s is said by %d values of the domain", name, value.Name(), times)
 			}

@@ -21,11 +21,11 @@ import (
 const (
 	// errorDomain is the domain of every google.rpc.ErrorInfo.
 	errorDomain = "eligibility"
-	// retryDefault is what RetryInfo says where the error itself does not know.
+	// retryDefault is the delay of RetryInfo if the error has none.
 	retryDefault = time.Second
 )
 
-// Fault is what the API says about one kind of error. Its message is fixed: a
+// Fault is what the API returns for one kind of error. Its message is fixed: a
 // cause never leaves the process. It is read by the shop's staff and customers.
 type Fault struct {
 	Code    codes.Code
@@ -64,7 +64,7 @@ func FaultOf(kind eligibility.Kind) Fault {
 	}
 }
 
-// domainError returns the domain's view of err: err itself where it is one, a
+// domainError returns the domain's view of err: err itself if it is one, a
 // context's end by its name, and a fault of ours for everything else.
 func domainError(err error) *eligibility.Error {
 	var known *eligibility.Error
@@ -80,7 +80,7 @@ func domainError(err error) *eligibility.Error {
 	}
 }
 
-// StatusOf is what the caller of an RPC is told about failure.
+// StatusOf returns the status that the caller of an RPC gets if it fails with failure.
 func StatusOf(failure error) *status.Status {
 	err := domainError(failure)
 	f := FaultOf(err.Kind)
@@ -108,7 +108,7 @@ func (f Fault) withDetails(details ...protoadapt.MessageV1) *status.Status {
 	return detailed
 }
 
-// itemError is what the caller of a batch is told about one item: what the RPC
+// itemError is the error of one item of a batch: what the RPC
 // would have failed with, violations as part of the sentence.
 func itemError(err *eligibility.Error) *eligibilityv1.BatchCheckEligibilityError {
 	f := FaultOf(err.Kind)

@@ -19,7 +19,7 @@ import (
 
 func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 	t.Parallel()
-	want := map[eligibility.Kind]apitest.Told{
+	want := map[eligibility.Kind]apitest.Outcome{
 		eligibility.KindInternal:         {Code: codes.Internal, Reason: "INTERNAL", Details: 1},
 		eligibility.KindInvalidArgument:  {Code: codes.InvalidArgument, Reason: "INVALID_ARGUMENT", Details: 1},
 		eligibility.KindNotFound:         {Code: codes.NotFound, Reason: "CUSTOMER_NOT_FOUND", Details: 1},
@@ -41,7 +41,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		const secret = "cause-that-must-stay-inside"
 		err := &eligibility.Error{Kind: kind, RetryAfter: 7 * time.Second, Err: errors.New(secret)}
 		st := StatusOf(domainError(fmt.Errorf("wrapped: %w", err)))
-		if diff := cmp.Diff(expected, apitest.TellOf(st)); diff != "" {
+		if diff := cmp.Diff(expected, apitest.OutcomeOf(st)); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", kind, diff)
 		}
 		if strings.Contains(st.Proto().String(), secret) {
@@ -53,7 +53,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		messages[st.Message()] = kind
 
 		item := itemError(err)
-		if diff := cmp.Diff(expected, apitest.Told{
+		if diff := cmp.Diff(expected, apitest.Outcome{
 			Code: codes.Code(item.GetCode()), Reason: item.GetReason(), //nolint:gosec // a gRPC code
 			Retry: item.GetRetryAfter().AsDuration(), Details: expected.Details,
 		}); diff != "" {
@@ -69,15 +69,15 @@ func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		err  error
-		want apitest.Told
+		want apitest.Outcome
 	}{
-		"a foreign error is INTERNAL":         {errors.New("x"), apitest.Told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
-		"a gRPC status of others is INTERNAL": {status.Error(codes.NotFound, "x"), apitest.Told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
-		"an unknown kind is INTERNAL":         {&eligibility.Error{Kind: 255}, apitest.Told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
-		"a deadline keeps its name":           {context.DeadlineExceeded, apitest.Told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: retryDefault, Details: 2}},
-		"a cancellation keeps its name":       {fmt.Errorf("y: %w", context.Canceled), apitest.Told{Code: codes.Canceled, Reason: "CANCELLED", Details: 1}},
+		"a foreign error is INTERNAL":         {errors.New("x"), apitest.Outcome{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
+		"a gRPC status of others is INTERNAL": {status.Error(codes.NotFound, "x"), apitest.Outcome{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
+		"an unknown kind is INTERNAL":         {&eligibility.Error{Kind: 255}, apitest.Outcome{Code: codes.Internal, Reason: "INTERNAL", Details: 1}},
+		"a deadline keeps its name":           {context.DeadlineExceeded, apitest.Outcome{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: retryDefault, Details: 2}},
+		"a cancellation keeps its name":       {fmt.Errorf("y: %w", context.Canceled), apitest.Outcome{Code: codes.Canceled, Reason: "CANCELLED", Details: 1}},
 	} {
-		if diff := cmp.Diff(row.want, apitest.TellOf(StatusOf(row.err))); diff != "" {
+		if diff := cmp.Diff(row.want, apitest.OutcomeOf(StatusOf(row.err))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
@@ -86,12 +86,12 @@ func TestWhatIsNoErrorOfTheDomain(t *testing.T) {
 func TestRetryInfoIsNeverEmpty(t *testing.T) {
 	t.Parallel()
 	st := StatusOf(&eligibility.Error{Kind: eligibility.KindUnavailable})
-	if got := apitest.TellOf(st).Retry; got != retryDefault {
+	if got := apitest.OutcomeOf(st).Retry; got != retryDefault {
 		t.Errorf("retry delay %v, want %v", got, retryDefault)
 	}
 }
 
-func TestEveryViolationIsTold(t *testing.T) {
+func TestEveryViolationIsReturned(t *testing.T) {
 	t.Parallel()
 	faults := Violations{more: 3}
 	faults.Add("a", "is wrong")

@@ -23,8 +23,8 @@ const (
 const maxRequestIDBytes = 128
 
 // identify begins the record of an RPC: its request ID and its trace, which the
-// caller gets back, and its span where it is traced. What REST says of them has
-// been read, and is answered, by HTTP.
+// caller gets back, and its span if it is traced. Over REST, they have
+// been read, and are returned, by HTTP.
 func (s *Chain) identify(ctx context.Context, method string, series methodMetrics) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
@@ -38,13 +38,13 @@ func (s *Chain) identify(ctx context.Context, method string, series methodMetric
 	c.in, c.series = &s.noInbound, series.grpc
 	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
 	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, HeaderTraceparent)))
-	if s.tracer.Takes(c.trace) {
+	if s.tracer.Samples(c.trace) {
 		state := strings.Join(metadata.ValueFromIncomingContext(ctx, HeaderTracestate), ",")
 		c.Context, c.span, c.trace = s.tracer.Start(ctx, method[1:], c.trace, state,
 			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
 	}
 	if stream != nil {
-		s.tell(stream, c)
+		s.sendHeader(stream, c)
 	}
 	return c
 }
@@ -54,7 +54,7 @@ func (s *Chain) identify(ctx context.Context, method string, series methodMetric
 type callerHeader struct {
 	metadata  metadata.MD
 	requestID []string // in metadata, as is
-	trace     []string // where there is a trace
+	trace     []string // if there is a trace
 }
 
 func newCallerHeader() any {
@@ -63,15 +63,15 @@ func newCallerHeader() any {
 	return h
 }
 
-// tell returns request ID and trace to the caller.
-func (s *Chain) tell(stream grpc.ServerTransportStream, c *call) {
+// sendHeader returns request ID and trace to the caller.
+func (s *Chain) sendHeader(stream grpc.ServerTransportStream, c *call) {
 	h, _ := s.headers.Get().(*callerHeader)
 	h.requestID[0] = c.requestID
 	if c.trace != "" {
 		h.trace[0] = string(c.trace)
 		h.metadata[HeaderTraceparent] = h.trace
 	}
-	_ = stream.SetHeader(h.metadata) // it fails only where the header was sent already
+	_ = stream.SetHeader(h.metadata) // it fails only if the header was sent already
 	delete(h.metadata, HeaderTraceparent)
 	s.headers.Put(h)
 }

@@ -11,7 +11,7 @@ type Inbound struct {
 	// a batch, by place.
 	Violations Violations
 	Items      map[int]Violations
-	// RequestID, Trace and Span are the request's; Span is nil where it is not
+	// RequestID, Trace and Span are the request's; Span is nil if it is not
 	// traced.
 	RequestID string
 	Trace     Traceparent

@@ -25,14 +25,14 @@ const (
 	viaREST = "rest"
 )
 
-// Overloaded returns the error of a caller that is turned away.
+// Overloaded returns the error of a call that is refused because there are too many.
 func Overloaded() *eligibility.Error {
 	return &eligibility.Error{Kind: eligibility.KindOverloaded, RetryAfter: time.Second}
 }
 
 // Intercept is what every RPC runs through, whichever way it came: record, log,
 // metrics and span around recovery, limit and deadline. Inside, errors are the
-// domain's; here they become what the caller is told. The answer is a *checkReply or
+// domain's; here they become statuses. The answer is a *checkReply or
 // a batchReply in place of a message.
 //
 // Health checks and reflection only pass the recovery: they are not logged,
@@ -233,7 +233,7 @@ func (b *boundedStream) leave() {
 	}
 }
 
-// panicked logs a panic and returns what the caller is told of it.
+// panicked logs a panic and returns the error that the caller gets.
 func (s *Chain) panicked(recovered any, method string) error {
 	s.metrics.panics.Inc()
 	logging.Limit(s.logger, s.limits.failures[panicRecord]).Error("rpc panicked",

@@ -104,7 +104,7 @@ func appendComma(b []byte, i int) []byte {
 	return append(b, ',')
 }
 
-// appendEnum appends the name of a value, or its number where it has none.
+// appendEnum appends the name of a value, or its number if it has none.
 func appendEnum(b []byte, names map[int32]string, value int32) []byte {
 	name, ok := names[value]
 	if !ok {
@@ -168,7 +168,7 @@ func pow10(n int) int {
 // never are, becomes the replacement character.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
-	plain := 0 // where what was not appended yet begins
+	plain := 0 // start of what is not appended yet
 	for i := 0; i < len(s); {
 		c := s[i]
 		switch {

@@ -14,7 +14,7 @@ import (
 type lazyContext struct {
 	context.Context //nolint:containedctx // its parent
 
-	deadline time.Time // zero where only the parent may have one
+	deadline time.Time // zero if only the parent may have one
 
 	mu     sync.Mutex // held to resolve and to end
 	waited atomic.Pointer[cancelable]
@@ -27,7 +27,7 @@ type cancelable struct {
 	cancel          context.CancelFunc
 }
 
-// Deadline returns its own deadline, or its parent's where that is earlier.
+// Deadline returns its own deadline, or its parent's if that is earlier.
 func (c *lazyContext) Deadline() (time.Time, bool) {
 	theirs, ok := c.Context.Deadline()
 	if c.deadline.IsZero() || ok && theirs.Before(c.deadline) {

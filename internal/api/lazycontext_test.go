@@ -67,7 +67,7 @@ func TestALazyContextEndsAsAnyOther(t *testing.T) {
 
 type testKey struct{}
 
-func TestALazyContextSaysWhatItsParentDoes(t *testing.T) {
+func TestALazyContextHasTheValuesOfItsParent(t *testing.T) {
 	t.Parallel()
 	parent, cancel := context.WithTimeout(context.WithValue(t.Context(), testKey{}, "value"), time.Minute)
 	defer cancel()

@@ -20,7 +20,7 @@ import (
 )
 
 // H-01.
-func TestOneRecordTellsAnRPC(t *testing.T) {
+func TestAnRPCHasOneRecord(t *testing.T) {
 	t.Parallel()
 	upstream := eligibility.Call{Attempts: 3, Status: 503, CorrelationID: "c1", RequestID: "r1"}
 	for name, row := range map[string]struct {

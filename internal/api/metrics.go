@@ -33,7 +33,7 @@ type rpcMetrics struct {
 	duration prometheus.Observer
 }
 
-// reasonCounters are by reason; nil where a reason cannot stand.
+// reasonCounters are by reason; nil if a reason cannot occur.
 type reasonCounters [eligibility.ReasonUndecidable + 1]prometheus.Counter
 
 // questionCounters are those of eligibility_questions_total, by outcome.
@@ -83,7 +83,7 @@ func newMetrics(registerer prometheus.Registerer, services []Service, version, c
 	}, []string{"outcome"})
 	overloaded := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "eligibility_overloaded_total",
-		Help: "RPCs turned away because too many were in progress.",
+		Help: "RPCs refused because too many were in progress.",
 	})
 	panics := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "eligibility_panics_total",
@@ -95,7 +95,7 @@ func newMetrics(registerer prometheus.Registerer, services []Service, version, c
 	}, inFlight)
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "eligibility_build_info",
-		Help:        "1; its labels say what is running.",
+		Help:        "1; its labels identify what is running.",
 		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "go_version": runtime.Version()},
 	})
 	build.Set(1)

@@ -139,7 +139,7 @@ func TestAPanicIsAnInternalError(t *testing.T) {
 	run := servertest.Start(t, servertest.Setup{})
 	run.Store.Broken = true
 	_, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerA))
-	if st := status.Convert(err); apitest.TellOf(st) != (apitest.Told{Code: codes.Internal, Reason: "INTERNAL", Details: 1}) || strings.Contains(st.Message(), "broken") {
+	if st := status.Convert(err); apitest.OutcomeOf(st) != (apitest.Outcome{Code: codes.Internal, Reason: "INTERNAL", Details: 1}) || strings.Contains(st.Message(), "broken") {
 		t.Errorf("over grpc: %v", err)
 	}
 	if !logsPanic(run.Logs.FilterMessage("rpc panicked").All()) {
@@ -166,7 +166,7 @@ func logsPanic(entries []observer.LoggedEntry) bool {
 	return fields["panic"] == "store is broken" && strings.Contains(fields["stack"].(string), "Peek")
 }
 
-func TestMoreThanTheLimitIsTurnedAway(t *testing.T) {
+func TestMoreThanTheLimitIsRefused(t *testing.T) {
 	t.Parallel()
 	started := make(chan struct{}, 2)
 	run := servertest.Start(t, servertest.Setup{Source: apitest.Noticed(started, apitest.Silent()), API: api.Config{MaxConcurrent: 1}})
@@ -179,7 +179,7 @@ func TestMoreThanTheLimitIsTurnedAway(t *testing.T) {
 	<-started
 
 	_, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerB))
-	if diff := cmp.Diff(apitest.Told{Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: time.Second, Details: 2}, apitest.TellOf(status.Convert(err))); diff != "" {
+	if diff := cmp.Diff(apitest.Outcome{Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: time.Second, Details: 2}, apitest.OutcomeOf(status.Convert(err))); diff != "" {
 		t.Errorf("over grpc (-want +got):\n%s", diff)
 	}
 	got := run.Get(t, apitest.CustomerB, "")
@@ -206,37 +206,37 @@ func TestTimeIsShared(t *testing.T) {
 	for name, row := range map[string]struct {
 		timeout string // Grpc-Timeout
 		cfg     api.Config
-		want    apitest.Told
+		want    apitest.Outcome
 		code    int
 	}{
 		"without a deadline the default ends the wait": {
 			"",
 			api.Config{DefaultTimeout: 80 * time.Millisecond, MaxTimeout: time.Second}, // a batch gets the latter
-			apitest.Told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
+			apitest.Outcome{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
 			504,
 		},
 		"a deadline leaves time to say what timed out": {
 			"1200m",
 			api.Config{Reserve: time.Second},
-			apitest.Told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
+			apitest.Outcome{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
 			504,
 		},
 		"a deadline too long is cut": {
 			"10H",
 			api.Config{MaxTimeout: 80 * time.Millisecond},
-			apitest.Told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
+			apitest.Outcome{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
 			504,
 		},
 		"a deadline too short is the caller's own": {
 			"45m",
 			api.Config{},
-			apitest.Told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
+			apitest.Outcome{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
 			504,
 		},
 		"no time at all is the caller's own": {
 			"0m",
 			api.Config{},
-			apitest.Told{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
+			apitest.Outcome{Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: time.Second, Details: 2},
 			504,
 		},
 	} {
@@ -269,7 +269,7 @@ func TestTimeIsShared(t *testing.T) {
 			continue
 		}
 		_, err := run.Client.CheckEligibility(t.Context(), apitest.Ask(apitest.CustomerA))
-		if diff := cmp.Diff(row.want, apitest.TellOf(status.Convert(err))); diff != "" {
+		if diff := cmp.Diff(row.want, apitest.OutcomeOf(status.Convert(err))); diff != "" {
 			t.Errorf("%s: over grpc (-want +got):\n%s", name, diff)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 )
 
-// The span of a request says what its record in the log says, over either
+// The span of a request has what its record in the log has, over either
 // transport, for answers and errors.
 func TestTheSpanOfARequest(t *testing.T) {
 	t.Parallel()

@@ -26,9 +26,9 @@ func newTracer(spans trace.Tracer, ratio float64) Tracer {
 	return Tracer{spans: spans, below: uint64(math.Ceil(ratio * (1 << 53)))}
 }
 
-// Takes reports whether a request with that traceparent is traced: as its
-// caller decided and, where no caller did, at random.
-func (t *Tracer) Takes(parent Traceparent) bool {
+// Samples reports whether a request with that traceparent is traced: as its
+// caller decided and, if no caller did, at random.
+func (t *Tracer) Samples(parent Traceparent) bool {
 	switch {
 	case t.spans == nil:
 		return false
@@ -39,8 +39,8 @@ func (t *Tracer) Takes(parent Traceparent) bool {
 	}
 }
 
-// Start starts the span of a request that Takes has chosen, and returns its
-// traceparent: the caller's where there is one.
+// Start starts the span of a request that Samples has chosen, and returns its
+// traceparent: the caller's if there is one.
 func (t *Tracer) Start(ctx context.Context, name string, parent Traceparent, state string, attributes ...attribute.KeyValue) (context.Context, trace.Span, Traceparent) {
 	if parent != "" {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent.spanContext(state))
@@ -61,7 +61,7 @@ func (c *call) child(ctx context.Context, name string) (context.Context, trace.S
 	return c.span.TracerProvider().Tracer("github.com/eligibilityd/eligibilityd/internal/api").Start(ctx, name) //nolint:spancheck // the caller ends it
 }
 
-// endSpan says on the RPC's span what the log says of the RPC, and ends it.
+// endSpan sets what the log has of the RPC on its span, and ends it.
 func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 	if c.span == nil {
 		return

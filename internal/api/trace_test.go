@@ -30,7 +30,7 @@ func TestTheCallerDecidesWhatIsTraced(t *testing.T) {
 	} {
 		tracer := newTracer(row.spans, row.ratio)
 		for range 1000 {
-			if got := tracer.Takes(row.parent); got != row.want {
+			if got := tracer.Samples(row.parent); got != row.want {
 				t.Errorf("%s: %v", name, got)
 				break
 			}
@@ -46,7 +46,7 @@ func TestTheRatioIsKept(t *testing.T) {
 		tracer := newTracer(spans, ratio)
 		taken := 0
 		for range n {
-			if tracer.Takes("") {
+			if tracer.Samples("") {
 				taken++
 			}
 		}

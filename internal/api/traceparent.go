@@ -34,7 +34,7 @@ func ParseTraceparent(header string) Traceparent {
 	return Traceparent(header)
 }
 
-// traceID is the trace that the caller's request belongs to; empty where none.
+// traceID is the trace that the caller's request belongs to; empty if there is none.
 func (t Traceparent) traceID() string {
 	if t == "" {
 		return ""

@@ -21,7 +21,7 @@ func TestStreamsOfWatchersAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = watch.Recv()
-	if got := apitest.TellOf(status.Convert(err)); got.Code != codes.ResourceExhausted || got.Reason != "OVERLOADED" || got.Retry == 0 {
+	if got := apitest.OutcomeOf(status.Convert(err)); got.Code != codes.ResourceExhausted || got.Reason != "OVERLOADED" || got.Retry == 0 {
 		t.Errorf("%v", err)
 	}
 }

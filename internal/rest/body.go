@@ -22,7 +22,7 @@ import (
 )
 
 // isJSON reports whether a body with this Content-Type is taken: JSON, nothing
-// said, or what curl -d says of any body.
+// stated, or what curl -d states of any body.
 func isJSON(contentType string) bool {
 	if contentType == "" {
 		return true
@@ -46,14 +46,14 @@ func (b batchBody) Questions() int { return bytes.Count(b, []byte("{")) - 1 }
 
 // readBody reads the body of a request up to maxBodyBytes. If it cannot, it
 // records why and returns nil.
-func readBody(w http.ResponseWriter, req *http.Request, said *request) batchBody {
+func readBody(w http.ResponseWriter, req *http.Request, inbound *request) batchBody {
 	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, api.MaxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		said.Violations.Add("requests", fmt.Sprintf("must fit into a body of %d bytes", api.MaxBodyBytes))
+		inbound.Violations.Add("requests", fmt.Sprintf("must fit into a body of %d bytes", api.MaxBodyBytes))
 	case err != nil:
-		said.Violations.Add("body", "could not be read to its end")
+		inbound.Violations.Add("body", "could not be read to its end")
 	default:
 		return data
 	}
@@ -63,12 +63,12 @@ func readBody(w http.ResponseWriter, req *http.Request, said *request) batchBody
 // readBatch parses the body of a batch; nil is one that readBody could not read.
 // What is wrong with the body as a whole spoils the call, what is wrong with one
 // item that item. It fails only if ctx ends before it does.
-func readBatch(ctx context.Context, data batchBody, said *request) ([]*eligibilityv1.CheckEligibilityRequest, error) {
+func readBatch(ctx context.Context, data batchBody, inbound *request) ([]*eligibilityv1.CheckEligibilityRequest, error) {
 	if data == nil {
 		return nil, nil
 	}
 	if !json.Valid(data) || kindOf(data) != '{' {
-		said.Violations.Add("body", "must be one JSON object")
+		inbound.Violations.Add("body", "must be one JSON object")
 		return nil, nil
 	}
 	var list json.RawMessage
@@ -76,19 +76,19 @@ func readBatch(ctx context.Context, data batchBody, said *request) ([]*eligibili
 	for name, value := range members(data) {
 		switch {
 		case name != "requests":
-			said.Violations.Add(printable(name, maxShown), "is no member of the body")
+			inbound.Violations.Add(printable(name, maxShown), "is no member of the body")
 			continue
 		case seen:
-			said.Violations.Add("requests", "must stand in the body once")
+			inbound.Violations.Add("requests", "must stand in the body once")
 		case kindOf(value) == '[':
 			list = value
 		case kindOf(value) != 'n':
-			said.Violations.Add("requests", "must be a list")
+			inbound.Violations.Add("requests", "must be a list")
 		}
 		seen = true
 	}
 	var questions []*eligibilityv1.CheckEligibilityRequest
-	said.Items = make(map[int]api.Violations)
+	inbound.Items = make(map[int]api.Violations)
 	for item := range elements(list) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -96,7 +96,7 @@ func readBatch(ctx context.Context, data batchBody, said *request) ([]*eligibili
 		place := len(questions)
 		question, faults := readQuestion(item, place)
 		if !faults.Empty() {
-			said.Items[place] = faults
+			inbound.Items[place] = faults
 		}
 		questions = append(questions, question)
 		if len(questions) > api.MaxBatch { // enough for the handler to refuse the batch
@@ -134,7 +134,7 @@ func readQuestion(item json.RawMessage, place int) (*eligibilityv1.CheckEligibil
 }
 
 // fieldNamed returns the proto name of the field of a question that name means:
-// its proto or its JSON name; empty where it means none.
+// its proto or its JSON name; empty if it means none.
 func fieldNamed(name string) string {
 	fields := (*eligibilityv1.CheckEligibilityRequest)(nil).ProtoReflect().Descriptor().Fields()
 	field := fields.ByTextName(name)
@@ -147,16 +147,16 @@ func fieldNamed(name string) string {
 	return string(field.Name())
 }
 
-// setField sets one field of a question from its JSON value and says what is
+// setField sets one field of a question from its JSON value and returns what is
 // wrong with the value, if anything. A segment may also be the short word of
 // its name, in any case.
 func setField(question *eligibilityv1.CheckEligibilityRequest, field string, value json.RawMessage) string {
 	if field == api.FieldSegment {
 		return setSegment(question, value)
 	}
-	var said eligibilityv1.CheckEligibilityRequest
-	if protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", field, value), &said) == nil {
-		proto.Merge(question, &said)
+	var inbound eligibilityv1.CheckEligibilityRequest
+	if protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", field, value), &inbound) == nil {
+		proto.Merge(question, &inbound)
 		return ""
 	}
 	switch field {
@@ -174,7 +174,7 @@ func setSegment(question *eligibilityv1.CheckEligibilityRequest, value json.RawM
 	var word string
 	var number *int32
 	switch {
-	case json.Unmarshal(value, &number) == nil: // also null, which says nothing
+	case json.Unmarshal(value, &number) == nil: // also null, which means that it is absent
 		if number == nil {
 			return ""
 		}

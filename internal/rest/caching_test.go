@@ -56,7 +56,7 @@ func TestAnAnswerWithoutEvidenceMustNotBeKept(t *testing.T) {
 	}
 	answer := got.JSON(t)
 	for _, name := range []string{"evidenceTime", "expireTime"} {
-		if _, said := answer[name]; said {
+		if _, inbound := answer[name]; inbound {
 			t.Errorf("%s is invented: %s", name, got.Body)
 		}
 	}

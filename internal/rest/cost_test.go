@@ -73,7 +73,7 @@ func TestABatchCostsNoMoreThanItsBytes(t *testing.T) {
 	}
 }
 
-// TestViolationsAreBounded counts what callers are told about a batch in which
+// TestViolationsAreBounded counts what callers get about a batch in which
 // nothing is right.
 func TestViolationsAreBounded(t *testing.T) {
 	t.Parallel()

@@ -27,14 +27,14 @@ func FuzzQuery(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		said := new(request)
-		meant := readQuery(raw, said, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
+		inbound := new(request)
+		meant := readQuery(raw, inbound, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
 		values, err := url.ParseQuery(raw)
-		if err != nil && said.Violations.Empty() {
+		if err != nil && inbound.Violations.Empty() {
 			t.Fatalf("%q was taken: %v", raw, err)
 		}
 		read := new(eligibilityv1.CheckEligibilityRequest)
-		if !said.Violations.Empty() || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
+		if !inbound.Violations.Empty() || runtime.PopulateQueryParameters(read, values, utilities.NewDoubleArray(nil)) != nil {
 			return // such as the short word of a segment
 		}
 		if diff := cmp.Diff(read, meant, protocmp.Transform()); diff != "" {
@@ -59,10 +59,10 @@ func FuzzBatchBody(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		said := new(request)
+		inbound := new(request)
 		var before, after goruntime.MemStats
 		goruntime.ReadMemStats(&before)
-		questions, err := readBatch(t.Context(), data, said)
+		questions, err := readBatch(t.Context(), data, inbound)
 		goruntime.ReadMemStats(&after)
 		// An item takes up to 200 bytes for its two characters.
 		if most, got := uint64(64<<10+200*len(data)), after.TotalAlloc-before.TotalAlloc; got > most {
@@ -71,12 +71,12 @@ func FuzzBatchBody(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for place, faults := range said.Items {
+		for place, faults := range inbound.Items {
 			if place < 0 || place >= len(questions) || faults.Empty() {
 				t.Fatalf("%d questions, faults %v at %d", len(questions), faults, place)
 			}
 		}
-		if !said.Violations.Empty() || len(said.Items) > 0 || len(questions) > api.MaxBatch {
+		if !inbound.Violations.Empty() || len(inbound.Items) > 0 || len(questions) > api.MaxBatch {
 			return
 		}
 		strict := new(eligibilityv1.BatchCheckEligibilityRequest)

@@ -29,8 +29,8 @@ const streamSendTimeout = 30 * time.Second
 // bounds the body, and keeps the connection's timeouts from ending a stream.
 func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
-		said, _ := req.Context().Value(requestKey{}).(*request)
-		defer said.wait() // next has cancelled the context of the stream
+		inbound, _ := req.Context().Value(requestKey{}).(*request)
+		defer inbound.wait() // next has cancelled the context of the stream
 		w.Header()["Cache-Control"] = r.noStore
 		if req.Header.Get("Grpc-Timeout") != "" { // the context has the deadline
 			req = req.Clone(req.Context())
@@ -39,8 +39,8 @@ func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 		if req.Body != nil {
 			req.Body = http.MaxBytesReader(w, req.Body, api.MaxBodyBytes)
 		}
-		said.query, said.path = req.URL.Query(), path // the gateway refuses one that is malformed
-		next(&generatedWriter{ResponseWriter: w, said: said}, req, path)
+		inbound.query, inbound.path = req.URL.Query(), path // the gateway refuses one that is malformed
+		next(&generatedWriter{ResponseWriter: w, inbound: inbound}, req, path)
 	}
 }
 
@@ -48,8 +48,8 @@ func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 // writes the header of a stream again if an error follows; only the first counts.
 type generatedWriter struct {
 	http.ResponseWriter
-	said  *request
-	wrote bool
+	inbound *request
+	wrote   bool
 }
 
 // WriteHeader sends the header, once.
@@ -63,7 +63,7 @@ func (w *generatedWriter) WriteHeader(code int) {
 // Write sends a part of the body. In a stream, it has streamSendTimeout.
 func (w *generatedWriter) Write(p []byte) (int, error) {
 	w.wrote = true
-	if w.said.stream != nil {
+	if w.inbound.stream != nil {
 		if err := http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(streamSendTimeout)); err != nil {
 			return 0, fmt.Errorf("set write deadline: %w", err)
 		}
@@ -77,8 +77,8 @@ func (w *generatedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter
 // forward is called before each message of a generated handler, and with a nil
 // message before the first of a stream: it then sends the header at once.
 func forward(ctx context.Context, w http.ResponseWriter, message proto.Message) error {
-	said, _ := ctx.Value(requestKey{}).(*request)
-	if said.stream == nil || message != nil {
+	inbound, _ := ctx.Value(requestKey{}).(*request)
+	if inbound.stream == nil || message != nil {
 		return nil
 	}
 	w.Header().Set("Content-Type", streamContentType)
@@ -93,14 +93,14 @@ func forward(ctx context.Context, w http.ResponseWriter, message proto.Message) 
 // handler refused the request before it called the RPC, the RPC fails with that,
 // so that it is logged, counted and answered like any other refused request.
 func (r *Handler) writeGenerated(ctx context.Context, mux *runtime.ServeMux, marshaler runtime.Marshaler, w http.ResponseWriter, req *http.Request, err error) {
-	said, _ := ctx.Value(requestKey{}).(*request)
+	inbound, _ := ctx.Value(requestKey{}).(*request)
 	method, ok := runtime.RPCMethod(ctx)
 	switch {
 	case !ok:
-	case !said.called:
-		said.Violations.Add("request", legible(status.Convert(err).Message()))
+	case !inbound.called:
+		inbound.Violations.Add("request", legible(status.Convert(err).Message()))
 		info := &grpc.UnaryServerInfo{FullMethod: method}
-		_, err = r.chain.Intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, said.Violations.Err() })
+		_, err = r.chain.Intercept(ctx, nil, info, func(context.Context, any) (any, error) { return nil, inbound.Violations.Err() })
 	default:
 		if _, isStatus := status.FromError(err); !isStatus { // of writing the response
 			err = api.StatusOf(err).Err()

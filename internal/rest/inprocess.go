@@ -25,7 +25,7 @@ import (
 // inProcess is the connection on which grpc-gateway's generated handlers call the
 // RPCs of this process. It runs the interceptors that the gRPC server runs, and
 // copies messages like a socket. Unlike a socket, it passes the values of the
-// caller's context to the handler: what HTTP said beside the message is among them.
+// caller's context to the handler: the [request] is among them.
 type inProcess struct {
 	chain   *api.Chain
 	unary   map[string]inProcessUnary // by full method
@@ -103,8 +103,8 @@ func (c *inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 		ctx: incoming(ctx), clientStreams: target.ClientStreams, requests: make(chan proto.Message), responses: make(chan proto.Message),
 		headerSent: make(chan struct{}), ended: make(chan struct{}),
 	}
-	if said, ok := ctx.Value(requestKey{}).(*request); ok {
-		said.stream = s.ended
+	if inbound, ok := ctx.Value(requestKey{}).(*request); ok {
+		inbound.stream = s.ended
 	}
 	info := &grpc.StreamServerInfo{FullMethod: method, IsClientStream: target.ClientStreams, IsServerStream: target.ServerStreams}
 	go func() {
@@ -123,39 +123,39 @@ func (c *inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 // what is wrong with its header and query. The gateway drops a parameter that the
 // request message does not have, and a mistyped name must not change what is asked.
 func begin(ctx context.Context, method string) (api.Violations, error) {
-	said, ok := ctx.Value(requestKey{}).(*request)
+	inbound, ok := ctx.Value(requestKey{}).(*request)
 	if !ok {
 		return api.Violations{}, nil
 	}
-	said.called = true
+	inbound.called = true
 	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
 	described, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {
 		return api.Violations{}, fmt.Errorf("find method %s: %w", name, err)
 	}
 	if rpc, ok := described.(protoreflect.MethodDescriptor); ok {
-		checkQuery(said, rpc.Input().Fields())
+		checkQuery(inbound, rpc.Input().Fields())
 	}
-	return said.Violations, nil
+	return inbound.Violations, nil
 }
 
 // checkQuery adds a violation for each parameter that fields does not have, that
 // the path sets, or that appears twice.
-func checkQuery(said *request, fields protoreflect.FieldDescriptors) {
-	seen := make(map[string]bool, len(said.query))
-	for _, name := range slices.Sorted(maps.Keys(said.query)) {
+func checkQuery(inbound *request, fields protoreflect.FieldDescriptors) {
+	seen := make(map[string]bool, len(inbound.query))
+	for _, name := range slices.Sorted(maps.Keys(inbound.query)) {
 		top, below, _ := strings.Cut(name, ".")
 		field := fields.ByTextName(top)
 		if field == nil {
 			field = fields.ByJSONName(top)
 		}
-		if field == nil || said.path[string(field.Name())] != "" {
-			said.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
+		if field == nil || inbound.path[string(field.Name())] != "" {
+			inbound.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
 			continue
 		}
 		whole := string(field.Name()) + "." + below
-		if seen[whole] || len(said.query[name]) != 1 && !field.IsList() {
-			said.Violations.Add(printable(name, maxShown), "must stand in the query once")
+		if seen[whole] || len(inbound.query[name]) != 1 && !field.IsList() {
+			inbound.Violations.Add(printable(name, maxShown), "must stand in the query once")
 		}
 		seen[whole] = true
 	}

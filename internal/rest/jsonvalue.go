@@ -61,7 +61,7 @@ func elements(container []byte) iter.Seq[json.RawMessage] {
 	}
 }
 
-// elementEnd returns where the element that begins at i ends: at a comma outside
+// elementEnd returns the end of the element that begins at i: at a comma outside
 // of all brackets and strings, or at the end.
 func elementEnd(data []byte, i int) int {
 	depth := 0
@@ -84,7 +84,7 @@ func elementEnd(data []byte, i int) int {
 	return i
 }
 
-// stringEnd returns where the JSON string that begins at i ends.
+// stringEnd returns the end of the JSON string that begins at i.
 func stringEnd(data []byte, i int) int {
 	for i++; data[i] != '"'; i++ {
 		if data[i] == '\\' {

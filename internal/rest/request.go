@@ -22,32 +22,32 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// begin reads what the headers of every request may say: the form of its body,
+// begin reads what the headers of every request may hold: the form of its body,
 // its trace and its deadline. Faults of the request are passed to the RPC with it,
 // so that they are reported together with its own, and a refused request is
 // logged and counted like any other.
 func (r *Handler) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
 		ctx := req.Context()
-		said, _ := ctx.Value(requestKey{}).(*request)
-		if said.probed {
-			said.found = true
+		inbound, _ := ctx.Value(requestKey{}).(*request)
+		if inbound.probed {
+			inbound.found = true
 			return
 		}
-		if req.Method != http.MethodGet && (!isJSON(said.contentType) || isEncoded(req.Header["Content-Encoding"])) {
+		if req.Method != http.MethodGet && (!isJSON(inbound.contentType) || isEncoded(req.Header["Content-Encoding"])) {
 			w.Header().Set("Accept-Encoding", "identity")
 			writeHTTPError(w, http.StatusUnsupportedMediaType)
 			return
 		}
-		if r.chain.Tracer().Takes(said.Trace) {
-			traced, noted, end := r.trace(ctx, w, req, said)
+		if r.chain.Tracer().Samples(inbound.Trace) {
+			traced, noted, end := r.trace(ctx, w, req, inbound)
 			defer end()
 			ctx, w = traced, noted
 		}
 		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
 			left, ok := parseTimeout(timeout)
 			if !ok {
-				said.Violations.Add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
+				inbound.Violations.Add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
 			} else {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, left)
@@ -67,9 +67,9 @@ var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityServic
 // check asks one question and writes the answer.
 func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
 	ctx := req.Context()
-	said, _ := ctx.Value(requestKey{}).(*request)
-	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
-	question := readQuery(req.URL.RawQuery, said, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
+	inbound, _ := ctx.Value(requestKey{}).(*request)
+	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
+	question := readQuery(req.URL.RawQuery, inbound, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
 	narrow(question, maxAge)
 	question.CustomerId = path[api.FieldCustomerID]
 	resp, err := r.chain.Intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
@@ -80,7 +80,7 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 		return
 	}
 	if reply, ok := resp.(*api.CheckReply); ok { // it is nothing else
-		r.write(w, said, reply)
+		r.write(w, inbound, reply)
 	}
 }
 
@@ -89,13 +89,13 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 // long.
 func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
 	ctx := req.Context()
-	said, _ := ctx.Value(requestKey{}).(*request)
-	maxAge := cacheControlAge(req.Header["Cache-Control"], said)
-	readQuery(req.URL.RawQuery, said)
-	body := readBody(w, req, said)
+	inbound, _ := ctx.Value(requestKey{}).(*request)
+	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
+	readQuery(req.URL.RawQuery, inbound)
+	body := readBody(w, req, inbound)
 	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
 	resp, err := r.chain.Intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
-		questions, err := readBatch(ctx, body, said) // up to the caller's deadline: local answers need no more time
+		questions, err := readBatch(ctx, body, inbound) // up to the caller's deadline: local answers need no more time
 		if err != nil {
 			return nil, err
 		}
@@ -117,43 +117,43 @@ func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]s
 
 // trace starts the span of a request that is traced. end ends it, and needs the
 // writer returned to know the status.
-func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, said *request) (_ context.Context, _ http.ResponseWriter, end func()) {
+func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, inbound *request) (_ context.Context, _ http.ResponseWriter, end func()) {
 	pattern, _ := runtime.HTTPPattern(ctx)
 	route := strings.ReplaceAll(pattern.String(), "=*}", "}")
 	state := strings.Join(req.Header.Values(api.HeaderTracestate), ",")
-	ctx, said.Span, said.Trace = r.chain.Tracer().Start(ctx, req.Method+" "+route, said.Trace, state,
+	ctx, inbound.Span, inbound.Trace = r.chain.Tracer().Start(ctx, req.Method+" "+route, inbound.Trace, state,
 		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))
-	w.Header().Set(api.HeaderTraceparent, string(said.Trace))
+	w.Header().Set(api.HeaderTraceparent, string(inbound.Trace))
 	noted := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	return ctx, noted, func() {
-		said.Span.SetAttributes(attribute.Int("http.response.status_code", noted.status))
-		said.Span.End()
+		inbound.Span.SetAttributes(attribute.Int("http.response.status_code", noted.status))
+		inbound.Span.End()
 	}
 }
 
 // readQuery reads the query into a question. Only the fields named may stand in
 // it, by their proto or JSON names, each once: a mistyped name must not change
 // what is asked.
-func readQuery(raw string, said *request, allowed ...string) *eligibilityv1.CheckEligibilityRequest {
+func readQuery(raw string, inbound *request, allowed ...string) *eligibilityv1.CheckEligibilityRequest {
 	question := new(eligibilityv1.CheckEligibilityRequest)
 	if raw == "" {
 		return question
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		said.Violations.Add("query", "must be well formed")
+		inbound.Violations.Add("query", "must be well formed")
 	}
 	seen := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		field := fieldNamed(name)
 		switch {
 		case !slices.Contains(allowed, field):
-			said.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
+			inbound.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
 		case seen[field] || len(values[name]) != 1:
-			said.Violations.Add(field, "must stand in the query once")
+			inbound.Violations.Add(field, "must stand in the query once")
 		default:
 			if fault := setField(question, field, queryValue(field, values[name][0])); fault != "" {
-				said.Violations.Add(field, fault)
+				inbound.Violations.Add(field, fault)
 			}
 		}
 		seen[field] = true
@@ -173,7 +173,7 @@ func queryValue(field, value string) json.RawMessage {
 	return quoted
 }
 
-// narrow lowers the question's max_age to maxAge, where that is given.
+// narrow lowers the question's max_age to maxAge, if that is given.
 func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.Duration) {
 	if maxAge != nil && (question.GetMaxAge() == nil || maxAge.AsDuration() < question.GetMaxAge().AsDuration()) {
 		question.MaxAge = maxAge
@@ -181,9 +181,9 @@ func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.
 }
 
 // cacheControlAge is the age that a request's Cache-Control asks for: zero for
-// no-cache, N seconds for max-age=N, the least of several; nil where it says
+// no-cache, N seconds for max-age=N, the least of several; nil if it has
 // neither. Other directives are not ours.
-func cacheControlAge(values []string, said *request) *durationpb.Duration {
+func cacheControlAge(values []string, inbound *request) *durationpb.Duration {
 	if len(values) == 0 {
 		return nil
 	}
@@ -197,10 +197,10 @@ func cacheControlAge(values []string, said *request) *durationpb.Duration {
 			digits := strings.Trim(value, `"`)
 			parsed, err := strconv.ParseUint(digits, 10, 31)
 			if err != nil && !isDigits(digits) {
-				said.Violations.Add("Cache-Control", "max-age must be whole seconds")
+				inbound.Violations.Add("Cache-Control", "max-age must be whole seconds")
 				continue
 			}
-			seconds = parsed // the largest that fits, where it is too large
+			seconds = parsed // the largest that fits, if it is too large
 		default:
 			continue
 		}

@@ -24,7 +24,7 @@ import (
 // write writes an answer; a 304 with the same headers if the caller holds it
 // already. An answer that is stale, or that expired on its way, is never
 // confirmed: the caller must see it as it is.
-func (r *Handler) write(w http.ResponseWriter, said *request, reply *api.CheckReply) {
+func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.CheckReply) {
 	pool := mem.DefaultBufferPool()
 	buffer := pool.Get(4 << 10) // of the pool's sizes, the one that holds a body and its hashed part
 	defer pool.Put(buffer)
@@ -33,7 +33,7 @@ func (r *Handler) write(w http.ResponseWriter, said *request, reply *api.CheckRe
 	*buffer = whole
 
 	now := r.now()
-	values := &said.values
+	values := &inbound.values
 	// One string holds all values of this answer.
 	var room [128]byte
 	text := append(room[:0], tag[:]...)
@@ -54,7 +54,7 @@ func (r *Handler) write(w http.ResponseWriter, said *request, reply *api.CheckRe
 	if known {
 		header["Age"] = values[ageValue : ageValue+1 : ageValue+1]
 	}
-	if len(said.ifNoneMatch) > 0 && api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime) && matches(said.ifNoneMatch, values[etagValue]) {
+	if len(inbound.ifNoneMatch) > 0 && api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime) && matches(inbound.ifNoneMatch, values[etagValue]) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
@@ -114,7 +114,7 @@ func writeError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w h
 
 // writeRoutingError answers a request that is for none of the API's methods.
 func (r *Handler) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, code int) {
-	if said, ok := ctx.Value(requestKey{}).(*request); ok && said.probed {
+	if inbound, ok := ctx.Value(requestKey{}).(*request); ok && inbound.probed {
 		return
 	}
 	if code == http.StatusMethodNotAllowed {
@@ -128,14 +128,14 @@ func (r *Handler) writeRoutingError(ctx context.Context, _ *runtime.ServeMux, _ 
 func (r *Handler) allowed(w http.ResponseWriter, req *http.Request) []string {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		said := &request{Context: req.Context(), probed: true}
-		probe := req.WithContext(said)
+		inbound := &request{Context: req.Context(), probed: true}
+		probe := req.WithContext(inbound)
 		probe.Method = method
 		r.gateway.ServeHTTP(w, probe) // it writes nothing
-		if said.found {
+		if inbound.found {
 			allowed = append(allowed, method)
 		}
-		if said.found && method == http.MethodGet {
+		if inbound.found && method == http.MethodGet {
 			allowed = append(allowed, http.MethodHead)
 		}
 	}

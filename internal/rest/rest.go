@@ -99,7 +99,7 @@ const (
 // ServeHTTP answers one HTTP request. Whatever the answer, it carries the
 // request ID.
 func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
-	said := &request{
+	inbound := &request{
 		Context:     given.Context(),
 		contentType: given.Header.Get("Content-Type"),
 		ifNoneMatch: given.Header["If-None-Match"],
@@ -110,16 +110,16 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	}
 	// A shallow copy: net/http keeps the request that it was given, for HEAD
 	// among others.
-	req := given.WithContext(said)
+	req := given.WithContext(inbound)
 	if _, ok := given.Header["Content-Type"]; ok {
 		req.Header = given.Header.Clone()
 		req.Header.Del("Content-Type") // the gateway would take a form for a GET
 	}
 	header := w.Header()
-	said.values[requestIDValue] = said.RequestID
-	header["X-Request-Id"] = said.values[requestIDValue : requestIDValue+1 : requestIDValue+1]
-	if said.Trace != "" {
-		header["Traceparent"] = []string{string(said.Trace)}
+	inbound.values[requestIDValue] = inbound.RequestID
+	header["X-Request-Id"] = inbound.values[requestIDValue : requestIDValue+1 : requestIDValue+1]
+	if inbound.Trace != "" {
+		header["Traceparent"] = []string{string(inbound.Trace)}
 	}
 	header["X-Content-Type-Options"] = r.noSniff
 	if r.guarded && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
@@ -140,7 +140,7 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	r.gateway.ServeHTTP(w, req)
 }
 
-// restRequest is what the HTTP request said beside the message that is made of
+// request is what an HTTP request holds beside the message that is made of
 // it. It is the context of the request, which has it under restKey.
 type request struct {
 	context.Context //nolint:containedctx // of the request that it stands for

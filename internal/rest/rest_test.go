@@ -93,7 +93,7 @@ func TestRESTRefusesAQueryThatItCannotRead(t *testing.T) {
 	}
 }
 
-func TestRESTTellsEveryFaultAtOnce(t *testing.T) {
+func TestRESTReportsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved()})
 	got := run.Get(t, "no-guid", "?segment=EDU&max_age=-1s&foo=1", "Grpc-Timeout", "soon", "Cache-Control", "max-age=x")
@@ -311,7 +311,7 @@ func TestRESTIgnoresMethodOverrides(t *testing.T) {
 
 func TestAnAnswerShowsPlainFieldsAndNoNulls(t *testing.T) {
 	t.Parallel()
-	run := servertest.Start(t, servertest.Setup{Source: apitest.Says(eligibility.AccountStatusNone, "")})
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Returns(eligibility.AccountStatusNone, "")})
 	got := run.Get(t, apitest.CustomerA, "")
 	answer := got.JSON(t)
 	for name, want := range map[string]any{
@@ -325,11 +325,11 @@ func TestAnAnswerShowsPlainFieldsAndNoNulls(t *testing.T) {
 	if list, ok := answer["qualifications"].([]any); !ok || len(list) != 0 {
 		t.Errorf("qualifications are %v, want an empty list", answer["qualifications"])
 	}
-	if _, said := answer["recheckTime"]; said || strings.Contains(string(got.Body), "null") {
-		t.Errorf("empty members are said: %s", got.Body)
+	if _, inbound := answer["recheckTime"]; inbound || strings.Contains(string(got.Body), "null") {
+		t.Errorf("empty members are inbound: %s", got.Body)
 	}
 	if !strings.Contains(string(got.Body), `"temporary"`) {
-		t.Errorf("temporary is not said: %s", got.Body)
+		t.Errorf("temporary is not inbound: %s", got.Body)
 	}
 }
 

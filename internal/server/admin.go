@@ -11,7 +11,7 @@ import (
 )
 
 // The states of the server, in the order in which it goes through them. Their
-// names are what /readyz says.
+// names are what /readyz returns.
 const (
 	stateStarting int32 = iota
 	stateReady

@@ -14,7 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
-// corpusCase is one case of testdata: what Partner Center says, what is asked,
+// corpusCase is one case of testdata: what Partner Center returns, what is asked,
 // and what the API answers. Each runs over gRPC and over REST against the whole
 // service, on real sockets, with the simulator as Partner Center.
 type corpusCase struct {
@@ -23,8 +23,8 @@ type corpusCase struct {
 	Only string
 
 	// Account and Qualifications are what the two resources answer, Token the
-	// login host: an Allowed account without qualifications, and tokens, where
-	// a case says nothing.
+	// login host: an Allowed account without qualifications, and tokens, if
+	// a case has nothing else.
 	Account        steps
 	Qualifications steps
 	Token          steps
@@ -64,7 +64,7 @@ type question struct {
 }
 
 // want is the answer. One with a decision or results is OK and 200. The account is Allowed
-// and the evidence Partner Center's where nothing else is said.
+// and the evidence Partner Center's if nothing else is given.
 type want struct {
 	GRPC string
 	HTTP int
@@ -89,7 +89,7 @@ type want struct {
 type reason struct {
 	Code      string
 	Temporary bool
-	Remedy    string // NONE where empty
+	Remedy    string // NONE if empty
 }
 
 type qualification struct {
@@ -101,7 +101,7 @@ type qualification struct {
 	VettingCreatedTime string `yaml:"vetting_created_time"`
 }
 
-// result is what a batch says of one item.
+// result is what a batch returns for one item.
 type result struct {
 	GRPC       string
 	Error      string
@@ -150,7 +150,7 @@ func (s *steps) UnmarshalYAML(node *yaml.Node) error {
 	return node.Decode((*[]step)(s))
 }
 
-// script is the steps as the simulator plays them; other where there are none.
+// script is the steps as the simulator plays them; other if there are none.
 func (s steps) script(other ...pcsim.Step) []pcsim.Step {
 	if len(s) == 0 {
 		return other
@@ -233,7 +233,7 @@ func blur(seen, expected *want, transport string) {
 	if transport == "grpc" {
 		seen.HTTP = expected.HTTP
 		if seen.GRPC == "DEADLINE_EXCEEDED" {
-			seen.Error = expected.Error // the client may have said so itself
+			seen.Error = expected.Error // the client may have made it itself
 		}
 	}
 	for i := range seen.Results {

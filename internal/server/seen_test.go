@@ -63,7 +63,7 @@ func seenREST(t *testing.T, resp *http.Response, data []byte, batch bool) want {
 	return seen
 }
 
-// seenAnswer says an answer or an error in the corpus's words, and holds it to
+// seenAnswer converts an answer or an error to the corpus's words, and holds it to
 // what every answer has.
 func seenAnswer(t *testing.T, resp *eligibilityv1.CheckEligibilityResponse, st *status.Status) want {
 	t.Helper()

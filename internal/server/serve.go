@@ -28,8 +28,8 @@ type Listeners struct {
 	Admin net.Listener
 }
 
-// SetReady says that the server serves, over grpc.health.v1 and /readyz. Before
-// it, and once the server is stopping, both say that it does not; requests are
+// SetReady reports that the server serves, over grpc.health.v1 and /readyz. Before
+// it, and once the server is stopping, both report that it does not; requests are
 // answered all the same. It is safe for concurrent use.
 func (s *Server) SetReady() {
 	if s.state.CompareAndSwap(stateStarting, stateReady) {
@@ -57,7 +57,7 @@ func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	s.admin.Handler = loopback.Guard(listeners.Admin.Addr(), s.admin.Handler, nil)
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		// It says that it is stopped where the end came before its beginning.
+		// It returns ErrServerStopped if the end came before its beginning.
 		if err := s.grpc.Serve(&boundedListener{listeners.GRPC, maxConnections, s.grpcConnections}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve grpc: %w", err)
 		}

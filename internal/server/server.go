@@ -34,7 +34,7 @@ type Config struct {
 	// Gatherer is what /metrics shows. Required if Registerer is set.
 	Gatherer prometheus.Gatherer
 
-	// DrainPause is how long the server goes on as before after it has said that
+	// DrainPause is how long the server goes on as before after it has reported that
 	// it stops serving, so that load balancers can turn away; 0 means none.
 	DrainPause time.Duration
 	// ShutdownTimeout is how long RPCs in progress may take after that before
@@ -96,7 +96,7 @@ const (
 	maxMessageBytes = 4 << 20
 	// maxHeaderBytes bounds the header of one request.
 	maxHeaderBytes = 16 << 10
-	// greetTimeout is how long a new connection may take to say what it wants.
+	// greetTimeout is how long a new connection may take until its first request.
 	greetTimeout = 10 * time.Second
 	// idleTimeout is how long a connection may be open without a request.
 	idleTimeout = 2 * time.Minute
@@ -203,7 +203,7 @@ func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http
 	}
 }
 
-// setHealth says over grpc.health.v1 whether the server and its API serve.
+// setHealth reports over grpc.health.v1 whether the server and its API serve.
 func (s *Server) setHealth(status healthv1.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus("", status)
 	for _, service := range s.chain.Services() {

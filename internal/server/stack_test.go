@@ -90,7 +90,7 @@ func newStack(t *testing.T, c *corpusCase) *stack {
 	return s
 }
 
-// simulate plays what Partner Center says in the case. The channel tells of the
+// simulate plays Partner Center in the case. The channel is closed at the
 // first call for the busy customer.
 func simulate(t *testing.T, c *corpusCase) (address string, called <-chan struct{}) {
 	t.Helper()
@@ -225,7 +225,7 @@ func Listen(t testing.TB) net.Listener {
 	return listener
 }
 
-// questions is what the case asks in a batch; nil where it asks no batch.
+// questions is what the case asks in a batch; nil if it asks no batch.
 func (c *corpusCase) questions() []question {
 	switch {
 	case c.Oversized:

@@ -59,7 +59,7 @@ func TestAStreamWithoutAMessageIsEnded(t *testing.T) {
 	run.Server.Sweep(time.Now().Add(server.FirstMessageTimeout))
 	for i, stream := range streams {
 		err := stream.RecvMsg(new(eligibilityv1.CheckEligibilityResponse))
-		if got := apitest.TellOf(status.Convert(err)); got.Code != codes.DeadlineExceeded || got.Reason != "DEADLINE_EXCEEDED" {
+		if got := apitest.OutcomeOf(status.Convert(err)); got.Code != codes.DeadlineExceeded || got.Reason != "DEADLINE_EXCEEDED" {
 			t.Errorf("%s: %v", methods[i], err)
 		}
 	}

@@ -35,8 +35,8 @@ func (f Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Ev
 	return f(ctx, query.CustomerID, query.Facet)
 }
 
-// Says is a source that says the same of every customer.
-func Says(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) Source {
+// Returns is a source that returns the same for every customer.
+func Returns(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) Source {
 	return func(_ context.Context, _ eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
 		call := eligibility.Call{Attempts: 1, Status: 200, CorrelationID: "correlation", RequestID: "request"}
 		if facet == eligibility.FacetQualifications {
@@ -68,7 +68,7 @@ func Silent() Source {
 	}
 }
 
-// Noticed tells started of each fetch that next makes.
+// Noticed sends to started when next begins a fetch.
 func Noticed(started chan<- struct{}, next Source) Source {
 	return func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
 		started <- struct{}{}
@@ -128,7 +128,7 @@ func (s *Store) Hold(id string, facet eligibility.Facet, evidence eligibility.Ev
 // Approved is a source of a customer whose every qualification is approved, so
 // that a segment that was lost on the way shows.
 func Approved() Source {
-	return Says(eligibility.AccountStatusAllowed, "Allowed",
+	return Returns(eligibility.AccountStatusAllowed, "Allowed",
 		eligibility.Qualification{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved, VettingStatusText: "Approved"})
 }
 
@@ -151,16 +151,16 @@ func ViolatedBy(err error) []string {
 	return fields
 }
 
-// Told is what a caller can see of an error.
-type Told struct {
+// Outcome is what a caller can see of an error.
+type Outcome struct {
 	Code    codes.Code
 	Reason  string
 	Retry   time.Duration
 	Details int
 }
 
-func TellOf(st *status.Status) Told {
-	seen := Told{Code: st.Code(), Details: len(st.Details())}
+func OutcomeOf(st *status.Status) Outcome {
+	seen := Outcome{Code: st.Code(), Details: len(st.Details())}
 	for _, detail := range st.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:

@@ -32,7 +32,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// Setup says what a test's server is made of; the zero value is a silent
+// Setup is what a test's server is made of; the zero value is a silent
 // source and defaults, but for times that a busy machine could exceed.
 type Setup struct {
 	Source  apitest.Source
@@ -331,7 +331,7 @@ func (r *Running) Scrape(t *testing.T, prefix string) []string {
 	return lines
 }
 
-// Ready says what /readyz says.
+// Ready returns the status and body of /readyz.
 func (r *Running) Ready(t *testing.T) string {
 	t.Helper()
 	got := r.Do(t, http.MethodGet, r.Admin+"/readyz", "")
