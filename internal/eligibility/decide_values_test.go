@@ -87,7 +87,7 @@ func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, as
 	}
 	if g.oneIn(3) {
 		held.Err = &eligibility.Error{
-			Kind:       eligibility.Kind(g.IntN(int(eligibility.KindCanceled) + 1)),
+			Kind:       eligibility.Kind(g.IntN(int(eligibility.KindCanceled) + 1)), //nolint:gosec // a small constant
 			RetryAfter: time.Duration(g.IntN(3)) * 7 * time.Second,
 		}
 	}
@@ -97,7 +97,7 @@ func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, as
 	evidence := &eligibility.Evidence{Facet: key.Facet}
 	switch {
 	case g.oneIn(10):
-		evidence.Absence = eligibility.AbsenceNotFound + eligibility.Absence(g.IntN(2))
+		evidence.Absence = eligibility.AbsenceNotFound + eligibility.Absence(g.IntN(2)) //nolint:gosec // a small constant
 	case key.Facet == eligibility.FacetQualifications:
 		for range g.IntN(5) {
 			evidence.Qualifications = append(evidence.Qualifications, g.qualification(q.segment))
@@ -107,7 +107,7 @@ func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, as
 	case g.oneIn(3):
 		evidence.Status = eligibility.AccountStatusAllowed
 	default:
-		evidence.Status = eligibility.AccountStatus(g.IntN(int(eligibility.AccountStatusUnrecognized) + 1))
+		evidence.Status = eligibility.AccountStatus(g.IntN(int(eligibility.AccountStatusUnrecognized) + 1)) //nolint:gosec // a small constant
 	}
 	elapsed := time.Duration(g.Int64N(int64(4 * time.Hour)))
 	evidence.FetchTime = asked.Round(0).Add(-elapsed).Truncate(time.Millisecond)
@@ -182,7 +182,7 @@ type question struct {
 	now            time.Time
 }
 
-func (g decideGenerator) question(t *testing.T) *question {
+func (g decideGenerator) question(t *testing.T) *question { //nolint:thelper // t.Helper would cost more than the question
 	q := &question{
 		policy:  eligibility.Policy{NotReadyAllowed: g.oneIn(2), BlockUndecidable: g.oneIn(2)},
 		segment: eligibility.Segment(g.IntN(int(eligibility.SegmentNonprofit) + 1)),
@@ -210,7 +210,7 @@ func (g decideGenerator) question(t *testing.T) *question {
 }
 
 // check compares Decide's answer with the oracle's.
-func (q *question) check(t *testing.T) eligibility.Decision {
+func (q *question) check(t *testing.T) eligibility.Decision { //nolint:thelper // t.Helper would cost more than the question
 	now := q.now.UnixNano()
 	account, qualifications := newFacetOracle(q.account, now), newFacetOracle(q.qualifications, now)
 	want := decideOracle(q.policy, q.segment, &account, &qualifications, now)
