@@ -70,28 +70,41 @@ const (
 	DeadlineExceeded Failure = "DEADLINE_EXCEEDED"
 )
 
-// absences are the failures that are answers: they are cached, and replace
-// evidence.
-var absences = map[Failure]eligibility.Absence{
-	CustomerNotFound:  eligibility.AbsenceNotFound,
-	CustomerNotServed: eligibility.AbsenceNotServed,
+// absence returns the absence that f stands for: such a failure is an answer, which
+// is cached and replaces evidence. It is AbsenceNone for all others.
+func (f Failure) absence() eligibility.Absence {
+	switch f {
+	case CustomerNotFound:
+		return eligibility.AbsenceNotFound
+	case CustomerNotServed:
+		return eligibility.AbsenceNotServed
+	default:
+		return eligibility.AbsenceNone
+	}
 }
 
-var kinds = map[Failure]eligibility.Kind{
-	PartnerCenterUnavailable:     eligibility.KindUnavailable,
-	PartnerCenterThrottled:       eligibility.KindThrottled,
-	PartnerCenterCredentials:     eligibility.KindCredentials,
-	PartnerCenterInvalidResponse: eligibility.KindInvalidResponse,
-	DeadlineExceeded:             eligibility.KindUnavailable,
+// kind returns the kind of error that a fetch fails with, if f makes it fail.
+func (f Failure) kind() (kind eligibility.Kind, fails bool) {
+	switch f {
+	case PartnerCenterUnavailable, DeadlineExceeded:
+		return eligibility.KindUnavailable, true
+	case PartnerCenterThrottled:
+		return eligibility.KindThrottled, true
+	case PartnerCenterCredentials:
+		return eligibility.KindCredentials, true
+	case PartnerCenterInvalidResponse:
+		return eligibility.KindInvalidResponse, true
+	default:
+		return eligibility.KindInternal, false
+	}
 }
 
 func (c Customer) validate() error {
-	_, isAbsence := absences[c.Failure]
-	_, isKind := kinds[c.Failure]
+	_, fails := c.Failure.kind()
 	switch {
 	case c.Failure == "" && c.Account == "":
 		return errors.New("needs an Account or a Failure")
-	case c.Failure != "" && !isAbsence && !isKind:
+	case c.Failure != "" && !fails && c.Failure.absence() == eligibility.AbsenceNone:
 		return fmt.Errorf("has the unknown Failure %q", c.Failure)
 	case c.RetryAfter < 0:
 		return errors.New("has a negative RetryAfter")
@@ -149,9 +162,9 @@ func (s *source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 		customer = s.otherwise
 	}
 	s.mu.Unlock()
-	fetched := eligibility.Evidence{Facet: query.Facet, Absence: absences[customer.Failure]}
+	fetched := eligibility.Evidence{Facet: query.Facet, Absence: customer.Failure.absence()}
 	call := eligibility.Call{Attempts: 1}
-	if kind, fails := kinds[customer.Failure]; fails {
+	if kind, fails := customer.Failure.kind(); fails {
 		if customer.Failure == DeadlineExceeded {
 			<-ctx.Done()
 		}

@@ -59,6 +59,7 @@ func TestEveryCustomerThatCanBeScriptedIsAnsweredSo(t *testing.T) {
 		"DEADLINE_EXCEEDED":               {Failure: eligibilitytest.DeadlineExceeded},
 	} {
 		t.Run(want, func(t *testing.T) {
+			t.Parallel()
 			id := uuid.NewString()
 			if err := service.Set(id, customer); err != nil {
 				t.Fatal(err)

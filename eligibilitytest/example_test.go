@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"net/http"
 	"time"
 
@@ -30,15 +29,15 @@ func Example() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 
 	client := eligibilityv1.NewEligibilityServiceClient(service.Conn)
 	for _, id := range []string{contoso, fabrikam} {
 		answer, err := client.CheckEligibility(context.Background(), &eligibilityv1.CheckEligibilityRequest{CustomerId: id})
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		fmt.Println(answer.GetDecision(), answer.GetReasons()[0].GetCode())
 	}
@@ -53,15 +52,15 @@ func Example_rest() {
 		Default: &eligibilitytest.Customer{Failure: eligibilitytest.PartnerCenterThrottled, RetryAfter: 7 * time.Second},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 
-	response, err := http.Get(service.URL + "/v1/customers/" + contoso + "/eligibility")
+	response, err := http.Get(service.URL + "/v1/customers/" + contoso + "/eligibility") //nolint:noctx // short, and without a deadline
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	_, _ = io.Copy(io.Discard, response.Body)
 	fmt.Println(response.Status)
 	fmt.Println("Retry-After:", response.Header.Get("Retry-After"))
@@ -81,9 +80,9 @@ func Example_segment() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 
 	client := eligibilityv1.NewEligibilityServiceClient(service.Conn)
 	answer, err := client.CheckEligibility(context.Background(), &eligibilityv1.CheckEligibilityRequest{
@@ -91,7 +90,7 @@ func Example_segment() {
 		Segment:    eligibilityv1.Segment_SEGMENT_EDUCATION,
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	for _, reason := range answer.GetReasons() {
 		fmt.Println(reason.GetCode())
@@ -108,21 +107,21 @@ func ExampleService_Set() {
 		Customers: map[string]eligibilitytest.Customer{contoso: {Account: eligibilitytest.Allowed}},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 	client := eligibilityv1.NewEligibilityServiceClient(service.Conn)
 	check := func(maxAge *durationpb.Duration) {
 		answer, err := client.CheckEligibility(context.Background(), &eligibilityv1.CheckEligibilityRequest{CustomerId: contoso, MaxAge: maxAge})
 		if err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 		fmt.Println(answer.GetDecision())
 	}
 
 	check(nil)
 	if err := service.Set(contoso, eligibilitytest.Customer{Account: eligibilitytest.NotAllowed}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	check(nil)
 	check(durationpb.New(0))
@@ -139,9 +138,9 @@ func ExampleService_Advance() {
 		Customers: map[string]eligibilitytest.Customer{contoso: {Account: eligibilitytest.Allowed}},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 	client := eligibilityv1.NewEligibilityServiceClient(service.Conn)
 	check := func() {
 		answer, err := client.CheckEligibility(context.Background(), &eligibilityv1.CheckEligibilityRequest{CustomerId: contoso})
@@ -154,7 +153,7 @@ func ExampleService_Advance() {
 
 	check()
 	if err := service.Set(contoso, eligibilitytest.Customer{Failure: eligibilitytest.PartnerCenterUnavailable}); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	service.Advance(15 * time.Minute)
 	check()

@@ -302,7 +302,7 @@ func TestAcceptanceRedisHalfRefusesWrites(t *testing.T) { //nolint:tparallel // 
 // lossOfState is a way in which Redis reverts to an earlier state.
 type lossOfState struct {
 	name string
-	// saves saves the current state, and returns a function that restores it
+	// saves stores the current state, and returns a function that restores it
 	saves func(t *testing.T, server *cachetest.Redis) (restores func())
 }
 

@@ -27,7 +27,7 @@ const (
 // redisFailure is one kind of failure of Redis.
 type redisFailure struct {
 	name string
-	// starts starts the servers and returns the service's variables for them,
+	// starts runs the servers and returns the service's variables for them,
 	// and a function that causes the failure, which returns when Redis is
 	// usable again.
 	starts func(t *testing.T) (environ []string, happens func())

@@ -53,7 +53,7 @@ func TestTheReferenceOfMetricsIsComplete(t *testing.T) {
 		if _, err := fmt.Sscanf(parts[2], "%q", &help); err != nil {
 			t.Fatal(err)
 		}
-		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", parts[1], labels, strings.ReplaceAll(help, "|", "\\|")))
+		rows = append(rows, "| `"+parts[1]+"` | "+labels+" | "+strings.ReplaceAll(help, "|", "\\|")+" |\n")
 	}
 	slices.Sort(rows)
 	rows = slices.Compact(rows)

@@ -20,7 +20,12 @@ type Report struct {
 	findings map[string]finding // check → its first finding
 }
 
-type finding struct{ Check, Status, Detail, Remedy string }
+type finding struct {
+	Check  string `json:"check"`
+	Status string `json:"status"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy"`
+}
 
 // Read decodes a report and checks the rules for all reports: every finding has a
 // detail, failures and warnings have a remedy, and no secret is in it.
