@@ -261,12 +261,12 @@ func TestAnUnknownCertificateIsRefused(t *testing.T) {
 	if codes := fail.LoginCodes(); len(codes) != 1 || codes[0] != 700027 {
 		t.Errorf("AADSTS %v", codes)
 	}
-	r.tellsNothingOf(t, c.assertions(), &fail)
+	r.leaksNothing(t, c.assertions(), &fail)
 }
 
-// tellsNothingOf fails the test if an assertion stands in an error, the log or
+// leaksNothing fails the test if an assertion stands in an error, the log or
 // a metric.
-func (r *rig) tellsNothingOf(t *testing.T, assertions []string, err error) {
+func (r *rig) leaksNothing(t *testing.T, assertions []string, err error) {
 	t.Helper()
 	if len(assertions) == 0 {
 		t.Error("no assertion was sent: nothing is tested")

@@ -90,7 +90,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestConfigTellsEveryFaultAtOnce(t *testing.T) {
+func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
 	cfg := pcclient.Config{AttemptTimeout: -time.Second, BudgetPerMinute: -1}
 	_, err := pcclient.New(cfg)

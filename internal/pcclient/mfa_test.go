@@ -9,7 +9,7 @@ import (
 )
 
 // H-08, A-02.
-func TestMFAIsWhatPartnerCenterSays(t *testing.T) {
+func TestMFAIsWhatPartnerCenterReports(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		answer answerer

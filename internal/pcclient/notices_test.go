@@ -20,7 +20,7 @@ func (r *rig) logged(level zapcore.Level, snippet string, want int) {
 }
 
 // While a failure lasts it is logged once in five minutes, and another one at once.
-func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
+func TestLastingFailureIsLoggedAtIntervals(t *testing.T) {
 	t.Parallel()
 	refuse := entra(400, "invalid_grant", 700082)
 	var answers inTurn
@@ -51,7 +51,7 @@ func TestFailureThatLastsIsToldNowAndThen(t *testing.T) {
 }
 
 // A login host that is down fails each probe, and is logged once.
-func TestOutageOfTheLoginHostIsToldOnce(t *testing.T) {
+func TestLoginHostOutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{login: responds(http.StatusBadRequest, "<html>")})
 	r.askInVain(pcclient.ClassUnavailable, pcclient.ReasonUnreadable)
@@ -116,7 +116,7 @@ func TestRefusalsOfPartnerCenterNameTheRemedy(t *testing.T) {
 }
 
 // The far side chooses the codes, and cannot make the client keep them all.
-func TestManyCodesAreToldAndForgotten(t *testing.T) {
+func TestManyCodesAreLoggedAndForgotten(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: func(w http.ResponseWriter, req *http.Request, n int) {
 		responds(http.StatusForbidden, fmt.Sprintf(`{"code":%d}`, n%200))(w, req, n)

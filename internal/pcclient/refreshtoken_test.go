@@ -286,7 +286,7 @@ func TestNoRefreshToken(t *testing.T) {
 			}
 			logged := r.logs.FilterMessageSnippet("no refresh token: run `eligibilityd login`").All()
 			if len(logged) != 1 || logged[0].Level != zapcore.ErrorLevel {
-				t.Errorf("the log says %v", r.logs.All())
+				t.Errorf("the log has %v", r.logs.All())
 			}
 			r.counts(0, 0)
 			remove(t, r.file)

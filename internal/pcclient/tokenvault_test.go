@@ -300,7 +300,7 @@ func TestNoCredentialForTheVault(t *testing.T) {
 	v.keepsSecrets(&fail)
 }
 
-func TestRefreshTokenSaysSinceWhen(t *testing.T) {
+func TestRefreshTokenReturnsItsStartTime(t *testing.T) {
 	t.Parallel()
 	v := startVaulted(t, setup{})
 	if since, err := v.RefreshToken(t.Context()); err != nil || !since.Equal(v.clock.Now()) {
