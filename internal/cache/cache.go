@@ -197,11 +197,11 @@ func (s *Store) adopt(key eligibility.Key, loaded loaded, asked, now time.Time) 
 		s.writeBack(key, newest.evidence)
 		return s.held(key, now)
 	}
-	// Within its own age, the local tier needs no confirmation while Redis cannot
-	// give one.
+	// If this read did not confirm it, an earlier confirmation lasts for the local
+	// tier's own age.
 	return evidence.Found{
 		Evidence: newest.evidence, Tier: eligibility.TierRedis,
-		MustRevalidate: !within(int64(now.Sub(newest.confirmed)), s.maxAge),
+		MustRevalidate: newest.confirmed.Before(asked) && !within(int64(now.Sub(newest.confirmed)), s.maxAge),
 	}
 }
 

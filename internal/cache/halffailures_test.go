@@ -903,3 +903,16 @@ func TestAMessageFromTheFutureRemovesNoTombstone(t *testing.T) {
 		t.Errorf("kept %+v, which is older than a tombstone", kept)
 	}
 }
+
+// A read confirms what it returns, even if it takes longer than the local tier's own
+// age.
+func TestAReadConfirmsForLongerThanTheLocalAge(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	share(replica(t, sharing(server, "p")), allowed(time.Now()))
+	cfg := sharing(server, "p")
+	cfg.LocalMaxAge = time.Nanosecond
+	if found := load(replica(t, cfg)); found.Evidence == nil || found.MustRevalidate {
+		t.Errorf("found %+v, want evidence that Redis has confirmed", found)
+	}
+}
