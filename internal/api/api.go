@@ -22,7 +22,7 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// ChainConfig tunes a [Chain]. Its zero value is the documented default.
+// Config tunes a [Chain]. Its zero value is the documented default.
 type Config struct {
 	// Logger gets one record per RPC; nil logs nothing.
 	Logger *zap.Logger
@@ -136,9 +136,8 @@ type Chain struct {
 	stop     context.CancelFunc
 }
 
-// NewChain builds the Chain of the API, which service answers, and of further
-// services. It fails on a ChainConfig that cannot be kept, and if a metric's name is
-// taken.
+// New builds the Chain of the API, which service answers, and of further services.
+// It fails if cfg is invalid or the name of a metric is taken.
 func New(service *evidence.Service, cfg Config, further ...Service) (*Chain, error) {
 	if service == nil {
 		return nil, errors.New("new api: service is required")
@@ -164,19 +163,21 @@ func New(service *evidence.Service, cfg Config, further ...Service) (*Chain, err
 
 // Services returns the services whose RPCs run through the chain. Their handlers
 // return nothing without it.
-func (c *Chain) Services() []Service { return c.services }
+func (ch *Chain) Services() []Service { return ch.services }
 
 // Answers returns the handlers of the API. They are for [Chain.Intercept] to call.
-func (c *Chain) Answers() eligibilityv1.EligibilityServiceServer { return c.answers }
+func (ch *Chain) Answers() eligibilityv1.EligibilityServiceServer { //nolint:ireturn // generated
+	return ch.answers
+}
 
 // Tracer returns what starts the spans of requests.
-func (c *Chain) Tracer() *Tracer { return &c.tracer }
+func (ch *Chain) Tracer() *Tracer { return &ch.tracer }
 
 // Now returns the wall clock's time.
-func (c *Chain) Now() time.Time { return c.cfg.Now() }
+func (ch *Chain) Now() time.Time { return ch.cfg.Now() }
 
 // MaxTimeout is the most time that any RPC gets, streams apart.
-func (c *Chain) MaxTimeout() time.Duration { return c.cfg.MaxTimeout }
+func (ch *Chain) MaxTimeout() time.Duration { return ch.cfg.MaxTimeout }
 
 // Stop ends the streams, those to come among them: a watcher never ends by itself.
-func (c *Chain) Stop() { c.stop() }
+func (ch *Chain) Stop() { ch.stop() }

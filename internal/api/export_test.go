@@ -12,16 +12,16 @@ const (
 )
 
 // PlainLimit returns the limit of the records of plain successes.
-func (c *Chain) PlainLimit() *logging.Limiter { return c.limits.plain }
+func (ch *Chain) PlainLimit() *logging.Limiter { return ch.limits.plain }
 
 // FailureLimit returns the limit of the records of a reason.
-func (c *Chain) FailureLimit(reason string) *logging.Limiter { return c.limits.failures[reason] }
+func (ch *Chain) FailureLimit(reason string) *logging.Limiter { return ch.limits.failures[reason] }
 
 // SetInFlight makes the chain count so many RPCs as in progress.
-func (c *Chain) SetInFlight(n int64) { c.inFlight.Store(n) }
+func (ch *Chain) SetInFlight(n int64) { ch.inFlight.Store(n) }
 
 // SetStreams makes the chain count so many streams as open.
-func (c *Chain) SetStreams(n int64) { c.streams.Store(n) }
+func (ch *Chain) SetStreams(n int64) { ch.streams.Store(n) }
 
 // CountFailure counts a question that ended with an error.
-func (c *Chain) CountFailure(err *eligibility.Error) { c.metrics.failed(err, 1) }
+func (ch *Chain) CountFailure(err *eligibility.Error) { ch.metrics.failed(err, 1) }

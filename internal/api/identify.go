@@ -25,7 +25,7 @@ const maxRequestIDBytes = 128
 // identify begins the record of an RPC: its request ID and its trace, which the
 // caller gets back, and its span if it is traced. Over REST, they have
 // been read, and are returned, by HTTP.
-func (s *Chain) identify(ctx context.Context, method string, series methodMetrics) *call {
+func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
 	if stream == nil {
@@ -35,16 +35,16 @@ func (s *Chain) identify(ctx context.Context, method string, series methodMetric
 			return c
 		}
 	}
-	c.in, c.series = &s.noInbound, series.grpc
+	c.in, c.series = &ch.noInbound, series.grpc
 	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
 	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, HeaderTraceparent)))
-	if s.tracer.Samples(c.trace) {
+	if ch.tracer.Samples(c.trace) {
 		state := strings.Join(metadata.ValueFromIncomingContext(ctx, HeaderTracestate), ",")
-		c.Context, c.span, c.trace = s.tracer.Start(ctx, method[1:], c.trace, state,
+		c.Context, c.span, c.trace = ch.tracer.Start(ctx, method[1:], c.trace, state,
 			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
 	}
 	if stream != nil {
-		s.sendHeader(stream, c)
+		ch.sendHeader(stream, c)
 	}
 	return c
 }
@@ -64,8 +64,8 @@ func newCallerHeader() any {
 }
 
 // sendHeader returns request ID and trace to the caller.
-func (s *Chain) sendHeader(stream grpc.ServerTransportStream, c *call) {
-	h, _ := s.headers.Get().(*callerHeader)
+func (ch *Chain) sendHeader(stream grpc.ServerTransportStream, c *call) {
+	h, _ := ch.headers.Get().(*callerHeader)
 	h.requestID[0] = c.requestID
 	if c.trace != "" {
 		h.trace[0] = string(c.trace)
@@ -73,7 +73,7 @@ func (s *Chain) sendHeader(stream grpc.ServerTransportStream, c *call) {
 	}
 	_ = stream.SetHeader(h.metadata) // it fails only if the header was sent already
 	delete(h.metadata, HeaderTraceparent)
-	s.headers.Put(h)
+	ch.headers.Put(h)
 }
 
 // RequestIDOr returns id if it is fit for logs and headers, 1 to 128 visible

@@ -37,22 +37,22 @@ func Overloaded() *eligibility.Error {
 //
 // Health checks and reflection only pass the recovery: they are not logged,
 // counted or limited.
-func (s *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	series, ours := s.metrics.rpcs[info.FullMethod]
+func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	series, ours := ch.metrics.rpcs[info.FullMethod]
 	if !ours {
 		if err := refusedStatus(nil, req); err != nil {
 			return nil, err
 		}
-		return s.recovered(ctx, req, info.FullMethod, handler)
+		return ch.recovered(ctx, req, info.FullMethod, handler)
 	}
 	start := time.Now()
-	c := s.identify(ctx, info.FullMethod, series)
+	c := ch.identify(ctx, info.FullMethod, series)
 	defer c.end()
-	resp, err := s.admit(c, req, info.FullMethod, handler)
+	resp, err := ch.admit(c, req, info.FullMethod, handler)
 	if err != nil {
-		return nil, s.failed(c, start, err, questionsIn(req))
+		return nil, ch.failed(c, start, err, questionsIn(req))
 	}
-	s.record(c, start, codes.OK, nil)
+	ch.record(c, start, codes.OK, nil)
 	switch resp.(type) { // empty messages: the call has the answers
 	case *eligibilityv1.CheckEligibilityResponse:
 		return &c.CheckReply, nil
@@ -64,45 +64,45 @@ func (s *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerIn
 }
 
 // failed records an RPC that failed, and returns its status.
-func (s *Chain) failed(c *call, start time.Time, err error, questions int) error {
+func (ch *Chain) failed(c *call, start time.Time, err error, questions int) error {
 	failure := domainError(err)
 	st := StatusOf(failure)
-	s.metrics.failed(failure, questions)
-	s.record(c, start, st.Code(), failure)
+	ch.metrics.failed(failure, questions)
+	ch.record(c, start, st.Code(), failure)
 	return st.Err()
 }
 
 // record writes metrics, log and span of an RPC that has ended.
-func (s *Chain) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
+func (ch *Chain) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
 	took := time.Since(start)
 	c.series.handled(code, took)
-	s.log(c, code, failure, took)
+	ch.log(c, code, failure, took)
 	c.endSpan(code, failure)
 }
 
 // InterceptStream is Intercept for streaming RPCs. They have the deadline that
 // their caller set, and a limit of their own in place of Config.MaxConcurrent:
 // maxOpenStreams.
-func (s *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	series, ours := s.metrics.rpcs[info.FullMethod]
+func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	series, ours := ch.metrics.rpcs[info.FullMethod]
 	if !ours {
-		return s.recoverStream(srv, stream, info, handler)
+		return ch.recoverStream(srv, stream, info, handler)
 	}
 	start := time.Now()
-	c := s.identify(stream.Context(), info.FullMethod, series)
+	c := ch.identify(stream.Context(), info.FullMethod, series)
 	defer c.end()
 	if deadline, ok := c.Deadline(); ok {
 		c.callers, c.left = deadline, deadline.Sub(start)
 	}
-	err := s.recoverStream(srv, &callStream{stream, c}, info, handler)
+	err := ch.recoverStream(srv, &callStream{stream, c}, info, handler)
 	if err == nil {
-		s.record(c, start, codes.OK, nil)
+		ch.record(c, start, codes.OK, nil)
 		return nil
 	}
 	if _, known := errors.AsType[*eligibility.Error](err); !known && c.Err() != nil {
 		err = c.Err() // the transport's own error of a caller that left
 	}
-	return s.failed(c, start, err, 1)
+	return ch.failed(c, start, err, 1)
 }
 
 // callStream is a stream whose context is its call.
@@ -129,42 +129,42 @@ func questionsIn(req any) int {
 
 // admit turns the RPC away while as many as Config.MaxConcurrent are in
 // progress, and hands it on otherwise.
-func (s *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
-	defer s.inFlight.Add(-1)
-	if s.inFlight.Add(1) > int64(s.cfg.MaxConcurrent) {
-		s.metrics.overloaded.Inc()
+func (ch *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
+	defer ch.inFlight.Add(-1)
+	if ch.inFlight.Add(1) > int64(ch.cfg.MaxConcurrent) {
+		ch.metrics.overloaded.Inc()
 		return nil, Overloaded()
 	}
 	if err := refusal(req); err != nil {
 		return nil, err
 	}
-	s.bound(c, method)
-	return s.recovered(c, req, method, handler)
+	ch.bound(c, method)
+	return ch.recovered(c, req, method, handler)
 }
 
 // bound gives the handler the caller's time less the reserve that the answer
 // needs, and never more than Config.MaxTimeout. If the caller set no deadline, a
 // single check gets Config.DefaultTimeout, and a batch all there is. It never
 // refuses up front: a warm answer takes no time.
-func (s *Chain) bound(c *call, method string) {
+func (ch *Chain) bound(c *call, method string) {
 	now := time.Now()
-	left := s.cfg.DefaultTimeout
+	left := ch.cfg.DefaultTimeout
 	if method == eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName {
-		left = s.cfg.MaxTimeout
+		left = ch.cfg.MaxTimeout
 	}
 	if deadline, ok := c.Context.Deadline(); ok {
 		left = deadline.Sub(now)
 		c.callers, c.left = deadline, left
 	}
-	c.deadline = now.Add(min(left, s.cfg.MaxTimeout) - s.cfg.Reserve)
+	c.deadline = now.Add(min(left, ch.cfg.MaxTimeout) - ch.cfg.Reserve)
 }
 
 // recovered calls the handler and turns a panic into a bare INTERNAL. The
 // panic's text is logged here with its stack and goes nowhere else.
-func (s *Chain) recovered(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (resp any, err error) {
+func (ch *Chain) recovered(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			resp, err = nil, s.panicked(r, method)
+			resp, err = nil, ch.panicked(r, method)
 		}
 	}()
 	return handler(ctx, req)
@@ -172,16 +172,16 @@ func (s *Chain) recovered(ctx context.Context, req any, method string, handler g
 
 // recoverStream is recovered for streams. It also ends them when the server
 // stops, for a watcher never ends by itself.
-func (s *Chain) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (ch *Chain) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	defer context.AfterFunc(s.stopping, cancel)()
+	defer context.AfterFunc(ch.stopping, cancel)()
 	defer func() {
 		if r := recover(); r != nil {
-			err = s.panicked(r, info.FullMethod)
+			err = ch.panicked(r, info.FullMethod)
 		}
 	}()
-	bounded := &boundedStream{ServerStream: stream, ctx: ctx, open: &s.streams}
+	bounded := &boundedStream{ServerStream: stream, ctx: ctx, open: &ch.streams}
 	defer bounded.leave()
 	return handler(srv, bounded)
 }
@@ -234,9 +234,9 @@ func (b *boundedStream) leave() {
 }
 
 // panicked logs a panic and returns the error that the caller gets.
-func (s *Chain) panicked(recovered any, method string) error {
-	s.metrics.panics.Inc()
-	logging.Limit(s.logger, s.limits.failures[panicRecord]).Error("rpc panicked",
+func (ch *Chain) panicked(recovered any, method string) error {
+	ch.metrics.panics.Inc()
+	logging.Limit(ch.logger, ch.limits.failures[panicRecord]).Error("rpc panicked",
 		zap.String("rpc", method),
 		zap.String("panic", fmt.Sprint(recovered)),
 		zap.ByteString("stack", debug.Stack()))

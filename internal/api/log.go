@@ -42,17 +42,17 @@ func reasonOf(kind eligibility.Kind) string { return FaultOf(kind).Reason }
 // class returns the level of an RPC's record and the limit that the record
 // counts against, nil if all are written: those of blocks and of answers from
 // Partner Center, of which there are no more than the budget allows.
-func (s *Chain) class(c *call, failure *eligibility.Error) (zapcore.Level, *logging.Limiter) {
+func (ch *Chain) class(c *call, failure *eligibility.Error) (zapcore.Level, *logging.Limiter) {
 	if failure == nil {
 		failure = c.undecided()
 	}
 	switch {
 	case failure != nil:
-		return FaultOf(failure.Kind).Level, s.limits.failures[reasonOf(failure.Kind)]
+		return FaultOf(failure.Kind).Level, ch.limits.failures[reasonOf(failure.Kind)]
 	case c.Answer.Stale:
-		return zapcore.InfoLevel, s.limits.failures[staleRecord]
+		return zapcore.InfoLevel, ch.limits.failures[staleRecord]
 	case c.isPlain():
-		return zapcore.InfoLevel, s.limits.plain
+		return zapcore.InfoLevel, ch.limits.plain
 	default:
 		return zapcore.InfoLevel, nil
 	}
@@ -85,9 +85,9 @@ func (c *call) isPlain() bool {
 // log writes the one record of an RPC, unless there were enough of its kind. The
 // record never holds a body, a name or a credential, and the customer's tenant
 // ID only if it is one.
-func (s *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
-	level, limit := s.class(c, failure)
-	if !s.logger.Core().Enabled(level) {
+func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took time.Duration) {
+	level, limit := ch.class(c, failure)
+	if !ch.logger.Core().Enabled(level) {
 		return
 	}
 	var leftOut int64
@@ -97,7 +97,7 @@ func (s *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took t
 			return
 		}
 	}
-	entry := s.logger.Check(level, "rpc handled")
+	entry := ch.logger.Check(level, "rpc handled")
 	if entry == nil {
 		return
 	}

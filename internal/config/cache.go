@@ -127,7 +127,6 @@ type RedisTLS struct {
 
 	// CA, Certificate and Key are not keys. After Load they hold the contents
 	// of the files; see Redis.TLSConfig.
-	// do; see Redis.TLSConfig.
 	CA          Secret `yaml:"-"`
 	Certificate Secret `yaml:"-"`
 	Key         Secret `yaml:"-"`

@@ -185,7 +185,7 @@ type question struct {
 func (g decideGenerator) question(t *testing.T) *question { //nolint:thelper // t.Helper would cost more than the question
 	q := &question{
 		policy:  eligibility.Policy{NotReadyAllowed: g.oneIn(2), BlockUndecidable: g.oneIn(2)},
-		segment: eligibility.Segment(g.IntN(int(eligibility.SegmentNonprofit) + 1)),
+		segment: eligibility.Segment(g.IntN(int(eligibility.SegmentNonprofit) + 1)), //nolint:gosec // one of a few
 		ages:    g.ages(),
 	}
 	if g.oneIn(50) {

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"net/http"
 )
 
@@ -8,4 +9,6 @@ import (
 var Costly = costly
 
 // WriteError answers an RPC that failed.
-func WriteError(w http.ResponseWriter, err error) { writeError(nil, nil, nil, w, nil, err) }
+func WriteError(w http.ResponseWriter, err error) {
+	writeError(context.Background(), nil, nil, w, nil, err)
+}

@@ -9,7 +9,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// httpFaultOf is the table of errors of HTTP alone, by status. A status that it
+// faultOf is the table of errors of HTTP alone, by status. A status that it
 // does not name is an INVALID_ARGUMENT.
 func faultOf(code int) api.Fault {
 	switch code {

@@ -89,7 +89,7 @@ func (c *inProcess) Invoke(ctx context.Context, method string, args, reply any, 
 }
 
 // NewStream starts a streaming RPC in a goroutine of its own, which ends when its
-// handler returns. [restRequest.wait] waits for it.
+// handler returns. [request.wait] waits for it.
 func (c *inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
 	target, ok := c.streams[method]
 	if !ok {

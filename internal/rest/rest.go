@@ -42,8 +42,8 @@ type Handler struct {
 // Register registers the handlers that grpc-gateway generates for a service.
 type Register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
 
-// NewREST builds the Handler of the RPCs of chain. Those of services beside the API's
-// are served by what further registers.
+// New builds the Handler of the RPCs of chain. Functions in further register the
+// services beside the API's. It fails if one of them does.
 func New(chain *api.Chain, further ...Register) (*Handler, error) {
 	documents, err := newDocs()
 	if err != nil {
@@ -141,7 +141,7 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 }
 
 // request is what an HTTP request holds beside the message that is made of
-// it. It is the context of the request, which has it under restKey.
+// it. It is the context of the request, which has it under requestKey.
 type request struct {
 	context.Context //nolint:containedctx // of the request that it stands for
 	api.Inbound
@@ -171,7 +171,7 @@ func (r *request) wait() {
 	}
 }
 
-// The places of headers in restRequest.values.
+// The places of headers in request.values.
 const (
 	requestIDValue = iota
 	etagValue
@@ -182,8 +182,8 @@ const (
 
 type requestKey struct{}
 
-// Value returns the request under restKey, and what the chain needs of it under
-// [InboundKey].
+// Value returns the request under requestKey, and what the chain needs of it under
+// [api.InboundKey].
 func (r *request) Value(key any) any {
 	switch key {
 	case requestKey{}:

@@ -30,6 +30,7 @@ const (
 // Source is an in-memory evidence.Source: a function.
 type Source func(ctx context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error)
 
+// Fetch implements evidence.Source.
 func (f Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	query.Started()
 	return f(ctx, query.CustomerID, query.Facet)
@@ -83,6 +84,7 @@ type Store struct {
 	Broken bool // Peek panics
 }
 
+// Peek implements evidence.Store.
 func (s *Store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,14 +94,17 @@ func (s *Store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	return evidence.Found{Evidence: s.Held[key], Tier: eligibility.TierLocal}
 }
 
+// Load implements evidence.Store. It finds nothing.
 func (s *Store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
 	return make([]evidence.Found, len(keys))
 }
 
+// LoadWithin implements evidence.Store. It finds nothing.
 func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return s.Load(ctx, keys)
 }
 
+// Put implements evidence.Store. It replaces what is held, however old evidence is.
 func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,12 +112,15 @@ func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligib
 	return evidence
 }
 
+// Acquire implements evidence.Store. Every caller gets the lease.
 func (s *Store) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
 	return evidence.Acquisition{}
 }
 
+// Release implements evidence.Store. It does nothing.
 func (s *Store) Release(context.Context, eligibility.Key, error) {}
 
+// Share implements evidence.Store. It does nothing.
 func (s *Store) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
 
 // Hold stores evidence as if it had been fetched at a time.
@@ -132,8 +140,10 @@ func Approved() Source {
 		eligibility.Qualification{Type: eligibility.QualificationEducation, TypeText: "Education", VettingStatus: eligibility.VettingApproved, VettingStatusText: "Approved"})
 }
 
+// ExampleTrace is a sampled traceparent.
 const ExampleTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
+// Ask returns the request of a commercial check.
 func Ask(id string) *eligibilityv1.CheckEligibilityRequest {
 	return &eligibilityv1.CheckEligibilityRequest{CustomerId: id}
 }
@@ -159,6 +169,7 @@ type Outcome struct {
 	Details int
 }
 
+// OutcomeOf returns what a caller can see of st.
 func OutcomeOf(st *status.Status) Outcome {
 	seen := Outcome{Code: st.Code(), Details: len(st.Details())}
 	for _, detail := range st.Details() {
@@ -172,6 +183,7 @@ func OutcomeOf(st *status.Status) Outcome {
 	return seen
 }
 
+// RecordSpans returns a tracer and the recorder of its spans.
 func RecordSpans() (trace.Tracer, *tracetest.SpanRecorder) {
 	recorder := tracetest.NewSpanRecorder()
 	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test"), recorder

@@ -64,7 +64,8 @@ type Running struct {
 	Ended chan error // what Serve returned
 }
 
-func Start(t testing.TB, with Setup) *Running {
+// Start starts a server that stops when the test ends.
+func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing after another
 	t.Helper()
 	if with.Source == nil {
 		with.Source = apitest.Silent()
@@ -131,6 +132,7 @@ func Start(t testing.TB, with Setup) *Running {
 	return run
 }
 
+// Listen listens on a free port of loopback.
 func Listen(t testing.TB) net.Listener {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -192,7 +194,7 @@ func (r Reply) JSON(t testing.TB) map[string]any {
 	return object
 }
 
-// restStatus is a google.rpc.Status as REST carries it.
+// Status is a google.rpc.Status as REST carries it.
 type Status struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
@@ -205,11 +207,13 @@ type Status struct {
 	} `json:"details"`
 }
 
+// Violation is one field violation of a [Status].
 type Violation struct {
 	Field       string `json:"field"`
 	Description string `json:"description"`
 }
 
+// Failure reads the body as a [Status].
 func (r Reply) Failure(t testing.TB) Status {
 	t.Helper()
 	var st Status
@@ -219,6 +223,7 @@ func (r Reply) Failure(t testing.TB) Status {
 	return st
 }
 
+// Reason returns the reason of the ErrorInfo, or nothing if there is none.
 func (s Status) Reason() string {
 	for _, detail := range s.Details {
 		if strings.HasSuffix(detail.Type, "ErrorInfo") {
@@ -228,6 +233,7 @@ func (s Status) Reason() string {
 	return ""
 }
 
+// Fields lists the fields of the violations.
 func (s Status) Fields() []string {
 	var fields []string
 	for _, detail := range s.Details {
@@ -249,7 +255,7 @@ func (s Status) Violations() string {
 	return strings.Join(all, "; ")
 }
 
-// StartWarm starts a server that has fresh evidence for customerA and writes
+// StartWarm starts a server that has fresh evidence for CustomerA and writes
 // its log nowhere.
 func StartWarm(tb testing.TB, cfg api.Config) *Running {
 	tb.Helper()
@@ -264,7 +270,7 @@ func StartWarm(tb testing.TB, cfg api.Config) *Running {
 	return run
 }
 
-// Asked returns a function that asks about customerA as the gRPC server does
+// Asked returns a function that asks about CustomerA as the gRPC server does
 // between reading the request and writing the response, without a transport.
 func (r *Running) Asked(segment eligibility.Segment) func(testing.TB) {
 	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
@@ -287,8 +293,8 @@ func (r *Running) Asked(segment eligibility.Segment) func(testing.TB) {
 	}
 }
 
-// warm is a server that holds evidence of an age about customerA, and cannot
-// get newer.
+// StartAged starts a server that holds evidence of that age about CustomerA and
+// cannot fetch any.
 func StartAged(t *testing.T, age time.Duration) *Running {
 	t.Helper()
 	run := Start(t, Setup{Source: apitest.Fails(eligibility.Error{Kind: eligibility.KindUnavailable})})
