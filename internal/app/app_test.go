@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -141,5 +142,12 @@ func TestTracingIsOffByDefault(t *testing.T) {
 	t.Parallel()
 	if traces, err := newTraces(config.Default(), Build{}, zap.NewNop()); traces != nil || err != nil {
 		t.Errorf("tracing without an endpoint: %v, %v", traces, err)
+	}
+}
+
+func TestTheDefaultAgesAreThoseOfTheRule(t *testing.T) {
+	t.Parallel()
+	if got := ages(config.Default()); got != eligibility.DefaultAges() {
+		t.Errorf("config.Default has %+v, eligibility.DefaultAges %+v", got, eligibility.DefaultAges())
 	}
 }

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// leaseLife is how soon another replica takes over from one that died.
+	// leaseLife is how soon another replica takes over from one that died. The
+	// scripts take no lease of a longer life than failureLife for one (leaseOf).
 	leaseLife = time.Second
 	// renewInterval is how often a holder shows that it lives, and renewCheck how
 	// often its leases are examined for that, or for a level that has risen.

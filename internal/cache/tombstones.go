@@ -129,7 +129,8 @@ func blocksSince(evidence *eligibility.Evidence, moment int64) bool {
 	return evidence.FetchedHere() && !allows(evidence) && moment-evidence.FetchTime.UnixNano() < int64(eligibility.ClockTolerance)
 }
 
-// allows reports whether a sale may rest on evidence.
+// allows reports whether a sale may rest on evidence whatever the policy is. What
+// only a policy allows counts as a block here, which is the safe side.
 func allows(evidence *eligibility.Evidence) bool {
 	return evidence.Status == eligibility.AccountStatusAllowed || evidence.Status == eligibility.AccountStatusNone
 }

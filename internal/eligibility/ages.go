@@ -37,7 +37,8 @@ const absentAge = time.Minute
 // Evidence from further in the future is rejected.
 const ClockTolerance = time.Second
 
-// DefaultAges returns the ages that the service promises without configuration.
+// DefaultAges returns the ages that the service promises without configuration. They
+// are also the defaults of the keys cache.ages (config.Default).
 func DefaultAges() Ages {
 	return Ages{
 		Allowed:                Age{Fresh: 10 * time.Minute, Usable: time.Hour},

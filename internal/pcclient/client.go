@@ -21,6 +21,9 @@ const (
 	// breakAfter is how many fetches in a row must fail before the circuit
 	// breaker of Partner Center opens.
 	breakAfter = 10
+	// loginBreakAfter is the same for renewals and the login host. One renewal
+	// serves every caller, so that a single failure concerns all of them.
+	loginBreakAfter = 1
 	// firstBreak and maxBreak bound the interval between probes of a host that
 	// does not work.
 	firstBreak = time.Second
@@ -28,6 +31,20 @@ const (
 	// fetchTimeout is the longest time that a caller gives a fetch.
 	fetchTimeout = 10 * time.Second
 )
+
+// breakers are the circuit breakers of both hosts.
+type breakers struct{ partnerCenter, login *breaker.Breaker }
+
+func newBreakers(now func() time.Time) breakers {
+	return breakers{
+		partnerCenter: breaker.New(breaker.Config{
+			Failures: breakAfter, First: firstBreak, Max: maxBreak, ProbeTimeout: fetchTimeout, Now: now,
+		}),
+		login: breaker.New(breaker.Config{
+			Failures: loginBreakAfter, First: firstBreak, Max: maxBreak, ProbeTimeout: tokenTimeout + storeTimeout, Now: now,
+		}),
+	}
+}
 
 // Client asks Partner Center. It is safe for concurrent use.
 type Client struct {
@@ -59,8 +76,8 @@ func New(cfg Config) (*Client, error) {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
 	throttle := newThrottle(cfg.Now, cfg.BudgetPerMinute)
-	guards := newGuards(cfg.Now)
-	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, guards)
+	breakers := newBreakers(cfg.Now)
+	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, breakers)
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
 	}
@@ -78,11 +95,11 @@ func New(cfg Config) (*Client, error) {
 		log:            cfg.Logger,
 		transport:      transport,
 		throttle:       throttle,
-		breaker:        guards.partnerCenter,
+		breaker:        breakers.partnerCenter,
 		priority:       evidence.NewPriority(evidence.LevelCheckout),
 		tokens: &tokens{
 			login:   login,
-			breaker: guards.login,
+			breaker: breakers.login,
 			now:     cfg.Now,
 			log:     cfg.Logger,
 			metrics: metrics,

@@ -33,7 +33,7 @@ const prefix = "eligibility_partner_center_"
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
-func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, guards guards) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, breakers breakers) (*metrics, error) {
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "fetches_total",
@@ -74,7 +74,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 		return m, nil
 	}
 	var faults []error
-	for _, collector := range append(m.gauges(now, throttle, guards),
+	for _, collector := range append(m.gauges(now, throttle, breakers),
 		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults) {
 		faults = append(faults, registerer.Register(collector))
 	}
@@ -82,7 +82,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 }
 
 // gauges are the metrics that are read off when somebody collects them.
-func (m *metrics) gauges(now func() time.Time, throttle *throttle, guards guards) []prometheus.Collector {
+func (m *metrics) gauges(now func() time.Time, throttle *throttle, breakers breakers) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "pause_seconds",
@@ -95,34 +95,19 @@ func (m *metrics) gauges(now func() time.Time, throttle *throttle, guards guards
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "breaker_open",
 			Help: "1 while the circuit breaker keeps questions away from a Partner Center that does not work.",
-		}, func() float64 { return isOpen(guards.partnerCenter) }),
+		}, func() float64 { return isOpen(breakers.partnerCenter) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "login_breaker_open",
 			Help: "1 while the circuit breaker keeps token requests away from a login host that does not work.",
-		}, func() float64 { return isOpen(guards.login) }),
+		}, func() float64 { return isOpen(breakers.login) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "refresh_token_age_seconds",
 			Help: "How long ago the refresh token in use was stored. NaN while none is known, and with flow app_only.",
 		}, func() float64 { return max(m.refreshTokenAge(now()), 0) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "refresh_token_expires_in_seconds",
-			Help: "How long the refresh token in use works unless it is renewed, negative where it no longer does. NaN as for its age.",
+			Help: "How long the refresh token in use works unless it is renewed, negative if it no longer does. NaN as for its age.",
 		}, func() float64 { return RefreshTokenLife.Seconds() - max(m.refreshTokenAge(now()), 0) }),
-	}
-}
-
-// guards are the circuit breakers of both hosts.
-type guards struct{ partnerCenter, login *breaker.Breaker }
-
-func newGuards(now func() time.Time) guards {
-	return guards{
-		partnerCenter: breaker.New(breaker.Config{
-			Failures: breakAfter, First: firstBreak, Max: maxBreak, ProbeTimeout: fetchTimeout, Now: now,
-		}),
-		// One renewal serves every caller, so a single failure is known to all.
-		login: breaker.New(breaker.Config{
-			Failures: 1, First: firstBreak, Max: maxBreak, ProbeTimeout: tokenTimeout + storeTimeout, Now: now,
-		}),
 	}
 }
 
