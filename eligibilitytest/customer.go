@@ -189,15 +189,9 @@ func (s *source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 func (c Customer) held() []eligibility.Qualification {
 	var held []eligibility.Qualification
 	for _, q := range c.Qualifications {
-		kind, isHeld := eligibility.ParseQualificationType(q.Type)
-		if !isHeld {
-			continue
+		if parsed, isHeld := eligibility.ParseQualification(q.Type, q.VettingStatus, q.VettingReason, q.VettingCreatedTime); isHeld {
+			held = append(held, parsed)
 		}
-		held = append(held, eligibility.Qualification{
-			Type: kind, TypeText: q.Type,
-			VettingStatus: eligibility.ParseVettingStatus(q.VettingStatus), VettingStatusText: q.VettingStatus,
-			VettingReason: q.VettingReason, VettingCreatedTime: q.VettingCreatedTime,
-		})
 	}
 	return held
 }

@@ -1,5 +1,7 @@
 package eligibility
 
+import "time"
+
 // ParseAccountStatus reads a non-empty status word of Partner Center, ignoring
 // case, ASCII white space, '_' and '-'.
 //
@@ -63,6 +65,20 @@ func ParseVettingStatus(word string) VettingStatus {
 	default:
 		return VettingUnrecognized
 	}
+}
+
+// ParseQualification converts one qualification in Partner Center's words. It
+// returns false for "None", which means that none is held.
+func ParseQualification(kind, vettingStatus, vettingReason string, vettingCreated time.Time) (Qualification, bool) {
+	parsed, isHeld := ParseQualificationType(kind)
+	if !isHeld {
+		return Qualification{}, false
+	}
+	return Qualification{
+		Type: parsed, TypeText: kind,
+		VettingStatus: ParseVettingStatus(vettingStatus), VettingStatusText: vettingStatus,
+		VettingReason: vettingReason, VettingCreatedTime: vettingCreated,
+	}, true
 }
 
 // FoldWord returns word in ASCII lower case without ASCII white space, '_' and

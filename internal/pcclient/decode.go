@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // The error codes that the rules know.
@@ -53,7 +55,7 @@ func decodeValidationStatus(body []byte) (ValidationStatus, error) {
 	switch kind := object["type"].(type) {
 	case nil:
 	case string:
-		if foldWord(kind) != "account" {
+		if eligibility.FoldWord(kind) != "account" {
 			return ValidationStatus{}, errShape
 		}
 	default:
@@ -209,15 +211,4 @@ func wholeNumber(number string) string {
 		return ""
 	}
 	return significant + strings.Repeat("0", zeros)
-}
-
-// foldWord brings a word into the form in which Partner Center's words are
-// compared: ASCII lower case without ASCII white space, '_' and '-'.
-func foldWord(word string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '_' || r == '-' || r == ' ' || '\t' <= r && r <= '\r' {
-			return -1
-		}
-		return r
-	}, lowerASCII(word))
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // The fuzz targets state what a successful reading implies, and check it with
@@ -26,7 +28,7 @@ func FuzzDecodeValidationStatus(f *testing.F) {
 			return
 		}
 		members := oracleObject(t, oracleValue(t, body))
-		if kind := oracleMember(t, members, "type"); kind != nil && foldWord(kind.(string)) != "account" {
+		if kind := oracleMember(t, members, "type"); kind != nil && eligibility.FoldWord(kind.(string)) != "account" {
 			t.Fatalf("type is %v", kind)
 		}
 		if status := oracleMember(t, members, "status"); status != got.Status || status == "" {

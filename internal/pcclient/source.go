@@ -54,19 +54,10 @@ func accountStatus(status ValidationStatus) eligibility.AccountStatus {
 // qualifications leaves out "None", which means that none is held.
 func qualifications(items []Qualification) []eligibility.Qualification {
 	var held []eligibility.Qualification
-	for _, item := range items {
-		kind, isHeld := eligibility.ParseQualificationType(item.Type)
-		if !isHeld {
-			continue
+	for _, q := range items {
+		if parsed, isHeld := eligibility.ParseQualification(q.Type, q.VettingStatus, q.VettingReason, q.VettingCreatedTime); isHeld {
+			held = append(held, parsed)
 		}
-		held = append(held, eligibility.Qualification{
-			Type:               kind,
-			TypeText:           item.Type,
-			VettingStatus:      eligibility.ParseVettingStatus(item.VettingStatus),
-			VettingStatusText:  item.VettingStatus,
-			VettingReason:      item.VettingReason,
-			VettingCreatedTime: item.VettingCreatedTime,
-		})
 	}
 	return held
 }
