@@ -62,7 +62,7 @@ func running(t *testing.T, cfg cache.Config) *cache.Store {
 }
 
 var (
-	anyEvidence = evidence.Claim{Key: key, Priority: evidence.NewPriority(evidence.LevelCheckout)}
+	anyEvidence = evidence.Claim{Key: key, Priority: evidence.NewPriority(evidence.LaneCheckout)}
 	patient     = evidence.Claim{Key: key}
 )
 

@@ -289,7 +289,7 @@ func (s *Store) Release(ctx context.Context, key eligibility.Key, failure error)
 
 // levelOf returns the level of a lease as it is stored.
 func levelOf(priority *evidence.Priority) byte {
-	if priority.Level() == evidence.LevelCheckout {
+	if priority.Lane() == evidence.LaneCheckout {
 		return 'c'
 	}
 	return 'b'

@@ -169,7 +169,7 @@ func (s *Service) fetchNext(ctx context.Context, c *openCheck, before *check) {
 	if before != nil {
 		s.adoptFrom(&c.check, before)
 	}
-	s.fetch(ctx, &c.check, LevelBackground)
+	s.fetch(ctx, &c.check, LaneBatch)
 }
 
 // conclude decides at the end of the batch, with the evidence that has arrived

@@ -170,7 +170,7 @@ func (s *Service) refreshEarly(ctx context.Context, v *view, now time.Time) {
 		defer span.End()
 		newer := evidence.FetchTime.Add(1)
 		f := s.inflight.start(renewing, fetchRequest{
-			Key: key, bound: recency{started: newer, dated: newer}, level: LevelBackground, enough: renewed,
+			Key: key, bound: recency{started: newer, dated: newer}, lane: LaneRefresh, enough: renewed,
 		})
 		if f != nil {
 			<-f.done

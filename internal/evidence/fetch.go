@@ -92,8 +92,8 @@ func (s *Service) acquire(ctx context.Context, f *fetch, oldest time.Time) (othe
 // decision needs f.
 func (f *fetch) awaitAccount(ctx context.Context) {
 	for f.account != nil {
-		level, raised := f.priority.Watch()
-		if level > LevelSpare {
+		lane, raised := f.priority.Watch()
+		if lane > LaneSpare {
 			return
 		}
 		select {

@@ -129,11 +129,11 @@ func TestTheLastPermitIsTheAccounts(t *testing.T) {
 func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		held := make(chan evidence.Level, 2)
+		held := make(chan evidence.Lane, 2)
 		source := fetchFunc(func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 			if query.Facet == eligibility.FacetQualifications {
 				query.Started()
-				held <- query.Priority.Level()
+				held <- query.Priority.Lane()
 				return eligibility.Evidence{}, eligibility.Call{}, nil
 			}
 			<-ctx.Done() // queued for ever
@@ -150,7 +150,7 @@ func TestNeededQualificationsDoNotWaitForTheAccount(t *testing.T) {
 		}
 		go func() { _, _ = service.Check(ctx, education()) }()
 		synctest.Wait()
-		if len(held) != 1 || <-held != evidence.LevelCheckout {
+		if len(held) != 1 || <-held != evidence.LaneCheckout {
 			t.Error("qualifications that are needed were not sent at once, in their level")
 		}
 		go func() {
@@ -171,11 +171,11 @@ func TestAFetchStartsAtTheLevelOfItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type start struct {
 			facet eligibility.Facet
-			level evidence.Level
+			level evidence.Lane
 		}
 		starts := make(chan start, 10)
 		source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
-			starts <- start{query.Facet, query.Priority.Level()}
+			starts <- start{query.Facet, query.Priority.Lane()}
 			query.Started()
 			time.Sleep(time.Second)
 			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
@@ -185,7 +185,7 @@ func TestAFetchStartsAtTheLevelOfItsCaller(t *testing.T) {
 		defer stop()
 		fresh := education()
 		fresh.MaxAgeSet = true
-		want := func(what string, want evidence.Level, n int) {
+		want := func(what string, want evidence.Lane, n int) {
 			t.Helper()
 			synctest.Wait()
 			for range n {
@@ -199,19 +199,19 @@ func TestAFetchStartsAtTheLevelOfItsCaller(t *testing.T) {
 		}
 		var asking sync.WaitGroup
 		asking.Go(func() { checkBatch(t.Context(), service, []eligibility.Request{fresh}) })
-		want("a batch", evidence.LevelBackground, 2)
+		want("a batch", evidence.LaneBatch, 2)
 		time.Sleep(100 * time.Millisecond)
 		// Both need the next fetch: the batch first, then a caller who waits.
 		asking.Go(func() { checkBatch(t.Context(), service, []eligibility.Request{fresh}) })
 		synctest.Wait()
 		asking.Go(func() { mustCheck(t, service, fresh) })
 		time.Sleep(time.Second)
-		want("the next fetch", evidence.LevelCheckout, 2)
+		want("the next fetch", evidence.LaneCheckout, 2)
 		asking.Wait()
 		asking.Go(func() {
 			mustCheck(t, service, eligibility.Request{CustomerID: eligibility.CustomerID{9}, Segment: eligibility.SegmentEducation})
 		})
-		want("a caller", evidence.LevelCheckout, 2)
+		want("a caller", evidence.LaneCheckout, 2)
 		asking.Wait()
 	})
 }
@@ -230,7 +230,7 @@ func TestNoClaimIsMadeAtALowerLevel(t *testing.T) {
 	}
 	callers.Wait()
 	for range 2000 {
-		if got := <-store.levels; got != evidence.LevelCheckout {
+		if got := <-store.levels; got != evidence.LaneCheckout {
 			t.Fatalf("a claim was made in level %d", got)
 		}
 	}

@@ -108,9 +108,9 @@ type fetchRequest struct {
 	eligibility.Key
 
 	bound recency // not in the future by this process's clock
-	level Level
+	lane  Lane
 	// account, if set, is the fetch that must have sent its request before this
-	// one does, unless this one leaves LevelSpare.
+	// one does, unless this one leaves LaneSpare.
 	account *fetch
 	// enough reports whether no fetch is needed any more, because one finished
 	// after the caller last looked.
@@ -162,7 +162,7 @@ func (n *inflight) start(ctx context.Context, r fetchRequest) *fetch {
 	defer shard.mu.Unlock()
 	f := n.join(ctx, shard, r)
 	if f != nil {
-		f.priority.Raise(r.level)
+		f.priority.Raise(r.lane)
 		f.link(ctx)
 	}
 	return f
@@ -198,7 +198,7 @@ func (n *inflight) join(ctx context.Context, shard *inflightShard, r fetchReques
 // newFetch returns a waiting fetch for the caller of ctx.
 func newFetch(ctx context.Context, r fetchRequest) *fetch {
 	f := &fetch{
-		key: r.Key, done: make(chan struct{}), sent: make(chan struct{}), priority: NewPriority(r.level),
+		key: r.Key, done: make(chan struct{}), sent: make(chan struct{}), priority: NewPriority(r.lane),
 		account: r.account, bound: r.bound, created: time.Now(), asking: trace.SpanContextFromContext(ctx),
 	}
 	f.ctx, f.span = startFetchSpan(context.WithoutCancel(ctx), r.Key)

@@ -47,7 +47,7 @@ func (m *inflightModel) start(rt *rapid.T) {
 	r := fetchRequest{
 		Key:    eligibility.Key{CustomerID: eligibility.CustomerID{rapid.SampledFrom([]byte{0, 1}).Draw(rt, "customer")}},
 		bound:  recency{started: moment("started"), dated: moment("dated")},
-		level:  rapid.SampledFrom([]Level{LevelSpare, LevelBackground, LevelCheckout}).Draw(rt, "level"),
+		lane:   rapid.SampledFrom([]Lane{LaneSpare, LaneBatch, LaneCheckout}).Draw(rt, "level"),
 		enough: func() bool { return enough },
 	}
 	current := m.current(r.Key)
@@ -62,8 +62,8 @@ func (m *inflightModel) start(rt *rapid.T) {
 		rt.Fatal("a fetch that is not needed")
 	case !start.IsZero() && !start.Before(r.bound.started) && f != current:
 		rt.Fatal("a fetch that began late enough is not shared")
-	case f.priority.Level() < r.level:
-		rt.Fatalf("priority %d, want at least %d", f.priority.Level(), r.level)
+	case f.priority.Lane() < r.lane:
+		rt.Fatalf("priority %d, want at least %d", f.priority.Lane(), r.lane)
 	}
 	if _, begun := m.begun[f]; begun {
 		m.late[f] = append(m.late[f], r)

@@ -11,7 +11,7 @@ import (
 type Query struct {
 	eligibility.Key
 	// Priority ranks the query among those that wait for the budget, and may
-	// rise during the wait; nil is LevelSpare.
+	// rise during the wait; nil is LaneSpare.
 	Priority *Priority
 	// Started is called when the first request is about to be sent, after every
 	// queue; nil is allowed. It must not block.
@@ -72,7 +72,7 @@ type Claim struct {
 	// here as well; zero if any does. If it is still to come, no fetch in flight
 	// elsewhere can serve, and the claim waits for none.
 	NotBefore time.Time
-	// Priority is as in [Query]. A claim in LevelCheckout does not wait for long
+	// Priority is as in [Query]. A claim in LaneCheckout does not wait for long
 	// behind another replica's fetch in a lower level.
 	Priority *Priority
 }

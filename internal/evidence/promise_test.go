@@ -148,7 +148,7 @@ func TestQualificationsThatAreNotNeededAreNotUrgent(t *testing.T) {
 	source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 		if query.Facet == eligibility.FacetQualifications {
 			time.Sleep(time.Second)
-			urgency <- query.Priority.Level() == evidence.LevelCheckout
+			urgency <- query.Priority.Lane() == evidence.LaneCheckout
 		}
 		return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 	})

@@ -195,7 +195,7 @@ func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (elig
 		s.admit(&c, c.view(keys[i].Facet), found, now)
 	}
 	if !c.completed() {
-		s.fetch(ctx, &c, LevelCheckout)
+		s.fetch(ctx, &c, LaneCheckout)
 	}
 	return s.decide(&c, s.now())
 }

@@ -59,7 +59,7 @@ func TestAFetchIsRaisedByItsFirstInteractiveCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		urgent := make(chan struct{})
 		source := fetchFunc(func(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
-			if level, raised := query.Priority.Watch(); level < evidence.LevelCheckout && query.Facet == eligibility.FacetAccount {
+			if level, raised := query.Priority.Watch(); level < evidence.LaneCheckout && query.Facet == eligibility.FacetAccount {
 				select {
 				case <-raised:
 					close(urgent)

@@ -79,15 +79,15 @@ func TestAReceiptIsValidAtEveryReplica(t *testing.T) {
 type claims struct {
 	*memory
 	made   chan evidence.Claim
-	levels chan evidence.Level
+	levels chan evidence.Lane
 }
 
 func newClaims(most int) *claims {
-	return &claims{newMemory(), make(chan evidence.Claim, most), make(chan evidence.Level, most)}
+	return &claims{newMemory(), make(chan evidence.Claim, most), make(chan evidence.Lane, most)}
 }
 
 func (c *claims) Acquire(_ context.Context, claim evidence.Claim) evidence.Acquisition {
-	c.levels <- claim.Priority.Level()
+	c.levels <- claim.Priority.Lane()
 	c.made <- claim
 	return evidence.Acquisition{}
 }

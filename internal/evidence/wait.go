@@ -18,8 +18,8 @@ var (
 // allows; for qualifications that it does not need, no longer than the grace. If the
 // caller waits for one customer, it also queries the shared tier again before it
 // gives up.
-func (s *Service) fetch(ctx context.Context, c *check, in Level) {
-	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LevelCheckout || errors.Is(ctx.Err(), context.Canceled)) {
+func (s *Service) fetch(ctx context.Context, c *check, in Lane) {
+	if !s.awaitMinimum(ctx, c) || ctx.Err() != nil && (in < LaneCheckout || errors.Is(ctx.Err(), context.Canceled)) {
 		s.leave(ctx, c)
 		return
 	}
@@ -55,7 +55,7 @@ func (s *Service) fetch(ctx context.Context, c *check, in Level) {
 			s.leave(ctx, c)
 		}
 	}
-	if in == LevelCheckout {
+	if in == LaneCheckout {
 		s.reload(ctx, c)
 	}
 	s.revalidate(ctx, c)
@@ -63,12 +63,12 @@ func (s *Service) fetch(ctx context.Context, c *check, in Level) {
 
 // startFetches starts the fetches of the facets that are not completed, the
 // account's first.
-func (s *Service) startFetches(ctx context.Context, c *check, in Level) {
+func (s *Service) startFetches(ctx context.Context, c *check, in Lane) {
 	for _, v := range c.views() {
 		if v.completed() {
 			continue
 		}
-		o := fetchRequest{Key: v.key, bound: c.bound(), level: in, enough: func() bool {
+		o := fetchRequest{Key: v.key, bound: c.bound(), lane: in, enough: func() bool {
 			now := s.now()
 			s.admit(c, v, s.store.Peek(v.key, now), now)
 			return v.Fresh
@@ -77,7 +77,7 @@ func (s *Service) startFetches(ctx context.Context, c *check, in Level) {
 			v.fetch = s.inflight.start(ctx, o)
 			continue
 		}
-		o.level, o.account = LevelSpare, c.account.fetch
+		o.lane, o.account = LaneSpare, c.account.fetch
 		v.fetch, v.waived = c.spares.fetch(func() *fetch { return s.inflight.start(ctx, o) })
 	}
 }
@@ -128,9 +128,9 @@ func (s *Service) revalidate(ctx context.Context, c *check) {
 
 // reloadTime returns when a caller who waits for one customer queries the shared
 // tier again if it still has no evidence: while there is time for it.
-func reloadTime(ctx context.Context, in Level) <-chan time.Time {
+func reloadTime(ctx context.Context, in Lane) <-chan time.Time {
 	deadline, limited := ctx.Deadline()
-	if !limited || in < LevelCheckout {
+	if !limited || in < LaneCheckout {
 		return nil
 	}
 	return time.After(time.Until(deadline) - reloadReserve(time.Until(deadline)))

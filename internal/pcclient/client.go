@@ -96,7 +96,7 @@ func New(cfg Config) (*Client, error) {
 		transport:      transport,
 		throttle:       throttle,
 		breaker:        breakers.partnerCenter,
-		priority:       evidence.NewPriority(evidence.LevelCheckout),
+		priority:       evidence.NewPriority(evidence.LaneCheckout),
 		tokens: &tokens{
 			login:   login,
 			breaker: breakers.login,
@@ -116,7 +116,7 @@ func New(cfg Config) (*Client, error) {
 }
 
 // WithPriority returns a client with the same tokens, pause and budget whose
-// questions have that priority; those of a Client from New are in LevelCheckout.
+// questions have that priority; those of a Client from New are in LaneCheckout.
 // It costs next to nothing and needs no Close.
 func (c *Client) WithPriority(priority *evidence.Priority) *Client {
 	ranked := *c

@@ -83,7 +83,7 @@ func fetchFrom(far http.RoundTripper, facet eligibility.Facet, refresh string) (
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	evidence, _, err := pcclient.NewSource(client).Fetch(ctx, evidence.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Priority: evidence.NewPriority(evidence.LevelCheckout)})
+	evidence, _, err := pcclient.NewSource(client).Fetch(ctx, evidence.Query{Key: eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: facet}, Priority: evidence.NewPriority(evidence.LaneCheckout)})
 	return evidence, err
 }
 

@@ -168,7 +168,7 @@ func TestBreakerStaysClosedWhileThereAreAnswers(t *testing.T) {
 func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(40)}) // a burst of 4
-	background := r.Client.WithPriority(evidence.NewPriority(evidence.LevelBackground))
+	background := r.Client.WithPriority(evidence.NewPriority(evidence.LaneBatch))
 	short := func() context.Context {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		t.Cleanup(cancel)
@@ -193,7 +193,7 @@ func TestUrgentRequestsNeverQueueBehindTheBackground(t *testing.T) {
 func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(20)}) // a burst of 2
-	priority := evidence.NewPriority(evidence.LevelBackground)
+	priority := evidence.NewPriority(evidence.LaneBatch)
 	if _, _, err := r.Client.WithPriority(priority).ValidationStatus(t.Context(), customerID); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestABackgroundRequestGoesOnceItIsUrgent(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	priority.Raise(evidence.LevelCheckout)
+	priority.Raise(evidence.LaneCheckout)
 	waiting.Wait() // the clock stands still: only the reserve could serve it
 	r.counts(1, 2)
 }
@@ -237,12 +237,12 @@ func TestEachLaneLeavesItsReserveToThoseAbove(t *testing.T) {
 			t.Parallel()
 			r := start(t, setup{api: responds(http.StatusOK, allowed), config: budget(perMinute)})
 			for _, step := range []struct {
-				level evidence.Level
+				level evidence.Lane
 				want  int
 			}{
-				{evidence.LevelSpare, want.spare},
-				{evidence.LevelBackground, want.background},
-				{evidence.LevelCheckout, want.checkout},
+				{evidence.LaneSpare, want.spare},
+				{evidence.LaneBatch, want.background},
+				{evidence.LaneCheckout, want.checkout},
 			} {
 				client := r.Client.WithPriority(evidence.NewPriority(step.level))
 				for n := range step.want {
@@ -285,7 +285,7 @@ func TestAProbeDoesNotWaitForTheBudget(t *testing.T) {
 	}
 	r.clock.advance(time.Second)
 	began := time.Now()
-	_, _, err := r.Client.WithPriority(evidence.NewPriority(evidence.LevelBackground)).ValidationStatus(t.Context(), customerID)
+	_, _, err := r.Client.WithPriority(evidence.NewPriority(evidence.LaneBatch)).ValidationStatus(t.Context(), customerID)
 	failure(t, err, pcclient.ClassThrottled, pcclient.ReasonBudget)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("took %v", took)

@@ -26,7 +26,7 @@ func (r *rig) fetch(facet eligibility.Facet) (eligibility.Evidence, eligibility.
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return pcclient.NewSource(r.Client).Fetch(r.t.Context(), evidence.Query{Key: eligibility.Key{CustomerID: id, Facet: facet}, Priority: evidence.NewPriority(evidence.LevelCheckout)})
+	return pcclient.NewSource(r.Client).Fetch(r.t.Context(), evidence.Query{Key: eligibility.Key{CustomerID: id, Facet: facet}, Priority: evidence.NewPriority(evidence.LaneCheckout)})
 }
 
 // diff compares evidence, but for the id of the fetch.
@@ -310,7 +310,7 @@ func TestAFetchReportsItsStartBeforeItsFirstRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	query := evidence.Query{
-		Key: eligibility.Key{CustomerID: id}, Priority: evidence.NewPriority(evidence.LevelCheckout), Started: func() { started++ },
+		Key: eligibility.Key{CustomerID: id}, Priority: evidence.NewPriority(evidence.LaneCheckout), Started: func() { started++ },
 	}
 	source := pcclient.NewSource(r.Client)
 	if _, call, err := source.Fetch(t.Context(), query); err != nil || call.Attempts != 2 {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// maxBudgetWait is the longest that a request in LevelCheckout waits for the
+	// maxBudgetWait is the longest that a request in LaneCheckout waits for the
 	// own budget. A caller behind a longer queue does better to come back.
 	maxBudgetWait = time.Second
 	// firstPenalty bounds what is added to the second Retry-After in a row;
@@ -26,7 +26,7 @@ const (
 type throttle struct {
 	now func() time.Time
 	// reserve is how many requests of the burst a lane leaves to those above.
-	reserve map[evidence.Level]float64
+	reserve map[evidence.Lane]float64
 
 	mu      sync.Mutex
 	pause   pause         // after a 429; guarded by mu
@@ -37,11 +37,14 @@ type throttle struct {
 func newThrottle(now func() time.Time, perMinute int) *throttle {
 	limit := rate.Limit(float64(perMinute) / time.Minute.Seconds())
 	burst := max(1, perMinute/10)
-	return &throttle{now: now, bucket: rate.NewLimiter(limit, burst), reserve: map[evidence.Level]float64{
-		evidence.LevelBackground: float64(burst / 2),
+	return &throttle{now: now, bucket: rate.NewLimiter(limit, burst), reserve: map[evidence.Lane]float64{
+		evidence.LaneBatch:    float64(burst / 2),
+		evidence.LanePrefetch: float64(burst / 2),
+		evidence.LaneRefresh:  float64(burst / 2),
+		evidence.LaneReview:   float64(burst * 3 / 4),
 		// Spare requests leave a whole fetch of an account, replays included.
 		// A smaller burst than that is never theirs.
-		evidence.LevelSpare: float64(max(burst*3/4, maxAttempts)),
+		evidence.LaneSpare: float64(max(burst*3/4, maxAttempts)),
 	}}
 }
 
@@ -103,17 +106,17 @@ func (t *throttle) charge(requests int) {
 	t.bucket.ReserveN(t.budgetTime(), requests)
 }
 
-// take takes one request from the budget. In LevelCheckout it waits for it if the
+// take takes one request from the budget. In LaneCheckout it waits for it if the
 // wait is short and ctx leaves the time. In a lower lane it waits as long as ctx
 // does, or until the lane rises, unless atOnce is set. If take fails, it has
 // taken nothing and returns the wait.
 func (t *throttle) take(ctx context.Context, priority *evidence.Priority, atOnce bool) (wait time.Duration, ok bool) {
 	for {
-		level, raised := priority.Watch()
-		if level == evidence.LevelCheckout {
+		lane, raised := priority.Watch()
+		if lane == evidence.LaneCheckout {
 			return t.takeReserved(ctx)
 		}
-		wait = t.takeLeft(level)
+		wait = t.takeLeft(lane)
 		if wait == 0 {
 			return 0, true
 		}
@@ -151,10 +154,10 @@ func (t *throttle) takeReserved(ctx context.Context) (wait time.Duration, ok boo
 
 // takeLeft takes one request if that leaves the reserve of the lane untouched.
 // Otherwise it returns how long until it can; if it never can, the longest wait.
-func (t *throttle) takeLeft(level evidence.Level) time.Duration {
+func (t *throttle) takeLeft(lane evidence.Lane) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	at, needed := t.budgetTime(), t.reserve[level]+1
+	at, needed := t.budgetTime(), t.reserve[lane]+1
 	if needed > float64(t.bucket.Burst()) {
 		return maxRetryAfter
 	}
