@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -185,6 +186,9 @@ func (s *source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 	}
 	return fetched, call, nil
 }
+
+// Room implements evidence.Source: nothing limits the calls.
+func (s *source) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 func (c Customer) held() []eligibility.Qualification {
 	var held []eligibility.Qualification

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -528,6 +529,8 @@ func (r *modelReplica) Fetch(ctx context.Context, query evidence.Query) (eligibi
 	m.mu.Unlock()
 	return evidence, call, nil
 }
+
+func (r *modelReplica) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 func (m *model) outcome(facet eligibility.Facet) (evidence eligibility.Evidence, usable time.Duration) {
 	ages := modelAges()

@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"errors"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +29,8 @@ func (f *farAway) Fetch(_ context.Context, query evidence.Query) (eligibility.Ev
 	}
 	return eligibility.Evidence{Status: eligibility.AccountStatus(query.CustomerID[0])}, call, nil
 }
+
+func (f *farAway) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 // startService runs the domain on a store, by the same clock.
 func startService(t *testing.T, far evidence.Source, cfg cache.Config) *evidence.Service {

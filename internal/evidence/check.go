@@ -64,7 +64,8 @@ func (c *check) missing(keys []eligibility.Key) []eligibility.Key {
 	return keys
 }
 
-// peek starts c, which is zero, with what this process holds.
+// peek starts c, which is zero but for facets that are waived, with what this
+// process holds.
 func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, now time.Time) {
 	c.req = *req
 	c.account.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetAccount}
@@ -73,6 +74,9 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 		c.youngest = now.Add(-req.MaxAge)
 	}
 	for _, v := range c.views() {
+		if v.waived {
+			continue
+		}
 		s.admit(c, v, s.store.Peek(v.key, now), now)
 		if v.Fresh {
 			s.refreshEarly(ctx, v, now)

@@ -2,6 +2,7 @@ package evidence_test
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,8 @@ type fetchFunc func(ctx context.Context, query evidence.Query) (eligibility.Evid
 func (f fetchFunc) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	return f(ctx, query)
 }
+
+func (f fetchFunc) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 // scripted is a Source that gives each facet's current answer and counts.
 type scripted struct {
@@ -53,6 +56,8 @@ func (s *scripted) Fetch(ctx context.Context, query evidence.Query) (eligibility
 	}
 	return out.evidence, eligibility.Call{Attempts: 1}, out.err
 }
+
+func (s *scripted) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 func (s *scripted) set(account, held outcome) {
 	s.mu.Lock()

@@ -2,6 +2,7 @@ package evidence_test
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,8 @@ func (q *queued) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 	}
 	return q.scripted.Fetch(ctx, query)
 }
+
+func (q *queued) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 // A commercial check waits for qualifications only while they are really being
 // fetched, if it waited for its account and has no others to show.
@@ -101,6 +104,8 @@ func (p *permit) Fetch(_ context.Context, query evidence.Query) (eligibility.Evi
 	query.Started()
 	return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{}, nil
 }
+
+func (p *permit) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 func TestTheLastPermitIsTheAccounts(t *testing.T) {
 	t.Parallel()

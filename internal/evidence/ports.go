@@ -24,6 +24,9 @@ type Source interface {
 	// sets the evidence's FetchTime. Every error is an *Error of kind
 	// KindUnavailable, KindThrottled, KindCredentials or KindInvalidResponse.
 	Fetch(ctx context.Context, query Query) (eligibility.Evidence, eligibility.Call, error)
+	// Room returns how many calls in lane the budget would admit, from now on and
+	// within the life of a fetch, if nothing else asked for one.
+	Room(ctx context.Context, lane Lane) int
 }
 
 // Found is what a store holds under a key.

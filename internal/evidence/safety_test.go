@@ -2,6 +2,7 @@ package evidence_test
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +48,8 @@ func (w *witness) Fetch(_ context.Context, query evidence.Query) (eligibility.Ev
 	w.now = w.now.Add(w.slow)
 	return out.evidence, eligibility.Call{}, out.err
 }
+
+func (w *witness) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 // elsewhere has another replica fetch an answer, at a time by its own clock, and
 // share it.

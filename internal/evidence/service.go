@@ -38,6 +38,10 @@ const (
 	maxReloadReserve = 250 * time.Millisecond
 	// maxRefreshes bounds the early refreshes in flight.
 	maxRefreshes = 16
+	// maxPrefetches bounds the fetches that wait to send their request when a
+	// prefetch adds to them: if a large budget admitted all at once, their leases
+	// would take longer than Redis's timeouts.
+	maxPrefetches = 256
 	// leftEarlyRetry is when a caller that ran out of time may retry: the fetch
 	// goes on without it and fills the cache.
 	leftEarlyRetry = time.Second
@@ -76,12 +80,13 @@ type Service struct {
 	logger           *zap.Logger
 	metrics          *metrics
 
-	inflight  *inflight
-	starting  sync.Mutex      // held to start in the background, and to close
-	running   sync.WaitGroup  // fetches and refreshes
-	refreshes atomic.Int32    // background refreshes under way
-	open      context.Context //nolint:containedctx // the service's own life, no request's: ends fetches when Run ends
-	closeOpen context.CancelFunc
+	inflight    *inflight
+	prefetching sync.Mutex      // held from counting the fetches that wait to starting more
+	starting    sync.Mutex      // held to start in the background, and to close
+	running     sync.WaitGroup  // fetches and refreshes
+	refreshes   atomic.Int32    // background refreshes under way
+	open        context.Context //nolint:containedctx // the service's own life, no request's: ends fetches when Run ends
+	closeOpen   context.CancelFunc
 }
 
 // New builds a Service on its ports. It fails only on a Config that cannot be kept.

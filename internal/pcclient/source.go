@@ -40,6 +40,11 @@ func (s *Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 	return evidence, eligibility.Call(call), err
 }
 
+// Room implements evidence.Source.
+func (s *Source) Room(_ context.Context, lane evidence.Lane) int {
+	return s.client.throttle.room(lane, fetchTimeout)
+}
+
 func accountStatus(status ValidationStatus) eligibility.AccountStatus {
 	switch {
 	case status.None:

@@ -167,3 +167,16 @@ func (t *throttle) takeLeft(lane evidence.Lane) time.Duration {
 	}
 	return max(time.Duration(missing/float64(t.bucket.Limit())*float64(time.Second)), time.Millisecond)
 }
+
+// room returns how many requests of lane the budget would admit within d if no
+// other lane took any.
+func (t *throttle) room(lane evidence.Lane, d time.Duration) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d -= t.pause.left(t.now())
+	if d <= 0 || t.reserve[lane]+1 > float64(t.bucket.Burst()) {
+		return 0
+	}
+	left := t.bucket.TokensAt(t.budgetTime()) - t.reserve[lane] + d.Seconds()*float64(t.bucket.Limit())
+	return max(int(left), 0)
+}

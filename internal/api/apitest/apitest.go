@@ -4,6 +4,7 @@ package apitest
 
 import (
 	"context"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +36,9 @@ func (f Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Ev
 	query.Started()
 	return f(ctx, query.CustomerID, query.Facet)
 }
+
+// Room implements evidence.Source: nothing limits the calls.
+func (f Source) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 // Returns is a source that returns the same for every customer.
 func Returns(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) Source {
