@@ -50,7 +50,9 @@ func TestTheOpenAPIDocumentRequiresWhatIsAlwaysPresent(t *testing.T) {
 	if !strings.HasPrefix(read.OpenAPI, "3.") {
 		t.Errorf("version %q, want 3", read.OpenAPI)
 	}
-	requests := map[string][]string{"CheckEligibilityRequest": {"customerId"}, "BatchCheckEligibilityRequest": {"requests"}}
+	requests := map[string][]string{
+		"CheckEligibilityRequest": {"customerId"}, "BatchCheckEligibilityRequest": {"requests"}, "PrefetchEligibilityRequest": {"customerIds"},
+	}
 	messages := eligibilityv1.File_eligibility_v1_eligibility_proto.Messages()
 	for i := range messages.Len() {
 		name, fields := string(messages.Get(i).Name()), messages.Get(i).Fields()

@@ -93,6 +93,75 @@ func (Segment) EnumDescriptor() ([]byte, []int) {
 	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{0}
 }
 
+// Operation is what an order does to the customer's subscriptions.
+type Operation int32
+
+const (
+	// Means purchase.
+	Operation_OPERATION_UNSPECIFIED Operation = 0
+	// A new subscription.
+	Operation_OPERATION_PURCHASE Operation = 1
+	// More seats of a subscription.
+	Operation_OPERATION_SEAT_INCREASE Operation = 2
+	// A change of a subscription to a higher offer.
+	Operation_OPERATION_UPGRADE Operation = 3
+	// Another term of a subscription.
+	Operation_OPERATION_RENEWAL Operation = 4
+	// Fewer seats of a subscription.
+	Operation_OPERATION_SEAT_REDUCTION Operation = 5
+	// The end of a subscription.
+	Operation_OPERATION_CANCELLATION Operation = 6
+)
+
+// Enum value maps for Operation.
+var (
+	Operation_name = map[int32]string{
+		0: "OPERATION_UNSPECIFIED",
+		1: "OPERATION_PURCHASE",
+		2: "OPERATION_SEAT_INCREASE",
+		3: "OPERATION_UPGRADE",
+		4: "OPERATION_RENEWAL",
+		5: "OPERATION_SEAT_REDUCTION",
+		6: "OPERATION_CANCELLATION",
+	}
+	Operation_value = map[string]int32{
+		"OPERATION_UNSPECIFIED":    0,
+		"OPERATION_PURCHASE":       1,
+		"OPERATION_SEAT_INCREASE":  2,
+		"OPERATION_UPGRADE":        3,
+		"OPERATION_RENEWAL":        4,
+		"OPERATION_SEAT_REDUCTION": 5,
+		"OPERATION_CANCELLATION":   6,
+	}
+)
+
+func (x Operation) Enum() *Operation {
+	p := new(Operation)
+	*p = x
+	return p
+}
+
+func (x Operation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Operation) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[1].Descriptor()
+}
+
+func (Operation) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[1]
+}
+
+func (x Operation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Operation.Descriptor instead.
+func (Operation) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{1}
+}
+
 // Decision says whether the customer may buy.
 type Decision int32
 
@@ -130,11 +199,11 @@ func (x Decision) String() string {
 }
 
 func (Decision) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[1].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[2].Descriptor()
 }
 
 func (Decision) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[1]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[2]
 }
 
 func (x Decision) Number() protoreflect.EnumNumber {
@@ -143,7 +212,7 @@ func (x Decision) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision.Descriptor instead.
 func (Decision) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{1}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{2}
 }
 
 // ReasonCode names a reason for a decision. More may be added: a program
@@ -234,11 +303,11 @@ func (x ReasonCode) String() string {
 }
 
 func (ReasonCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[2].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[3].Descriptor()
 }
 
 func (ReasonCode) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[2]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[3]
 }
 
 func (x ReasonCode) Number() protoreflect.EnumNumber {
@@ -247,7 +316,7 @@ func (x ReasonCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReasonCode.Descriptor instead.
 func (ReasonCode) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{2}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{3}
 }
 
 // Remedy says what can change a reason, and by whom.
@@ -300,11 +369,11 @@ func (x Remedy) String() string {
 }
 
 func (Remedy) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[3].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[4].Descriptor()
 }
 
 func (Remedy) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[3]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[4]
 }
 
 func (x Remedy) Number() protoreflect.EnumNumber {
@@ -313,7 +382,7 @@ func (x Remedy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Remedy.Descriptor instead.
 func (Remedy) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{3}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{4}
 }
 
 // AccountStatus is the outcome of Microsoft's review of a customer's account.
@@ -373,11 +442,11 @@ func (x AccountStatus) String() string {
 }
 
 func (AccountStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[4].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[5].Descriptor()
 }
 
 func (AccountStatus) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[4]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[5]
 }
 
 func (x AccountStatus) Number() protoreflect.EnumNumber {
@@ -386,7 +455,7 @@ func (x AccountStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccountStatus.Descriptor instead.
 func (AccountStatus) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{4}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{5}
 }
 
 // QualificationType is what a customer can be qualified as.
@@ -439,11 +508,11 @@ func (x QualificationType) String() string {
 }
 
 func (QualificationType) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[5].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[6].Descriptor()
 }
 
 func (QualificationType) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[5]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[6]
 }
 
 func (x QualificationType) Number() protoreflect.EnumNumber {
@@ -452,7 +521,7 @@ func (x QualificationType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QualificationType.Descriptor instead.
 func (QualificationType) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{5}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{6}
 }
 
 // VettingStatus is how far Microsoft's vetting of a qualification has come.
@@ -500,11 +569,11 @@ func (x VettingStatus) String() string {
 }
 
 func (VettingStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[6].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[7].Descriptor()
 }
 
 func (VettingStatus) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[6]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[7]
 }
 
 func (x VettingStatus) Number() protoreflect.EnumNumber {
@@ -513,7 +582,7 @@ func (x VettingStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VettingStatus.Descriptor instead.
 func (VettingStatus) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{6}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{7}
 }
 
 // EvidenceSource is where evidence was found, from fastest to slowest.
@@ -557,11 +626,11 @@ func (x EvidenceSource) String() string {
 }
 
 func (EvidenceSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[7].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[8].Descriptor()
 }
 
 func (EvidenceSource) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[7]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[8]
 }
 
 func (x EvidenceSource) Number() protoreflect.EnumNumber {
@@ -570,7 +639,7 @@ func (x EvidenceSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EvidenceSource.Descriptor instead.
 func (EvidenceSource) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{7}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{8}
 }
 
 // CheckEligibilityRequest names the customer and what is being sold.
@@ -600,8 +669,16 @@ type CheckEligibilityRequest struct {
 	// This is a demand: if newer evidence cannot be had, the call fails. More
 	// than one second in the future is refused.
 	MinEvidenceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=min_evidence_time,json=minEvidenceTime,proto3,oneof" json:"min_evidence_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The partner who sells, by the name that the service's operator has given to
+	// its Partner Center tenant. Empty means the service's default partner; it is
+	// refused if the service has none. Names consist of up to 32 lower-case
+	// letters, digits and hyphens.
+	Partner string `protobuf:"bytes,5,opt,name=partner,proto3" json:"partner,omitempty"`
+	// What the order does. It matters only if the service's operator has chosen to
+	// let what sells nothing more pass while an account is under review.
+	Operation     Operation `protobuf:"varint,6,opt,name=operation,proto3,enum=eligibility.v1.Operation" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckEligibilityRequest) Reset() {
@@ -660,6 +737,20 @@ func (x *CheckEligibilityRequest) GetMinEvidenceTime() *timestamppb.Timestamp {
 		return x.MinEvidenceTime
 	}
 	return nil
+}
+
+func (x *CheckEligibilityRequest) GetPartner() string {
+	if x != nil {
+		return x.Partner
+	}
+	return ""
+}
+
+func (x *CheckEligibilityRequest) GetOperation() Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return Operation_OPERATION_UNSPECIFIED
 }
 
 // CheckEligibilityResponse says whether the customer may buy, why, and how
@@ -1257,17 +1348,150 @@ func (x *BatchCheckEligibilityError) GetRetryAfter() *durationpb.Duration {
 	return nil
 }
 
+// PrefetchEligibilityRequest names the customers who are likely to buy soon.
+type PrefetchEligibilityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000 customers, each as in CheckEligibilityRequest. One that appears
+	// several times counts once.
+	CustomerIds []string `protobuf:"bytes,1,rep,name=customer_ids,json=customerIds,proto3" json:"customer_ids,omitempty"`
+	// The segment that they will be checked for: the qualifications are fetched
+	// only if it needs one. Unspecified means commercial.
+	Segment Segment `protobuf:"varint,2,opt,name=segment,proto3,enum=eligibility.v1.Segment" json:"segment,omitempty"`
+	// The partner who sells, as in CheckEligibilityRequest.
+	Partner       string `protobuf:"bytes,3,opt,name=partner,proto3" json:"partner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrefetchEligibilityRequest) Reset() {
+	*x = PrefetchEligibilityRequest{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefetchEligibilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefetchEligibilityRequest) ProtoMessage() {}
+
+func (x *PrefetchEligibilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefetchEligibilityRequest.ProtoReflect.Descriptor instead.
+func (*PrefetchEligibilityRequest) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PrefetchEligibilityRequest) GetCustomerIds() []string {
+	if x != nil {
+		return x.CustomerIds
+	}
+	return nil
+}
+
+func (x *PrefetchEligibilityRequest) GetSegment() Segment {
+	if x != nil {
+		return x.Segment
+	}
+	return Segment_SEGMENT_UNSPECIFIED
+}
+
+func (x *PrefetchEligibilityRequest) GetPartner() string {
+	if x != nil {
+		return x.Partner
+	}
+	return ""
+}
+
+// PrefetchEligibilityResponse counts what became of the customers.
+type PrefetchEligibilityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many customers have all the evidence that their checks need, and fresh.
+	FreshCount int32 `protobuf:"varint,1,opt,name=fresh_count,json=freshCount,proto3" json:"fresh_count,omitempty"`
+	// How many customers have evidence that is being fetched.
+	FetchingCount int32 `protobuf:"varint,2,opt,name=fetching_count,json=fetchingCount,proto3" json:"fetching_count,omitempty"`
+	// How many customers are not fetched because the budget of calls to Partner
+	// Center has no room for them now.
+	RefusedCount  int32 `protobuf:"varint,3,opt,name=refused_count,json=refusedCount,proto3" json:"refused_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrefetchEligibilityResponse) Reset() {
+	*x = PrefetchEligibilityResponse{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefetchEligibilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefetchEligibilityResponse) ProtoMessage() {}
+
+func (x *PrefetchEligibilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefetchEligibilityResponse.ProtoReflect.Descriptor instead.
+func (*PrefetchEligibilityResponse) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PrefetchEligibilityResponse) GetFreshCount() int32 {
+	if x != nil {
+		return x.FreshCount
+	}
+	return 0
+}
+
+func (x *PrefetchEligibilityResponse) GetFetchingCount() int32 {
+	if x != nil {
+		return x.FetchingCount
+	}
+	return 0
+}
+
+func (x *PrefetchEligibilityResponse) GetRefusedCount() int32 {
+	if x != nil {
+		return x.RefusedCount
+	}
+	return 0
+}
+
 var File_eligibility_v1_eligibility_proto protoreflect.FileDescriptor
 
 const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\n" +
-	" eligibility/v1/eligibility.proto\x12\x0eeligibility.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x02\n" +
+	" eligibility/v1/eligibility.proto\x12\x0eeligibility.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x02\n" +
 	"\x17CheckEligibilityRequest\x12\x1f\n" +
 	"\vcustomer_id\x18\x01 \x01(\tR\n" +
 	"customerId\x121\n" +
 	"\asegment\x18\x02 \x01(\x0e2\x17.eligibility.v1.SegmentR\asegment\x127\n" +
 	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationH\x00R\x06maxAge\x88\x01\x01\x12K\n" +
-	"\x11min_evidence_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampH\x01R\x0fminEvidenceTime\x88\x01\x01B\n" +
+	"\x11min_evidence_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampH\x01R\x0fminEvidenceTime\x88\x01\x01\x12\x18\n" +
+	"\apartner\x18\x05 \x01(\tR\apartner\x127\n" +
+	"\toperation\x18\x06 \x01(\x0e2\x19.eligibility.v1.OperationR\toperationB\n" +
 	"\n" +
 	"\b_max_ageB\x14\n" +
 	"\x12_min_evidence_time\"\xc5\x05\n" +
@@ -1313,13 +1537,30 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter*\x80\x01\n" +
+	"retryAfter\"\x8c\x01\n" +
+	"\x1aPrefetchEligibilityRequest\x12!\n" +
+	"\fcustomer_ids\x18\x01 \x03(\tR\vcustomerIds\x121\n" +
+	"\asegment\x18\x02 \x01(\x0e2\x17.eligibility.v1.SegmentR\asegment\x12\x18\n" +
+	"\apartner\x18\x03 \x01(\tR\apartner\"\x8a\x01\n" +
+	"\x1bPrefetchEligibilityResponse\x12\x1f\n" +
+	"\vfresh_count\x18\x01 \x01(\x05R\n" +
+	"freshCount\x12%\n" +
+	"\x0efetching_count\x18\x02 \x01(\x05R\rfetchingCount\x12#\n" +
+	"\rrefused_count\x18\x03 \x01(\x05R\frefusedCount*\x80\x01\n" +
 	"\aSegment\x12\x17\n" +
 	"\x13SEGMENT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SEGMENT_COMMERCIAL\x10\x01\x12\x15\n" +
 	"\x11SEGMENT_EDUCATION\x10\x02\x12\x16\n" +
 	"\x12SEGMENT_GOVERNMENT\x10\x03\x12\x15\n" +
-	"\x11SEGMENT_NONPROFIT\x10\x04*P\n" +
+	"\x11SEGMENT_NONPROFIT\x10\x04*\xc3\x01\n" +
+	"\tOperation\x12\x19\n" +
+	"\x15OPERATION_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12OPERATION_PURCHASE\x10\x01\x12\x1b\n" +
+	"\x17OPERATION_SEAT_INCREASE\x10\x02\x12\x15\n" +
+	"\x11OPERATION_UPGRADE\x10\x03\x12\x15\n" +
+	"\x11OPERATION_RENEWAL\x10\x04\x12\x1c\n" +
+	"\x18OPERATION_SEAT_REDUCTION\x10\x05\x12\x1a\n" +
+	"\x16OPERATION_CANCELLATION\x10\x06*P\n" +
 	"\bDecision\x12\x18\n" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10DECISION_ALLOWED\x10\x01\x12\x14\n" +
@@ -1374,10 +1615,11 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\x1bEVIDENCE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EVIDENCE_SOURCE_LOCAL\x10\x01\x12\x19\n" +
 	"\x15EVIDENCE_SOURCE_REDIS\x10\x02\x12\"\n" +
-	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\xf1\x01\n" +
+	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\xe1\x02\n" +
 	"\x12EligibilityService\x12e\n" +
 	"\x10CheckEligibility\x12'.eligibility.v1.CheckEligibilityRequest\x1a(.eligibility.v1.CheckEligibilityResponse\x12t\n" +
-	"\x15BatchCheckEligibility\x12,.eligibility.v1.BatchCheckEligibilityRequest\x1a-.eligibility.v1.BatchCheckEligibilityResponseB\x8e\x01\n" +
+	"\x15BatchCheckEligibility\x12,.eligibility.v1.BatchCheckEligibilityRequest\x1a-.eligibility.v1.BatchCheckEligibilityResponse\x12n\n" +
+	"\x13PrefetchEligibility\x12*.eligibility.v1.PrefetchEligibilityRequest\x1a+.eligibility.v1.PrefetchEligibilityResponseB\x8e\x01\n" +
 	"%io.github.eligibilityd.eligibility.v1P\x01ZEgithub.com/eligibilityd/eligibilityd/gen/eligibility/v1;eligibilityv1\xaa\x02\x1bEligibilityd.Eligibility.V1b\x06proto3"
 
 var (
@@ -1392,59 +1634,66 @@ func file_eligibility_v1_eligibility_proto_rawDescGZIP() []byte {
 	return file_eligibility_v1_eligibility_proto_rawDescData
 }
 
-var file_eligibility_v1_eligibility_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_eligibility_v1_eligibility_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_eligibility_v1_eligibility_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_eligibility_v1_eligibility_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_eligibility_v1_eligibility_proto_goTypes = []any{
 	(Segment)(0),                          // 0: eligibility.v1.Segment
-	(Decision)(0),                         // 1: eligibility.v1.Decision
-	(ReasonCode)(0),                       // 2: eligibility.v1.ReasonCode
-	(Remedy)(0),                           // 3: eligibility.v1.Remedy
-	(AccountStatus)(0),                    // 4: eligibility.v1.AccountStatus
-	(QualificationType)(0),                // 5: eligibility.v1.QualificationType
-	(VettingStatus)(0),                    // 6: eligibility.v1.VettingStatus
-	(EvidenceSource)(0),                   // 7: eligibility.v1.EvidenceSource
-	(*CheckEligibilityRequest)(nil),       // 8: eligibility.v1.CheckEligibilityRequest
-	(*CheckEligibilityResponse)(nil),      // 9: eligibility.v1.CheckEligibilityResponse
-	(*Reason)(nil),                        // 10: eligibility.v1.Reason
-	(*Qualification)(nil),                 // 11: eligibility.v1.Qualification
-	(*BatchCheckEligibilityRequest)(nil),  // 12: eligibility.v1.BatchCheckEligibilityRequest
-	(*BatchCheckEligibilityResponse)(nil), // 13: eligibility.v1.BatchCheckEligibilityResponse
-	(*BatchCheckEligibilityResult)(nil),   // 14: eligibility.v1.BatchCheckEligibilityResult
-	(*BatchCheckEligibilityError)(nil),    // 15: eligibility.v1.BatchCheckEligibilityError
-	(*durationpb.Duration)(nil),           // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 17: google.protobuf.Timestamp
+	(Operation)(0),                        // 1: eligibility.v1.Operation
+	(Decision)(0),                         // 2: eligibility.v1.Decision
+	(ReasonCode)(0),                       // 3: eligibility.v1.ReasonCode
+	(Remedy)(0),                           // 4: eligibility.v1.Remedy
+	(AccountStatus)(0),                    // 5: eligibility.v1.AccountStatus
+	(QualificationType)(0),                // 6: eligibility.v1.QualificationType
+	(VettingStatus)(0),                    // 7: eligibility.v1.VettingStatus
+	(EvidenceSource)(0),                   // 8: eligibility.v1.EvidenceSource
+	(*CheckEligibilityRequest)(nil),       // 9: eligibility.v1.CheckEligibilityRequest
+	(*CheckEligibilityResponse)(nil),      // 10: eligibility.v1.CheckEligibilityResponse
+	(*Reason)(nil),                        // 11: eligibility.v1.Reason
+	(*Qualification)(nil),                 // 12: eligibility.v1.Qualification
+	(*BatchCheckEligibilityRequest)(nil),  // 13: eligibility.v1.BatchCheckEligibilityRequest
+	(*BatchCheckEligibilityResponse)(nil), // 14: eligibility.v1.BatchCheckEligibilityResponse
+	(*BatchCheckEligibilityResult)(nil),   // 15: eligibility.v1.BatchCheckEligibilityResult
+	(*BatchCheckEligibilityError)(nil),    // 16: eligibility.v1.BatchCheckEligibilityError
+	(*PrefetchEligibilityRequest)(nil),    // 17: eligibility.v1.PrefetchEligibilityRequest
+	(*PrefetchEligibilityResponse)(nil),   // 18: eligibility.v1.PrefetchEligibilityResponse
+	(*durationpb.Duration)(nil),           // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 20: google.protobuf.Timestamp
 }
 var file_eligibility_v1_eligibility_proto_depIdxs = []int32{
 	0,  // 0: eligibility.v1.CheckEligibilityRequest.segment:type_name -> eligibility.v1.Segment
-	16, // 1: eligibility.v1.CheckEligibilityRequest.max_age:type_name -> google.protobuf.Duration
-	17, // 2: eligibility.v1.CheckEligibilityRequest.min_evidence_time:type_name -> google.protobuf.Timestamp
-	1,  // 3: eligibility.v1.CheckEligibilityResponse.decision:type_name -> eligibility.v1.Decision
-	10, // 4: eligibility.v1.CheckEligibilityResponse.reasons:type_name -> eligibility.v1.Reason
-	4,  // 5: eligibility.v1.CheckEligibilityResponse.account_status:type_name -> eligibility.v1.AccountStatus
-	11, // 6: eligibility.v1.CheckEligibilityResponse.qualifications:type_name -> eligibility.v1.Qualification
-	17, // 7: eligibility.v1.CheckEligibilityResponse.evidence_time:type_name -> google.protobuf.Timestamp
-	17, // 8: eligibility.v1.CheckEligibilityResponse.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 9: eligibility.v1.CheckEligibilityResponse.recheck_time:type_name -> google.protobuf.Timestamp
-	7,  // 10: eligibility.v1.CheckEligibilityResponse.source:type_name -> eligibility.v1.EvidenceSource
-	2,  // 11: eligibility.v1.Reason.code:type_name -> eligibility.v1.ReasonCode
-	3,  // 12: eligibility.v1.Reason.remedy:type_name -> eligibility.v1.Remedy
-	5,  // 13: eligibility.v1.Qualification.type:type_name -> eligibility.v1.QualificationType
-	6,  // 14: eligibility.v1.Qualification.vetting_status:type_name -> eligibility.v1.VettingStatus
-	17, // 15: eligibility.v1.Qualification.vetting_created_time:type_name -> google.protobuf.Timestamp
-	8,  // 16: eligibility.v1.BatchCheckEligibilityRequest.requests:type_name -> eligibility.v1.CheckEligibilityRequest
-	14, // 17: eligibility.v1.BatchCheckEligibilityResponse.results:type_name -> eligibility.v1.BatchCheckEligibilityResult
-	9,  // 18: eligibility.v1.BatchCheckEligibilityResult.response:type_name -> eligibility.v1.CheckEligibilityResponse
-	15, // 19: eligibility.v1.BatchCheckEligibilityResult.error:type_name -> eligibility.v1.BatchCheckEligibilityError
-	16, // 20: eligibility.v1.BatchCheckEligibilityError.retry_after:type_name -> google.protobuf.Duration
-	8,  // 21: eligibility.v1.EligibilityService.CheckEligibility:input_type -> eligibility.v1.CheckEligibilityRequest
-	12, // 22: eligibility.v1.EligibilityService.BatchCheckEligibility:input_type -> eligibility.v1.BatchCheckEligibilityRequest
-	9,  // 23: eligibility.v1.EligibilityService.CheckEligibility:output_type -> eligibility.v1.CheckEligibilityResponse
-	13, // 24: eligibility.v1.EligibilityService.BatchCheckEligibility:output_type -> eligibility.v1.BatchCheckEligibilityResponse
-	23, // [23:25] is the sub-list for method output_type
-	21, // [21:23] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	19, // 1: eligibility.v1.CheckEligibilityRequest.max_age:type_name -> google.protobuf.Duration
+	20, // 2: eligibility.v1.CheckEligibilityRequest.min_evidence_time:type_name -> google.protobuf.Timestamp
+	1,  // 3: eligibility.v1.CheckEligibilityRequest.operation:type_name -> eligibility.v1.Operation
+	2,  // 4: eligibility.v1.CheckEligibilityResponse.decision:type_name -> eligibility.v1.Decision
+	11, // 5: eligibility.v1.CheckEligibilityResponse.reasons:type_name -> eligibility.v1.Reason
+	5,  // 6: eligibility.v1.CheckEligibilityResponse.account_status:type_name -> eligibility.v1.AccountStatus
+	12, // 7: eligibility.v1.CheckEligibilityResponse.qualifications:type_name -> eligibility.v1.Qualification
+	20, // 8: eligibility.v1.CheckEligibilityResponse.evidence_time:type_name -> google.protobuf.Timestamp
+	20, // 9: eligibility.v1.CheckEligibilityResponse.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 10: eligibility.v1.CheckEligibilityResponse.recheck_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: eligibility.v1.CheckEligibilityResponse.source:type_name -> eligibility.v1.EvidenceSource
+	3,  // 12: eligibility.v1.Reason.code:type_name -> eligibility.v1.ReasonCode
+	4,  // 13: eligibility.v1.Reason.remedy:type_name -> eligibility.v1.Remedy
+	6,  // 14: eligibility.v1.Qualification.type:type_name -> eligibility.v1.QualificationType
+	7,  // 15: eligibility.v1.Qualification.vetting_status:type_name -> eligibility.v1.VettingStatus
+	20, // 16: eligibility.v1.Qualification.vetting_created_time:type_name -> google.protobuf.Timestamp
+	9,  // 17: eligibility.v1.BatchCheckEligibilityRequest.requests:type_name -> eligibility.v1.CheckEligibilityRequest
+	15, // 18: eligibility.v1.BatchCheckEligibilityResponse.results:type_name -> eligibility.v1.BatchCheckEligibilityResult
+	10, // 19: eligibility.v1.BatchCheckEligibilityResult.response:type_name -> eligibility.v1.CheckEligibilityResponse
+	16, // 20: eligibility.v1.BatchCheckEligibilityResult.error:type_name -> eligibility.v1.BatchCheckEligibilityError
+	19, // 21: eligibility.v1.BatchCheckEligibilityError.retry_after:type_name -> google.protobuf.Duration
+	0,  // 22: eligibility.v1.PrefetchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	9,  // 23: eligibility.v1.EligibilityService.CheckEligibility:input_type -> eligibility.v1.CheckEligibilityRequest
+	13, // 24: eligibility.v1.EligibilityService.BatchCheckEligibility:input_type -> eligibility.v1.BatchCheckEligibilityRequest
+	17, // 25: eligibility.v1.EligibilityService.PrefetchEligibility:input_type -> eligibility.v1.PrefetchEligibilityRequest
+	10, // 26: eligibility.v1.EligibilityService.CheckEligibility:output_type -> eligibility.v1.CheckEligibilityResponse
+	14, // 27: eligibility.v1.EligibilityService.BatchCheckEligibility:output_type -> eligibility.v1.BatchCheckEligibilityResponse
+	18, // 28: eligibility.v1.EligibilityService.PrefetchEligibility:output_type -> eligibility.v1.PrefetchEligibilityResponse
+	26, // [26:29] is the sub-list for method output_type
+	23, // [23:26] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_eligibility_v1_eligibility_proto_init() }
@@ -1462,8 +1711,8 @@ func file_eligibility_v1_eligibility_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_eligibility_v1_eligibility_proto_rawDesc), len(file_eligibility_v1_eligibility_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   8,
+			NumEnums:      9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	EligibilityService_CheckEligibility_FullMethodName      = "/eligibility.v1.EligibilityService/CheckEligibility"
 	EligibilityService_BatchCheckEligibility_FullMethodName = "/eligibility.v1.EligibilityService/BatchCheckEligibility"
+	EligibilityService_PrefetchEligibility_FullMethodName   = "/eligibility.v1.EligibilityService/PrefetchEligibility"
 )
 
 // EligibilityServiceClient is the client API for EligibilityService service.
@@ -69,9 +70,10 @@ const (
 //   - OVERLOADED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the service has
 //     too much to do.
 //   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED, HTTP 504, RetryInfo): the
-//     caller's deadline ended first, or the default for callers without one: 2 s,
-//     30 s for a batch, which is the most for any call. The fetch goes on, so
-//     that the next call is likely to be answered from the cache.
+//     caller's deadline ended first, or the service's limit for any call, 30 s
+//     unless its operator has set another, or the default for callers without a
+//     deadline: 2 s, for a batch that limit. The fetch goes on, so that the next
+//     call is likely to be answered from the cache.
 //   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
 //   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
 //   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
@@ -93,6 +95,12 @@ type EligibilityServiceClient interface {
 	// own result. The call itself fails only if the batch is empty or oversized,
 	// or if the caller may not ask at all.
 	BatchCheckEligibility(ctx context.Context, in *BatchCheckEligibilityRequest, opts ...grpc.CallOption) (*BatchCheckEligibilityResponse, error)
+	// Fetch the evidence that checks of these customers will need.
+	//
+	// Returns at once, while Partner Center is being asked: a shop calls it when a
+	// cart opens, so that the check at the checkout is answered from the cache. It
+	// returns nothing about any customer.
+	PrefetchEligibility(ctx context.Context, in *PrefetchEligibilityRequest, opts ...grpc.CallOption) (*PrefetchEligibilityResponse, error)
 }
 
 type eligibilityServiceClient struct {
@@ -117,6 +125,16 @@ func (c *eligibilityServiceClient) BatchCheckEligibility(ctx context.Context, in
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(BatchCheckEligibilityResponse)
 	err := c.cc.Invoke(ctx, EligibilityService_BatchCheckEligibility_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eligibilityServiceClient) PrefetchEligibility(ctx context.Context, in *PrefetchEligibilityRequest, opts ...grpc.CallOption) (*PrefetchEligibilityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PrefetchEligibilityResponse)
+	err := c.cc.Invoke(ctx, EligibilityService_PrefetchEligibility_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -162,9 +180,10 @@ func (c *eligibilityServiceClient) BatchCheckEligibility(ctx context.Context, in
 //   - OVERLOADED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the service has
 //     too much to do.
 //   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED, HTTP 504, RetryInfo): the
-//     caller's deadline ended first, or the default for callers without one: 2 s,
-//     30 s for a batch, which is the most for any call. The fetch goes on, so
-//     that the next call is likely to be answered from the cache.
+//     caller's deadline ended first, or the service's limit for any call, 30 s
+//     unless its operator has set another, or the default for callers without a
+//     deadline: 2 s, for a batch that limit. The fetch goes on, so that the next
+//     call is likely to be answered from the cache.
 //   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
 //   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
 //   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
@@ -186,6 +205,12 @@ type EligibilityServiceServer interface {
 	// own result. The call itself fails only if the batch is empty or oversized,
 	// or if the caller may not ask at all.
 	BatchCheckEligibility(context.Context, *BatchCheckEligibilityRequest) (*BatchCheckEligibilityResponse, error)
+	// Fetch the evidence that checks of these customers will need.
+	//
+	// Returns at once, while Partner Center is being asked: a shop calls it when a
+	// cart opens, so that the check at the checkout is answered from the cache. It
+	// returns nothing about any customer.
+	PrefetchEligibility(context.Context, *PrefetchEligibilityRequest) (*PrefetchEligibilityResponse, error)
 	mustEmbedUnimplementedEligibilityServiceServer()
 }
 
@@ -201,6 +226,9 @@ func (UnimplementedEligibilityServiceServer) CheckEligibility(context.Context, *
 }
 func (UnimplementedEligibilityServiceServer) BatchCheckEligibility(context.Context, *BatchCheckEligibilityRequest) (*BatchCheckEligibilityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchCheckEligibility not implemented")
+}
+func (UnimplementedEligibilityServiceServer) PrefetchEligibility(context.Context, *PrefetchEligibilityRequest) (*PrefetchEligibilityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PrefetchEligibility not implemented")
 }
 func (UnimplementedEligibilityServiceServer) mustEmbedUnimplementedEligibilityServiceServer() {}
 func (UnimplementedEligibilityServiceServer) testEmbeddedByValue()                            {}
@@ -259,6 +287,24 @@ func _EligibilityService_BatchCheckEligibility_Handler(srv interface{}, ctx cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EligibilityService_PrefetchEligibility_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PrefetchEligibilityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EligibilityServiceServer).PrefetchEligibility(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EligibilityService_PrefetchEligibility_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EligibilityServiceServer).PrefetchEligibility(ctx, req.(*PrefetchEligibilityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EligibilityService_ServiceDesc is the grpc.ServiceDesc for EligibilityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -273,6 +319,10 @@ var EligibilityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchCheckEligibility",
 			Handler:    _EligibilityService_BatchCheckEligibility_Handler,
+		},
+		{
+			MethodName: "PrefetchEligibility",
+			Handler:    _EligibilityService_PrefetchEligibility_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
