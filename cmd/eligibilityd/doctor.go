@@ -77,11 +77,7 @@ func report(findings []doctor.Finding, asJSON bool, out io.Writer) error {
 		return encoder.Encode(findings)
 	}
 	for _, f := range findings {
-		detail := f.Detail
-		if f.Partner != "" {
-			detail = f.Partner + ": " + detail
-		}
-		line := fmt.Sprintf("%-8s %-20s %s", f.Status, f.Check, detail)
+		line := fmt.Sprintf("%-8s %-20s %s", f.Status, f.Check, f.Detail)
 		if f.Remedy != "" {
 			line += "; remedy: " + f.Remedy
 		}

@@ -17,8 +17,6 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
-	"github.com/eligibilityd/eligibilityd/internal/evidence"
-
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
@@ -136,11 +134,11 @@ type Chain struct {
 	stop     context.CancelFunc
 }
 
-// New builds the Chain of the API, which service answers, and of further services.
-// It fails if cfg is invalid or the name of a metric is taken.
-func New(service *evidence.Service, cfg Config, further ...Service) (*Chain, error) {
-	if service == nil {
-		return nil, errors.New("new api: service is required")
+// New builds the Chain of the API, which answers for partners, and of further
+// services. It fails if cfg is invalid or the name of a metric is taken.
+func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
+	if len(partners.named) == 0 {
+		return nil, errors.New("new api: partners are required")
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new api: %w", err)
@@ -149,7 +147,7 @@ func New(service *evidence.Service, cfg Config, further ...Service) (*Chain, err
 	c.logger = c.cfg.Logger
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
-	c.answers = &handler{service: service, now: c.cfg.Now}
+	c.answers = &handler{partners: partners, now: c.cfg.Now}
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers}}, further...)
 	var err error
 	c.metrics, err = newMetrics(c.cfg.Registerer, c.services, cfg.Version, cfg.Commit, func() float64 { return float64(c.inFlight.Load()) })

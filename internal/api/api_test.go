@@ -13,11 +13,14 @@ import (
 
 func TestWhatNewChainRefuses(t *testing.T) {
 	t.Parallel()
-	if _, err := New(nil, Config{}); err == nil {
-		t.Error("a chain without a service")
+	if _, err := New(Partners{}, Config{}); err == nil {
+		t.Error("a chain without partners")
 	}
-	service := new(evidence.Service)
-	_, err := New(service, Config{
+	partners, err := NewPartners(map[string]*evidence.Service{"eu": new(evidence.Service)}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = New(partners, Config{
 		DefaultTimeout: -1, MaxTimeout: -1, Reserve: -1, MaxConcurrent: -1, PlainRecords: -1, FailureRecords: -1, SampleRatio: 2,
 	})
 	for _, want := range []string{"default timeout", "max timeout", "reserve", "max concurrent", "plain records", "failure records", "sample ratio"} {
@@ -27,7 +30,7 @@ func TestWhatNewChainRefuses(t *testing.T) {
 	}
 	registry := prometheus.NewRegistry()
 	for i := range 2 {
-		_, err := New(service, Config{Registerer: registry})
+		_, err := New(partners, Config{Registerer: registry})
 		if (err != nil) != (i == 1) {
 			t.Errorf("chain %d on one registry: %v", i, err)
 		}

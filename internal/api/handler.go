@@ -3,10 +3,10 @@ package api
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
-	"github.com/eligibilityd/eligibilityd/internal/evidence"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -28,9 +28,9 @@ const (
 type handler struct {
 	eligibilityv1.UnimplementedEligibilityServiceServer
 
-	service *evidence.Service
-	metrics *metrics
-	now     func() time.Time
+	partners Partners
+	metrics  *metrics
+	now      func() time.Time
 }
 
 var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
@@ -39,13 +39,13 @@ var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
 	c := callOf(ctx)
 	faults := c.in.Violations
-	question := h.question(req, &faults)
+	question, of := h.question(req, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
 	c.CustomerID, c.knowsCustomerID = question.CustomerID, true
 	ctx, span := c.child(ctx, "check")
-	answer, err := h.service.Check(ctx, question)
+	answer, err := of.service.Check(ctx, question)
 	span.End()
 	if err != nil {
 		return nil, err
@@ -67,13 +67,12 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
-	c.tally, c.batch = new(tally), make(BatchReply, n)
-	questions := make([]eligibility.Request, 0, n)
-	places := make([]int, 0, n) // place in questions → place in the batch
+	asked := &batch{handler: h, call: c}
+	c.tally, c.batch = &asked.tally, make(BatchReply, n)
 	nameable := maxViolations
 	for i, item := range req.GetRequests() {
 		faults := c.in.itemFaults(i)
-		question := h.question(item, &faults)
+		question, of := h.question(item, &faults)
 		// Each item names one at least, or its caller could not correct it.
 		faults.limit(max(nameable, 1))
 		if err := faults.Err(); err != nil {
@@ -81,23 +80,48 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 			h.refuse(c, i, domainError(err))
 			continue
 		}
-		questions = append(questions, question)
-		places = append(places, i)
+		asked.add(of, question, i, n)
 	}
-	if len(questions) > 0 {
-		earlier := withReserve(ctx, time.Duration(n)*itemReserve)
-		defer earlier.end()
-		ctx, span := c.child(earlier, "check batch")
-		h.service.CheckBatch(ctx, questions, func(i int, answer *eligibility.Answer, err error) {
-			if err != nil {
-				h.refuse(c, places[i], domainError(err))
-				return
-			}
-			h.accept(c, places[i], questions[i].CustomerID, answer)
-		})
-		span.End()
-	}
+	earlier := withReserve(ctx, time.Duration(n)*itemReserve)
+	defer earlier.end()
+	ctx, span := c.child(earlier, "check batch")
+	defer span.End()
+	asked.check(ctx)
 	return nil, nil //nolint:nilnil // the call has the answers
+}
+
+// PrefetchEligibility starts fetches for customers and returns what became of them,
+// without waiting for any.
+func (h *handler) PrefetchEligibility(ctx context.Context, req *eligibilityv1.PrefetchEligibilityRequest) (*eligibilityv1.PrefetchEligibilityResponse, error) {
+	c := callOf(ctx)
+	faults := c.in.Violations
+	n := len(req.GetCustomerIds())
+	if n == 0 || n > MaxBatch {
+		faults.Add(fieldCustomerIDs, fmt.Sprintf("must hold 1 to %d customers", MaxBatch))
+		return nil, faults.Err()
+	}
+	ids := make([]eligibility.CustomerID, 0, n)
+	seen := make(map[eligibility.CustomerID]bool, n)
+	for i, given := range req.GetCustomerIds() {
+		id, err := eligibility.ParseCustomerID(given)
+		if err != nil {
+			faults.Add(fieldCustomerIDs+"["+strconv.Itoa(i)+"]", "must be a GUID")
+			continue
+		}
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	asked := askedSegment(req.GetSegment(), &faults)
+	of := h.partners.find(req.GetPartner(), &faults)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	prefetched := of.service.Prefetch(ctx, ids, asked)
+	return &eligibilityv1.PrefetchEligibilityResponse{
+		FreshCount: int32(prefetched.Fresh), FetchingCount: int32(prefetched.Fetching), RefusedCount: int32(prefetched.Refused), //nolint:gosec // up to MaxBatch
+	}, nil
 }
 
 // withReserve ends the context earlier by reserve, but leaves half of its time.
@@ -131,8 +155,9 @@ func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.batch[place].err = err
 }
 
-// question converts a request and adds every field that is wrong to faults.
-func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *Violations) eligibility.Request {
+// question converts a request, finds the partner that it is for, and adds every
+// field that is wrong to faults.
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *Violations) (eligibility.Request, *partner) {
 	var question eligibility.Request
 	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
 	if err != nil {
@@ -140,11 +165,7 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *V
 	}
 	question.CustomerID = id
 
-	asked, known := segment(req.GetSegment())
-	if !known {
-		faults.Add(FieldSegment, "must be a segment that the API defines")
-	}
-	question.Segment = asked
+	question.Segment = askedSegment(req.GetSegment(), faults)
 
 	if age := req.GetMaxAge(); age != nil {
 		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
@@ -165,8 +186,20 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *V
 			faults.Add(FieldMinEvidenceTime, "must not lie more than one second in the future")
 		}
 	}
-	return question
+	return question, h.partners.find(req.GetPartner(), faults)
 }
+
+// askedSegment converts a segment, and adds a violation if the API defines no such one.
+func askedSegment(s eligibilityv1.Segment, faults *Violations) eligibility.Segment {
+	asked, known := segment(s)
+	if !known {
+		faults.Add(FieldSegment, "must be a segment that the API defines")
+	}
+	return asked
+}
+
+// fieldCustomerIDs is the field of a prefetch that names the customers.
+const fieldCustomerIDs = "customer_ids"
 
 // The fields of a question, as violations name them.
 const (
@@ -174,4 +207,6 @@ const (
 	FieldSegment         = "segment"
 	FieldMaxAge          = "max_age"
 	FieldMinEvidenceTime = "min_evidence_time"
+	FieldPartner         = "partner"
+	FieldOperation       = "operation"
 )

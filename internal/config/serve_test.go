@@ -92,7 +92,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if cfg.Partners[0].ClientSecret.IsZero() {
+			if cfg.PartnerCenter.ClientSecret.IsZero() {
 				t.Error("no secret")
 			}
 		})

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,11 +149,18 @@ func fieldNamed(name string) string {
 }
 
 // setField sets one field of a question from its JSON value and returns what is
-// wrong with the value, if anything. A segment may also be the short word of
-// its name, in any case.
+// wrong with the value, if anything. An enumerated value may also be the short word
+// of its name, in any case.
 func setField(question *eligibilityv1.CheckEligibilityRequest, field string, value json.RawMessage) string {
-	if field == api.FieldSegment {
-		return setSegment(question, value)
+	switch field {
+	case api.FieldSegment:
+		number, fault := enumValue(value, "segment", eligibilityv1.Segment_value)
+		question.Segment = eligibilityv1.Segment(number)
+		return fault
+	case api.FieldOperation:
+		number, fault := enumValue(value, "operation", eligibilityv1.Operation_value)
+		question.Operation = eligibilityv1.Operation(number)
+		return fault
 	}
 	var inbound eligibilityv1.CheckEligibilityRequest
 	if protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", field, value), &inbound) == nil {
@@ -169,30 +177,44 @@ func setField(question *eligibilityv1.CheckEligibilityRequest, field string, val
 	}
 }
 
-func setSegment(question *eligibilityv1.CheckEligibilityRequest, value json.RawMessage) string {
-	const fault = "must be one of COMMERCIAL, EDUCATION, GOVERNMENT, NONPROFIT"
+// enumValue reads a value of the enumeration that has these values by name: its
+// number, its name, or its name without the prefix, in any case. Null is the value
+// of an absent member, 0. fault is what is wrong with the value, if anything.
+func enumValue(value json.RawMessage, prefix string, values map[string]int32) (_ int32, fault string) {
+	short := func(name string) string { return strings.TrimPrefix(eligibility.FoldWord(name), prefix) }
 	var word string
 	var number *int32
 	switch {
-	case json.Unmarshal(value, &number) == nil: // also null, which means that it is absent
+	case json.Unmarshal(value, &number) == nil:
 		if number == nil {
-			return ""
+			return 0, ""
 		}
-		if _, known := eligibilityv1.Segment_name[*number]; !known {
-			return fault
-		}
-		question.Segment = eligibilityv1.Segment(*number)
-	case json.Unmarshal(value, &word) == nil:
-		folded := strings.TrimPrefix(eligibility.FoldWord(word), "segment")
-		for name, number := range eligibilityv1.Segment_value {
-			if strings.TrimPrefix(eligibility.FoldWord(name), "segment") == folded {
-				question.Segment = eligibilityv1.Segment(number)
-				return ""
+		for _, known := range values {
+			if known == *number {
+				return known, ""
 			}
 		}
-		return fault
-	default:
-		return fault
+	case json.Unmarshal(value, &word) == nil:
+		for name, known := range values {
+			if short(name) == short(word) {
+				return known, ""
+			}
+		}
 	}
-	return ""
+	return 0, "must be one of " + strings.Join(enumWords(prefix, values), ", ")
+}
+
+// enumWords returns the short words of an enumeration, in its order.
+func enumWords(prefix string, values map[string]int32) []string {
+	words := make([]string, 0, len(values))
+	for name, number := range values {
+		if number != 0 { // unspecified
+			words = append(words, strings.TrimPrefix(name, strings.ToUpper(prefix)+"_"))
+		}
+	}
+	slices.SortFunc(words, func(a, b string) int {
+		name := strings.ToUpper(prefix) + "_"
+		return cmp.Compare(values[name+a], values[name+b])
+	})
+	return words
 }

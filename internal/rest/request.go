@@ -69,7 +69,8 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 	ctx := req.Context()
 	inbound, _ := ctx.Value(requestKey{}).(*request)
 	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
-	question := readQuery(req.URL.RawQuery, inbound, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
+	question := readQuery(req.URL.RawQuery, inbound,
+		api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime, api.FieldPartner, api.FieldOperation)
 	narrow(question, maxAge)
 	question.CustomerId = path[api.FieldCustomerID]
 	resp, err := r.chain.Intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
@@ -161,9 +162,10 @@ func readQuery(raw string, inbound *request, allowed ...string) *eligibilityv1.C
 	return question
 }
 
-// queryValue is a parameter's value in JSON: a string, or the number of a segment.
+// queryValue is a parameter's value in JSON: a string, or the number of an
+// enumerated value.
 func queryValue(field, value string) json.RawMessage {
-	if field == api.FieldSegment && isDigits(value) {
+	if (field == api.FieldSegment || field == api.FieldOperation) && isDigits(value) {
 		return json.RawMessage(value)
 	}
 	quoted, err := json.Marshal(value)

@@ -415,7 +415,7 @@ func newChain(t *testing.T) (*api.Chain, *rest.Handler) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := api.New(service, api.Config{})
+	chain, err := api.New(servertest.Partners(t, service), api.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

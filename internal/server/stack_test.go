@@ -30,6 +30,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
+	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -182,7 +183,7 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Ser
 // serve puts the service on sockets.
 func serve(t testing.TB, service *evidence.Service, cfg api.Config) *stack {
 	t.Helper()
-	chain, err := api.New(service, cfg)
+	chain, err := api.New(servertest.Partners(t, service), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	}
 	with.API.Registerer = run.Registry
 	with.Server.Logger, with.Server.Registerer, with.Server.Gatherer = with.API.Logger, run.Registry, run.Registry
-	run.Chain, err = api.New(service, with.API, with.Services...)
+	run.Chain, err = api.New(Partners(t, service), with.API, with.Services...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +130,16 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 		fetching.Wait()
 	})
 	return run
+}
+
+// Partners returns one partner, api.DefaultPartner, with that service.
+func Partners(t testing.TB, service *evidence.Service) api.Partners {
+	t.Helper()
+	partners, err := api.NewPartners(map[string]*evidence.Service{api.DefaultPartner: service}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return partners
 }
 
 // Listen listens on a free port of loopback.

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"context"
+	"sync"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// batch is a batch while it is being answered: its valid questions, by partner, and
+// what became of all. Nearly all batches are for one partner, and cost no more than
+// its questions then.
+type batch struct {
+	handler *handler
+	call    *call
+	first   group
+	further []*group
+
+	recording sync.Mutex // held to record an answer
+	tally     tally
+}
+
+// group is the part of a batch that is for one partner.
+type group struct {
+	in        *batch
+	of        *partner // nil in a group without questions
+	questions []eligibility.Request
+	places    []int // place in questions → place in the batch
+}
+
+// add adds the question that stands at place of so many in the batch.
+func (b *batch) add(of *partner, question eligibility.Request, place, size int) {
+	into := &b.first
+	switch into.of {
+	case of:
+	case nil:
+		*into = group{in: b, of: of, questions: make([]eligibility.Request, 0, size-place), places: make([]int, 0, size-place)}
+	default:
+		into = b.furtherOf(of)
+	}
+	into.questions, into.places = append(into.questions, question), append(into.places, place)
+}
+
+func (b *batch) furtherOf(of *partner) *group {
+	for _, g := range b.further {
+		if g.of == of {
+			return g
+		}
+	}
+	g := &group{in: b, of: of}
+	b.further = append(b.further, g)
+	return g
+}
+
+// check answers all questions.
+func (b *batch) check(ctx context.Context) {
+	switch {
+	case b.first.of == nil:
+	case len(b.further) == 0:
+		b.first.check(ctx)
+	default:
+		b.checkConcurrently(ctx)
+	}
+}
+
+// checkConcurrently checks each group in a goroutine of its own, so that a partner
+// whose Partner Center hangs takes no time from another. A panic in one is raised
+// here, where the chain recovers it.
+func (b *batch) checkConcurrently(ctx context.Context) {
+	panics := make(chan any, 1+len(b.further))
+	var checking sync.WaitGroup
+	for _, g := range append(b.further, &b.first) {
+		checking.Go(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					panics <- r
+				}
+			}()
+			g.check(ctx)
+		})
+	}
+	checking.Wait()
+	select {
+	case r := <-panics:
+		panic(r)
+	default:
+	}
+}
+
+func (g *group) check(ctx context.Context) {
+	g.of.service.CheckBatch(ctx, g.questions, g.answered)
+}
+
+// answered records the answer to the question at i.
+func (g *group) answered(i int, answer *eligibility.Answer, err error) {
+	g.in.recording.Lock()
+	defer g.in.recording.Unlock()
+	if err != nil {
+		g.in.handler.refuse(g.in.call, g.places[i], domainError(err))
+		return
+	}
+	g.in.handler.accept(g.in.call, g.places[i], g.questions[i].CustomerID, answer)
+}
