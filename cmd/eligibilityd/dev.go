@@ -70,7 +70,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	if err != nil {
 		return err
 	}
-	if err := connect(&cfg.PartnerCenter, sim.api.Addr().String(), filepath.Join(dir, "refresh-token")); err != nil {
+	if err := connect(&cfg.Partners[0].PartnerCenter, sim.api.Addr().String(), filepath.Join(dir, "refresh-token")); err != nil {
 		return errors.Join(err, sim.close())
 	}
 	service, on, err := openService(ctx, cfg, logOut)

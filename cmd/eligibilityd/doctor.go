@@ -77,7 +77,11 @@ func report(findings []doctor.Finding, asJSON bool, out io.Writer) error {
 		return encoder.Encode(findings)
 	}
 	for _, f := range findings {
-		line := fmt.Sprintf("%-8s %-20s %s", f.Status, f.Check, f.Detail)
+		detail := f.Detail
+		if f.Partner != "" {
+			detail = f.Partner + ": " + detail
+		}
+		line := fmt.Sprintf("%-8s %-20s %s", f.Status, f.Check, detail)
 		if f.Remedy != "" {
 			line += "; remedy: " + f.Remedy
 		}

@@ -23,6 +23,7 @@ import (
 // loginFlags are the flags of the login command.
 type loginFlags struct {
 	config    string
+	partner   string
 	noBrowser bool
 	timeout   time.Duration
 }
@@ -55,6 +56,7 @@ without a port.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&flags.config, "config", "", "YAML configuration file; without one, the environment holds the whole configuration")
+	f.StringVar(&flags.partner, "partner", "", "the partner to sign in for; without it, the default or only one of the configuration")
 	f.BoolVar(&flags.noBrowser, "no-browser", false, "print the URL only; open it yourself")
 	f.DurationVar(&flags.timeout, "timeout", 5*time.Minute, "how long to wait for you")
 	return cmd
@@ -65,7 +67,14 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
-	if cfg.PartnerCenter.Flow != config.FlowAppUser {
+	partner, known := cfg.Partner(flags.partner)
+	switch {
+	case flags.partner == "" && !known:
+		return errors.New("the configuration has several partners and no default: name one with --partner")
+	case !known:
+		return fmt.Errorf("--partner: the configuration has no partner %q", flags.partner)
+	}
+	if partner.Flow != config.FlowAppUser {
 		return errors.New("partner_center.flow is app_only, which needs no login; no account can be decided with it")
 	}
 	// If the browser resolves localhost to ::1 first, nothing listens there and
@@ -74,7 +83,7 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	if err != nil {
 		return err
 	}
-	consent, err := pcclient.NewConsent(app.ClientConfig(cfg, zap.NewNop(), nil), redirectURL(listener))
+	consent, err := pcclient.NewConsent(app.ClientConfig(partner.PartnerCenter, zap.NewNop(), nil), redirectURL(listener))
 	if err == nil {
 		err = consent.CanStore(ctx)
 	}
@@ -96,8 +105,8 @@ func login(ctx context.Context, environ []string, flags loginFlags, open opener,
 	case result.err != nil:
 		return fmt.Errorf("%w; nothing was stored.\n%s", result.err, result.todo)
 	}
-	where := cfg.PartnerCenter.RefreshTokenFile
-	if vault := cfg.PartnerCenter.RefreshTokenVault; !vault.IsZero() {
+	where := partner.RefreshTokenFile
+	if vault := partner.RefreshTokenVault; !vault.IsZero() {
 		where = vault.URL + "/secrets/" + vault.Secret
 	}
 	fmt.Fprintf(out, "Consent for tenant %s is given; its refresh token is stored in\n  %s\n%s\n", result.tenantID, where, result.todo)

@@ -59,10 +59,10 @@ func rehearse(ctx context.Context, g guide) ([]rehearsed, error) {
 
 func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFile string) (rehearsed, error) {
 	cfg := config.Default()
-	if err := connect(&cfg.PartnerCenter, simulator, refreshTokenFile); err != nil {
+	if err := connect(&cfg.Partners[0].PartnerCenter, simulator, refreshTokenFile); err != nil {
 		return rehearsed{}, err
 	}
-	client, err := pcclient.New(app.ClientConfig(cfg, zap.NewNop(), nil))
+	client, err := pcclient.New(app.ClientConfig(cfg.Partners[0].PartnerCenter, zap.NewNop(), nil))
 	if err != nil {
 		return rehearsed{}, err
 	}
@@ -71,7 +71,7 @@ func ask(ctx context.Context, customer pcsim.Customer, simulator, refreshTokenFi
 	if err != nil {
 		return rehearsed{}, err
 	}
-	service, err := evidence.New(pcclient.NewSource(client), store, app.ServiceConfig(cfg, zap.NewNop(), nil))
+	service, err := evidence.New(pcclient.NewSource(client), store, app.ServiceConfig(cfg, cfg.Partners[0], zap.NewNop(), nil))
 	if err != nil {
 		return rehearsed{}, err
 	}

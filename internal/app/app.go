@@ -87,17 +87,17 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	source := replace.Source
 	var err error
 	if source == nil {
-		if a.client, err = pcclient.New(ClientConfig(a.cfg, a.logger, registry)); err != nil {
+		if a.client, err = pcclient.New(ClientConfig(a.cfg.Partners[0].PartnerCenter, a.logger, registry)); err != nil {
 			return err
 		}
 		source = pcclient.NewSource(a.client)
 	}
-	storeConfig := cacheConfig(a.cfg, a.logger, registry)
+	storeConfig := cacheConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
 	storeConfig.Now = replace.Now
 	if a.store, err = cache.New(storeConfig); err != nil {
 		return err
 	}
-	serviceConfig := ServiceConfig(a.cfg, a.logger, registry)
+	serviceConfig := ServiceConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
 	serviceConfig.Now = replace.Now
 	if a.service, err = evidence.New(source, a.store, serviceConfig); err != nil {
 		return err
@@ -258,7 +258,7 @@ func (a *App) Logger() *zap.Logger { return a.logger }
 // config.Load does for a file. If the vault cannot be reached, that is logged and
 // no error: it must not prevent a start.
 func (a *App) CheckRefreshToken(ctx context.Context) error {
-	if a.cfg.PartnerCenter.Flow != config.FlowAppUser || a.cfg.PartnerCenter.RefreshTokenVault.IsZero() {
+	if a.cfg.Partners[0].Flow != config.FlowAppUser || a.cfg.Partners[0].RefreshTokenVault.IsZero() {
 		return nil
 	}
 	_, err := a.client.RefreshToken(ctx)

@@ -36,17 +36,20 @@ var usedElsewhere = map[string]string{
 	"tracing.insecure":     "config.Load, which refuses endpoints by it",
 	"tracing.headers_file": "config.Load, which reads it into headers",
 	"log.format":           "NewLogger",
+	"default_partner":      "config.Load, which names the default",
+	"policy.under_review":  "nothing yet",
 }
 
 // A key that is read and documented but goes nowhere is worse than no key.
 func TestEveryKeyArrives(t *testing.T) {
 	t.Parallel()
 	arrived := func(cfg *config.Config) string {
-		client := ClientConfig(cfg, zap.NewNop(), nil)
-		store := cacheConfig(cfg, zap.NewNop(), nil)
+		partner := cfg.Partners[0]
+		client := ClientConfig(partner.PartnerCenter, zap.NewNop(), nil)
+		store := cacheConfig(cfg, partner, zap.NewNop(), nil)
 		chain := chainConfig(cfg, Build{}, zap.NewNop(), nil)
 		front := serverConfig(cfg, zap.NewNop(), nil)
-		service := ServiceConfig(cfg, zap.NewNop(), nil)
+		service := ServiceConfig(cfg, partner, zap.NewNop(), nil)
 		traces := tracingConfig(cfg, Build{}, zap.NewNop())
 		client.Logger, store.Logger, chain.Logger, front.Logger, service.Logger, traces.Logger = nil, nil, nil, nil, nil, nil
 		encrypted, serverName := store.Redis.TLS != nil, ""
@@ -56,7 +59,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %v %s", client, store, chain, front, service, traces, encrypted, serverName)
 	}
 	seen := 0
-	eachKey(reflect.ValueOf(config.Default()).Elem(), "", nil, func(key string, index []int) {
+	eachKey(config.Default(), func(key string, in func(*config.Config) reflect.Value) {
 		if usedElsewhere[key] != "" {
 			seen++
 			return
@@ -64,7 +67,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		cfg := config.Default()
 		cfg.Cache.Redis.TLS.Enabled = key == "cache.redis.tls.server_name"
 		before := arrived(cfg)
-		change(t, key, reflect.ValueOf(cfg).Elem().FieldByIndex(index))
+		change(t, key, in(cfg))
 		if arrived(cfg) == before {
 			t.Errorf("%s goes nowhere", key)
 		}
@@ -74,19 +77,28 @@ func TestEveryKeyArrives(t *testing.T) {
 	}
 }
 
-func eachKey(v reflect.Value, parent string, index []int, visit func(key string, index []int)) {
-	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("yaml") == "-" {
-			continue
-		}
-		key := parent + v.Type().Field(i).Tag.Get("yaml")
-		at := append(append([]int(nil), index...), i)
-		if f := v.Field(i); f.Kind() == reflect.Struct && f.Type() != reflect.TypeFor[config.Secret]() {
-			eachKey(f, key+".", at, visit)
-		} else {
-			visit(key, at)
+// eachKey visits every key, and how to find its value. Those of a partner are
+// visited in the section partner_center.
+func eachKey(cfg *config.Config, visit func(key string, in func(*config.Config) reflect.Value)) {
+	whole := func(cfg *config.Config) reflect.Value { return reflect.ValueOf(cfg).Elem() }
+	partner := func(cfg *config.Config) reflect.Value { return reflect.ValueOf(&cfg.Partners[0]).Elem() }
+	var walk func(root func(*config.Config) reflect.Value, v reflect.Value, parent string, index []int)
+	walk = func(root func(*config.Config) reflect.Value, v reflect.Value, parent string, index []int) {
+		for i := range v.NumField() {
+			name := v.Type().Field(i).Tag.Get("yaml")
+			if name == "-" || name == "partners" {
+				continue
+			}
+			at := append(append([]int(nil), index...), i)
+			if f := v.Field(i); f.Kind() == reflect.Struct && f.Type() != reflect.TypeFor[config.Secret]() {
+				walk(root, f, parent+name+".", at)
+			} else {
+				visit(parent+name, func(cfg *config.Config) reflect.Value { return root(cfg).FieldByIndex(at) })
+			}
 		}
 	}
+	walk(whole, whole(cfg), "", nil)
+	walk(partner, partner(cfg), "", nil)
 }
 
 // change gives a key another value than its default.
@@ -117,6 +129,8 @@ func change(t *testing.T, key string, v reflect.Value) {
 		*value = config.NotReadyAllow
 	case *config.WhenUndecidable:
 		*value = config.UndecidableBlock
+	case *config.UnderReview:
+		*value = config.UnderReviewAllowReducing
 	case *string:
 		*value = "https://another"
 	default:
@@ -127,13 +141,13 @@ func change(t *testing.T, key string, v reflect.Value) {
 // A cache keeps its evidence over an upgrade, and clouds apart.
 func TestEachCloudHasItsNamespace(t *testing.T) {
 	t.Parallel()
-	cfg := config.Default().PartnerCenter
+	cfg := config.Default().Partners[0]
 	cfg.TenantID = "Partner.example"
-	if got := namespace(cfg); got != "partner.example@api.partnercenter.microsoft.com" {
+	if got := namespace(cfg); got != "default/partner.example@api.partnercenter.microsoft.com" {
 		t.Errorf("global: %s", got)
 	}
 	cfg.Cloud = config.CloudUSGovernment
-	if got := namespace(cfg); got != "partner.example@api.partnercenter.microsoft.com#us_government" {
+	if got := namespace(cfg); got != "default/partner.example@api.partnercenter.microsoft.com#us_government" {
 		t.Errorf("US government, with the same host: %s", got)
 	}
 }

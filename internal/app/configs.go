@@ -17,52 +17,53 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
 
-// ClientConfig converts the configuration of Partner Center and its login host.
-func ClientConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
+// ClientConfig converts the configuration of a partner at Partner Center and its
+// login host.
+func ClientConfig(cfg config.PartnerCenter, logger *zap.Logger, registerer prometheus.Registerer) pcclient.Config {
 	flow := pcclient.FlowAppUser
-	if cfg.PartnerCenter.Flow == config.FlowAppOnly {
+	if cfg.Flow == config.FlowAppOnly {
 		flow = pcclient.FlowAppOnly
 	}
 	endpoint := pcclient.TokenEndpointV2
-	if cfg.PartnerCenter.TokenEndpoint == config.TokenEndpointV1 {
+	if cfg.TokenEndpoint == config.TokenEndpointV1 {
 		endpoint = pcclient.TokenEndpointV1
 	}
 	return pcclient.Config{
-		BaseURL:           cfg.PartnerCenter.BaseURL,
-		Authority:         cfg.PartnerCenter.Authority,
-		TenantID:          cfg.PartnerCenter.TenantID,
-		ClientID:          cfg.PartnerCenter.ClientID,
-		ClientSecret:      cfg.PartnerCenter.ClientSecret.Reveal(),
-		ClientCertificate: cfg.PartnerCenter.KeyPair(),
-		Audience:          cfg.PartnerCenter.Audience,
+		BaseURL:           cfg.BaseURL,
+		Authority:         cfg.Authority,
+		TenantID:          cfg.TenantID,
+		ClientID:          cfg.ClientID,
+		ClientSecret:      cfg.ClientSecret.Reveal(),
+		ClientCertificate: cfg.KeyPair(),
+		Audience:          cfg.Audience,
 		TokenEndpoint:     endpoint,
 		Flow:              flow,
-		RefreshTokenFile:  cfg.PartnerCenter.RefreshTokenFile,
+		RefreshTokenFile:  cfg.RefreshTokenFile,
 		RefreshTokenVault: tokenstore.VaultSecret{
-			URL:  cfg.PartnerCenter.RefreshTokenVault.URL,
-			Name: cfg.PartnerCenter.RefreshTokenVault.Secret,
+			URL:  cfg.RefreshTokenVault.URL,
+			Name: cfg.RefreshTokenVault.Secret,
 		},
-		AttemptTimeout:  cfg.PartnerCenter.AttemptTimeout,
-		BudgetPerMinute: cfg.PartnerCenter.BudgetPerMinute,
+		AttemptTimeout:  cfg.AttemptTimeout,
+		BudgetPerMinute: cfg.BudgetPerMinute,
 		Logger:          logger.Named("pcclient"),
 		Registerer:      registerer,
 	}
 }
 
-func cacheConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
+func cacheConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
 	return cache.Config{
 		MaxEntries:  cfg.Cache.Local.MaxEntries,
 		MaxBytes:    cfg.Cache.Local.MaxBytes,
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
 		Ages:        ages(cfg),
-		Redis:       RedisConfig(cfg),
+		Redis:       RedisConfig(cfg, partner),
 		Logger:      logger.Named("cache"),
 		Registerer:  registerer,
 	}
 }
 
-// RedisConfig converts the configuration of Redis.
-func RedisConfig(cfg *config.Config) cache.RedisConfig {
+// RedisConfig converts the configuration of Redis for the evidence of a partner.
+func RedisConfig(cfg *config.Config, partner config.Partner) cache.RedisConfig {
 	redis := cfg.Cache.Redis
 	mode := cache.RedisStandalone
 	switch redis.Mode {
@@ -84,7 +85,7 @@ func RedisConfig(cfg *config.Config) cache.RedisConfig {
 		IntegrityKey:     []byte(redis.IntegrityKey.Reveal()),
 		DB:               redis.DB,
 		KeyPrefix:        redis.KeyPrefix,
-		Namespace:        namespace(cfg.PartnerCenter),
+		Namespace:        namespace(partner),
 		ReadTimeout:      redis.ReadTimeout,
 		WriteTimeout:     redis.WriteTimeout,
 		PoolSize:         redis.PoolSize,
@@ -94,12 +95,13 @@ func RedisConfig(cfg *config.Config) cache.RedisConfig {
 }
 
 // namespace separates the evidence of one partner at one Partner Center from all
-// other: evidence from a simulator or another cloud must never answer for it.
-// Clouds may share a Partner Center, and a tenant of each may claim the same
-// domain name; config.Load accepts no URL with '#'.
-func namespace(cfg config.PartnerCenter) string {
+// other: evidence from a simulator or another cloud must never answer for it, and
+// no more that of another partner of the same tenant. Clouds may share a Partner
+// Center, and a tenant of each may claim the same domain name. config.Load accepts
+// no URL with '#' and no name of a partner with '/'.
+func namespace(cfg config.Partner) string {
 	base := strings.TrimSuffix(strings.ToLower(cfg.BaseURL), "/")
-	name := strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
+	name := cfg.Name + "/" + strings.ToLower(cfg.TenantID) + "@" + base[strings.Index(base, "://")+len("://"):]
 	if cfg.Cloud != config.CloudGlobal {
 		name += "#" + string(cfg.Cloud)
 	}
@@ -118,15 +120,16 @@ func ages(cfg *config.Config) eligibility.Ages {
 	}
 }
 
-// ServiceConfig converts the configuration of the policy and the ages.
-func ServiceConfig(cfg *config.Config, logger *zap.Logger, registerer prometheus.Registerer) evidence.Config {
+// ServiceConfig converts the configuration of the policy, the ages and the
+// batches of a partner.
+func ServiceConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger, registerer prometheus.Registerer) evidence.Config {
 	return evidence.Config{
 		Ages: ages(cfg),
 		Policy: eligibility.Policy{
 			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
 			BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
 		},
-		BatchConcurrency:    cfg.PartnerCenter.BatchConcurrency,
+		BatchConcurrency:    partner.BatchConcurrency,
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
 		Logger:              logger.Named("eligibility"),
 		Registerer:          registerer,

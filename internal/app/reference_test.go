@@ -25,9 +25,10 @@ var labelValue = regexp.MustCompile(`="[^"]*"`)
 func TestTheReferenceOfMetricsIsComplete(t *testing.T) {
 	t.Parallel()
 	cfg := config.Default()
-	cfg.PartnerCenter.TenantID, cfg.PartnerCenter.ClientID = pcsim.DefaultTenantID, pcsim.DefaultClientID
-	cfg.PartnerCenter.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
-	cfg.PartnerCenter.RefreshTokenFile = "none"
+	partner := &cfg.Partners[0]
+	partner.TenantID, partner.ClientID = pcsim.DefaultTenantID, pcsim.DefaultClientID
+	partner.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
+	partner.RefreshTokenFile = "none"
 	registry := prometheus.NewRegistry()
 	if err := logging.NewQueue(nil).Register(registry); err != nil {
 		t.Fatal(err)

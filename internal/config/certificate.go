@@ -22,17 +22,17 @@ func (pc PartnerCenter) KeyPair() *tls.Certificate {
 
 // checkCertificate reads the certificate and reports a fault if the login host
 // would reject it now.
-func (l *loader) checkCertificate(pc *PartnerCenter) {
-	const key = "partner_center.client_certificate_file"
+func (l *loader) checkCertificate(s partnerSection) {
+	pc, key := s.values, s.at("client_certificate_file")
 	if pc.ClientCertificateFile == "" {
 		return
 	}
 	switch {
 	case pc.ClientSecretFile != "":
-		l.object(key, "conflicts with partner_center.client_secret_file: give one of the two and empty the other")
+		l.object(key, "conflicts with %s: give one of the two and empty the other", l.source(s.at("client_secret_file")))
 		return
 	case !pc.ClientSecret.IsZero():
-		l.object(key, "conflicts with partner_center.client_secret: give one of the two and empty the other")
+		l.object(key, "conflicts with %s: give one of the two and empty the other", l.source(s.at("client_secret")))
 		return
 	}
 	text, problem := readSecret(pc.ClientCertificateFile)

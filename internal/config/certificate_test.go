@@ -95,7 +95,7 @@ func TestACertificateMayReplaceTheSecret(t *testing.T) {
 		switch {
 		case c.problem == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
-		case c.problem == "" && (cfg.PartnerCenter.KeyPair() == nil || !key.Equal(cfg.PartnerCenter.KeyPair().PrivateKey)):
+		case c.problem == "" && (cfg.Partners[0].KeyPair() == nil || !key.Equal(cfg.Partners[0].KeyPair().PrivateKey)):
 			t.Errorf("%s: the key is lost", name)
 		case c.problem != "" && (err == nil || !strings.HasPrefix(err.Error(), certificateFile+": partner_center.client_certificate_file: "+c.problem)):
 			t.Errorf("%s: error %v, want %s", name, err, c.problem)
@@ -106,7 +106,7 @@ func TestACertificateMayReplaceTheSecret(t *testing.T) {
 			}
 		}
 	}
-	if config.Default().PartnerCenter.KeyPair() != nil {
+	if config.Default().Partners[0].KeyPair() != nil {
 		t.Error("a certificate out of nothing")
 	}
 }

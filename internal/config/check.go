@@ -15,13 +15,19 @@ const (
 	// shortestTimeout leaves a check enough time to ask Redis or Partner
 	// Center.
 	shortestTimeout = 100 * time.Millisecond
+	// unlimited bounds counts that have no other bound.
+	unlimited = 1<<31 - 1
 )
 
 // check records a fault for every value that breaks a rule, whatever the
 // command.
 func (l *loader) check() {
 	l.checkListeners()
-	l.checkPartnerCenter()
+	l.checkDefaultPartner()
+	for _, s := range l.partners {
+		l.checkPartner(s)
+	}
+	l.checkRefreshTokens()
 	l.checkRedis()
 	l.checkDurations()
 	l.checkAges()
@@ -66,7 +72,6 @@ func (l *loader) checkDurations() {
 		{"server.reserve", cfg.Server.Reserve, 1, shortestTimeout / 2},
 		{"server.drain", cfg.Server.Drain, 0, longest},
 		{"server.shutdown_timeout", cfg.Server.ShutdownTimeout, 1, longest},
-		{"partner_center.attempt_timeout", cfg.PartnerCenter.AttemptTimeout, 1, fetchLimit},
 		{"cache.redis.read_timeout", cfg.Cache.Redis.ReadTimeout, 1, longest},
 		{"cache.redis.write_timeout", cfg.Cache.Redis.WriteTimeout, 1, longest},
 		{"cache.local.max_age", cfg.Cache.Local.MaxAge, 1, longest},
@@ -129,25 +134,26 @@ func (l *loader) objectToEither(key, other, format string, args ...any) {
 }
 
 func (l *loader) checkCounts() {
-	const unlimited = 1<<31 - 1
 	for _, n := range []struct {
 		key                    string
 		value, least, greatest int
 	}{
 		{"server.max_concurrent", l.cfg.Server.MaxConcurrent, 1, 1_000_000},
-		{"partner_center.batch_concurrency", l.cfg.PartnerCenter.BatchConcurrency, 1, 1000},
-		{"partner_center.budget_per_minute", l.cfg.PartnerCenter.BudgetPerMinute, 1, unlimited},
 		{"cache.redis.pool_size", l.cfg.Cache.Redis.PoolSize, 1, 10_000},
 		{"log.plain_per_second", l.cfg.Log.PlainPerSecond, 1, unlimited},
 		{"log.failures_per_second", l.cfg.Log.FailuresPerSecond, 1, unlimited},
 		{"cache.local.max_entries", l.cfg.Cache.Local.MaxEntries, 1, unlimited},
 		{"cache.local.max_bytes", l.cfg.Cache.Local.MaxBytes, 1 << 20, unlimited},
 	} {
-		switch {
-		case n.value < n.least:
-			l.object(n.key, "%d must be at least %d", n.value, n.least)
-		case n.value > n.greatest:
-			l.object(n.key, "%d must be at most %d", n.value, n.greatest)
-		}
+		l.checkCount(n.key, n.value, n.least, n.greatest)
+	}
+}
+
+func (l *loader) checkCount(key string, value, least, greatest int) {
+	switch {
+	case value < least:
+		l.object(key, "%d must be at least %d", value, least)
+	case value > greatest:
+		l.object(key, "%d must be at most %d", value, greatest)
 	}
 }

@@ -16,38 +16,41 @@ var (
 // Source: https://learn.microsoft.com/partner-center/developer/deprecate-azure-active-directory-graph-token (read 2026-11-21)
 var retiredAudiences = []string{"graph.windows.net", "graph.chinacloudapi.cn"} //nolint:gochecknoglobals // only read
 
-// checkPartnerCenter checks the values that are given and drops trailing
-// slashes of URLs. No fault shows a value, because secrets get pasted into the
-// wrong line.
-func (l *loader) checkPartnerCenter() {
-	pc := &l.cfg.PartnerCenter
+// checkPartner checks the values that are given and drops trailing slashes of
+// URLs. No fault shows a text, because secrets get pasted into the wrong line.
+func (l *loader) checkPartner(s partnerSection) {
+	pc := s.values
 	if pc.TenantID != "" && !guid.MatchString(pc.TenantID) && (!domain.MatchString(pc.TenantID) || len(pc.TenantID) > 253) {
-		l.object("partner_center.tenant_id", "is neither a GUID nor a domain name")
+		l.object(s.at("tenant_id"), "is neither a GUID nor a domain name")
 	}
 	if pc.ClientID != "" && !guid.MatchString(pc.ClientID) {
-		l.object("partner_center.client_id", "is not a GUID")
+		l.object(s.at("client_id"), "is not a GUID")
 	}
 	for _, id := range []struct{ key, value string }{
-		{"partner_center.tenant_id", pc.TenantID},
-		{"partner_center.client_id", pc.ClientID},
+		{s.at("tenant_id"), pc.TenantID},
+		{s.at("client_id"), pc.ClientID},
 	} {
 		if id.value == zeros {
 			l.object(id.key, "is the placeholder of the example; see the overview of the app registration")
 		}
 	}
-	l.checkClientSecret(pc)
-	l.checkCertificate(pc)
-	l.checkHosts(pc)
-	l.checkAudience(pc)
-	l.checkVault(pc)
+	l.checkClientSecret(s)
+	l.checkCertificate(s)
+	l.checkHosts(s)
+	l.checkAudience(s)
+	l.checkVault(s)
+	l.checkDuration(s.at("attempt_timeout"), pc.AttemptTimeout, 1, fetchLimit)
+	l.checkCount(s.at("budget_per_minute"), pc.BudgetPerMinute, 1, unlimited)
+	l.checkCount(s.at("batch_concurrency"), pc.BatchConcurrency, 1, 1000)
 }
 
 // zeros is the placeholder for an ID in the examples.
 const zeros = "00000000-0000-0000-0000-000000000000"
 
 // checkClientSecret trims the secret, and rejects it if it cannot be one.
-func (l *loader) checkClientSecret(pc *PartnerCenter) {
-	key := "partner_center.client_secret"
+func (l *loader) checkClientSecret(s partnerSection) {
+	pc := s.values
+	key := s.at("client_secret")
 	if pc.ClientSecretFile != "" {
 		key += "_file"
 	}
@@ -62,31 +65,33 @@ func (l *loader) checkClientSecret(pc *PartnerCenter) {
 }
 
 // checkHosts checks the URLs of the two hosts that receive requests.
-func (l *loader) checkHosts(pc *PartnerCenter) {
+func (l *loader) checkHosts(s partnerSection) {
+	pc := s.values
 	base, problem := splitURL(pc.BaseURL, "http", "https")
 	switch {
 	case problem != "":
-		l.object("partner_center.base_url", "%s", problem)
+		l.object(s.at("base_url"), "%s", problem)
 	case strings.HasSuffix(base.Path, "/v1"):
-		l.object("partner_center.base_url", "must not end in /v1, which is added to it")
+		l.object(s.at("base_url"), "must not end in /v1, which is added to it")
 	default:
 		pc.BaseURL = base.String()
 	}
 	authority, problem := splitURL(pc.Authority, "http", "https")
 	switch {
 	case problem != "":
-		l.object("partner_center.authority", "%s", problem)
+		l.object(s.at("authority"), "%s", problem)
 	case slices.ContainsFunc(strings.Split(authority.Path, "/"), func(part string) bool {
 		return part != "" && (strings.EqualFold(part, pc.TenantID) || part == "common" || part == "organizations")
 	}):
-		l.object("partner_center.authority", "must not name a tenant, which tenant_id does")
+		l.object(s.at("authority"), "must not name a tenant, which tenant_id does")
 	default:
 		pc.Authority = authority.String()
 	}
 }
 
-func (l *loader) checkAudience(pc *PartnerCenter) {
-	const key = "partner_center.audience"
+func (l *loader) checkAudience(s partnerSection) {
+	pc := s.values
+	key := s.at("audience")
 	audience, problem := splitURL(pc.Audience, "https", "api")
 	switch {
 	case problem != "":
@@ -128,43 +133,54 @@ func isOtherAPI(host string) bool {
 // require records a fault if a key that serve and login need is missing. The
 // fault names the command that helps.
 func (l *loader) require(command Command) {
-	pc := &l.cfg.PartnerCenter
+	for _, s := range l.partners {
+		l.requirePartner(command, s)
+	}
+}
+
+func (l *loader) requirePartner(command Command, s partnerSection) {
+	pc := s.values
 	file := l.path
 	if file == "" {
 		file = "FILE"
 	}
 	const doctor = "once it is set, `eligibilityd doctor --config %s` tests it"
 	if pc.TenantID == "" {
-		l.object("partner_center.tenant_id", "is required: the partner's own tenant, a GUID or a domain name; "+doctor, file)
+		l.object(s.at("tenant_id"), "is required: the partner's own tenant, a GUID or a domain name; "+doctor, file)
 	}
 	if pc.ClientID == "" {
-		l.object("partner_center.client_id", "is required: the application (client) id of the app registration; "+doctor, file)
+		l.object(s.at("client_id"), "is required: the application (client) id of the app registration; "+doctor, file)
 	}
 	if pc.ClientSecret.IsZero() && pc.ClientSecretFile == "" && pc.ClientCertificateFile == "" {
-		l.object("partner_center.client_secret", "is required, or client_secret_file, or client_certificate_file: "+
+		l.object(s.at("client_secret"), "is required, or client_secret_file, or client_certificate_file: "+
 			"the value of a secret of the app registration, or a certificate of it with its key; "+doctor, file)
 	}
 	if pc.Flow == FlowAppUser && pc.RefreshTokenVault.IsZero() {
-		l.requireRefreshToken(command, pc.RefreshTokenFile, file)
+		if len(l.partners) > 1 {
+			file += " --partner " + s.name
+		}
+		l.requireRefreshToken(command, s, file)
 	}
 }
 
 // requireRefreshToken records a fault if the file holds no token. It does not
-// ask a vault, because an outage of the vault must not prevent a start.
-func (l *loader) requireRefreshToken(command Command, tokenFile, configFile string) {
-	const key, login = "partner_center.refresh_token_file", "`eligibilityd login --config %s` obtains a refresh token and writes it there"
-	if tokenFile == "" {
-		l.object(key, "is required for flow app_user, or refresh_token_vault: a file that can be written to; "+login, configFile)
+// ask a vault, because an outage of the vault must not prevent a start. The
+// command that stores a token has the given arguments.
+func (l *loader) requireRefreshToken(command Command, s partnerSection, arguments string) {
+	const login = "`eligibilityd login --config %s` obtains a refresh token and writes it there"
+	key, file := s.at("refresh_token_file"), s.values.RefreshTokenFile
+	if file == "" {
+		l.object(key, "is required for flow app_user, or refresh_token_vault: a file that can be written to; "+login, arguments)
 		return
 	}
 	if command == Login {
 		return
 	}
-	text, problem := readSecret(tokenFile)
+	text, problem := readSecret(file)
 	if problem == "" {
 		_, problem = trimToken(NewSecret(text))
 	}
 	if problem != "" {
-		l.object(key, "%s; "+login, problem, configFile)
+		l.object(key, "%s; "+login, problem, arguments)
 	}
 }

@@ -36,20 +36,22 @@ func (c Cloud) hosts() hosts {
 	}
 }
 
-// applyCloud sets the keys that were not given to the cloud's defaults.
+// applyCloud sets the keys that were not given to the defaults of the partner's
+// cloud.
 func (l *loader) applyCloud() {
-	pc := &l.cfg.PartnerCenter
-	hosts := pc.Cloud.hosts()
-	for key, target := range map[string]struct {
-		value *string
-		text  string
-	}{
-		"partner_center.base_url":  {&pc.BaseURL, hosts.baseURL},
-		"partner_center.authority": {&pc.Authority, hosts.authority},
-		"partner_center.audience":  {&pc.Audience, hosts.audience},
-	} {
-		if _, given := l.origins[key]; !given {
-			*target.value = target.text
+	for _, s := range l.partners {
+		hosts := s.values.Cloud.hosts()
+		for name, target := range map[string]struct {
+			value *string
+			text  string
+		}{
+			"base_url":  {&s.values.BaseURL, hosts.baseURL},
+			"authority": {&s.values.Authority, hosts.authority},
+			"audience":  {&s.values.Audience, hosts.audience},
+		} {
+			if _, given := l.origins[l.source(s.at(name))]; !given {
+				*target.value = target.text
+			}
 		}
 	}
 }

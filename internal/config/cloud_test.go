@@ -34,7 +34,7 @@ func TestACloudHasItsHosts(t *testing.T) {
 			t.Errorf("%s %s: %v", c.text, c.environ, err)
 			continue
 		}
-		got := []string{cfg.PartnerCenter.BaseURL, cfg.PartnerCenter.Authority, cfg.PartnerCenter.Audience}
+		got := []string{cfg.Partners[0].BaseURL, cfg.Partners[0].Authority, cfg.Partners[0].Audience}
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s %s (-want +got):\n%s", c.text, c.environ, diff)
 		}

@@ -7,7 +7,8 @@
 // A configuration is the defaults, overlaid by one YAML file, overlaid by the
 // environment. Every key can be given in the environment as ELIGIBILITY_ and
 // its path in upper case, levels joined by two underscores:
-// partner_center.client_id is ELIGIBILITY_PARTNER_CENTER__CLIENT_ID. Lists are
+// partner_center.client_id is ELIGIBILITY_PARTNER_CENTER__CLIENT_ID. A hyphen
+// in the name of a partner is one underscore there. Lists are
 // comma separated there, and a variable that is set but empty sets the key to
 // empty. Durations are written as Go writes them: 250ms, 3s, 10m, 24h.
 //
@@ -23,9 +24,16 @@ import "time"
 type Config struct {
 	// Server configures the listeners and the limits of calls.
 	Server Server `yaml:"server"`
-	// PartnerCenter configures the access to Microsoft. It is the only section
-	// that serve requires.
-	PartnerCenter PartnerCenter `yaml:"partner_center"`
+	// Partners are the partners whose customers are checked, by name: 1 to 32 of
+	// a-z, 0-9 and hyphens. Each has every key of partner_center, its own or of
+	// partner_defaults. serve requires one partner. Conflicts with
+	// partner_center, which is the short form of one partner called "default".
+	// After Load they are in the order of their names, in either form.
+	Partners []Partner `yaml:"partners"`
+	// DefaultPartner is the name of the partner that a request means if it names
+	// none. Optional; the only partner, or none if there are several. After Load
+	// it holds the name in either case.
+	DefaultPartner string `yaml:"default_partner"`
 	// Cache configures the tiers that keep evidence, and how long it counts.
 	Cache Cache `yaml:"cache"`
 	// Policy holds the partner's decisions if Microsoft's answer leaves room.
@@ -98,6 +106,10 @@ type Policy struct {
 	// need them, waits for the qualifications once the account has answered; if
 	// it is 0, it does not wait. Optional; 250ms.
 	QualificationsGrace time.Duration `yaml:"qualifications_grace"`
+	// UnderReview is the effect of the account status UnderReview: block_all
+	// blocks every operation; allow_reducing allows renewals, seat reductions
+	// and cancellations. Optional; block_all.
+	UnderReview UnderReview `yaml:"under_review"`
 }
 
 // NotReady is a value of policy.not_ready.
@@ -121,6 +133,17 @@ const (
 )
 
 func (WhenUndecidable) words() []string { return []string{"error", "block"} }
+
+// UnderReview is a value of policy.under_review.
+type UnderReview string
+
+// The values of policy.under_review.
+const (
+	UnderReviewBlockAll      UnderReview = "block_all"
+	UnderReviewAllowReducing UnderReview = "allow_reducing"
+)
+
+func (UnderReview) words() []string { return []string{"block_all", "allow_reducing"} }
 
 // Log configures the volume and format of the log.
 type Log struct {
@@ -169,7 +192,6 @@ func (LogFormat) words() []string { return []string{"json", "console"} }
 // Default returns the configuration of an empty file and an empty
 // environment. Each call returns a new one.
 func Default() *Config {
-	hosts := CloudGlobal.hosts()
 	return &Config{
 		Server: Server{
 			GRPC:            Listener{Address: "127.0.0.1:9090"},
@@ -182,17 +204,8 @@ func Default() *Config {
 			Drain:           5 * time.Second,
 			ShutdownTimeout: 10 * time.Second,
 		},
-		PartnerCenter: PartnerCenter{
-			Cloud:            CloudGlobal,
-			BaseURL:          hosts.baseURL,
-			Authority:        hosts.authority,
-			Flow:             FlowAppUser,
-			Audience:         hosts.audience,
-			TokenEndpoint:    TokenEndpointV2,
-			AttemptTimeout:   3 * time.Second,
-			BudgetPerMinute:  400,
-			BatchConcurrency: 16,
-		},
+		Partners:       []Partner{{Name: onlyPartner, PartnerCenter: *newPartnerCenter()}},
+		DefaultPartner: onlyPartner,
 		Cache: Cache{
 			Redis: Redis{
 				Mode:         RedisStandalone,
@@ -215,6 +228,7 @@ func Default() *Config {
 			NotReady:            NotReadyBlock,
 			WhenUndecidable:     UndecidableError,
 			QualificationsGrace: 250 * time.Millisecond,
+			UnderReview:         UnderReviewBlockAll,
 		},
 		Log:     Log{Level: LogInfo, Format: LogJSON, PlainPerSecond: 100, FailuresPerSecond: 20},
 		Tracing: Tracing{SampleRatio: 0.01},

@@ -27,11 +27,15 @@ func write(t *testing.T, name, text string) string {
 
 // leaf is one key of the configuration, found without the loader's help.
 type leaf struct {
-	key   string
-	index []int // as for reflect.Value.FieldByIndex
+	key     string
+	partner bool  // a key of the only partner
+	index   []int // as for reflect.Value.FieldByIndex
 }
 
 func (l leaf) in(cfg *config.Config) reflect.Value {
+	if l.partner {
+		return reflect.ValueOf(&cfg.Partners[0]).Elem().FieldByIndex(l.index)
+	}
 	return reflect.ValueOf(cfg).Elem().FieldByIndex(l.index)
 }
 
@@ -39,25 +43,30 @@ func (l leaf) variable() string {
 	return "ELIGIBILITY_" + strings.ToUpper(strings.ReplaceAll(l.key, ".", "__"))
 }
 
-// leaves returns every key of the configuration.
+// leaves returns every key of the configuration, with those of a partner in the
+// section partner_center.
 func leaves() []leaf {
 	var all []leaf
-	var walk func(reflect.Type, string, []int)
-	walk = func(typ reflect.Type, prefix string, index []int) {
+	var walk func(bool, reflect.Type, string, []int)
+	walk = func(partner bool, typ reflect.Type, prefix string, index []int) {
 		for i := range typ.NumField() {
 			f, at := typ.Field(i), append(append([]int{}, index...), i)
-			if f.Tag.Get("yaml") == "-" {
+			switch f.Tag.Get("yaml") {
+			case "-":
+				continue
+			case "partners":
+				walk(true, f.Type.Elem(), "", nil)
 				continue
 			}
 			key := prefix + f.Tag.Get("yaml")
 			if f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[config.Secret]() {
-				walk(f.Type, key+".", at)
+				walk(partner, f.Type, key+".", at)
 				continue
 			}
-			all = append(all, leaf{key: key, index: at})
+			all = append(all, leaf{key: key, partner: partner, index: at})
 		}
 	}
-	walk(reflect.TypeFor[config.Config](), "", nil)
+	walk(false, reflect.TypeFor[config.Config](), "", nil)
 	return all
 }
 
@@ -137,7 +146,7 @@ func TestSlashesAtTheEndOfURLsAreDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{cfg.PartnerCenter.BaseURL, cfg.PartnerCenter.Authority, cfg.PartnerCenter.Audience}
+	got := []string{cfg.Partners[0].BaseURL, cfg.Partners[0].Authority, cfg.Partners[0].Audience}
 	want := []string{"http://[::1]:8083/pc", "http://LocalHost:8083", "api://00000000-0000-0000-0000-000000000001"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

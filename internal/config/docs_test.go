@@ -44,11 +44,11 @@ func TestTheExampleLoadsAndStatesTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config.Default()
-	want.PartnerCenter.TenantID = id
-	want.PartnerCenter.ClientID = id
-	want.PartnerCenter.ClientSecret = config.NewSecret(canary)
-	want.PartnerCenter.ClientSecretFile = secret
-	want.PartnerCenter.RefreshTokenFile = token
+	want.Partners[0].TenantID = id
+	want.Partners[0].ClientID = id
+	want.Partners[0].ClientSecret = config.NewSecret(canary)
+	want.Partners[0].ClientSecretFile = secret
+	want.Partners[0].RefreshTokenFile = token
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("differs from the default (-want +got):\n%s", diff)
 	}
@@ -75,7 +75,9 @@ func TestTheExampleHoldsEveryKey(t *testing.T) {
 	}
 	walk("", root)
 	for _, l := range leaves() {
-		want = append(want, l.key)
+		if l.key != "default_partner" { // for several partners, which have an example of their own
+			want = append(want, l.key)
+		}
 	}
 	slices.Sort(got)
 	slices.Sort(want)
@@ -111,6 +113,10 @@ func describe(page *strings.Builder, comments map[string]string, parent string, 
 		value := section.Field(i)
 		isSection := value.Kind() == reflect.Struct && value.Type() != reflect.TypeFor[config.Secret]()
 		switch {
+		case key == "partners":
+			describePartners(page, comments, text, value.Index(0))
+		case key == "default_partner":
+			fmt.Fprintf(page, "\n## %s\n\n%s\n", key, text)
 		case isSection && parent == "":
 			fmt.Fprintf(page, "\n## %s\n\n%s\n\n| key | default | meaning |\n|---|---|---|\n", key, text)
 		case isSection:
@@ -126,6 +132,15 @@ func describe(page *strings.Builder, comments map[string]string, parent string, 
 			describe(page, comments, key+".", value)
 		}
 	}
+}
+
+// describePartners describes the section partner_center and those that have the
+// same keys.
+func describePartners(page *strings.Builder, comments map[string]string, text string, partner reflect.Value) {
+	describe(page, comments, "", partner)
+	fmt.Fprintf(page, "\n## partners\n\n%s\n", text)
+	page.WriteString("\n## partner_defaults\n\nEvery key of `partner_center`, for the partners in `partners` that do not have it themselves: those of the file, overlaid " +
+		"by those of the environment, overlaid by those of the partner in the file and then in the environment.\n")
 }
 
 func defaultText(value reflect.Value) string {
@@ -164,7 +179,11 @@ func fieldComments(t *testing.T) map[string]string {
 			}
 			if structure, isStruct := spec.Type.(*ast.StructType); isStruct {
 				for _, field := range structure.Fields.List {
-					for _, name := range field.Names {
+					names := field.Names
+					if embedded, ok := field.Type.(*ast.Ident); ok && len(names) == 0 {
+						names = []*ast.Ident{embedded}
+					}
+					for _, name := range names {
 						text := strings.Join(strings.Fields(field.Doc.Text()), " ")
 						comments[spec.Name.Name+"."+name.Name] = strings.ReplaceAll(afterLoad.ReplaceAllString(text, ""), "|", "\\|")
 					}

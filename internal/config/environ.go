@@ -19,27 +19,40 @@ var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_\d+_(TCP|
 
 // variable returns the name of the variable that overrides key.
 func variable(key string) string {
-	return prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
+	return prefix + strings.ToUpper(strings.NewReplacer(".", "__", "-", "_").Replace(key))
+}
+
+// variables returns the key of every variable.
+func (l *loader) variables() map[string]field {
+	all := make(map[string]field, len(l.fields))
+	for _, f := range l.fields {
+		if !f.section {
+			all[variable(f.key)] = f
+		}
+	}
+	return all
 }
 
 // readEnviron reads the variables that begin with prefix in the order of their
 // names, so that the order of faults is stable.
 func (l *loader) readEnviron(environ []string) {
 	environ = slices.Sorted(slices.Values(environ))
+	l.declareInEnviron(environ)
+	known := l.variables()
 	given := map[string]bool{}
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
 		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
-		i := slices.IndexFunc(l.fields, func(f field) bool { return !f.section && variable(f.key) == name })
+		f, ok := known[name]
 		switch {
-		case i < 0:
+		case !ok:
 			l.unknownVariable(name)
 		case given[name]:
-			l.fault(origin{source: name}, l.fields[i].key, "is given twice in the environment")
+			l.fault(origin{source: name}, f.key, "is given twice in the environment")
 		default:
-			l.readVariable(l.fields[i], name, text)
+			l.readVariable(f, name, text)
 		}
 		given[name] = true
 	}
@@ -49,6 +62,7 @@ func (l *loader) readEnviron(environ []string) {
 func (l *loader) readVariable(f field, name, text string) {
 	at := origin{source: name}
 	l.origins[f.key] = at
+	l.give(f.key, at)
 	if list, ok := reflect.TypeAssert[*[]string](f.value.Addr()); ok {
 		*list = splitList(text)
 		return

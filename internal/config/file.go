@@ -63,6 +63,7 @@ func (l *loader) readRoot(n *yaml.Node) bool {
 		l.fault(l.at(n), "", "is not a configuration; write keys such as server: and partner_center:")
 		return false
 	}
+	l.declareInFile(n)
 	l.readSection("", n)
 	return true
 }
@@ -99,11 +100,11 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 	lines := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
-		if name.Kind != yaml.ScalarNode || !namePattern.MatchString(name.Value) {
-			l.fault(l.at(name), section, "holds something that is not the name of a key; is a blank missing after a colon, or is a value not in quotes?")
+		key, problem := keyOf(section, name)
+		if problem != "" {
+			l.fault(l.at(name), key, problem)
 			continue
 		}
-		key := join(section, name.Value)
 		if line, repeated := lines[key]; repeated {
 			l.fault(l.at(name), key, fmt.Sprintf("is given twice; line %d has it already", line))
 			continue
@@ -114,7 +115,7 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 		case !known:
 			l.fault(l.at(name), key, "unknown key"+l.suggest(key))
 		case f.section:
-			l.readSubsection(f, value)
+			l.readSubsection(f, l.at(name), value)
 		default:
 			l.origins[key] = l.at(name)
 			if problem := setNode(f, value); problem != "" {
@@ -124,9 +125,25 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 	}
 }
 
+// keyOf returns the key of name in a section. If name cannot be one, problem
+// describes why, and key is what is safe to repeat.
+func keyOf(section string, name *yaml.Node) (key, problem string) {
+	switch safe := name.Kind == yaml.ScalarNode && namePattern.MatchString(name.Value); {
+	case section == partnersSection && name.Kind == yaml.ScalarNode && partnerName.MatchString(name.Value):
+	case !safe:
+		return section, "holds something that is not the name of a key; is a blank missing after a colon, or is a value not in quotes?"
+	case section == partnersSection:
+		return join(section, name.Value), "is not the name of a partner: 1 to 32 of a-z, 0-9 and hyphens"
+	}
+	return join(section, name.Value), ""
+}
+
 // readSubsection reads the value n of the section f. If the section has no
 // keys, for example because all are commented out, it counts as absent.
-func (l *loader) readSubsection(f field, n *yaml.Node) {
+func (l *loader) readSubsection(f field, at origin, n *yaml.Node) {
+	if !isNull(n) && (n.Kind != yaml.MappingNode || len(n.Content) > 0 || f.key == partnersSection) {
+		l.give(f.key, at)
+	}
 	switch problem := unsupported(n); {
 	case problem != "":
 		l.reject(l.at(n), f.key, problem)

@@ -18,9 +18,11 @@ func FuzzLoad(f *testing.F) {
 		"log: {level: info, level: debug}", "server: {grpc: {address: ':0'}, insecure: true}",
 		"cache: {redis: {addresses: ['unix:///s', 'h:1'], db: 1}, ages: {allowed: {fresh: 9223372036s, usable: -1ns}}}",
 		"partner_center: {base_url: 'http://[::1%25lo]:1/v1', audience: 'api://a/.default', tenant_id: a.b}",
+		"partners: {eu: {cloud: china}, us: , 1-a: {refresh_token_file: /t}, B: {}}\ndefault_partner: us\npartner_defaults: {refresh_token_file: /t}",
+		"partners: {eu: {}}\npartner_center: {flow: app_only}",
 		"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nlog: *c",
 	} {
-		f.Add(seed, "LOG__LEVEL=info\nCACHE__REDIS__ADDRESSES=a:1,b:2")
+		f.Add(seed, "LOG__LEVEL=info\nCACHE__REDIS__ADDRESSES=a:1,b:2\nPARTNERS__MY_REGION__CLIENT_ID=x\nDEFAULT_PARTNER=eu")
 	}
 	example, err := os.ReadFile(filepath.Join("..", "..", "deploy", "config.example.yaml"))
 	if err != nil {

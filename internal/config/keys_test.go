@@ -34,6 +34,7 @@ var others = map[string]string{
 	"cache.redis.addresses":        "redis.example:6379",
 	"policy.not_ready":             "allow",
 	"policy.when_undecidable":      "block",
+	"policy.under_review":          "allow_reducing",
 	"log.level":                    "debug",
 	"log.format":                   "console",
 	"partner_center.client_secret": "a~secret",
@@ -163,11 +164,11 @@ func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 		v.SetString(text)
 	}
 	if l.key == "partner_center.cloud" {
-		cfg.PartnerCenter.Authority = "https://login.microsoftonline.us"
+		cfg.Partners[0].Authority = "https://login.microsoftonline.us"
 	}
 	contents, ok := map[string]*config.Secret{
-		"partner_center.client_certificate_file":  &cfg.PartnerCenter.ClientCertificate,
-		"partner_center.client_secret_file":       &cfg.PartnerCenter.ClientSecret,
+		"partner_center.client_certificate_file":  &cfg.Partners[0].ClientCertificate,
+		"partner_center.client_secret_file":       &cfg.Partners[0].ClientSecret,
 		"cache.redis.password_file":               &cfg.Cache.Redis.Password,
 		"cache.redis.integrity_key_file":          &cfg.Cache.Redis.IntegrityKey,
 		"cache.redis.integrity_key_previous_file": &cfg.Cache.Redis.IntegrityKeyPrevious,
@@ -217,6 +218,9 @@ func inFile(values map[string]string) string {
 func TestEveryKeyArrives(t *testing.T) {
 	t.Parallel()
 	for _, l := range leaves() {
+		if l.key == "default_partner" {
+			continue // TestPartners names the default
+		}
 		values := companions(t, l)
 		without := changed(t, values)
 		values[l.key] = other(t, l)
@@ -264,7 +268,7 @@ cache: {redis: {addresses: ["127.0.0.1:6379"]}}
 	}
 	for _, l := range leaves() {
 		switch l.in(config.Default()).Interface().(type) {
-		case time.Duration, int, float64, bool, config.Cloud, config.Flow, config.RedisMode, config.TokenEndpoint, config.NotReady, config.WhenUndecidable, config.LogLevel, config.LogFormat:
+		case time.Duration, int, float64, bool, config.Cloud, config.Flow, config.RedisMode, config.TokenEndpoint, config.NotReady, config.UnderReview, config.WhenUndecidable, config.LogLevel, config.LogFormat:
 			_, err := config.Load("", []string{l.variable() + "="}, config.Dev)
 			if err == nil || !strings.HasPrefix(err.Error(), l.variable()+": "+l.key+`: ""`) {
 				t.Errorf("%s: empty was taken, error %v", l.key, err)
@@ -347,6 +351,8 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"policy.not_ready":                           "block",
 		"policy.when_undecidable":                    "error",
 		"policy.qualifications_grace":                "250ms",
+		"policy.under_review":                        "block_all",
+		"default_partner":                            "default",
 		"log.level":                                  "info",
 		"log.format":                                 "json",
 		"log.plain_per_second":                       "100",
@@ -364,7 +370,7 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if !config.Default().PartnerCenter.ClientSecret.IsZero() || !config.Default().Cache.Redis.Password.IsZero() ||
+	if !config.Default().Partners[0].ClientSecret.IsZero() || !config.Default().Cache.Redis.Password.IsZero() ||
 		!config.Default().Cache.Redis.Sentinel.Password.IsZero() {
 		t.Error("a default secret exists")
 	}

@@ -38,6 +38,7 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	readable := path == "" || l.readFile()
 	l.readEnviron(environ)
 	if readable {
+		l.resolvePartners()
 		l.applyCloud()
 		l.applyRedisMode()
 		l.readSecrets()
@@ -49,6 +50,7 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	if len(l.faults) > 0 {
 		return nil, errors.Join(l.faults...)
 	}
+	l.keepPartners()
 	return l.cfg, nil
 }
 
@@ -56,10 +58,16 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 type loader struct {
 	path     string
 	cfg      *Config
-	fields   []field           // every section and key, in the manual's order
-	origins  map[string]origin // key → source of its value
+	fields   []field           // every section and key; those of partners, which the input names, are last
+	index    map[string]int    // key → its position in fields
+	origins  map[string]origin // key → source of its value; section → source of its first value
 	faults   []error           // each a Fault
 	rejected map[string]bool   // keys and sections without a usable value
+
+	partners    []partnerSection  // those of partners, later those that apply
+	short       *PartnerCenter    // partner_center
+	partnerKeys []string          // every key of a partner
+	inherited   map[string]string // key of a partner → the one of partner_defaults
 }
 
 // origin is the source of a key's value.
@@ -76,13 +84,41 @@ type field struct {
 }
 
 func newLoader(path string) *loader {
-	cfg := Default()
-	return &loader{
-		path:     path,
-		cfg:      cfg,
-		fields:   appendFields(nil, "", reflect.ValueOf(cfg).Elem()),
-		origins:  map[string]origin{},
-		rejected: map[string]bool{},
+	l := &loader{
+		path:      path,
+		cfg:       Default(),
+		short:     newPartnerCenter(),
+		index:     map[string]int{},
+		origins:   map[string]origin{},
+		rejected:  map[string]bool{},
+		inherited: map[string]string{},
+	}
+	l.cfg.DefaultPartner = ""
+	l.addFields(shortSection, true, l.short)
+	l.addFields("", false, l.cfg)
+	l.addFields(sharedSection, true, newPartnerCenter())
+	l.add(field{key: partnersSection, section: true})
+	for _, f := range appendFields(nil, "", reflect.ValueOf(l.short).Elem()) {
+		if !f.section {
+			l.partnerKeys = append(l.partnerKeys, f.key)
+		}
+	}
+	return l
+}
+
+// addFields adds the keys of the struct that values points to below key, and key
+// itself if it is a section.
+func (l *loader) addFields(key string, isSection bool, values any) {
+	if isSection {
+		l.add(field{key: key, section: true})
+	}
+	l.add(appendFields(nil, key, reflect.ValueOf(values).Elem())...)
+}
+
+func (l *loader) add(fields ...field) {
+	for _, f := range fields {
+		l.index[f.key] = len(l.fields)
+		l.fields = append(l.fields, f)
 	}
 }
 
@@ -91,7 +127,7 @@ func newLoader(path string) *loader {
 func appendFields(all []field, parent string, v reflect.Value) []field {
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Tag.Get("yaml")
-		if name == "-" {
+		if name == "-" || name == partnersSection {
 			continue
 		}
 		f := field{key: join(parent, name), value: v.Field(i)}
@@ -114,12 +150,11 @@ func join(parent, name string) string {
 
 // field returns the section or key of that path.
 func (l *loader) field(key string) (field, bool) {
-	for _, f := range l.fields {
-		if f.key == key {
-			return f, true
-		}
+	i, ok := l.index[key]
+	if !ok {
+		return field{}, false
 	}
-	return field{}, false
+	return l.fields[i], true
 }
 
 // fault records a mistake at a position.
@@ -137,7 +172,7 @@ func (l *loader) reject(at origin, key, problem string) {
 // object records that the value of key breaks a rule, at the position of the
 // value, unless the key has been rejected.
 func (l *loader) object(key, format string, args ...any) {
-	if !l.isRejected(key) {
+	if key = l.source(key); !l.isRejected(key) {
 		l.reject(l.origins[key], key, fmt.Sprintf(format, args...))
 	}
 }
@@ -155,6 +190,9 @@ func (l *loader) isRejected(key string) bool {
 // readSecrets sets each secret from its file if a file is given.
 func (l *loader) readSecrets() {
 	for _, f := range l.fields {
+		if f.section || !l.applies(f.key) {
+			continue
+		}
 		secret, ok := reflect.TypeAssert[*Secret](f.value.Addr())
 		if !ok {
 			continue
@@ -164,7 +202,7 @@ func (l *loader) readSecrets() {
 			continue
 		}
 		if !secret.IsZero() {
-			l.object(file.key, "conflicts with %s: give one of the two and empty the other", f.key)
+			l.object(file.key, "conflicts with %s: give one of the two and empty the other", l.source(f.key))
 			continue
 		}
 		text, problem := readSecret(file.value.String())

@@ -2,6 +2,19 @@ package config
 
 import "time"
 
+// onlyPartner is the name of the partner in the section partner_center.
+const onlyPartner = "default"
+
+// Partner is one partner: a tenant at Partner Center, with its own tokens,
+// budget and evidence.
+type Partner struct {
+	// Name is the name in requests, logs, metrics and the keys of Redis.
+	Name string `yaml:"-"`
+	// PartnerCenter is the short form of one partner called "default". Conflicts
+	// with partners and partner_defaults.
+	PartnerCenter `yaml:"partner_center"`
+}
+
 // PartnerCenter configures the account that sends requests to Partner Center.
 //
 // serve needs tenant_id, client_id, one credential (client_secret,
@@ -71,10 +84,10 @@ type PartnerCenter struct {
 	// than 0 and at most 10s, which is the fixed limit of a whole fetch,
 	// replays included. Optional; 3s.
 	AttemptTimeout time.Duration `yaml:"attempt_timeout"`
-	// BudgetPerMinute is how many requests a minute this process may send to
-	// Partner Center, replays included and token requests not; more than 0.
-	// Replicas do not share it: divide what the partner may use by their
-	// number. Optional; 400.
+	// BudgetPerMinute is how many requests a minute may be sent to Partner
+	// Center, replays included and token requests not; more than 0. It is the
+	// budget of all replicas that share a Redis together; without Redis, of this
+	// process alone. Optional; 400.
 	BudgetPerMinute int `yaml:"budget_per_minute"`
 	// BatchConcurrency is how many customers of one batch may be fetched at the
 	// same time; 1 to 1000. Optional; 16.
@@ -102,3 +115,19 @@ const (
 )
 
 func (TokenEndpoint) words() []string { return []string{"v2", "v1"} }
+
+// newPartnerCenter returns a partner's configuration if no key is given.
+func newPartnerCenter() *PartnerCenter {
+	hosts := CloudGlobal.hosts()
+	return &PartnerCenter{
+		Cloud:            CloudGlobal,
+		BaseURL:          hosts.baseURL,
+		Authority:        hosts.authority,
+		Flow:             FlowAppUser,
+		Audience:         hosts.audience,
+		TokenEndpoint:    TokenEndpointV2,
+		AttemptTimeout:   3 * time.Second,
+		BudgetPerMinute:  400,
+		BatchConcurrency: 16,
+	}
+}

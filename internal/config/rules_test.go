@@ -83,11 +83,11 @@ cache: {redis: {read_timeout: 0, write_timeout: -1ms}, local: {max_age: 0s}}
 policy: {qualifications_grace: 8761h}
 `,
 			want: []string{
+				`config.yaml:3: partner_center.attempt_timeout: 10.001s must be at most 10s`,
 				`config.yaml:2: server.default_timeout: 99ms must be at least 100ms`,
 				`config.yaml:2: server.reserve: 51ms must be at most 50ms`,
 				`config.yaml:2: server.drain: -1s must be at least 0s`,
 				`config.yaml:2: server.shutdown_timeout: 0s must be more than 0`,
-				`config.yaml:3: partner_center.attempt_timeout: 10.001s must be at most 10s`,
 				`config.yaml:4: cache.redis.read_timeout: 0s must be more than 0`,
 				`config.yaml:4: cache.redis.write_timeout: -1ms must be more than 0`,
 				`config.yaml:4: cache.local.max_age: 0s must be more than 0`,
@@ -122,8 +122,8 @@ cache:
 		"counts": {
 			text: "partner_center: {budget_per_minute: 0}\ncache: {redis: {db: -1, pool_size: 10001}, local: {max_entries: -1}}\n",
 			want: []string{
-				`config.yaml:2: cache.redis.db: must be at least 0`,
 				`config.yaml:1: partner_center.budget_per_minute: 0 must be at least 1`,
+				`config.yaml:2: cache.redis.db: must be at least 0`,
 				`config.yaml:2: cache.redis.pool_size: 10001 must be at most 10000`,
 				`config.yaml:2: cache.local.max_entries: -1 must be at least 1`,
 			},

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,11 +36,11 @@ func hidden(t *testing.T, what, text string) {
 func TestASecretIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	cfg := config.Default()
-	cfg.PartnerCenter.ClientSecret = config.NewSecret(canary)
-	cfg.PartnerCenter.ClientCertificate = config.NewSecret(canary)
+	cfg.Partners[0].ClientSecret = config.NewSecret(canary)
+	cfg.Partners[0].ClientCertificate = config.NewSecret(canary)
 	cfg.Cache.Redis.Password, cfg.Cache.Redis.Sentinel.Password = config.NewSecret(canary), config.NewSecret(canary)
 	cfg.Cache.Redis.TLS.Key = config.NewSecret(canary)
-	secret := cfg.PartnerCenter.ClientSecret
+	secret := cfg.Partners[0].ClientSecret
 
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%t", "%p", "%T", "%10.3s"} {
 		for _, value := range []any{secret, &secret, cfg, *cfg, []any{secret}, map[string]config.Secret{"k": secret}, struct{ s config.Secret }{secret}} {
@@ -82,7 +83,8 @@ func TestASecretIsNeverPrinted(t *testing.T) {
 	hidden(t, "a log", out.String())
 
 	other := *cfg
-	other.PartnerCenter.ClientSecret = config.NewSecret("another")
+	other.Partners = slices.Clone(cfg.Partners)
+	other.Partners[0].ClientSecret = config.NewSecret("another")
 	if diff := cmp.Diff(cfg, &other); diff == "" {
 		t.Error("secrets that differ compare equal")
 	}
@@ -205,7 +207,7 @@ func TestASecretMayBeAFile(t *testing.T) {
 			name, want, problem string
 			of                  func(*config.Config) config.Secret
 		}{
-			{"PARTNER_CENTER__CLIENT_SECRET_FILE", c.secret, c.problem + c.secretProblem, func(cfg *config.Config) config.Secret { return cfg.PartnerCenter.ClientSecret }},
+			{"PARTNER_CENTER__CLIENT_SECRET_FILE", c.secret, c.problem + c.secretProblem, func(cfg *config.Config) config.Secret { return cfg.Partners[0].ClientSecret }},
 			{"CACHE__REDIS__PASSWORD_FILE", c.password, c.problem, func(cfg *config.Config) config.Secret { return cfg.Cache.Redis.Password }},
 		} {
 			cfg, err := config.Load("", []string{"ELIGIBILITY_" + key.name + "=" + path}, config.Dev)
@@ -233,7 +235,7 @@ func TestSecretsThatAreCopiedAreTrimmed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, got := range map[string]config.Secret{
-		"~s3cret": cfg.PartnerCenter.ClientSecret, " s3cret ": cfg.Cache.Redis.Password, "s3 cret": cfg.Cache.Redis.Sentinel.Password,
+		"~s3cret": cfg.Partners[0].ClientSecret, " s3cret ": cfg.Cache.Redis.Password, "s3 cret": cfg.Cache.Redis.Sentinel.Password,
 	} {
 		if got.Reveal() != want {
 			t.Errorf("%q, want %q", got.Reveal(), want)

@@ -92,7 +92,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if cfg.PartnerCenter.ClientSecret.IsZero() {
+			if cfg.Partners[0].ClientSecret.IsZero() {
 				t.Error("no secret")
 			}
 		})

@@ -31,32 +31,32 @@ var (
 )
 
 // checkVault checks the vault of the refresh token, if there is one.
-func (l *loader) checkVault(pc *PartnerCenter) {
-	const key = "partner_center.refresh_token_vault."
-	vault := &pc.RefreshTokenVault
+func (l *loader) checkVault(s partnerSection) {
+	urlKey, secretKey := s.at("refresh_token_vault.url"), s.at("refresh_token_vault.secret")
+	pc, vault := s.values, &s.values.RefreshTokenVault
 	if vault.IsZero() {
 		return
 	}
 	if vault.URL == "" {
-		l.object(key+"url", "is required with partner_center.refresh_token_vault.secret")
+		l.object(urlKey, "is required with %s", l.source(secretKey))
 		return
 	}
 	u, problem := splitURL(vault.URL, "http", "https")
 	switch suffix := pc.Cloud.hosts().vault; {
 	case problem != "":
-		l.object(key+"url", "%s", problem)
+		l.object(urlKey, "%s", problem)
 	case u.Path != "":
-		l.object(key+"url", "must not have a path; the secret's name belongs into partner_center.refresh_token_vault.secret")
+		l.object(urlKey, "must not have a path; the secret's name belongs into %s", secretKey)
 	case !loopback.IsHost(u.Hostname()) && (u.Port() != "" || !isVault(u.Hostname(), suffix)):
-		l.object(key+"url", "must be https://NAME%s, a vault of cloud %s", suffix, pc.Cloud)
+		l.object(urlKey, "must be https://NAME%s, a vault of cloud %s", suffix, pc.Cloud)
 	default:
 		vault.URL = u.String()
 	}
 	if !secretName.MatchString(vault.Secret) {
-		l.object(key+"secret", "must be the name of a secret: 1 to 127 letters, digits and hyphens")
+		l.object(secretKey, "must be the name of a secret: 1 to 127 letters, digits and hyphens")
 	}
 	if pc.RefreshTokenFile != "" {
-		l.object(key+"url", "conflicts with partner_center.refresh_token_file: give one of the two and empty the other")
+		l.object(urlKey, "conflicts with %s: give one of the two and empty the other", l.source(s.at("refresh_token_file")))
 	}
 }
 

@@ -52,7 +52,7 @@ func TestVault(t *testing.T) {
 		"ELIGIBILITY_PARTNER_CENTER__CLIENT_ID=00000000-0000-0000-0000-000000000001",
 		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=s3cret",
 	}, config.Serve)
-	if err != nil || cfg.PartnerCenter.RefreshTokenVault.URL != "https://partner.vault.azure.net" {
+	if err != nil || cfg.Partners[0].RefreshTokenVault.URL != "https://partner.vault.azure.net" {
 		t.Errorf("serve with a vault: %v", err)
 	}
 }

@@ -28,7 +28,10 @@ const (
 
 // Finding is the result of one check. It never holds a secret.
 type Finding struct {
-	Check  string  `json:"check"`
+	Check string `json:"check"`
+	// Partner is the partner that the check is about, if there are several.
+	Partner string `json:"partner,omitempty"`
+
 	Status Verdict `json:"status"`
 	Detail string  `json:"detail"`
 	Remedy string  `json:"remedy,omitempty"`
@@ -68,16 +71,13 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 	if cfg == nil {
 		return append(findings, skipped("others", "they need a configuration that can be read"))
 	}
-	patient := patient{cfg: cfg, options: options}
-	groups := []struct {
-		limit time.Duration
-		check func(context.Context) []Finding
-	}{
-		{15 * time.Second, patient.checkHosts},
-		{40 * time.Second, patient.checkPartnerCenter},
-		{15 * time.Second, patient.checkRedis},
-		{5 * time.Second, patient.checkListeners},
+	var groups []group
+	for _, partner := range cfg.Partners {
+		p := patient{cfg: cfg, options: options, partner: partner}
+		groups = append(groups, group{15 * time.Second, p.of(p.checkHosts)}, group{40 * time.Second, p.of(p.checkPartnerCenter)})
 	}
+	shared := patient{cfg: cfg, options: options}
+	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners})
 	found := make([][]Finding, len(groups))
 	var checking errgroup.Group
 	for i, group := range groups {
@@ -95,10 +95,35 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 	return findings
 }
 
+// group is checks that share a limit.
+type group struct {
+	limit time.Duration
+	check func(context.Context) []Finding
+}
+
 // patient is the configuration under examination.
 type patient struct {
 	cfg     *config.Config
 	options Options
+	partner config.Partner // if a check is about one
+}
+
+// of returns the check of p's partner. If there are several partners, its
+// findings name the partner, and its keys and commands are those of the partner.
+func (p patient) of(check func(context.Context) []Finding) func(context.Context) []Finding {
+	if len(p.cfg.Partners) == 1 {
+		return check
+	}
+	login := "eligibilityd login --config " + placeholder(p.options.ConfigFile)
+	own := strings.NewReplacer("partner_center.", "partners."+p.partner.Name+".", "partner_center section", "section partners."+p.partner.Name,
+		login, login+" --partner "+p.partner.Name)
+	return func(ctx context.Context) []Finding {
+		findings := check(ctx)
+		for i, f := range findings {
+			findings[i].Partner, findings[i].Detail, findings[i].Remedy = p.partner.Name, own.Replace(f.Detail), own.Replace(f.Remedy)
+		}
+		return findings
+	}
 }
 
 // checkConfiguration returns the configuration, or nil if it cannot be read,

@@ -39,8 +39,8 @@ func (p patient) checkHosts(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, hostLimit)
 	defer cancel()
 	hosts := []hostCheck{
-		{name: "login host", key: "authority", root: p.cfg.PartnerCenter.Authority},
-		{name: "partner center host", key: "base_url", root: p.cfg.PartnerCenter.BaseURL},
+		{name: "login host", key: "authority", root: p.partner.Authority},
+		{name: "partner center host", key: "base_url", root: p.partner.BaseURL},
 	}
 	findings := make([]Finding, len(hosts)+1)
 	ahead := make([]*time.Duration, len(hosts))

@@ -28,10 +28,10 @@ const (
 // checkPartnerCenter gets a token and asks Partner Center as serve would,
 // except that the stored refresh token does not change.
 func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
-	cfg := app.ClientConfig(p.cfg, zap.NewNop(), nil)
+	cfg := app.ClientConfig(p.partner.PartnerCenter, zap.NewNop(), nil)
 	cfg.ReadOnly = true
 	client, err := pcclient.New(cfg)
-	findings := checkClientCertificate(p.cfg.PartnerCenter, time.Now())
+	findings := checkClientCertificate(p.partner.PartnerCenter, time.Now())
 	findings = append(findings, p.checkRefreshToken(ctx, client, err)...)
 	rest := func(from int, why string) []Finding {
 		for _, check := range []string{checkToken, checkMFA, checkAccount, checkQualifications}[from:] {
@@ -47,7 +47,7 @@ func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 		findings = append(findings, p.noToken(err))
 		return rest(1, "there is no token")
 	}
-	findings = append(findings, ok(checkToken, "the login host gives one, flow %s", p.cfg.PartnerCenter.Flow))
+	findings = append(findings, ok(checkToken, "the login host gives one, flow %s", p.partner.Flow))
 
 	asked := make([]Finding, 3)
 	var asking errgroup.Group
@@ -76,7 +76,7 @@ func (p patient) noToken(err error) Finding {
 	if fail.Err != nil {
 		detail += fmt.Sprintf(": %v", fail.Err)
 	}
-	return failure(checkToken, TokenRemedy(fail, p.options.ConfigFile), "flow %s: %s", p.cfg.PartnerCenter.Flow, detail)
+	return failure(checkToken, TokenRemedy(fail, p.options.ConfigFile), "flow %s: %s", p.partner.Flow, detail)
 }
 
 // TokenRemedy returns the remedy if a token request failed. configFile may be
@@ -127,7 +127,7 @@ func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 const nobody = "00000000-0000-0000-0000-000000000000"
 
 func (p patient) mfa(ctx context.Context, client *pcclient.Client) Finding {
-	if p.cfg.PartnerCenter.Flow == config.FlowAppOnly {
+	if p.partner.Flow == config.FlowAppOnly {
 		return skipped(checkMFA, "tokens of flow app_only need none")
 	}
 	customer := p.options.Customer
@@ -150,7 +150,7 @@ func (p patient) mfa(ctx context.Context, client *pcclient.Client) Finding {
 
 func (p patient) account(ctx context.Context, client *pcclient.Client) Finding {
 	const check = checkAccount
-	if p.cfg.PartnerCenter.Flow == config.FlowAppOnly {
+	if p.partner.Flow == config.FlowAppOnly {
 		return warning(check, "set partner_center.flow: app_user and run `eligibilityd login --config "+placeholder(p.options.ConfigFile)+"`",
 			"flow app_only cannot ask for accounts: no purchase can be decided, only qualifications read")
 	}

@@ -27,7 +27,7 @@ const (
 // checkRefreshToken checks the store of the refresh token. If client is nil,
 // broken is the reason.
 func (p patient) checkRefreshToken(ctx context.Context, client *pcclient.Client, broken error) []Finding {
-	pc := p.cfg.PartnerCenter
+	pc := p.partner.PartnerCenter
 	switch {
 	case pc.Flow != config.FlowAppUser:
 		return nil
