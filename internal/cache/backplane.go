@@ -320,8 +320,15 @@ const (
 )
 
 // warm opens connections and authenticates them, so that no caller has to: three
-// round trips may take longer than a caller may wait.
+// round trips may take longer than a caller may wait. It does nothing if another
+// store has just warmed the connections.
 func (s *Store) warm(ctx context.Context, limit time.Duration) {
+	s.redis.warming.Lock()
+	defer s.redis.warming.Unlock()
+	if time.Since(s.redis.warmed) < warmInterval/2 {
+		return
+	}
+	s.redis.warmed = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var opening sync.WaitGroup

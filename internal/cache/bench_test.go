@@ -48,7 +48,7 @@ func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) 
 	}
 	tier, err = newSharedTier(RedisConfig{
 		Addresses: []string{cachetest.StartRedis(b).Address}, ReadTimeout: time.Second, WriteTimeout: time.Second,
-	}, zap.NewNop(), metrics, time.Now)
+	}, nil, zap.NewNop(), metrics, time.Now)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -34,6 +34,9 @@ type Config struct {
 	Ages eligibility.Ages
 	// Redis configures the shared tier; without Addresses there is none.
 	Redis RedisConfig
+	// Connections are those to the Redis of that configuration, if several stores
+	// share them; nil means that the store has its own, which Close ends.
+	Connections *Connections
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 	// Logger receives warnings about Redis; nil means none.
@@ -94,7 +97,7 @@ func New(cfg Config) (*Store, error) {
 		ages: cfg.Ages, maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics,
 	}
 	if len(cfg.Redis.Addresses) > 0 {
-		if store.redis, err = newSharedTier(cfg.Redis, cfg.Logger, metrics, cfg.Now); err != nil {
+		if store.redis, err = newSharedTier(cfg.Redis, cfg.Connections, cfg.Logger, metrics, cfg.Now); err != nil {
 			return nil, err
 		}
 	} else {
@@ -106,7 +109,7 @@ func New(cfg Config) (*Store, error) {
 	return store, nil
 }
 
-// Close ends the connections to Redis. The store must not be used afterwards.
+// Close ends the store's own connections to Redis. The store must not be used afterwards.
 func (s *Store) Close() error {
 	if s.redis == nil {
 		return nil

@@ -3,7 +3,9 @@ package cache
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -112,10 +114,50 @@ func (c RedisConfig) withDefaults() (RedisConfig, error) {
 	return c, errors.Join(faults...)
 }
 
-// Connect returns a client as the shared tier uses it, for diagnosis. It opens no
+// Connections are the connections to the shared tier that the stores of a process
+// share. Reads, claims and writes have some of their own.
+type Connections struct {
+	reader, claimer, writer redis.UniversalClient
+
+	warming sync.Mutex
+	warmed  time.Time // when they were warmed last; guarded by warming
+}
+
+// Connect returns the connections of a configuration, whose Namespace has no
+// effect. It opens none yet, and fails only if the RedisConfig is invalid.
+func Connect(cfg RedisConfig) (*Connections, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Connections{
+		reader:  newClient(cfg, readPool(cfg)),
+		claimer: newClient(cfg, otherPool(cfg)),
+		writer:  newClient(cfg, otherPool(cfg)),
+	}, nil
+}
+
+// clients are all clients of the connections.
+func (c *Connections) clients() []redis.UniversalClient {
+	return []redis.UniversalClient{c.reader, c.claimer, c.writer}
+}
+
+// Close ends the connections. No store may be using them any more.
+func (c *Connections) Close() error {
+	var faults []error
+	for _, client := range c.clients() {
+		faults = append(faults, client.Close())
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("cache: close redis clients: %w", err)
+	}
+	return nil
+}
+
+// NewClient returns a client as the shared tier uses it, for diagnosis. It opens no
 // connection yet, and fails only if the RedisConfig is invalid. The caller closes
 // the client.
-func Connect(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:ireturn // one of two types, by mode
+func NewClient(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:ireturn // one of two types, by mode
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err

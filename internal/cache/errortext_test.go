@@ -71,7 +71,7 @@ func TestErrorTextOfARealRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	as := func(user, password string) redis.UniversalClient {
-		client, err := cache.Connect(cache.RedisConfig{Addresses: []string{server.Address}, Username: user, Password: password})
+		client, err := cache.NewClient(cache.RedisConfig{Addresses: []string{server.Address}, Username: user, Password: password})
 		if err != nil {
 			t.Fatal(err)
 		}

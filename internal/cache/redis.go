@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -32,8 +31,9 @@ var errBreakerOpen = errors.New("redis circuit breaker is open")
 // circuit breakers of their own, so that a flood or a refusal of one kind does
 // not stop the others.
 type sharedTier struct {
-	reader, claimer, writer redis.UniversalClient
-	reads, claims, writes   *breaker.Breaker
+	*Connections
+	ownConnections        bool // which close ends
+	reads, claims, writes *breaker.Breaker
 
 	batcher *readBatcher
 	patient *readBatcher // for callers that would otherwise get an error
@@ -50,13 +50,19 @@ type sharedTier struct {
 	faults       *faultLog
 }
 
-func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
+// newSharedTier returns a tier on connections, or on its own if they are nil.
+func newSharedTier(cfg RedisConfig, connections *Connections, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	keys := newRedisKeys(cfg.KeyPrefix, cfg.Namespace)
-	reader := newClient(cfg, readPool(cfg))
+	own := connections == nil
+	if own {
+		if connections, err = Connect(cfg); err != nil {
+			return nil, err
+		}
+	}
+	keys, reader := newRedisKeys(cfg.KeyPrefix, cfg.Namespace), connections.reader
 	newBreaker := func() *breaker.Breaker {
 		return breaker.New(breaker.Config{
 			Failures: breakerFailures, First: breakerOpen, ProbeTimeout: max(cfg.ReadTimeout, cfg.WriteTimeout) + dialTimeout, Now: now,
@@ -65,9 +71,7 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 	replica := newToken()
 	beats := newBeats(keys, replica)
 	return &sharedTier{
-		reader:       reader,
-		claimer:      newClient(cfg, otherPool(cfg)),
-		writer:       newClient(cfg, otherPool(cfg)),
+		Connections:  connections,
 		reads:        newBreaker(),
 		claims:       newBreaker(),
 		writes:       newBreaker(),
@@ -83,12 +87,9 @@ func newSharedTier(cfg RedisConfig, logger *zap.Logger, metrics *metrics, now fu
 		now:          now,
 		metrics:      metrics,
 		faults:       newFaultLog(logger, now),
-	}, nil
-}
 
-// clients are all clients of the tier.
-func (r *sharedTier) clients() []redis.UniversalClient {
-	return []redis.UniversalClient{r.reader, r.claimer, r.writer}
+		ownConnections: own,
+	}, nil
 }
 
 // loaded is what Redis holds under a key: evidence or nil.
@@ -341,14 +342,10 @@ func (e replyError) Error() string { return string(e) }
 func (replyError) RedisError() {}
 
 func (r *sharedTier) close() error {
-	var faults []error
-	for _, client := range r.clients() {
-		faults = append(faults, client.Close())
+	if !r.ownConnections {
+		return nil
 	}
-	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("cache: close redis clients: %w", err)
-	}
-	return nil
+	return r.Close()
 }
 
 // faultKind names a failure of Redis for the metrics.

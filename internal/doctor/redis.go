@@ -50,7 +50,7 @@ func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 	}
 	patience := app.RedisConfig(p.cfg, p.cfg.Partners[0])
 	patience.ReadTimeout, patience.WriteTimeout = redisLimit, redisLimit
-	client, err := cache.Connect(patience)
+	client, err := cache.NewClient(patience)
 	if err != nil {
 		return []Finding{failure(checkRedisReach, "correct cache.redis", "%v", err)}
 	}
