@@ -22,16 +22,17 @@ const module = "github.com/eligibilityd/eligibilityd/"
 var mayImport = map[string][]string{
 	"internal/eligibility": {}, // and the standard library only
 	"internal/evidence":    {"internal/eligibility"},
+	"internal/budget":      {"internal/evidence"},
 
-	"internal/cache":    {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
-	"internal/pcclient": {"internal/breaker", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
+	"internal/cache":    {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
+	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
 	"internal/api":      {"internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 
 	"internal/rest":   {"internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 	"internal/server": {"internal/api", "internal/eligibility", "internal/logging", "internal/loopback"},
 
 	"internal/app": {
-		"internal/api", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
+		"internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
 		"internal/pcclient", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
 	},
 

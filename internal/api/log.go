@@ -101,7 +101,7 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	if entry == nil {
 		return
 	}
-	fields := make([]zap.Field, 0, 16)
+	fields := make([]zap.Field, 0, 17)
 	fields = append(fields,
 		zap.String("request_id", c.requestID),
 		zap.String("rpc", c.series.rpc),
@@ -170,6 +170,9 @@ func appendTally(fields []zap.Field, t *tally) []zap.Field {
 func appendUpstream(fields []zap.Field, upstream eligibility.Call) []zap.Field {
 	if upstream == (eligibility.Call{}) {
 		return fields
+	}
+	if upstream.Lane != "" {
+		fields = append(fields, zap.String("lane", upstream.Lane))
 	}
 	return append(fields,
 		zap.Int("upstream_attempts", upstream.Attempts),

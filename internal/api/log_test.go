@@ -63,6 +63,13 @@ func TestAnRPCHasOneRecord(t *testing.T) {
 				"level": zapcore.WarnLevel, "code": "UNAVAILABLE", "customer_id": apitest.CustomerA, "error": "eligibility: throttled",
 			},
 		},
+		"a wait for the budget names its lane": {
+			source: apitest.Fails(eligibility.Error{Kind: eligibility.KindThrottled, Call: eligibility.Call{CorrelationID: "c1", Lane: "batch"}}),
+			want: map[string]any{
+				"level": zapcore.WarnLevel, "code": "UNAVAILABLE", "customer_id": apitest.CustomerA, "error": "eligibility: throttled", "lane": "batch",
+				"upstream_attempts": int64(0), "upstream_status": int64(0), "ms_correlation_id": "c1", "ms_request_id": "",
+			},
+		},
 		"refused credentials are an error": {
 			source: apitest.Fails(eligibility.Error{Kind: eligibility.KindCredentials}),
 			want: map[string]any{

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
@@ -46,7 +47,8 @@ type Replacements struct {
 type App struct {
 	cfg     *config.Config
 	logger  *zap.Logger
-	client  *pcclient.Client // nil if the source was replaced
+	budget  *budget.Budget // nil if the source was replaced, as is the client
+	client  *pcclient.Client
 	store   *cache.Store
 	service *evidence.Service
 	server  *server.Server
@@ -84,18 +86,23 @@ func NewWith(ctx context.Context, cfg *config.Config, build Build, logOut io.Wri
 // build builds the parts of a in order. If it fails, a.Close releases those that
 // were built.
 func (a *App) build(build Build, registry *prometheus.Registry, replace Replacements) error {
-	source := replace.Source
+	storeConfig := cacheConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
+	storeConfig.Now = replace.Now
 	var err error
+	if a.store, err = cache.New(storeConfig); err != nil {
+		return err
+	}
+	source := replace.Source
 	if source == nil {
-		if a.client, err = pcclient.New(ClientConfig(a.cfg.Partners[0].PartnerCenter, a.logger, registry)); err != nil {
+		if a.budget, err = budget.New(budgetConfig(a.cfg.Partners[0], registry)); err != nil {
+			return err
+		}
+		clientConfig := ClientConfig(a.cfg.Partners[0].PartnerCenter, a.logger, registry)
+		clientConfig.Budget = a.budget
+		if a.client, err = pcclient.New(clientConfig); err != nil {
 			return err
 		}
 		source = pcclient.NewSource(a.client)
-	}
-	storeConfig := cacheConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
-	storeConfig.Now = replace.Now
-	if a.store, err = cache.New(storeConfig); err != nil {
-		return err
 	}
 	serviceConfig := ServiceConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
 	serviceConfig.Now = replace.Now
@@ -153,6 +160,12 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 		return nil
 	})
 	loops.Go(func() error { return a.store.Run(looping) })
+	if a.budget != nil {
+		loops.Go(func() error {
+			a.budget.Run(looping)
+			return nil
+		})
+	}
 	if a.traces != nil {
 		loops.Go(func() error { return a.traces.Run(looping) })
 	}

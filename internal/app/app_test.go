@@ -46,6 +46,7 @@ func TestEveryKeyArrives(t *testing.T) {
 	arrived := func(cfg *config.Config) string {
 		partner := cfg.Partners[0]
 		client := ClientConfig(partner.PartnerCenter, zap.NewNop(), nil)
+		calls := budgetConfig(partner, nil)
 		store := cacheConfig(cfg, partner, zap.NewNop(), nil)
 		chain := chainConfig(cfg, Build{}, zap.NewNop(), nil)
 		front := serverConfig(cfg, zap.NewNop(), nil)
@@ -56,7 +57,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		if encrypted {
 			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
 		}
-		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %v %s", client, store, chain, front, service, traces, encrypted, serverName)
+		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %+v %v %s", client, calls, store, chain, front, service, traces, encrypted, serverName)
 	}
 	seen := 0
 	eachKey(config.Default(), func(key string, in func(*config.Config) reflect.Value) {

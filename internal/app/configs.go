@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -43,10 +44,16 @@ func ClientConfig(cfg config.PartnerCenter, logger *zap.Logger, registerer prome
 			URL:  cfg.RefreshTokenVault.URL,
 			Name: cfg.RefreshTokenVault.Secret,
 		},
-		AttemptTimeout:  cfg.AttemptTimeout,
-		BudgetPerMinute: cfg.BudgetPerMinute,
-		Logger:          logger.Named("pcclient"),
-		Registerer:      registerer,
+		AttemptTimeout: cfg.AttemptTimeout,
+		Logger:         logger.Named("pcclient"),
+		Registerer:     registerer,
+	}
+}
+
+func budgetConfig(partner config.Partner, registerer prometheus.Registerer) budget.Config {
+	return budget.Config{
+		PerMinute:  partner.BudgetPerMinute,
+		Registerer: registerer,
 	}
 }
 

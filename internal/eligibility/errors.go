@@ -102,6 +102,8 @@ type Call struct {
 	// CorrelationID and RequestID are the last MS-CorrelationId and MS-RequestId.
 	CorrelationID string
 	RequestID     string
+	// Lane is the lane in which the call waited for the budget, "" if it did not.
+	Lane string
 }
 
 // Error is why there is no answer. Err is the cause and never leaves the process.

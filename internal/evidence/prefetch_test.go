@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -234,7 +235,7 @@ func TestPrefetchDuringTheShutdown(t *testing.T) {
 }
 
 // prefetchRig is the service over a real client, a simulator and a Redis.
-func prefetchRig(t *testing.T, server *cachetest.Redis, budget int, script pcsim.Step) (*evidence.Service, *pcsim.Server) {
+func prefetchRig(t *testing.T, server *cachetest.Redis, perMinute int, script pcsim.Step) (*evidence.Service, *pcsim.Server) {
 	t.Helper()
 	sim, err := pcsim.New(pcsim.Config{})
 	if err != nil {
@@ -252,10 +253,14 @@ func prefetchRig(t *testing.T, server *cachetest.Redis, budget int, script pcsim
 	if err := os.WriteFile(file, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	calls, err := budget.New(budget.Config{PerMinute: perMinute})
+	if err != nil {
+		t.Fatal(err)
+	}
 	client, err := pcclient.New(pcclient.Config{
 		BaseURL: far.URL, Authority: far.URL, TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID,
 		ClientSecret: pcsim.DefaultClientSecret, Audience: "https://api.partnercenter.microsoft.com",
-		RefreshTokenFile: file, BudgetPerMinute: budget,
+		RefreshTokenFile: file, Budget: calls,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
@@ -54,7 +55,7 @@ type Client struct {
 	now            func() time.Time
 	log            *zap.Logger
 	transport      http.RoundTripper
-	throttle       *throttle
+	budget         *budget.Budget
 	breaker        *breaker.Breaker
 	priority       *evidence.Priority // of the client's questions
 	started        func()             // called before a question's first request; may be nil
@@ -75,11 +76,15 @@ func New(cfg Config) (*Client, error) {
 	if transport == nil {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
-	throttle := newThrottle(cfg.Now, cfg.BudgetPerMinute)
 	breakers := newBreakers(cfg.Now)
-	metrics, err := newMetrics(cfg.Registerer, cfg.Now, throttle, breakers)
+	metrics, err := newMetrics(cfg.Registerer, cfg.Now, breakers)
 	if err != nil {
 		return nil, fmt.Errorf("partner center: register metrics: %w", err)
+	}
+	if cfg.Budget == nil {
+		if cfg.Budget, err = budget.New(budget.Config{Now: cfg.Now, Registerer: cfg.Registerer}); err != nil {
+			return nil, fmt.Errorf("partner center: register metrics: %w", err)
+		}
 	}
 	notices := &notices{now: cfg.Now}
 	login, err := newLogin(cfg, transport, metrics, notices)
@@ -94,7 +99,7 @@ func New(cfg Config) (*Client, error) {
 		now:            cfg.Now,
 		log:            cfg.Logger,
 		transport:      transport,
-		throttle:       throttle,
+		budget:         cfg.Budget,
 		breaker:        breakers.partnerCenter,
 		priority:       evidence.NewPriority(evidence.LaneCheckout),
 		tokens: &tokens{

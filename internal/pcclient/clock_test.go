@@ -24,8 +24,8 @@ func TestAClockSetBackProlongsNoWait(t *testing.T) {
 		"refusal":            {setup{login: inTurn{entra(400, "invalid_grant", 50173), grants}.play}, 1},
 		"pause of the login": {setup{login: inTurn{responds(429, "", "Retry-After: 60"), grants}.play}, 1},
 		"login breaker":      {setup{login: inTurn{reset, reset, reset, grants}.play}, 1},
-		"spent budget":       {setup{api: responds(200, allowed), config: budget(1)}, 2},
-		"paused with budget": {setup{api: inTurn{responds(429, "", "Retry-After: 60"), responds(200, allowed)}.play, config: budget(1)}, 2},
+		"spent budget":       {setup{api: responds(200, allowed), config: withBudget(1)}, 2},
+		"paused with budget": {setup{api: inTurn{responds(429, "", "Retry-After: 60"), responds(200, allowed)}.play, config: withBudget(400)}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -12,14 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
 // The defaults of [Config].
 const (
-	DefaultAttemptTimeout  = 3 * time.Second
-	DefaultBudgetPerMinute = 400
+	DefaultAttemptTimeout = 3 * time.Second
 )
 
 // Flow is how the client proves who it is.
@@ -80,12 +80,11 @@ type Config struct {
 	// AttemptTimeout limits one HTTP attempt, its body included. Zero means
 	// DefaultAttemptTimeout.
 	AttemptTimeout time.Duration
-	// BudgetPerMinute is how many requests a minute this process may make to
-	// Partner Center, a tenth of it at once. Replays count, token requests do
-	// not. Zero means DefaultBudgetPerMinute.
-	BudgetPerMinute int
+	// Budget admits the requests to Partner Center. Replays count, token requests
+	// do not. Nil means one for this Client alone, of budget.DefaultPerMinute.
+	Budget *budget.Budget
 
-	// Now is the clock for expiries, pauses and the budget; nil means time.Now.
+	// Now is the clock for expiries and pauses; nil means time.Now.
 	Now func() time.Time
 	// Logger receives what no caller gets; nil means none.
 	Logger *zap.Logger
@@ -135,9 +134,6 @@ func (c Config) Validate() error {
 	}
 	if c.AttemptTimeout < 0 {
 		fault("attempt timeout: must not be negative")
-	}
-	if c.BudgetPerMinute < 0 {
-		fault("budget per minute: must not be negative")
 	}
 	return errors.Join(faults...)
 }
@@ -202,9 +198,6 @@ func (c Config) withDefaults() Config {
 	c.Audience = strings.TrimRight(c.Audience, "/")
 	if c.AttemptTimeout == 0 {
 		c.AttemptTimeout = DefaultAttemptTimeout
-	}
-	if c.BudgetPerMinute == 0 {
-		c.BudgetPerMinute = DefaultBudgetPerMinute
 	}
 	if c.Now == nil {
 		c.Now = time.Now

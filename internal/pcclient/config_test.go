@@ -62,7 +62,6 @@ func TestConfig(t *testing.T) {
 		"version 1 of the endpoint":    {func(c *pcclient.Config) { c.TokenEndpoint = pcclient.TokenEndpointV1 }, ""},
 		"unknown token endpoint":       {func(c *pcclient.Config) { c.TokenEndpoint = 2 }, "token endpoint"},
 		"negative attempt timeout":     {func(c *pcclient.Config) { c.AttemptTimeout = -1 }, "attempt timeout"},
-		"negative budget":              {func(c *pcclient.Config) { c.BudgetPerMinute = -1 }, "budget per minute"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -92,13 +91,13 @@ func TestConfig(t *testing.T) {
 
 func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
 	t.Parallel()
-	cfg := pcclient.Config{AttemptTimeout: -time.Second, BudgetPerMinute: -1}
+	cfg := pcclient.Config{AttemptTimeout: -time.Second}
 	_, err := pcclient.New(cfg)
 	if err == nil {
 		t.Fatal("an empty Config is taken")
 	}
 	for _, about := range []string{
-		"base URL", "authority", "tenant ID", "client ID", "client secret", "audience", "refresh token file", "attempt timeout", "budget",
+		"base URL", "authority", "tenant ID", "client ID", "client secret", "audience", "refresh token file", "attempt timeout",
 	} {
 		if !strings.Contains(err.Error(), about+" ") && !strings.Contains(err.Error(), about+": ") {
 			t.Errorf("nothing about the %s in:\n%v", about, err)

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 )
 
 // Call describes what a fetch did, whether it succeeded or not.
@@ -24,6 +25,8 @@ type Call struct {
 	// MS-RequestId of its last request; what Microsoft support asks for.
 	CorrelationID string
 	RequestID     string
+	// Lane is the lane in which the fetch waited for the budget, "" if it did not.
+	Lane string
 }
 
 // fetch is one question on its way: the one path that both resources take. It
@@ -88,7 +91,7 @@ func (c *Client) question(op Op, customerID, resource string, read func([]byte) 
 // guarded makes the fetch unless the circuit breaker is open. The token comes
 // first, so that no probe waits for the login host.
 func (f *fetch) guarded(ctx context.Context) *APIError {
-	if left := f.throttle.paused(); left > 0 {
+	if left := f.budget.Paused(); left > 0 {
 		return f.refused(ReasonPaused, left)
 	}
 	if _, fail := f.tokens.get(ctx); fail != nil {
@@ -154,9 +157,9 @@ func (f *fetch) run(ctx context.Context) *APIError {
 }
 
 // admit gets what a request needs: no pause running, a token, and a share of
-// the budget. The pause is asked twice, as it may begin while we wait.
+// the budget, which checks the pause again.
 func (f *fetch) admit(ctx context.Context) (accessToken, *APIError) {
-	if left := f.throttle.paused(); left > 0 {
+	if left := f.budget.Paused(); left > 0 {
 		return accessToken{}, f.refused(ReasonPaused, left)
 	}
 	token, fail := f.tokens.get(ctx)
@@ -164,13 +167,18 @@ func (f *fetch) admit(ctx context.Context) (accessToken, *APIError) {
 		return accessToken{}, fail
 	}
 	// A probe that waited for the budget would keep all others from probing.
-	if wait, ok := f.throttle.take(ctx, f.priority, f.probe); !ok {
-		return accessToken{}, f.refused(ReasonBudget, wait)
+	admission := f.budget.Take(ctx, f.priority, f.probe)
+	if admission.Waited {
+		f.call.Lane = admission.Lane.String()
 	}
-	if left := f.throttle.paused(); left > 0 {
-		return accessToken{}, f.refused(ReasonPaused, left)
+	switch {
+	case admission.Granted:
+		return token, nil
+	case admission.Paused:
+		return accessToken{}, f.refused(ReasonPaused, admission.Wait)
+	default:
+		return accessToken{}, f.refused(ReasonBudget, admission.Wait)
 	}
-	return token, nil
 }
 
 func (f *fetch) refused(reason Reason, wait time.Duration) *APIError {
@@ -199,7 +207,7 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 		// net/http sent the request again by itself, as it does if a reused
 		// connection breaks. Partner Center counts both, and so does this client.
 		f.call.Attempts += hidden
-		f.throttle.charge(hidden)
+		f.budget.Charge(ctx, hidden)
 		f.metrics.retries.WithLabelValues(string(f.op)).Add(float64(hidden))
 	}
 	fail := f.judge(ctx, got, err)
@@ -218,13 +226,13 @@ func (f *fetch) judge(ctx context.Context, got answer, err error) *APIError {
 	fail := classify(f.op, got, f.now())
 	if fail != nil {
 		if fail.Reason == ReasonThrottled {
-			fail.RetryAfter = f.throttle.throttled(fail.RetryAfter)
+			fail.RetryAfter = f.budget.Throttled(ctx, fail.RetryAfter)
 		} else {
-			f.throttle.answered()
+			f.budget.Answered()
 		}
 		return fail
 	}
-	f.throttle.answered()
+	f.budget.Answered()
 	if err == nil {
 		err = f.read(got.body)
 	}
@@ -274,5 +282,5 @@ func (f *fetch) replay(ctx context.Context, fail *APIError, token accessToken) (
 		return 0, false
 	}
 	delay = backoff(f.call.Attempts)
-	return delay, timeFor(ctx, delay)
+	return delay, budget.TimeFor(ctx, delay)
 }

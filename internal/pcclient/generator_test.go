@@ -74,7 +74,7 @@ func TestTheClientAgreesWithTheOracle(t *testing.T) {
 func fetchFrom(far http.RoundTripper, facet eligibility.Facet, refresh string) (eligibility.Evidence, error) {
 	client, err := pcclient.New(pcclient.Config{
 		BaseURL: "http://127.0.0.1:1", Authority: "http://127.0.0.1:1", TenantID: "t", ClientID: "c", ClientSecret: "s",
-		Audience: "https://api.partnercenter.microsoft.com", RefreshTokenFile: refresh, BudgetPerMinute: 1 << 20,
+		Audience: "https://api.partnercenter.microsoft.com", RefreshTokenFile: refresh,
 		Transport: far,
 	})
 	if err != nil {

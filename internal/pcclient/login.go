@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
@@ -118,7 +119,7 @@ func (l *login) ask(ctx context.Context, form url.Values, probe bool) (grant, *A
 		}
 		final := probe || fail.Class != ClassUnavailable || fail.RetryAfter > 0 || fail.Reason == ReasonTimeout || attempts >= maxAttempts
 		delay := backoff(attempts)
-		if final || !timeFor(ctx, delay) || !sleep(ctx, delay) {
+		if final || !budget.TimeFor(ctx, delay) || !sleep(ctx, delay) {
 			return grant{}, fail
 		}
 	}

@@ -33,7 +33,7 @@ const prefix = "eligibility_partner_center_"
 // outcomeOK is the outcome of what went well; the others are reasons.
 const outcomeOK = "ok"
 
-func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle *throttle, breakers breakers) (*metrics, error) {
+func newMetrics(registerer prometheus.Registerer, now func() time.Time, breakers breakers) (*metrics, error) {
 	m := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: prefix + "fetches_total",
@@ -74,7 +74,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 		return m, nil
 	}
 	var faults []error
-	for _, collector := range append(m.gauges(now, throttle, breakers),
+	for _, collector := range append(m.gauges(now, breakers),
 		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults) {
 		faults = append(faults, registerer.Register(collector))
 	}
@@ -82,12 +82,8 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, throttle
 }
 
 // gauges are the metrics that are read off when somebody collects them.
-func (m *metrics) gauges(now func() time.Time, throttle *throttle, breakers breakers) []prometheus.Collector {
+func (m *metrics) gauges(now func() time.Time, breakers breakers) []prometheus.Collector {
 	return []prometheus.Collector{
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: prefix + "pause_seconds",
-			Help: "What is left of the pause that a 429 asked for.",
-		}, func() float64 { return throttle.paused().Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "login_pause_seconds",
 			Help: "What is left of the pause in which the login host is not asked, after a refusal, a Retry-After or a failed early renewal.",

@@ -29,8 +29,12 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 	const prefix = "eligibility_partner_center_"
 	want := []string{
 		prefix + "breaker_open",
+		prefix + "budget_level",
+		prefix + "budget_limit",
+		prefix + "budget_refused_total",
 		prefix + "credentials_alert",
 		prefix + "fetches_total",
+		prefix + "lane_wait_seconds",
 		prefix + "login_breaker_open",
 		prefix + "login_pause_seconds",
 		prefix + "pause_seconds",
@@ -51,7 +55,7 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 func TestMetricsSayWhatHappened(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{
-		config: func(c *pcclient.Config) { c.BudgetPerMinute = 10 }, // one at once
+		config: withBudget(10), // one at once
 		api: inTurn{
 			responds(http.StatusOK, allowed),
 			responds(http.StatusNotFound, `{"code":600074}`),

@@ -49,7 +49,7 @@ func (c *Client) MFA(ctx context.Context, customerID string) (MFA, error) {
 	}
 	if fail := classify(f.op, got, c.now()); fail != nil {
 		if fail.Reason == ReasonThrottled {
-			c.throttle.throttled(fail.RetryAfter)
+			c.budget.Throttled(ctx, fail.RetryAfter)
 		}
 		if fail.Code == codeMFAMissing && fail.Class == ClassCredentials {
 			return MFAMissing, nil

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 )
 
 const (
@@ -14,13 +16,11 @@ const (
 	// firstBackoff bounds the wait before the first replay; each further one
 	// may be twice as long.
 	firstBackoff = 250 * time.Millisecond
-	// minAttempt is the least time worth starting an attempt with.
-	minAttempt = 250 * time.Millisecond
 
 	// A Retry-After is kept within these bounds; absent or unreadable it
 	// stands for defaultRetryAfter, the length of a throttling window.
 	minRetryAfter     = time.Second
-	maxRetryAfter     = 10 * time.Minute
+	maxRetryAfter     = budget.MaxPause
 	defaultRetryAfter = time.Minute
 )
 
@@ -28,15 +28,6 @@ const (
 // that the callers of one outage do not come back together.
 func backoff(attempts int) time.Duration {
 	return rand.N(firstBackoff << (attempts - 1)) //nolint:gosec // spreads load, keeps no secret
-}
-
-// timeFor reports whether ctx leaves time for an attempt after a delay.
-func timeFor(ctx context.Context, delay time.Duration) bool {
-	if ctx.Err() != nil {
-		return false
-	}
-	deadline, bounded := ctx.Deadline()
-	return !bounded || time.Until(deadline) >= delay+minAttempt
 }
 
 // sleep waits, unless ctx ends first.

@@ -210,13 +210,15 @@ func start(t *testing.T, s setup) *rig {
 		ClientSecret:     "canary-secret",
 		Audience:         "https://api.partnercenter.microsoft.com",
 		RefreshTokenFile: r.file,
-		BudgetPerMinute:  100_000,
 		Now:              r.clock.Now,
 		Logger:           zap.New(core),
 		Registerer:       r.registry,
 	}
 	if s.config != nil {
 		s.config(&cfg)
+	}
+	if cfg.Budget == nil {
+		withBudget(100_000)(&cfg)
 	}
 	client, err := pcclient.New(cfg)
 	if err != nil {

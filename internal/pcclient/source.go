@@ -41,8 +41,8 @@ func (s *Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 }
 
 // Room implements evidence.Source.
-func (s *Source) Room(_ context.Context, lane evidence.Lane) int {
-	return s.client.throttle.room(lane, fetchTimeout)
+func (s *Source) Room(ctx context.Context, lane evidence.Lane) int {
+	return s.client.budget.Room(ctx, lane)
 }
 
 func accountStatus(status ValidationStatus) eligibility.AccountStatus {

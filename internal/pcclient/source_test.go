@@ -239,9 +239,9 @@ func TestRefusalsOfOurOwnAreKinds(t *testing.T) {
 	t.Parallel()
 	t.Run("budget", func(t *testing.T) {
 		t.Parallel()
-		r := start(t, setup{config: budget(10)})
+		r := start(t, setup{config: withBudget(10)})
 		r.ask()
-		r.fails(account, eligibility.KindThrottled, 6*time.Second)
+		r.fails(account, eligibility.KindThrottled, 6100*time.Millisecond)
 	})
 	t.Run("pause", func(t *testing.T) {
 		t.Parallel()
@@ -303,7 +303,7 @@ func TestAFetchReportsItsStartBeforeItsFirstRequest(t *testing.T) {
 			}
 			responds(status, allowed)(w, req, n)
 		},
-		config: budget(20),
+		config: withBudget(20),
 	})
 	id, err := eligibility.ParseCustomerID(customerID)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 )
 
@@ -47,13 +48,13 @@ func TestPauseOf429(t *testing.T) {
 			if fail.RetryAfter != test.want || fail.Attempts != 1 {
 				t.Errorf("retry after %v, %d attempts, want %v and 1", fail.RetryAfter, fail.Attempts, test.want)
 			}
-			r.clock.advance(test.want - 1)
+			r.clock.advance(test.want - time.Microsecond)
 			fail = r.askInVain(pcclient.ClassThrottled, pcclient.ReasonPaused)
-			if fail.RetryAfter != 1 || fail.Attempts != 0 {
-				t.Errorf("just before the end: retry after %v, %d attempts, want 1ns and 0", fail.RetryAfter, fail.Attempts)
+			if fail.RetryAfter != time.Microsecond || fail.Attempts != 0 {
+				t.Errorf("just before the end: retry after %v, %d attempts, want 1µs and 0", fail.RetryAfter, fail.Attempts)
 			}
 			r.counts(1, 1)
-			r.clock.advance(1)
+			r.clock.advance(time.Microsecond)
 			r.ask()
 			r.counts(1, 2)
 		})
@@ -87,24 +88,23 @@ func TestAPauseSavesNothingUp(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{
 		api:    inTurn{responds(http.StatusOK, allowed), responds(http.StatusTooManyRequests, "", "Retry-After: 57"), responds(http.StatusOK, allowed)}.play,
-		config: func(cfg *pcclient.Config) { cfg.BudgetPerMinute = 40 }, // 4 at once, then one in 1.5 s
+		config: withBudget(40),
 	})
 	r.ask()
 	r.askInVain(pcclient.ClassThrottled, pcclient.ReasonThrottled)
 	r.clock.advance(57 * time.Second)
-	for range 3 {
-		if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget); fail.RetryAfter.Round(time.Millisecond) != 1500*time.Millisecond {
+	for range 3 { // at the pace of 28 calls a minute
+		fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
+		if fail.RetryAfter < 2300*time.Millisecond || fail.RetryAfter > 2400*time.Millisecond {
 			t.Errorf("come back after %v", fail.RetryAfter)
 		}
-		r.clock.advance(1500 * time.Millisecond)
+		r.clock.advance(fail.RetryAfter)
 		r.ask()
 	}
-	r.clock.advance(6 * time.Second)
-	for range 4 {
-		r.ask()
-	}
-	r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
-	r.counts(1, 9)
+	r.clock.advance(time.Minute)
+	r.ask()
+	r.ask()
+	r.counts(1, 7)
 }
 
 func TestPauseIsNeverShortened(t *testing.T) {
@@ -156,26 +156,31 @@ func TestPauseStopsReplays(t *testing.T) {
 	r.counts(1, 2)
 }
 
-// budget sets the requests per minute.
-func budget(perMinute int) func(*pcclient.Config) {
-	return func(c *pcclient.Config) { c.BudgetPerMinute = perMinute }
+// withBudget sets the requests per minute.
+func withBudget(calls int) func(*pcclient.Config) {
+	return func(c *pcclient.Config) {
+		var err error
+		if c.Budget, err = budget.New(budget.Config{PerMinute: calls, Now: c.Now, Registerer: c.Registerer}); err != nil {
+			panic(err)
+		}
+	}
 }
 
 //
 func TestBudget(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{config: budget(30)}) // three at once, then one in two seconds
+	r := start(t, setup{config: withBudget(30)}) // three at once, then one in 2.2 s
 	for range 3 {
 		r.ask()
 	}
 	for range 10 { // nothing is taken by a refusal
 		fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
-		if fail.RetryAfter != 2*time.Second || fail.Attempts != 0 {
-			t.Fatalf("retry after %v, %d attempts, want 2s and 0", fail.RetryAfter, fail.Attempts)
+		if want := 2178572 * time.Microsecond; fail.RetryAfter != want || fail.Attempts != 0 {
+			t.Fatalf("retry after %v, %d attempts, want %v and 0", fail.RetryAfter, fail.Attempts, want)
 		}
 	}
 	r.counts(1, 3) // the token request was free
-	r.clock.advance(2 * time.Second)
+	r.clock.advance(2200 * time.Millisecond)
 	r.ask()
 	r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget)
 	r.clock.advance(time.Hour)
@@ -191,17 +196,17 @@ func TestBudget(t *testing.T) {
 
 func TestBudgetOfLessThanTen(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{config: budget(1)})
+	r := start(t, setup{config: withBudget(1)})
 	r.ask()
-	if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget); fail.RetryAfter != time.Minute {
-		t.Errorf("retry after %v, want 1m", fail.RetryAfter)
+	if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget); fail.RetryAfter != 61*time.Second {
+		t.Errorf("retry after %v, want 1m1s", fail.RetryAfter)
 	}
 }
 
 //
 func TestReplaysSpendTheBudget(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{api: responds(http.StatusBadGateway, ""), config: budget(20)})
+	r := start(t, setup{api: responds(http.StatusBadGateway, ""), config: withBudget(20)})
 	if fail := r.askInVain(pcclient.ClassThrottled, pcclient.ReasonBudget); fail.Attempts != 2 {
 		t.Errorf("%d attempts, want the 2 that the budget has", fail.Attempts)
 	}
@@ -210,7 +215,7 @@ func TestReplaysSpendTheBudget(t *testing.T) {
 
 func TestShortWaitForTheBudget(t *testing.T) {
 	t.Parallel()
-	r := start(t, setup{config: budget(120)}) // twelve at once, then one in half a second
+	r := start(t, setup{config: withBudget(120)}) // twelve at once, then one in half a second
 	for range 12 {
 		r.ask()
 	}

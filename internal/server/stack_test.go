@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
@@ -132,11 +133,15 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Ser
 	t.Helper()
 	transport := new(http.Transport)
 	t.Cleanup(transport.CloseIdleConnections)
+	calls, err := budget.New(budget.Config{PerMinute: c.BudgetPerMinute})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := pcclient.Config{
+		Budget:  calls,
 		BaseURL: partnerCenter, Authority: partnerCenter, Audience: audience,
 		TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID, ClientSecret: pcsim.DefaultClientSecret,
 		RefreshTokenFile: filepath.Join(t.TempDir(), "refresh-token"),
-		BudgetPerMinute:  c.BudgetPerMinute,
 		AttemptTimeout:   10 * time.Second,
 		Transport:        transport,
 	}

@@ -1,0 +1,58 @@
+package budget
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// announceEvery is how often a replica announces itself.
+	announceEvery = 5 * time.Second
+	// storeEvery is how often a pause is written again that could not be stored.
+	storeEvery = 250 * time.Millisecond
+)
+
+// Replica is how a process announces itself to those that share its budget.
+type Replica struct {
+	Host    string
+	Version string
+	// PerMinute is its configured budget. Budget.Run fills it in.
+	PerMinute int
+	// Policy is its policy and its ages as text: equal texts mean equal policies.
+	Policy string
+}
+
+// Run announces this replica until ctx ends, follows the shared state while no call
+// is made, and stores a pause that could not be stored at once.
+func (b *Budget) Run(ctx context.Context) {
+	if b.shared == nil {
+		return
+	}
+	announce, store := time.NewTicker(announceEvery), time.NewTicker(storeEvery)
+	defer announce.Stop()
+	defer store.Stop()
+	b.announce(ctx)
+	for {
+		select {
+		case <-announce.C:
+			b.announce(ctx)
+		case <-store.C:
+			b.store(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// announce announces this replica and counts all of them. If Shared is out of
+// reach, the last count stays.
+func (b *Budget) announce(ctx context.Context) {
+	replica := b.replica
+	replica.PerMinute = int(b.perMinute)
+	if replicas, err := b.shared.Announce(ctx, replica); err == nil {
+		b.mu.Lock()
+		b.replicas = max(len(replicas), 1)
+		b.mu.Unlock()
+	}
+	b.do(ctx, Step{Kind: KindLook})
+}

@@ -1,0 +1,240 @@
+package budget
+
+import (
+	"math"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+)
+
+const (
+	// MaxPause bounds a pause, and the wait that a refusal states.
+	MaxPause = 10 * time.Minute
+	// window is the time in which no more calls than the budget are admitted: a
+	// minute, and a second because calls do not take equal times on their way.
+	window = 61 * time.Second
+	// guardWindow is that of the guard of a process, which must not delay what
+	// the budget of the fleet admits.
+	guardWindow = 60 * time.Second
+	// burstShare is the part of the budget that can be spent at once.
+	burstShare = 10
+	// minPerMinute and maxPerMinute bound what the arithmetic distinguishes.
+	minPerMinute = 0.01
+	maxPerMinute = 1_000_000
+	// fetchCalls are the calls that a fetch may need, replays included.
+	fetchCalls = 3
+	// debt is the longest time for which a budget can be overdrawn, by places that
+	// were booked and calls that were charged. At least one call fits in.
+	debt = 10 * time.Second
+
+	// whole is a factor of 1; factors are in millionths.
+	whole     = 1_000_000
+	minFactor = whole / 10
+	// growthStep is the time in which the factor grows by a millionth, so that it
+	// grows by 2 % of the configured budget a minute.
+	growthStep = 3 * time.Millisecond
+	// growthGap is the longest time between two refusals that counts as growth.
+	growthGap = 5 * time.Second
+)
+
+// share is the part of the burst that each lane leaves to the lanes above it.
+var share = [evidence.Lanes]float64{ //nolint:gochecknoglobals // only read
+	evidence.LaneSpare:    0.75,
+	evidence.LaneReview:   0.75,
+	evidence.LaneRefresh:  0.5,
+	evidence.LanePrefetch: 0.5,
+	evidence.LaneBatch:    0.25,
+	evidence.LaneCheckout: 0,
+}
+
+// Kind is what a step does.
+type Kind uint8
+
+// The kinds of step.
+const (
+	// KindLook changes nothing.
+	KindLook Kind = iota
+	// KindTake takes one call, or books its place if Book allows the wait.
+	KindTake
+	// KindCharge takes Calls calls that were already made.
+	KindCharge
+	// KindPause starts or extends a pause.
+	KindPause
+)
+
+// Step is one step of the state machine of a budget.
+type Step struct {
+	Kind Kind
+	// PerMinute is the configured budget, or the part of it that is meant.
+	PerMinute float64
+	Lane      evidence.Lane // for KindTake
+	Book      time.Duration // for KindTake: the longest wait for which a place is booked
+	Calls     int           // for KindCharge
+	Pause     time.Duration // for KindPause: from now on
+	// Seed is what the caller knows of a budget whose state was lost.
+	Seed Seed
+}
+
+// Seed replaces a state that is absent. The zero Seed is of a caller who has not
+// seen any: the budget then starts with a full burst.
+type Seed struct {
+	// Lost reports that there was a state: the budget then starts without a burst.
+	Lost   bool
+	Factor int           // in millionths; 0 is all
+	Pause  time.Duration // what is left of the pause
+}
+
+// Reply is the result of a step.
+type Reply struct {
+	// Granted reports whether the call was admitted, to be made after Wait. If
+	// not, Wait is how long until it could be.
+	Granted bool
+	Wait    time.Duration
+	// Paused is what is left of the pause.
+	Paused time.Duration
+	// Debt is the time until the whole burst is there.
+	Debt time.Duration
+	// Factor is the adapted part of the configured budget, in millionths.
+	Factor int
+	// Fresh reports that the state was absent.
+	Fresh bool
+}
+
+// state is the state of one budget: one arrival time (GCRA), the adapted part of
+// the configured budget, and the pause. The script of package cache runs the same
+// steps on a hash in Redis, with the same arithmetic: whole microseconds and
+// millionths, which a float64 holds exactly. Times count from the origin of
+// whatever clock the caller uses.
+type state struct {
+	arrival float64 // when the whole burst is there again
+	factor  float64 // in millionths; 0: there is no state yet
+	grown   float64 // up to when the factor has grown
+	pause   float64 // end of the pause
+	window  time.Duration
+}
+
+// limits are the interval between calls and the depth of the bucket, both in
+// microseconds: the depth is the burst times the interval.
+type limits struct{ interval, depth float64 }
+
+// limitsOf returns the limits of a budget. The burst and what is refilled within
+// window make up the budget, so that no window has more calls.
+func limitsOf(perMinute, factor float64, window time.Duration) limits {
+	rate := float64(min(max(perMinute, minPerMinute), maxPerMinute)*factor) / whole
+	burst := max(1, rate/burstShare)
+	interval := math.Ceil(micros(window) / (rate - burst + 1))
+	return limits{interval: interval, depth: math.Floor(burst * interval)}
+}
+
+// reserve is the part of the depth that lane leaves to the lanes above it. Without
+// the spare lane there is always room for one call, or a small budget would starve
+// it. The spare lane leaves a whole fetch of an account.
+func (l limits) reserve(lane evidence.Lane) float64 {
+	part := math.Floor(l.depth * share[lane])
+	if lane == evidence.LaneSpare {
+		return max(part, fetchCalls*l.interval)
+	}
+	return min(part, l.depth-l.interval)
+}
+
+func (l limits) longestDebt() float64 { return l.depth + max(micros(debt), l.interval) }
+
+func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
+
+func duration(micros float64) time.Duration { return time.Duration(micros) * time.Microsecond }
+
+// toFactor bounds a factor that came from elsewhere.
+func toFactor(millionths int) float64 { return float64(min(max(millionths, minFactor), whole)) }
+
+// do makes one step at now, in microseconds.
+func (s *state) do(now float64, step Step) Reply {
+	fresh := s.repair(now, step)
+	l := limitsOf(step.PerMinute, s.factor, s.window)
+	s.arrival = min(s.arrival, max(now, s.pause)+l.longestDebt())
+	reply := Reply{Fresh: fresh}
+	switch step.Kind {
+	case KindLook:
+	case KindTake:
+		if s.pause > now {
+			break
+		}
+		var wait float64
+		reply.Granted, wait = s.take(now, l, step)
+		reply.Wait = duration(wait)
+	case KindCharge:
+		s.arrival = min(max(s.arrival, now)+l.interval*float64(step.Calls), max(now, s.pause)+l.longestDebt())
+	case KindPause:
+		s.throttle(now, step)
+	}
+	reply.Paused = duration(max(s.pause-now, 0))
+	reply.Debt = duration(max(s.arrival-now, 0))
+	reply.Factor = int(s.factor)
+	return reply
+}
+
+// repair replaces what is absent or cannot be true: the clock may have been set
+// back. It reports whether the state was absent.
+func (s *state) repair(now float64, step Step) (fresh bool) {
+	if s.factor == 0 {
+		fresh = true
+		s.factor = whole
+		if step.Seed.Factor > 0 {
+			s.factor = toFactor(step.Seed.Factor)
+		}
+		s.arrival, s.grown, s.pause = now, now, now+micros(step.Seed.Pause)
+		if step.Seed.Lost {
+			s.arrival += limitsOf(step.PerMinute, s.factor, s.window).depth
+		}
+	}
+	if s.grown > now {
+		s.grown = now
+	}
+	s.pause = min(s.pause, now+micros(MaxPause))
+	return fresh
+}
+
+// take takes one call, or books its place if the step allows the wait. A call
+// that has to wait shows that more calls are needed than the factor allows.
+func (s *state) take(now float64, l limits, step Step) (granted bool, wait float64) {
+	reserve := l.reserve(step.Lane)
+	if reserve+l.interval > l.depth {
+		return false, micros(MaxPause) // never, with this burst
+	}
+	start := max(s.arrival, now)
+	wait = max(0, start+l.interval+reserve-l.depth-now)
+	if wait > 0 && step.Lane > evidence.LaneSpare {
+		s.grow(now)
+	}
+	if wait > micros(step.Book) {
+		return false, wait
+	}
+	s.arrival = start + l.interval
+	return true, wait
+}
+
+func (s *state) grow(now float64) {
+	passed := now - s.grown
+	steps := math.Floor(min(passed, micros(growthGap)) / micros(growthStep))
+	if steps == 0 || s.factor == whole {
+		return
+	}
+	s.factor = min(s.factor+steps, whole)
+	if passed > micros(growthGap) {
+		s.grown = now
+	} else {
+		s.grown += steps * micros(growthStep)
+	}
+}
+
+// throttle starts a pause, or extends one that is running, which it never
+// shortens. If it starts one, the rate was too high. Nothing is saved up for the end
+// of the pause: a burst would meet the end of the limit's window, and all of it
+// another 429.
+func (s *state) throttle(now float64, step Step) {
+	if s.pause <= now {
+		s.factor = max(math.Floor(s.factor*7/10), minFactor)
+	}
+	s.pause = max(s.pause, now+min(micros(step.Pause), micros(MaxPause)))
+	s.grown = s.pause
+	s.arrival = max(s.arrival, s.pause+limitsOf(step.PerMinute, s.factor, s.window).depth)
+}

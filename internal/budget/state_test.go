@@ -1,0 +1,202 @@
+package budget
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+)
+
+// Whatever is asked, and whenever, no minute has more calls than the budget, booked
+// ones counted when they are made.
+func TestNoMinuteExceedsTheBudget(t *testing.T) {
+	t.Parallel()
+	for name, window := range map[string]time.Duration{"budget": window, "guard": guardWindow} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) { noMinuteExceeds(t, window) })
+		})
+	}
+}
+
+func noMinuteExceeds(t *rapid.T, window time.Duration) {
+	perMinute := rapid.IntRange(1, 120).Draw(t, "budget")
+	s := state{window: window}
+	var calls []float64
+	now := float64(0)
+	busy := rapid.Bool().Draw(t, "busy")
+	for range rapid.IntRange(1, 400).Draw(t, "steps") {
+		step := Step{Kind: KindTake, PerMinute: float64(perMinute), Lane: evidence.LaneCheckout}
+		if !busy {
+			step.Lane = evidence.Lane(rapid.IntRange(0, evidence.Lanes-1).Draw(t, "lane")) //nolint:gosec // small
+		}
+		if step.Lane == evidence.LaneCheckout && rapid.Bool().Draw(t, "books") {
+			step.Book = maxBooking
+		}
+		if rapid.IntRange(0, 99).Draw(t, "429") == 99 {
+			step = Step{Kind: KindPause, PerMinute: float64(perMinute), Pause: time.Duration(rapid.IntRange(0, 90).Draw(t, "asked")) * time.Second}
+		}
+		reply := s.do(now, step)
+		if reply.Granted {
+			calls = append(calls, now+micros(reply.Wait))
+		}
+		switch {
+		case !reply.Granted && busy: // comes back as soon as it helps
+			now += micros(reply.Wait + reply.Paused)
+		case !busy:
+			now += float64(rapid.IntRange(0, 5_000_000).Draw(t, "pause between"))
+		}
+	}
+	slices.Sort(calls)
+	for i := perMinute; i < len(calls); i++ {
+		if calls[i]-calls[i-perMinute] < 60_000_000 {
+			t.Fatalf("budget %d: calls %d to %d within %.6f s", perMinute, i-perMinute, i, (calls[i]-calls[i-perMinute])/1e6)
+		}
+	}
+}
+
+// A busy fleet uses nine tenths of its budget, and a fleet that was idle all of it.
+func TestTheBudgetIsUsed(t *testing.T) {
+	t.Parallel()
+	for perMinute, least := range map[int]int{1: 1, 5: 5, 10: 10, 40: 39, 300: 295, 400: 393, 100_000: 98_000} {
+		s := state{window: window}
+		calls := 0
+		step := Step{Kind: KindTake, PerMinute: float64(perMinute), Lane: evidence.LaneCheckout}
+		for now := float64(0); now < 60_000_000; {
+			if reply := s.do(now, step); reply.Granted {
+				calls++
+			} else {
+				now += micros(reply.Wait)
+			}
+		}
+		if calls < least || calls > perMinute {
+			t.Errorf("budget %d: %d calls in the first minute, want %d or more", perMinute, calls, least)
+		}
+	}
+}
+
+// A wait that is stated is exact: then the call is admitted, and no earlier.
+func TestARefusalStatesTheExactWait(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := state{window: window}
+		perMinute := rapid.Float64Range(0.5, 2000).Draw(t, "budget")
+		lane := evidence.Lane(rapid.IntRange(0, evidence.Lanes-1).Draw(t, "lane")) //nolint:gosec // small
+		step := Step{Kind: KindTake, PerMinute: perMinute, Lane: lane}
+		now := float64(rapid.IntRange(0, 1<<40).Draw(t, "now"))
+		reply := s.do(now, step)
+		for range 3000 {
+			if !reply.Granted {
+				break
+			}
+			reply = s.do(now, step)
+		}
+		if reply.Wait >= MaxPause {
+			return // never, with this burst
+		}
+		if early := s.do(now+micros(reply.Wait)-1, step); early.Granted || early.Wait != time.Microsecond {
+			t.Fatalf("%+v, and a microsecond before its end %+v", reply, early)
+		}
+		if late := s.do(now+micros(reply.Wait), step); !late.Granted {
+			t.Fatalf("%+v, and at its end %+v", reply, late)
+		}
+	})
+}
+
+// Only the spare lane may have no room at all.
+func TestNoLaneButSpareStarves(t *testing.T) {
+	t.Parallel()
+	for perMinute := 1; perMinute < 500; perMinute++ {
+		for factor := float64(minFactor); factor <= whole; factor += minFactor {
+			l := limitsOf(float64(perMinute), factor, window)
+			for lane := evidence.LaneReview; lane <= evidence.LaneCheckout; lane++ {
+				if l.reserve(lane)+l.interval > l.depth {
+					t.Fatalf("budget %d, factor %v: %v never", perMinute, factor, lane)
+				}
+			}
+		}
+	}
+}
+
+// Factors are never outside of a tenth and one, a pause is never shortened, and
+// nothing is admitted in it, or saved up for its end.
+func TestPausesAndFactors(t *testing.T) {
+	t.Parallel()
+	s := state{window: window}
+	second := micros(time.Second)
+	take := Step{Kind: KindTake, PerMinute: 300, Lane: evidence.LaneCheckout}
+	pause := func(d time.Duration) Step { return Step{Kind: KindPause, PerMinute: 300, Pause: d} }
+	if got := s.do(0, pause(30*time.Second)); got.Factor != 700_000 || got.Paused != 30*time.Second {
+		t.Fatalf("first 429: %+v", got)
+	}
+	for _, asked := range []time.Duration{time.Second, 40 * time.Second, 20 * time.Second} {
+		if got := s.do(10*second, pause(asked)); got.Factor != 700_000 {
+			t.Errorf("cut again within one pause: %+v", got)
+		}
+	}
+	if got := s.do(49*second, take); got.Granted || got.Paused != time.Second {
+		t.Errorf("in the pause, which the second 429 prolonged: %+v", got)
+	}
+	got := s.do(50*second, take)
+	if got.Granted || got.Paused != 0 || got.Wait != duration(limitsOf(300, 700_000, window).interval) {
+		t.Errorf("at the end of the pause: %+v, want one interval more", got)
+	}
+	for i := range 20 {
+		s.do((100+float64(i)*100)*second, pause(time.Second))
+	}
+	if got := s.do(5000*second, take); got.Factor != minFactor {
+		t.Errorf("after twenty 429s: %+v, want a tenth", got)
+	}
+	if got := s.do(6000*second, pause(time.Hour)); got.Paused != MaxPause {
+		t.Errorf("an hour's pause: %+v", got)
+	}
+}
+
+// The factor grows by 2 % of the budget a minute while calls have to wait, and only
+// then.
+func TestGrowth(t *testing.T) {
+	t.Parallel()
+	const perMinute = 300
+	grown := func(lane evidence.Lane, every time.Duration) int {
+		s := state{window: window}
+		s.do(0, Step{Kind: KindPause, PerMinute: perMinute, Pause: time.Second})
+		before := int(s.factor)
+		start := micros(time.Second)
+		for now := start; now <= start+micros(10*time.Minute); now += micros(every) {
+			for range 60 { // more than the budget has
+				s.do(now, Step{Kind: KindTake, PerMinute: perMinute, Lane: lane})
+			}
+		}
+		return int(s.factor) - before
+	}
+	if got := grown(evidence.LaneCheckout, 50*time.Millisecond); got < 195_000 || got > 200_000 {
+		t.Errorf("busy: grown by %d in ten minutes, want 20 %%", got)
+	}
+	if got := grown(evidence.LaneSpare, 50*time.Millisecond); got != 0 {
+		t.Errorf("nothing but spare calls were refused: grown by %d", got)
+	}
+	if got := grown(evidence.LaneReview, time.Minute); got > 17_000 {
+		t.Errorf("refused once a minute: grown by %d", got)
+	}
+}
+
+// What cannot be true holds for no longer than what can.
+func TestRepairs(t *testing.T) {
+	t.Parallel()
+	const now = 1e15
+	for name, s := range map[string]state{
+		"clock set back":    {arrival: now + 1e12, factor: whole, grown: now + 1e12, pause: 0},
+		"pause far ahead":   {arrival: 0, factor: whole, grown: now, pause: now + 1e12},
+		"both":              {arrival: now + 1e13, factor: minFactor, grown: 0, pause: now + 1e13},
+		"all in the future": {arrival: 8e15, factor: 300_000, grown: 8e15, pause: 8e15},
+	} {
+		s.window = window
+		got := s.do(now, Step{Kind: KindTake, PerMinute: 300, Lane: evidence.LaneCheckout})
+		if got.Paused > MaxPause || got.Wait > time.Minute || got.Debt > MaxPause+20*time.Second*10 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
