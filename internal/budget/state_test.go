@@ -5,10 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Whatever is asked, and whenever, no minute has more calls than the budget, booked
 // ones counted when they are made.
