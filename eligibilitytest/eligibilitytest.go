@@ -25,6 +25,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // Config is what a [Service] starts with. In the zero value, no customer is known.
@@ -107,7 +108,9 @@ func start(cfg Config) (*Service, error) {
 	}
 	clock := new(clock)
 	ctx, cancel := context.WithCancel(context.Background())
-	built, err := app.NewWith(ctx, settings, app.Build{Version: "eligibilitytest"}, log, app.Replacements{Source: source, Now: clock.now})
+	built, err := app.NewWith(ctx, settings, app.Build{Version: "eligibilitytest"}, log, app.Replacements{
+		Source: func(string) evidence.Source { return source }, Now: clock.now,
+	})
 	if err != nil {
 		cancel()
 		return nil, err

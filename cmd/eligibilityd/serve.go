@@ -51,8 +51,8 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 		fmt.Fprintln(out, "configuration ok")
 		return service.Close()
 	}
-	if err := service.CheckRefreshToken(ctx); err != nil {
-		return errors.Join(withRemedy(err, path), service.Close())
+	if partner, err := service.CheckRefreshToken(ctx); err != nil {
+		return errors.Join(withRemedy(err, loginArguments(cfg, partner, path)), service.Close())
 	}
 	app.TuneMemory(service.Logger())
 	on, err := app.OpenListeners(ctx, cfg.Server)
@@ -62,11 +62,20 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 	return service.Run(ctx, on)
 }
 
+// loginArguments are the arguments of the login for a partner.
+func loginArguments(cfg *config.Config, partner config.Partner, configFile string) string {
+	arguments := "--config " + placeholder(configFile)
+	if len(cfg.Partners) > 1 {
+		arguments += " --partner " + partner.Name
+	}
+	return arguments
+}
+
 // withRemedy adds the remedy if err is that a vault holds no readable refresh
 // token.
-func withRemedy(err error, configFile string) error {
+func withRemedy(err error, arguments string) error {
 	if errors.Is(err, tokenstore.ErrNone) {
-		return fmt.Errorf("%w; `eligibilityd login --config %s` obtains one and stores it there", err, placeholder(configFile))
+		return fmt.Errorf("%w; `eligibilityd login %s` obtains one and stores it there", err, arguments)
 	}
 	return fmt.Errorf("%w; %s", err, doctor.VaultRemedy)
 }

@@ -49,7 +49,7 @@ func TestServeWithAVault(t *testing.T) { //nolint:paralleltest // it changes the
 		t.Errorf("%d versions", v.Versions())
 	}
 	_, _, metrics := get(t, "http://"+p.Admin+"/metrics")
-	if !strings.Contains(metrics, "\neligibility_partner_center_refresh_token_unstored 0\n") {
+	if !strings.Contains(metrics, "\neligibility_partner_center_refresh_token_unstored{partner=\"default\"} 0\n") {
 		t.Error("the token counts as unstored")
 	}
 	if err := p.stop(); err != nil {

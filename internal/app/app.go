@@ -16,14 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
-	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
-	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
-	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
 
@@ -37,22 +34,21 @@ type Build struct{ Version, Commit string }
 // Replacements are the parts of the service that a test replaces. The zero value
 // replaces none.
 type Replacements struct {
-	// Source answers in place of Partner Center, to which no client is built then.
-	Source evidence.Source
+	// Source returns what answers in place of Partner Center for a partner; no
+	// client is built then.
+	Source func(partner string) evidence.Source
 	// Now is the wall clock, if not time.Now.
 	Now func() time.Time
 }
 
 // App is the whole service, built and not yet listening.
 type App struct {
-	cfg     *config.Config
-	logger  *zap.Logger
-	budget  *budget.Budget // nil if the source was replaced, as is the client
-	client  *pcclient.Client
-	store   *cache.Store
-	service *evidence.Service
-	server  *server.Server
-	traces  *tracing.Pipeline // nil without tracing
+	cfg         *config.Config
+	logger      *zap.Logger
+	connections *cache.Connections // nil without Redis
+	engines     []*engine          // one for each partner
+	server      *server.Server
+	traces      *tracing.Pipeline // nil without tracing
 }
 
 // New builds the service, which logs to logOut, and arms its hard end. It
@@ -86,28 +82,20 @@ func NewWith(ctx context.Context, cfg *config.Config, build Build, logOut io.Wri
 // build builds the parts of a in order. If it fails, a.Close releases those that
 // were built.
 func (a *App) build(build Build, registry *prometheus.Registry, replace Replacements) error {
-	storeConfig := cacheConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
-	storeConfig.Now = replace.Now
 	var err error
-	if a.store, err = cache.New(storeConfig); err != nil {
-		return err
-	}
-	source := replace.Source
-	if source == nil {
-		if a.budget, err = budget.New(budgetConfig(a.cfg.Partners[0], registry)); err != nil {
+	if len(a.cfg.Cache.Redis.Addresses) > 0 {
+		if a.connections, err = cache.Connect(RedisConfig(a.cfg)); err != nil {
 			return err
 		}
-		clientConfig := ClientConfig(a.cfg.Partners[0].PartnerCenter, a.logger, registry)
-		clientConfig.Budget = a.budget
-		if a.client, err = pcclient.New(clientConfig); err != nil {
-			return err
-		}
-		source = pcclient.NewSource(a.client)
 	}
-	serviceConfig := ServiceConfig(a.cfg, a.cfg.Partners[0], a.logger, registry)
-	serviceConfig.Now = replace.Now
-	if a.service, err = evidence.New(source, a.store, serviceConfig); err != nil {
-		return err
+	services := make(map[string]*evidence.Service, len(a.cfg.Partners))
+	for _, partner := range a.cfg.Partners {
+		engine, err := newEngine(a.cfg, partner, a.connections, a.logger, registry, replace)
+		a.engines = append(a.engines, engine)
+		if err != nil {
+			return fmt.Errorf("partner %s: %w", partner.Name, err)
+		}
+		services[partner.Name] = engine.service
 	}
 	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
 		return err
@@ -117,7 +105,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if a.traces != nil {
 		chainConfig.Tracer = a.traces.Tracer()
 	}
-	partners, err := api.NewPartners(map[string]*evidence.Service{api.DefaultPartner: a.service}, "")
+	partners, err := api.NewPartners(services, a.cfg.DefaultPartner)
 	if err != nil {
 		return err
 	}
@@ -154,18 +142,20 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	looping, endLooping := context.WithCancel(context.WithoutCancel(ctx))
 	defer endLooping()
 	var fetches, loops errgroup.Group
-	fetches.Go(func() error { return a.service.Run(fetching) })
+	for _, engine := range a.engines {
+		fetches.Go(func() error { return engine.service.Run(fetching) })
+		loops.Go(func() error { return engine.store.Run(looping) })
+		if engine.budget != nil {
+			loops.Go(func() error {
+				engine.budget.Run(looping)
+				return nil
+			})
+		}
+	}
 	fetches.Go(func() error {
-		a.awaitToken(fetching)
+		a.awaitTokens(fetching)
 		return nil
 	})
-	loops.Go(func() error { return a.store.Run(looping) })
-	if a.budget != nil {
-		loops.Go(func() error {
-			a.budget.Run(looping)
-			return nil
-		})
-	}
 	if a.traces != nil {
 		loops.Go(func() error { return a.traces.Run(looping) })
 	}
@@ -211,73 +201,56 @@ func (a *App) flush(ctx context.Context) {
 	if a.traces != nil {
 		flushes.Go(func() { a.traces.Flush(ctx) })
 	}
-	flushes.Go(func() {
-		if left := a.store.Flush(ctx); left > 0 {
-			a.logger.Warn("evidence is lost with this process: redis did not store it", zap.Int("entries", left))
-		}
-	})
+	for _, engine := range a.engines {
+		flushes.Go(func() { engine.flush(ctx) })
+	}
 	flushes.Wait()
 }
 
 // Close releases what New took. Nothing may be using it any more.
 func (a *App) Close() error {
-	if a.client != nil {
-		a.client.Close()
+	var faults []error
+	for _, engine := range a.engines {
+		faults = append(faults, engine.close())
 	}
-	if a.store == nil {
-		return nil
+	if a.connections != nil {
+		faults = append(faults, a.connections.Close())
 	}
-	return a.store.Close()
+	return errors.Join(faults...)
 }
 
-// awaitToken reports the service ready once connections to Redis were tried and
-// the first token has come, or when waiting longer would keep a restart from
-// serving what it holds.
-func (a *App) awaitToken(ctx context.Context) {
+// awaitTokens reports the service ready once connections to Redis were tried and
+// the first token of each partner has come, or when waiting longer would keep a
+// restart from serving what it holds. One partner delays the others no longer.
+func (a *App) awaitTokens(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	defer a.server.SetReady()
-	select {
-	case <-a.store.Connected():
-	case <-ctx.Done():
+	var waits sync.WaitGroup
+	for _, engine := range a.engines {
+		waits.Go(func() { engine.awaitToken(ctx) })
 	}
-	if a.client == nil {
-		return
-	}
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
-	for {
-		err := a.client.Token(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return // Run is stopping
-			}
-			a.logger.Warn("no token from the login host yet; callers are answered from the cache until there is one", zap.Error(err))
-			return
-		}
-	}
+	waits.Wait()
+	a.server.SetReady()
 }
 
 // Logger returns the logger of the service.
 func (a *App) Logger() *zap.Logger { return a.logger }
 
 // CheckRefreshToken returns tokenstore.ErrNone or tokenstore.ErrUnreadable if the
-// vault of the configuration has no refresh token or denies access, as
-// config.Load does for a file. If the vault cannot be reached, that is logged and
-// no error: it must not prevent a start.
-func (a *App) CheckRefreshToken(ctx context.Context) error {
-	if a.cfg.Partners[0].Flow != config.FlowAppUser || a.cfg.Partners[0].RefreshTokenVault.IsZero() {
-		return nil
+// vault of a partner has no refresh token or denies access, as config.Load does for
+// a file, and the partner that it is about. If a vault cannot be reached, that is
+// logged and no error: it must not prevent a start.
+func (a *App) CheckRefreshToken(ctx context.Context) (config.Partner, error) {
+	faults := make([]error, len(a.engines))
+	var checks sync.WaitGroup
+	for i, engine := range a.engines {
+		checks.Go(func() { faults[i] = engine.checkRefreshToken(ctx) })
 	}
-	_, err := a.client.RefreshToken(ctx)
-	if err == nil || errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable) {
-		return err
+	checks.Wait()
+	for i, err := range faults {
+		if err != nil {
+			return a.engines[i].partner, err
+		}
 	}
-	a.logger.Error("vault of the refresh token cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))
-	return nil
+	return config.Partner{}, nil
 }

@@ -57,20 +57,24 @@ func budgetConfig(partner config.Partner, registerer prometheus.Registerer) budg
 	}
 }
 
+// cacheConfig converts the configuration of the cache for a partner, who gets an
+// equal share of the local tier.
 func cacheConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
+	redis := RedisConfig(cfg)
+	redis.Namespace = namespace(partner)
 	return cache.Config{
-		MaxEntries:  cfg.Cache.Local.MaxEntries,
-		MaxBytes:    cfg.Cache.Local.MaxBytes,
+		MaxEntries:  max(cfg.Cache.Local.MaxEntries/len(cfg.Partners), 1),
+		MaxBytes:    max(cfg.Cache.Local.MaxBytes/len(cfg.Partners), 1),
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
 		Ages:        ages(cfg),
-		Redis:       RedisConfig(cfg, partner),
+		Redis:       redis,
 		Logger:      logger.Named("cache"),
 		Registerer:  registerer,
 	}
 }
 
-// RedisConfig converts the configuration of Redis for the evidence of a partner.
-func RedisConfig(cfg *config.Config, partner config.Partner) cache.RedisConfig {
+// RedisConfig converts the configuration of Redis, without a namespace.
+func RedisConfig(cfg *config.Config) cache.RedisConfig {
 	redis := cfg.Cache.Redis
 	mode := cache.RedisStandalone
 	switch redis.Mode {
@@ -92,7 +96,6 @@ func RedisConfig(cfg *config.Config, partner config.Partner) cache.RedisConfig {
 		IntegrityKey:     []byte(redis.IntegrityKey.Reveal()),
 		DB:               redis.DB,
 		KeyPrefix:        redis.KeyPrefix,
-		Namespace:        namespace(partner),
 		ReadTimeout:      redis.ReadTimeout,
 		WriteTimeout:     redis.WriteTimeout,
 		PoolSize:         redis.PoolSize,

@@ -48,7 +48,7 @@ func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 	if len(cfg.Addresses) == 0 {
 		return []Finding{skipped(checkRedisReach, "cache.redis.addresses is empty: each process caches for itself")}
 	}
-	patience := app.RedisConfig(p.cfg, p.cfg.Partners[0])
+	patience := app.RedisConfig(p.cfg)
 	patience.ReadTimeout, patience.WriteTimeout = redisLimit, redisLimit
 	client, err := cache.NewClient(patience)
 	if err != nil {

@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/budget"
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
+)
+
+// engine is what answers for one partner. It shares nothing with the engines of
+// other partners but the connections to Redis: not tokens, not the budget, not
+// circuit breakers, not evidence.
+type engine struct {
+	partner config.Partner
+	logger  *zap.Logger
+	store   *cache.Store
+	budget  *budget.Budget // nil if the source was replaced, as is the client
+	client  *pcclient.Client
+	service *evidence.Service
+}
+
+// newEngine builds the engine of a partner. Its metrics and log records carry the
+// partner's name. If it fails, close releases the parts that were built.
+func newEngine(cfg *config.Config, partner config.Partner, connections *cache.Connections, logger *zap.Logger, registry prometheus.Registerer, replace Replacements) (*engine, error) {
+	registerer := prometheus.WrapRegistererWith(prometheus.Labels{"partner": partner.Name}, registry)
+	e := &engine{partner: partner, logger: logger.With(zap.String("partner", partner.Name))}
+	storeConfig := cacheConfig(cfg, partner, e.logger, registerer)
+	storeConfig.Connections, storeConfig.Now = connections, replace.Now
+	var err error
+	if e.store, err = cache.New(storeConfig); err != nil {
+		return e, err
+	}
+	var source evidence.Source
+	if replace.Source != nil {
+		source = replace.Source(partner.Name)
+	} else {
+		if e.budget, err = budget.New(budgetConfig(partner, registerer)); err != nil {
+			return e, err
+		}
+		clientConfig := ClientConfig(partner.PartnerCenter, e.logger, registerer)
+		clientConfig.Budget = e.budget
+		if e.client, err = pcclient.New(clientConfig); err != nil {
+			return e, err
+		}
+		source = pcclient.NewSource(e.client)
+	}
+	serviceConfig := ServiceConfig(cfg, partner, e.logger, registerer)
+	serviceConfig.Now = replace.Now
+	e.service, err = evidence.New(source, e.store, serviceConfig)
+	return e, err
+}
+
+// flush stores what Redis has not stored yet.
+func (e *engine) flush(ctx context.Context) {
+	if left := e.store.Flush(ctx); left > 0 {
+		e.logger.Warn("evidence is lost with this process: redis did not store it", zap.Int("entries", left))
+	}
+}
+
+func (e *engine) close() error {
+	if e.client != nil {
+		e.client.Close()
+	}
+	if e.store == nil {
+		return nil
+	}
+	return e.store.Close()
+}
+
+// awaitToken waits until connections to Redis were tried and the first token has
+// come, or until ctx ends.
+func (e *engine) awaitToken(ctx context.Context) {
+	select {
+	case <-e.store.Connected():
+	case <-ctx.Done():
+	}
+	if e.client == nil {
+		return
+	}
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		err := e.client.Token(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return // Run is stopping
+			}
+			e.logger.Warn("no token from the login host yet; callers are answered from the cache until there is one", zap.Error(err))
+			return
+		}
+	}
+}
+
+// checkRefreshToken is App.CheckRefreshToken for one partner.
+func (e *engine) checkRefreshToken(ctx context.Context) error {
+	if e.client == nil || e.partner.Flow != config.FlowAppUser || e.partner.RefreshTokenVault.IsZero() {
+		return nil
+	}
+	_, err := e.client.RefreshToken(ctx)
+	if err == nil || errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable) {
+		return err
+	}
+	e.logger.Error("vault of the refresh token cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))
+	return nil
+}
