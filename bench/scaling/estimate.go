@@ -11,9 +11,16 @@ import (
 // default of cache.Config.LocalMaxAge.
 const localMaxAge = 30 * time.Second
 
-// earlyPart is the part of its fresh age after which a check refreshes evidence
-// early: evidence.Service does so in the last fifth.
-const earlyPart = 0.8
+// evidence.Service renews evidence early if a check that needs it comes in the last
+// half of its fresh age: each replica that was asked at a moment of its own, which
+// lies between these parts of the fresh age. The first of them counts.
+const (
+	usedPart                = 0.5
+	earlyPart, earlyPartEnd = 0.8, 0.95
+)
+
+// educationPart is the part of the checks that need the qualifications.
+const educationPart = 0.2
 
 // rank is a run of customers with nearly equal rates of checks.
 type rank struct {
@@ -50,46 +57,53 @@ type demand struct {
 }
 
 // demandOf sums over all customers. If a customer is asked about at the rate r and
-// the evidence is fresh for T, the first check after 0.8·T refreshes it early, and
-// the first check after T waits. Replicas that share no Redis each receive their
-// part of the checks, and fetch for themselves. Replicas that share one refresh
-// early only while their local tier is trusted: evidence found in Redis is used as
-// it is.
-//
-// trust is how long a local tier serves an entry without revalidation in Redis;
-// zero if the replicas share no Redis.
-func demandOf(ranks []rank, replicas float64, trust time.Duration, ages eligibility.Ages) demand {
-	fleets := replicas
-	if trust > 0 {
-		fleets = 1
+// the evidence is fresh for T, a check in the second half of T makes the evidence
+// be renewed before T ends; if there is none, the first check after T waits.
+// Replicas that share no Redis each receive their part of the checks, and fetch for
+// themselves.
+func demandOf(ranks []rank, replicas float64, redis bool, ages eligibility.Ages) demand {
+	fleets, sharing := replicas, 1.0
+	if redis {
+		fleets, sharing = 1, replicas
 	}
 	var d demand
 	checks := 0.0
 	for _, r := range ranks {
 		checks += r.count * r.rate
-		rate, trusted := r.rate/fleets, 1.0
-		if trust > 0 {
-			each := r.rate / replicas * trust.Seconds()
-			trusted = each / (1 + each)
-		}
-		fetches := func(outcomes []outcome) (all, waitedFor float64) {
+		rate := r.rate / fleets
+		fetches := func(outcomes []outcome, needed float64) (all, waitedFor float64) {
 			for _, o := range outcomes {
 				fresh := o.age(&ages).Fresh.Seconds()
-				notRefreshed := math.Exp(-(1 - earlyPart) * fresh * rate * trusted)
-				between := earlyPart*fresh + (1-notRefreshed)/(rate*trusted) + notRefreshed/rate
+				notRefreshed := math.Exp(-(1 - usedPart) * fresh * rate * needed)
+				between := fresh*ageAtRefresh(fresh*rate*needed, sharing) + notRefreshed/rate
 				each := r.count * fleets * o.percent / 100 / between
 				all += each
 				waitedFor += each * notRefreshed
 			}
 			return all, waitedFor
 		}
-		account, waited := fetches(accounts())
-		qualified, _ := fetches(qualifications())
+		account, waited := fetches(accounts(), 1)
+		qualified, _ := fetches(qualifications(), educationPart)
 		d.calls += account + qualified
 		d.waited += waited
 	}
 	d.waited /= checks
 	return d
+}
+
+// ageAtRefresh returns the mean age at which evidence is refreshed early, as a part of
+// its fresh age, which counts if it is not. uses is the mean number of the checks
+// within the fresh age that need it, at all of the replicas that share the refresh.
+func ageAtRefresh(uses, replicas float64) float64 {
+	const steps = 40
+	age := earlyPart
+	for i := range steps {
+		at := earlyPart + (1-earlyPart)*(float64(i)+0.5)/steps
+		due := min((at-earlyPart)/(earlyPartEnd-earlyPart), 1)
+		used := -math.Expm1(-uses / replicas * (at - usedPart)) // at one replica
+		age += (1 - earlyPart) / steps * math.Pow(1-due*used, replicas)
+	}
+	return age
 }
 
 // asked returns how many customers have at least one check in that time.

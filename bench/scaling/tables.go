@@ -89,14 +89,14 @@ func demandTable() string {
 		for _, checks := range rates() {
 			row := []string{millions(n) + ", " + whole(checks)}
 			for _, exponent := range []float64{0.8, ordinaryExponent, 1.2} {
-				d := demandOf(population(n, exponent, checks), replicasFor(checks), localMaxAge, eligibility.DefaultAges())
+				d := demandOf(population(n, exponent, checks), replicasFor(checks), true, eligibility.DefaultAges())
 				row = append(row, significant(d.calls*60))
 				if exponent == ordinaryExponent {
-					row = append(row, percent(1-d.waited))
+					row = append(row, percent(min(1-d.waited, 0.999999)))
 				}
 			}
-			d := demandOf(population(n, ordinaryExponent, checks), replicasFor(checks), localMaxAge, longAges())
-			rows = append(rows, append(row, significant(d.calls*60), percent(1-d.waited), significant(math.Ceil(d.calls*60/publishedLimit))))
+			d := demandOf(population(n, ordinaryExponent, checks), replicasFor(checks), true, longAges())
+			rows = append(rows, append(row, significant(d.calls*60), percent(min(1-d.waited, 0.999999)), significant(math.Ceil(d.calls*60/publishedLimit))))
 		}
 	}
 	return write([]string{

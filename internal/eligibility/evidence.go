@@ -133,7 +133,7 @@ type Evidence struct {
 	// monotonic reading; zero if another replica fetched the evidence. It is
 	// never stored.
 	started time.Time
-	// refreshing is 1 once an early refresh of this very evidence was started;
+	// refreshing is 1 once an early refresh of this very evidence was scheduled;
 	// accessed atomically. Evidence is passed by value, which atomic.Uint32 forbids.
 	refreshing uint32
 }
@@ -149,7 +149,7 @@ func (e *Evidence) SetFetchTime(start time.Time) {
 // message is another replica's.
 func (e *Evidence) FetchedHere() bool { return !e.started.IsZero() }
 
-// Refreshing reports whether an early refresh of this very evidence was started.
+// Refreshing reports whether an early refresh of this very evidence was scheduled.
 func (e *Evidence) Refreshing() bool { return atomic.LoadUint32(&e.refreshing) != 0 }
 
 // StartRefreshing makes Refreshing true. It reports false if another caller has

@@ -4,7 +4,9 @@ package evidence_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -12,24 +14,32 @@ import (
 )
 
 // TestAllocationsOfALocalHit holds a question that the local tier answers to its
-// list of reasons. The race detector allocates, so it is built without.
+// list of reasons, in both halves of the evidence's fresh age: the early refresh
+// is scheduled once. The race detector allocates, so it is built without.
 func TestAllocationsOfALocalHit(t *testing.T) {
-	store, err := cache.New(cache.Config{})
+	var age atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(age.Load())) }
+	store, err := cache.New(cache.Config{Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
-	service, stop := serve(t, source, store, evidence.Config{})
+	service, stop := serve(t, source, store, evidence.Config{Now: now})
 	defer stop()
-	if _, err := service.Check(context.Background(), commercial); err != nil {
-		t.Fatal(err)
-	}
-	got := testing.AllocsPerRun(1000, func() {
+	check := func() {
 		if _, err := service.Check(context.Background(), commercial); err != nil {
 			t.Fatal(err)
 		}
-	})
-	if got > 1 {
-		t.Errorf("%v allocations, want one", got)
+	}
+	check()
+	for _, minutes := range []int{0, 6} {
+		age.Store(int64(minutes) * int64(time.Minute))
+		check()
+		if got := testing.AllocsPerRun(1000, check); got > 1 {
+			t.Errorf("after %d minutes: %v allocations, want one", minutes, got)
+		}
+	}
+	if n := service.RefreshesScheduled(); n != 1 {
+		t.Errorf("%d early refreshes are scheduled, want one", n)
 	}
 }

@@ -86,7 +86,11 @@ func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check,
 	founds, now := query(ctx, keys), s.now()
 	for i := range open {
 		for _, key := range wants(&open[i].check, wanted) {
-			s.adopt(&open[i].check, open[i].view(key.Facet), founds[places[key]], now)
+			v := open[i].view(key.Facet)
+			s.adopt(&open[i].check, v, founds[places[key]], now)
+			if v.Fresh {
+				s.refreshEarly(ctx, &open[i].check, v, now)
+			}
 		}
 	}
 }

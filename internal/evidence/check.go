@@ -79,7 +79,7 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 		}
 		s.admit(c, v, s.store.Peek(v.key, now), now)
 		if v.Fresh {
-			s.refreshEarly(ctx, v, now)
+			s.refreshEarly(ctx, c, v, now)
 		}
 	}
 	if req.Segment == eligibility.SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
@@ -148,39 +148,5 @@ func (s *Service) replaces(c *check, v *view, evidence *eligibility.Evidence, no
 		return true
 	default:
 		return !s.policy.Blocks(c.req.Segment, held) && c.youngEnough(evidence)
-	}
-}
-
-// refreshEarly renews evidence in the background in the last fifth of its fresh
-// age, once, so that the callers after its end need not wait.
-func (s *Service) refreshEarly(ctx context.Context, v *view, now time.Time) {
-	evidence := v.Evidence
-	fresh := v.Lifetime.FreshUntil.Sub(evidence.FetchTime)
-	if now.Sub(evidence.FetchTime) < fresh-fresh/5 || evidence.Refreshing() {
-		return
-	}
-	if s.refreshes.Add(1) > maxRefreshes || !evidence.StartRefreshing() {
-		s.refreshes.Add(-1)
-		return
-	}
-	key := v.key
-	renewed := func() bool {
-		held := s.store.Peek(key, s.now()).Evidence
-		return held != nil && held.FetchTime.After(evidence.FetchTime)
-	}
-	renewing, span := startRenewal(ctx, key)
-	refreshing := s.spawn(func() {
-		defer s.refreshes.Add(-1)
-		defer span.End()
-		newer := evidence.FetchTime.Add(1)
-		f := s.inflight.start(renewing, fetchRequest{
-			Key: key, bound: recency{started: newer, dated: newer}, lane: LaneRefresh, enough: renewed,
-		})
-		if f != nil {
-			<-f.done
-		}
-	})
-	if !refreshing {
-		s.refreshes.Add(-1)
 	}
 }

@@ -257,7 +257,7 @@ func TestRenewalsGoOnForEver(t *testing.T) {
 			req := eligibility.Request{CustomerID: eligibility.CustomerID{byte(i)}}
 			answer := mustCheck(t, service, req)
 			fresh := answer.ExpireTime.Sub(answer.EvidenceTime)
-			time.Sleep(fresh - fresh/10)
+			time.Sleep(fresh - fresh/25)
 			mustCheck(t, service, req)
 			synctest.Wait()
 		}

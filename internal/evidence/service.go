@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,8 +35,6 @@ const (
 	// which at most maxReloadReserve of the caller's time is kept.
 	reloadTimeout    = 2 * time.Second
 	maxReloadReserve = 250 * time.Millisecond
-	// maxRefreshes bounds the early refreshes in flight.
-	maxRefreshes = 16
 	// maxPrefetches bounds the fetches that wait to send their request when a
 	// prefetch adds to them: if a large budget admitted all at once, their leases
 	// would take longer than Redis's timeouts.
@@ -81,10 +78,10 @@ type Service struct {
 	metrics          *metrics
 
 	inflight    *inflight
-	prefetching sync.Mutex      // held from counting the fetches that wait to starting more
-	starting    sync.Mutex      // held to start in the background, and to close
-	running     sync.WaitGroup  // fetches and refreshes
-	refreshes   atomic.Int32    // background refreshes under way
+	prefetching sync.Mutex     // held from counting the fetches that wait to starting more
+	starting    sync.Mutex     // held to start in the background, and to close
+	running     sync.WaitGroup // fetches and refreshes
+	refreshes   refreshes
 	open        context.Context //nolint:containedctx // the service's own life, no request's: ends fetches when Run ends
 	closeOpen   context.CancelFunc
 }
@@ -132,6 +129,7 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 		open:             open,
 		closeOpen:        closeOpen,
 	}
+	s.refreshes.wake = make(chan struct{}, 1)
 	var err error
 	s.inflight = newInflight(s.run, func() { s.metrics.joined.Inc() })
 	if s.metrics, err = newMetrics(cfg.Registerer, s.inflight.oldest); err != nil {
@@ -141,10 +139,11 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// Run waits until ctx ends, then ends the fetches under way and waits for
-// them. Call it once. Questions after that are answered from evidence only.
+// Run starts early refreshes when they are due until ctx ends, then ends the fetches
+// under way and waits for them. Call it once. Questions after that are answered from
+// evidence only.
 func (s *Service) Run(ctx context.Context) error {
-	<-ctx.Done()
+	s.refreshAll(ctx)
 	s.starting.Lock()
 	s.closeOpen()
 	s.starting.Unlock()
@@ -197,7 +196,11 @@ func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
 func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (eligibility.Answer, error) {
 	keys := c.missing(make([]eligibility.Key, 0, 2))
 	for i, found := range s.store.Load(ctx, keys) {
-		s.admit(&c, c.view(keys[i].Facet), found, now)
+		v := c.view(keys[i].Facet)
+		s.admit(&c, v, found, now)
+		if v.Fresh {
+			s.refreshEarly(ctx, &c, v, now)
+		}
 	}
 	if !c.completed() {
 		s.fetch(ctx, &c, LaneCheckout)

@@ -31,13 +31,13 @@ func startFetchSpan(ctx context.Context, key eligibility.Key) (context.Context, 
 }
 
 // startRenewal starts the span of an early refresh, which no caller waits for: a
-// trace of its own, linked to the check that started it.
-func startRenewal(ctx context.Context, key eligibility.Key) (context.Context, trace.Span) {
-	noticing := trace.SpanFromContext(ctx)
-	if !noticing.SpanContext().IsSampled() {
+// trace of its own, linked to the check that scheduled it. noticing is the span of
+// that check; nil if it is not traced.
+func startRenewal(noticing trace.Span, key eligibility.Key) (context.Context, trace.Span) {
+	if noticing == nil {
 		return context.Background(), noop.Span{}
 	}
-	return noticing.TracerProvider().Tracer(traceScope).Start(context.WithoutCancel(ctx), "renew "+key.Facet.String(), //nolint:spancheck // the caller ends it
+	return noticing.TracerProvider().Tracer(traceScope).Start(context.Background(), "renew "+key.Facet.String(), //nolint:spancheck // the caller ends it
 		trace.WithNewRoot(), trace.WithLinks(trace.Link{SpanContext: noticing.SpanContext()}))
 }
 

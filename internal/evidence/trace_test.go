@@ -113,7 +113,7 @@ func TestARenewalIsATraceOfItsOwn(t *testing.T) {
 		mustCheck(t, service, commercial)
 		time.Sleep(8*time.Minute + 50*time.Second)
 		noticing := traced(t, tracer, service, "noticing", commercial)
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Minute)
 		renewals, fetches := named(recorder, "renew account"), named(recorder, "fetch account")
 		if len(renewals) != 1 || len(fetches) != 1 {
 			t.Fatalf("%d renewals and %d fetches", len(renewals), len(fetches))
