@@ -108,10 +108,10 @@ func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirm
 }
 
 // replaces reports whether a replaces b: it is newer or, if both fetches
-// started within the same millisecond, does not allow a sale that b allows.
+// started within the same millisecond, stricter.
 func replaces(a, b *eligibility.Evidence) bool {
 	if a.FetchTime.Equal(b.FetchTime) {
-		return allows(b) && !allows(a)
+		return strictness(a) > strictness(b)
 	}
 	return a.FetchTime.After(b.FetchTime)
 }
@@ -120,7 +120,7 @@ func replaces(a, b *eligibility.Evidence) bool {
 // at confirmed: older evidence is replaced if it is held, and kept out if not. If
 // hold is set, the evidence is held although no caller here needed it: Redis
 // does not store it. Evidence ahead of this process's clock needs confirmation; if
-// this process itself has just fetched evidence that allows no sale, that stays and
+// this process itself has just fetched evidence that allows nothing, that stays and
 // needs confirmation too.
 func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time, hold bool) {
 	l.tombs.add(key, evidence.FetchTime, now)

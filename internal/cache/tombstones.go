@@ -102,7 +102,7 @@ func isAhead(fetched int64, now time.Time) bool {
 
 // newer reports whether evidence newer than that was announced. An announcement
 // that was ahead of this process's clock is doubtful: if this process fetched the
-// evidence within the same second and it allows no sale, nobody knows which is
+// evidence within the same second and it allows nothing, nobody knows which is
 // newer. For a second such an announcement does not count as newer, but Redis has
 // to be asked.
 func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) (newer, doubtful bool) {
@@ -123,14 +123,30 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	return newer, doubtful
 }
 
-// blocksSince reports whether evidence allows no sale, and this process fetched it
-// less than the tolerated clock difference before that moment, or later.
+// blocksSince reports whether evidence allows nothing whatever the policy is, and
+// this process fetched it less than the tolerated clock difference before that
+// moment, or later.
 func blocksSince(evidence *eligibility.Evidence, moment int64) bool {
-	return evidence.FetchedHere() && !allows(evidence) && moment-evidence.FetchTime.UnixNano() < int64(eligibility.ClockTolerance)
+	return evidence.FetchedHere() && strictness(evidence) == blocksAll && moment-evidence.FetchTime.UnixNano() < int64(eligibility.ClockTolerance)
 }
 
-// allows reports whether a sale may rest on evidence whatever the policy is. What
-// only a policy allows counts as a block here, which is the safe side.
-func allows(evidence *eligibility.Evidence) bool {
-	return evidence.Status == eligibility.AccountStatusAllowed || evidence.Status == eligibility.AccountStatusNone
+// The values of strictness.
+const (
+	allowsAll    = iota // a sale may rest on it whatever the policy is
+	policyAllows        // a policy may let some or all orders pass
+	blocksAll
+)
+
+// strictness returns how much evidence blocks. This tier knows neither policies nor
+// orders: between two pieces of evidence of which nobody knows which is newer, it
+// keeps the stricter.
+func strictness(evidence *eligibility.Evidence) int {
+	switch evidence.Status {
+	case eligibility.AccountStatusAllowed, eligibility.AccountStatusNone:
+		return allowsAll
+	case eligibility.AccountStatusNotReady, eligibility.AccountStatusUnderReview:
+		return policyAllows
+	default: // qualifications among them
+		return blocksAll
+	}
 }
