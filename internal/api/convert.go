@@ -27,6 +27,27 @@ func segment(s eligibilityv1.Segment) (_ eligibility.Segment, ok bool) {
 	}
 }
 
+// operation reads the API's word; ok is false for a number that the API does not
+// define.
+func operation(o eligibilityv1.Operation) (_ eligibility.Operation, ok bool) {
+	switch o {
+	case eligibilityv1.Operation_OPERATION_UNSPECIFIED, eligibilityv1.Operation_OPERATION_PURCHASE:
+		return eligibility.OperationPurchase, true
+	case eligibilityv1.Operation_OPERATION_SEAT_INCREASE:
+		return eligibility.OperationSeatIncrease, true
+	case eligibilityv1.Operation_OPERATION_UPGRADE:
+		return eligibility.OperationUpgrade, true
+	case eligibilityv1.Operation_OPERATION_RENEWAL:
+		return eligibility.OperationRenewal, true
+	case eligibilityv1.Operation_OPERATION_SEAT_REDUCTION:
+		return eligibility.OperationSeatReduction, true
+	case eligibilityv1.Operation_OPERATION_CANCELLATION:
+		return eligibility.OperationCancellation, true
+	default:
+		return 0, false
+	}
+}
+
 func decision(d eligibility.Decision) eligibilityv1.Decision {
 	switch d {
 	case eligibility.DecisionAllowed:
@@ -54,6 +75,8 @@ func reasonCode(code eligibility.ReasonCode) eligibilityv1.ReasonCode {
 		return eligibilityv1.ReasonCode_REASON_CODE_ACCOUNT_NOT_READY
 	case eligibility.ReasonAccountStatusUnrecognized:
 		return eligibilityv1.ReasonCode_REASON_CODE_ACCOUNT_STATUS_UNRECOGNIZED
+	case eligibility.ReasonAccountReviewExempt:
+		return eligibilityv1.ReasonCode_REASON_CODE_ACCOUNT_REVIEW_EXEMPT
 	case eligibility.ReasonQualificationApproved:
 		return eligibilityv1.ReasonCode_REASON_CODE_QUALIFICATION_APPROVED
 	case eligibility.ReasonQualificationInReview:

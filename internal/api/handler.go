@@ -167,6 +167,12 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *V
 
 	question.Segment = askedSegment(req.GetSegment(), faults)
 
+	does, known := operation(req.GetOperation())
+	if !known {
+		faults.Add(FieldOperation, "must be an operation that the API defines")
+	}
+	question.Operation = does
+
 	if age := req.GetMaxAge(); age != nil {
 		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
 		switch {

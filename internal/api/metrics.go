@@ -164,6 +164,7 @@ func errorSeries(failures *prometheus.CounterVec) map[string]prometheus.Counter 
 func allowingReasons() []eligibility.ReasonCode {
 	return []eligibility.ReasonCode{
 		eligibility.ReasonAccountAllowed, eligibility.ReasonAccountHasNoStatus, eligibility.ReasonAccountNotReady,
+		eligibility.ReasonAccountReviewExempt,
 	}
 }
 

@@ -9,6 +9,10 @@ import (
 type Policy struct {
 	// NotReadyAllowed lets the status Not Ready pass (policy.not_ready: allow).
 	NotReadyAllowed bool
+	// AllowReducing lets operations that sell nothing more pass while an account is
+	// under review, and without the qualification of their segment
+	// (policy.under_review: allow_reducing).
+	AllowReducing bool
 	// BlockUndecidable returns a block in place of the errors that mean that
 	// Partner Center could not be asked (policy.when_undecidable: block).
 	BlockUndecidable bool
@@ -46,13 +50,27 @@ var (
 	errNothing   = errors.New("neither evidence nor a failure")
 )
 
+// exempts reports whether only the account rule applies to the operation, and a
+// review does not block it.
+func (p Policy) exempts(operation Operation) bool { return p.AllowReducing && operation.reduces() }
+
+// SegmentFor returns the segment whose rule applies to the operation: commercial,
+// which asks for no qualification, if the policy exempts the operation.
+func (p Policy) SegmentFor(segment Segment, operation Operation) Segment {
+	if p.exempts(operation) {
+		return SegmentCommercial
+	}
+	return segment
+}
+
 // Decide applies the rules to what a check holds at now. DecisionAllowed leaves
 // this function in one place only: after every rule that the segment asks for was
 // applied to usable evidence and none of them blocks. Every error is an *Error.
 //
 // The Fresh of a facet that is not needed has no influence. The answer shares the
 // evidence and copies nothing else of what is held.
-func Decide(policy Policy, segment Segment, account, qualifications Held, now time.Time) (Answer, error) {
+func Decide(policy Policy, segment Segment, operation Operation, account, qualifications Held, now time.Time) (Answer, error) {
+	segment = policy.SegmentFor(segment, operation)
 	account.expire(now)
 	qualifications.expire(now)
 	if account.Evidence != nil && account.Evidence.Absence != AbsenceNone {
@@ -69,7 +87,7 @@ func Decide(policy Policy, segment Segment, account, qualifications Held, now ti
 	failure := account.Err
 	if answer.Account != nil {
 		failure = nil
-		answer.apply(accountReason(answer.Account.Status, policy.NotReadyAllowed), &account)
+		answer.apply(policy.accountReason(answer.Account.Status, operation), &account)
 	}
 	if segment != SegmentCommercial {
 		switch {
@@ -101,17 +119,19 @@ func Decide(policy Policy, segment Segment, account, qualifications Held, now ti
 
 // NeedsQualifications reports whether the decision still depends on them: the
 // segment asks for a qualification and the account alone does not block.
-func (p Policy) NeedsQualifications(segment Segment, account *Evidence) bool {
-	return segment != SegmentCommercial && account != nil && !p.Blocks(segment, account)
+func (p Policy) NeedsQualifications(segment Segment, operation Operation, account *Evidence) bool {
+	return p.SegmentFor(segment, operation) != SegmentCommercial && account != nil && !p.Blocks(segment, operation, account)
 }
 
-// Blocks reports whether evidence alone keeps the segment from being allowed.
-func (p Policy) Blocks(segment Segment, evidence *Evidence) bool {
+// Blocks reports whether evidence alone keeps the operation in the segment from being
+// allowed.
+func (p Policy) Blocks(segment Segment, operation Operation, evidence *Evidence) bool {
+	segment = p.SegmentFor(segment, operation)
 	switch {
 	case evidence.Absence != AbsenceNone:
 		return true
 	case evidence.Facet == FacetAccount:
-		return accountReason(evidence.Status, p.NotReadyAllowed).Blocks
+		return p.accountReason(evidence.Status, operation).Blocks
 	default:
 		return segment != SegmentCommercial && segmentReason(segment, evidence.Qualifications).Blocks
 	}

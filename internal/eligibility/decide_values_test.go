@@ -177,6 +177,7 @@ type question struct {
 	policy         eligibility.Policy
 	ages           eligibility.Ages
 	segment        eligibility.Segment
+	operation      eligibility.Operation
 	account        eligibility.Held
 	qualifications eligibility.Held
 	now            time.Time
@@ -184,9 +185,10 @@ type question struct {
 
 func (g decideGenerator) question(t *testing.T) *question { //nolint:thelper // t.Helper would cost more than the question
 	q := &question{
-		policy:  eligibility.Policy{NotReadyAllowed: g.oneIn(2), BlockUndecidable: g.oneIn(2)},
-		segment: eligibility.Segment(g.IntN(int(eligibility.SegmentNonprofit) + 1)), //nolint:gosec // one of a few
-		ages:    g.ages(),
+		policy:    eligibility.Policy{NotReadyAllowed: g.oneIn(2), AllowReducing: g.oneIn(2), BlockUndecidable: g.oneIn(2)},
+		segment:   eligibility.Segment(g.IntN(int(eligibility.SegmentNonprofit) + 1)),        //nolint:gosec // one of a few
+		operation: eligibility.Operation(g.IntN(int(eligibility.OperationCancellation) + 2)), //nolint:gosec // one of a few, and one that is unknown
+		ages:      g.ages(),
 	}
 	if g.oneIn(50) {
 		q.segment = 9
@@ -213,8 +215,8 @@ func (g decideGenerator) question(t *testing.T) *question { //nolint:thelper // 
 func (q *question) check(t *testing.T) eligibility.Decision { //nolint:thelper // t.Helper would cost more than the question
 	now := q.now.UnixNano()
 	account, qualifications := newFacetOracle(q.account, now), newFacetOracle(q.qualifications, now)
-	want := decideOracle(q.policy, q.segment, &account, &qualifications, now)
-	answer, err := eligibility.Decide(q.policy, q.segment, q.account, q.qualifications, q.now)
+	want := decideOracle(q.policy, q.segment, q.operation, &account, &qualifications, now)
+	answer, err := eligibility.Decide(q.policy, q.segment, q.operation, q.account, q.qualifications, q.now)
 	got := verdict{
 		decision: answer.Decision, evidence: nanos(answer.EvidenceTime), expire: nanos(answer.ExpireTime),
 		recheck: nanos(answer.RecheckTime), tier: answer.Tier, stale: answer.Stale,
@@ -227,12 +229,12 @@ func (q *question) check(t *testing.T) eligibility.Decision { //nolint:thelper /
 		t.Fatalf("%+v\ngot  %+v\nwant %+v", q, got, want)
 	}
 	for _, evidence := range []*eligibility.Evidence{q.account.Evidence, q.qualifications.Evidence} {
-		if evidence != nil && q.policy.Blocks(q.segment, evidence) != blocksOracle(q.policy, q.segment, evidence) {
-			t.Fatalf("%+v: %+v blocks: %t", q, evidence, q.policy.Blocks(q.segment, evidence))
+		if evidence != nil && q.policy.Blocks(q.segment, q.operation, evidence) != blocksOracle(q.policy, q.segment, q.operation, evidence) {
+			t.Fatalf("%+v: %+v blocks: %t", q, evidence, q.policy.Blocks(q.segment, q.operation, evidence))
 		}
 	}
-	needs := q.segment != eligibility.SegmentCommercial && q.account.Evidence != nil && !blocksOracle(q.policy, q.segment, q.account.Evidence)
-	if q.policy.NeedsQualifications(q.segment, q.account.Evidence) != needs {
+	needs := asksForQualification(q.policy, q.segment, q.operation) && q.account.Evidence != nil && !blocksOracle(q.policy, q.segment, q.operation, q.account.Evidence)
+	if q.policy.NeedsQualifications(q.segment, q.operation, q.account.Evidence) != needs {
 		t.Fatalf("%+v: qualifications needed: %t", q, !needs)
 	}
 	if err != nil {
@@ -306,7 +308,7 @@ func TestDecideOverEveryHistoryOfAQualification(t *testing.T) {
 		qualifications := eligibility.Held{
 			Evidence: &eligibility.Evidence{Facet: eligibility.FacetQualifications, Qualifications: held, FetchTime: base}, Lifetime: life,
 		}
-		answer, err := eligibility.Decide(eligibility.Policy{}, eligibility.SegmentEducation, account, qualifications, base)
+		answer, err := eligibility.Decide(eligibility.Policy{}, eligibility.SegmentEducation, eligibility.OperationPurchase, account, qualifications, base)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,11 +21,56 @@ const (
 	SegmentNonprofit
 )
 
-// Request is one question. Its zero value asks about the nil GUID for the
-// commercial segment with evidence of any fresh age.
+// Operation is what an order does. The zero value is a purchase.
+type Operation uint8
+
+// The operations. The first three sell more, the others do not.
+const (
+	OperationPurchase Operation = iota
+	OperationSeatIncrease
+	OperationUpgrade
+	OperationRenewal
+	OperationSeatReduction
+	OperationCancellation
+)
+
+// String returns the operation's name as the API spells it, without its prefix, for
+// logs.
+func (o Operation) String() string {
+	switch o {
+	case OperationPurchase:
+		return "PURCHASE"
+	case OperationSeatIncrease:
+		return "SEAT_INCREASE"
+	case OperationUpgrade:
+		return "UPGRADE"
+	case OperationRenewal:
+		return "RENEWAL"
+	case OperationSeatReduction:
+		return "SEAT_REDUCTION"
+	case OperationCancellation:
+		return "CANCELLATION"
+	default:
+		return "UNKNOWN"
+	}
+}
+
+// reduces reports whether the operation sells nothing more. An operation that is
+// not known does not.
+//
+// Source: https://learn.microsoft.com/en-us/partner-center/customers/customer-account-verification
+// (read through a mirror, 2026-11-21): during a review, new purchases, seat increases
+// and upgrades are blocked; renewals, seat reductions and cancellations continue.
+func (o Operation) reduces() bool {
+	return o == OperationRenewal || o == OperationSeatReduction || o == OperationCancellation
+}
+
+// Request is one question. Its zero value asks about the nil GUID for a purchase in
+// the commercial segment with evidence of any fresh age.
 type Request struct {
 	CustomerID CustomerID
 	Segment    Segment
+	Operation  Operation
 	// MaxAge narrows how old evidence may be before Partner Center is asked
 	// again; it counts only if MaxAgeSet. It is soft: if the fetch fails,
 	// older usable evidence still answers, flagged stale.

@@ -28,6 +28,20 @@ var accountTable = map[eligibility.AccountStatus]struct {
 	eligibility.AccountStatus(200):        {eligibility.ReasonAccountStatusUnrecognized, true, true},
 }
 
+// reducing are the operations that sell nothing more.
+var reducing = []eligibility.Operation{eligibility.OperationRenewal, eligibility.OperationSeatReduction, eligibility.OperationCancellation}
+
+// exempt reports whether the policy lets the operation pass during a review, and
+// without a qualification.
+func exempt(policy eligibility.Policy, operation eligibility.Operation) bool {
+	return policy.AllowReducing && slices.Contains(reducing, operation)
+}
+
+// asksForQualification reports whether the segment rule applies.
+func asksForQualification(policy eligibility.Policy, segment eligibility.Segment, operation eligibility.Operation) bool {
+	return segment != eligibility.SegmentCommercial && !exempt(policy, operation)
+}
+
 // segmentTable is the qualification that a segment asks for. Commercial asks for
 // none; a segment that is not listed can never be satisfied.
 var segmentTable = map[eligibility.Segment]eligibility.QualificationType{
@@ -145,7 +159,7 @@ func (v *verdict) use(f *facetOracle) {
 }
 
 // decideOracle returns what Decide must return.
-func decideOracle(policy eligibility.Policy, segment eligibility.Segment, account, qualifications *facetOracle, now int64) verdict {
+func decideOracle(policy eligibility.Policy, segment eligibility.Segment, operation eligibility.Operation, account, qualifications *facetOracle, now int64) verdict {
 	var v verdict
 	if account.absent {
 		return verdict{failure: account.absence()}
@@ -175,11 +189,15 @@ func decideOracle(policy eligibility.Policy, segment eligibility.Segment, accoun
 
 	switch {
 	case account.usable:
-		add(accountTable[account.held.Evidence.Status].code, blocksOracle(policy, segment, account.held.Evidence), account)
+		code := accountTable[account.held.Evidence.Status].code
+		if code == eligibility.ReasonAccountUnderReview && exempt(policy, operation) {
+			code = eligibility.ReasonAccountReviewExempt
+		}
+		add(code, blocksOracle(policy, segment, operation, account.held.Evidence), account)
 	case account.failed:
 		fail(account.kind, account.retry)
 	}
-	if segment != eligibility.SegmentCommercial {
+	if asksForQualification(policy, segment, operation) {
 		switch {
 		case qualifications.usable && !qualifications.absent:
 			code := segmentOracle(segment, qualifications.held.Evidence.Qualifications)
@@ -216,12 +234,15 @@ func decideOracle(policy eligibility.Policy, segment eligibility.Segment, accoun
 }
 
 // blocksOracle reports whether usable evidence alone blocks.
-func blocksOracle(policy eligibility.Policy, segment eligibility.Segment, evidence *eligibility.Evidence) bool {
+func blocksOracle(policy eligibility.Policy, segment eligibility.Segment, operation eligibility.Operation, evidence *eligibility.Evidence) bool {
 	if evidence.Absence != eligibility.AbsenceNone {
 		return true
 	}
 	if evidence.Facet == eligibility.FacetQualifications {
-		return segment != eligibility.SegmentCommercial && segmentOracle(segment, evidence.Qualifications) != eligibility.ReasonQualificationApproved
+		return asksForQualification(policy, segment, operation) && segmentOracle(segment, evidence.Qualifications) != eligibility.ReasonQualificationApproved
+	}
+	if evidence.Status == eligibility.AccountStatusUnderReview && exempt(policy, operation) {
+		return false
 	}
 	row := accountTable[evidence.Status]
 	if policy.NotReadyAllowed {

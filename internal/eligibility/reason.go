@@ -13,6 +13,7 @@ const (
 	ReasonAccountUnknown
 	ReasonAccountNotReady
 	ReasonAccountStatusUnrecognized
+	ReasonAccountReviewExempt
 	ReasonQualificationApproved
 	ReasonQualificationInReview
 	ReasonQualificationDenied
@@ -39,6 +40,8 @@ func (c ReasonCode) String() string {
 		return "ACCOUNT_NOT_READY"
 	case ReasonAccountStatusUnrecognized:
 		return "ACCOUNT_STATUS_UNRECOGNIZED"
+	case ReasonAccountReviewExempt:
+		return "ACCOUNT_REVIEW_EXEMPT"
 	case ReasonQualificationApproved:
 		return "QUALIFICATION_APPROVED"
 	case ReasonQualificationInReview:
@@ -129,6 +132,8 @@ func (r Reason) Message() string {
 		return "Microsoft has not validated this customer's account yet."
 	case ReasonAccountStatusUnrecognized:
 		return "Microsoft reports an account status that is not recognized."
+	case ReasonAccountReviewExempt:
+		return "Microsoft is still reviewing this customer's account, but an order that sells nothing more is allowed."
 	case ReasonQualificationApproved:
 		return "The customer holds the qualification that this offer requires."
 	case ReasonQualificationInReview:

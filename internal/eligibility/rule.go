@@ -1,25 +1,29 @@
 package eligibility
 
-// accountReason is the account rule: what a status means for a purchase.
-// Nothing but AccountStatusAllowed, AccountStatusNone and, if the policy
-// permits it, AccountStatusNotReady allows; a status that is no case here blocks.
+// accountReason is the account rule: what a status means for an operation.
+// Nothing but AccountStatusAllowed and AccountStatusNone and, if the policy permits
+// it, AccountStatusNotReady and, for an operation that it exempts,
+// AccountStatusUnderReview allows; a status that is no case here blocks.
 //
 // Source: https://learn.microsoft.com/en-us/partner-center/developer/retrieve-validation-status
 // (read 2026-11-21)
-func accountReason(status AccountStatus, notReadyAllowed bool) Reason {
+func (p Policy) accountReason(status AccountStatus, operation Operation) Reason {
 	switch status {
 	case AccountStatusAllowed:
 		return Reason{Code: ReasonAccountAllowed}
 	case AccountStatusNone:
 		return Reason{Code: ReasonAccountHasNoStatus}
 	case AccountStatusUnderReview:
+		if p.exempts(operation) {
+			return Reason{Code: ReasonAccountReviewExempt}
+		}
 		return Reason{Code: ReasonAccountUnderReview, Blocks: true}
 	case AccountStatusNotAllowed:
 		return Reason{Code: ReasonAccountNotAllowed, Blocks: true}
 	case AccountStatusUnknown:
 		return Reason{Code: ReasonAccountUnknown, Blocks: true}
 	case AccountStatusNotReady:
-		return Reason{Code: ReasonAccountNotReady, Blocks: !notReadyAllowed}
+		return Reason{Code: ReasonAccountNotReady, Blocks: !p.NotReadyAllowed}
 	default:
 		return Reason{Code: ReasonAccountStatusUnrecognized, Blocks: true}
 	}

@@ -68,6 +68,7 @@ func (c *check) missing(keys []eligibility.Key) []eligibility.Key {
 // process holds.
 func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, now time.Time) {
 	c.req = *req
+	c.req.Segment = s.policy.SegmentFor(req.Segment, req.Operation)
 	c.account.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetAccount}
 	c.qualifications.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetQualifications}
 	if req.MaxAgeSet {
@@ -82,7 +83,7 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 			s.refreshEarly(ctx, c, v, now)
 		}
 	}
-	if req.Segment == eligibility.SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
+	if c.req.Segment == eligibility.SegmentCommercial && !c.qualifications.Fresh && !req.MaxAgeSet && req.MinEvidenceTime.IsZero() {
 		c.qualifications.Err = s.inflight.coolingDown(c.qualifications.key, now)
 		c.qualifications.coolingDown = c.qualifications.Err != nil
 	}
@@ -142,11 +143,11 @@ func (s *Service) replaces(c *check, v *view, evidence *eligibility.Evidence, no
 	switch {
 	case evidence.FetchTime.Before(held.FetchTime):
 		return false
-	case !v.Fetched, !held.FetchedHere(), evidence.FetchedHere(), s.policy.Blocks(c.req.Segment, evidence):
+	case !v.Fetched, !held.FetchedHere(), evidence.FetchedHere(), s.blocks(c, evidence):
 		return true
 	case evidence.FetchTime.After(held.FetchTime.Add(eligibility.ClockTolerance)) && !evidence.FetchTime.After(now):
 		return true
 	default:
-		return !s.policy.Blocks(c.req.Segment, held) && c.youngEnough(evidence)
+		return !s.blocks(c, held) && c.youngEnough(evidence)
 	}
 }

@@ -112,9 +112,11 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 		w := &witness{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), next: map[eligibility.Facet]outcome{}}
 		ages := drawAges(rt)
 		notReadyAllowed := rapid.Bool().Draw(rt, "not_ready allow")
+		allowReducing := rapid.Bool().Draw(rt, "allow_reducing")
 		store := newMemory()
 		service, stop := serve(t, w, store, evidence.Config{
 			Policy: eligibility.Policy{
+				AllowReducing:    allowReducing,
 				NotReadyAllowed:  notReadyAllowed,
 				BlockUndecidable: rapid.Bool().Draw(rt, "undecidable block"),
 			},
@@ -168,10 +170,14 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 			noStatus := w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.NoStatus.Usable, func(e eligibility.Evidence) bool {
 				return e.Status == eligibility.AccountStatusNone
 			})
-			if !allowed && !noStatus {
+			exempt := allowReducing && req.Operation >= eligibility.OperationRenewal
+			underReview := exempt && w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.Pending.Usable, func(e eligibility.Evidence) bool {
+				return e.Status == eligibility.AccountStatusUnderReview
+			})
+			if !allowed && !noStatus && !underReview {
 				rt.Fatalf("ALLOWED without an allowing account answer within its age: %+v", answer)
 			}
-			if needed, asks := neededBy[req.Segment]; asks && !w.supports(eligibility.FacetQualifications, now, req.MinEvidenceTime, max(ages.Qualifications.Usable, ages.QualificationsInReview.Usable), func(e eligibility.Evidence) bool {
+			if needed, asks := neededBy[req.Segment]; asks && !exempt && !w.supports(eligibility.FacetQualifications, now, req.MinEvidenceTime, max(ages.Qualifications.Usable, ages.QualificationsInReview.Usable), func(e eligibility.Evidence) bool {
 				for _, q := range e.Qualifications {
 					if q.Type == needed && q.VettingStatus == eligibility.VettingApproved {
 						return true
@@ -236,7 +242,8 @@ func drawFailure(rt *rapid.T, label string) (outcome, bool) {
 func drawRequest(rt *rapid.T, now time.Time) eligibility.Request {
 	req := eligibility.Request{
 		CustomerID: customer,
-		Segment:    eligibility.Segment(rapid.IntRange(0, 4).Draw(rt, "segment")), //nolint:gosec // small
+		Segment:    eligibility.Segment(rapid.IntRange(0, 4).Draw(rt, "segment")),     //nolint:gosec // small
+		Operation:  eligibility.Operation(rapid.IntRange(0, 5).Draw(rt, "operation")), //nolint:gosec // small
 	}
 	if rapid.Bool().Draw(rt, "max_age set") {
 		req.MaxAgeSet = true

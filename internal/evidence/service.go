@@ -184,7 +184,7 @@ func (s *Service) Check(ctx context.Context, req eligibility.Request) (eligibili
 
 // decide decides on what the check holds, and counts the answer.
 func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
-	answer, err := eligibility.Decide(s.policy, c.req.Segment, c.account.Held, c.qualifications.Held, now)
+	answer, err := eligibility.Decide(s.policy, c.req.Segment, c.req.Operation, c.account.Held, c.qualifications.Held, now)
 	if err == nil {
 		s.metrics.answered(c, &answer, now)
 	}

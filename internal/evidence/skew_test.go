@@ -157,32 +157,37 @@ func TestAFetchOfOnesOwnDecidesAgainstOtherClocks(t *testing.T) {
 	t.Parallel()
 	const allowed, blocked = eligibility.AccountStatusAllowed, eligibility.AccountStatusNotAllowed
 	for _, row := range []struct {
-		name    string
-		own     eligibility.AccountStatus
-		other   eligibility.AccountStatus
-		dated   time.Duration // relative to the clock when it is received
-		latency time.Duration // of the own fetch
-		want    eligibility.Decision
+		operation eligibility.Operation
+		name      string
+		own       eligibility.AccountStatus
+		other     eligibility.AccountStatus
+		dated     time.Duration // relative to the clock when it is received
+		latency   time.Duration // of the own fetch
+		want      eligibility.Decision
 	}{
-		{"dated 0.9 s ahead again and again", blocked, allowed, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
-		{"dated 0.9 s ahead, a slow fetch", blocked, allowed, 900 * time.Millisecond, 5 * time.Second, eligibility.DecisionBlocked},
-		{"dated 0.9 s ahead, and it blocks", allowed, blocked, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
-		{"dated after the start of the fetch, within the tolerance", blocked, allowed, -100 * time.Millisecond, time.Second, eligibility.DecisionBlocked},
-		{"the same, and it blocks", allowed, blocked, -100 * time.Millisecond, time.Second, eligibility.DecisionBlocked},
-		{"dated later than any clocks differ", blocked, allowed, -100 * time.Millisecond, 3 * time.Second, eligibility.DecisionAllowed},
-		{"the same, and it blocks", allowed, blocked, -100 * time.Millisecond, 3 * time.Second, eligibility.DecisionBlocked},
-		{"dated before the fetch", allowed, blocked, -2 * time.Second, time.Second, eligibility.DecisionAllowed},
-		{"both allow", allowed, allowed, 900 * time.Millisecond, time.Second, eligibility.DecisionAllowed},
+		{0, "dated 0.9 s ahead again and again", blocked, allowed, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
+		{0, "dated 0.9 s ahead, a slow fetch", blocked, allowed, 900 * time.Millisecond, 5 * time.Second, eligibility.DecisionBlocked},
+		{0, "dated 0.9 s ahead, and it blocks", allowed, blocked, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
+		{0, "dated after the start of the fetch, within the tolerance", blocked, allowed, -100 * time.Millisecond, time.Second, eligibility.DecisionBlocked},
+		{0, "the same, and it blocks", allowed, blocked, -100 * time.Millisecond, time.Second, eligibility.DecisionBlocked},
+		{0, "dated later than any clocks differ", blocked, allowed, -100 * time.Millisecond, 3 * time.Second, eligibility.DecisionAllowed},
+		{0, "the same, and it blocks", allowed, blocked, -100 * time.Millisecond, 3 * time.Second, eligibility.DecisionBlocked},
+		{0, "dated before the fetch", allowed, blocked, -2 * time.Second, time.Second, eligibility.DecisionAllowed},
+		{0, "both allow", allowed, allowed, 900 * time.Millisecond, time.Second, eligibility.DecisionAllowed},
+		{eligibility.OperationRenewal, "a renewal under review: dated 0.9 s ahead, and it blocks", eligibility.AccountStatusUnderReview, blocked, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
+		{eligibility.OperationRenewal, "a renewal under review: dated 0.9 s ahead again and again", blocked, eligibility.AccountStatusUnderReview, 900 * time.Millisecond, 300 * time.Millisecond, eligibility.DecisionBlocked},
+		{eligibility.OperationRenewal, "a renewal under review: dated later than any clocks differ", blocked, eligibility.AccountStatusUnderReview, -100 * time.Millisecond, 3 * time.Second, eligibility.DecisionAllowed},
+		{eligibility.OperationRenewal, "a renewal under review: both allow", eligibility.AccountStatusUnderReview, allowed, 900 * time.Millisecond, time.Second, eligibility.DecisionAllowed},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				store := &flooded{memory: newMemory(), status: row.other, ahead: row.dated}
 				source := &scripted{account: status(row.own).after(row.latency), held: holding()}
-				service, stop := serve(t, source, store, evidence.Config{})
+				service, stop := serve(t, source, store, evidence.Config{Policy: eligibility.Policy{AllowReducing: true}})
 				defer stop()
 				req := commercial
-				req.MaxAgeSet = true
+				req.MaxAgeSet, req.Operation = true, row.operation
 				for range 3 {
 					if answer := mustCheck(t, service, req); answer.Decision != row.want {
 						t.Errorf("decision %d of %+v, want %d", answer.Decision, answer, row.want)

@@ -111,7 +111,7 @@ func (s *Service) revalidate(ctx context.Context, c *check) {
 			s.admit(c, v, s.store.Peek(v.key, now), now)
 		} else if later, lost := s.put(ctx, v.key, before); later.Evidence != nil {
 			s.admit(c, v, later, s.now())
-		} else if lost && !(v.Fetched && before.FetchedHere() && s.policy.Blocks(c.req.Segment, before)) {
+		} else if lost && !(v.Fetched && before.FetchedHere() && s.blocks(c, before)) {
 			v.drop()
 		}
 		if before != nil && v.Evidence == nil {
@@ -170,7 +170,7 @@ func (s *Service) lacking(c *check, keys []eligibility.Key) []eligibility.Key {
 	switch {
 	case account != nil && !s.needsQualifications(c):
 		return keys
-	case account == nil && qualifications != nil && qualifications.Absence == eligibility.AbsenceNone && s.policy.Blocks(c.req.Segment, qualifications):
+	case account == nil && qualifications != nil && qualifications.Absence == eligibility.AbsenceNone && s.blocks(c, qualifications):
 		return keys
 	}
 	if account == nil {
@@ -202,7 +202,12 @@ func (s *Service) awaitMinimum(ctx context.Context, c *check) bool {
 
 // needsQualifications reports whether the decision still depends on them.
 func (s *Service) needsQualifications(c *check) bool {
-	return s.policy.NeedsQualifications(c.req.Segment, c.account.Evidence)
+	return s.policy.NeedsQualifications(c.req.Segment, c.req.Operation, c.account.Evidence)
+}
+
+// blocks reports whether evidence alone keeps the answer from being an allowing one.
+func (s *Service) blocks(c *check, evidence *eligibility.Evidence) bool {
+	return s.policy.Blocks(c.req.Segment, c.req.Operation, evidence)
 }
 
 // nothingToGain reports whether the account's result makes the qualifications
@@ -234,7 +239,7 @@ func (s *Service) complete(c *check, v *view) {
 	if f.err != nil {
 		return
 	}
-	if f.lost && !s.policy.Blocks(c.req.Segment, f.evidence) {
+	if f.lost && !s.blocks(c, f.evidence) {
 		v.Err = &eligibility.Error{Kind: eligibility.KindUnavailable, RetryAfter: leftEarlyRetry, Call: f.call, Err: errSuperseded}
 		return
 	}

@@ -28,10 +28,16 @@ type corpusCase struct {
 	Account        steps
 	Qualifications steps
 	Token          steps
+	// Partners are what the account resource answers each partner, by name, and
+	// DefaultPartner is who is meant by a request that names none. If a case has
+	// none, the service answers for one partner, "default".
+	Partners       map[string]steps
+	DefaultPartner string `yaml:"default_partner"`
 
 	// The settings of the service, as the configuration names them.
 	Policy struct {
 		NotReady            string        `yaml:"not_ready"`
+		UnderReview         string        `yaml:"under_review"`
 		WhenUndecidable     string        `yaml:"when_undecidable"`
 		QualificationsGrace time.Duration `yaml:"qualifications_grace"`
 	}
@@ -59,6 +65,8 @@ type corpusCase struct {
 type question struct {
 	CustomerID      string `yaml:"customer_id"`
 	Segment         string
+	Partner         string
+	Operation       string
 	MaxAge          string `yaml:"max_age"`
 	MinEvidenceTime string `yaml:"min_evidence_time"`
 }

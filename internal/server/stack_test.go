@@ -31,7 +31,6 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
-	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -68,15 +67,30 @@ type stack struct {
 
 func newStack(t *testing.T, c *corpusCase) *stack {
 	t.Helper()
-	partnerCenter, called := simulate(t, c)
-	service := newService(t, c, partnerCenter)
+	accounts, byDefault := c.Partners, c.DefaultPartner
+	if accounts == nil {
+		accounts = map[string]steps{api.DefaultPartner: c.Account}
+	}
+	services := make(map[string]*evidence.Service)
+	var called <-chan struct{}
+	for name, account := range accounts {
+		own := *c
+		own.Account = account
+		var partnerCenter string
+		partnerCenter, called = simulate(t, &own)
+		services[name] = newService(t, c, partnerCenter)
+	}
+	partners, err := api.NewPartners(services, byDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
 	// A busy machine must not run out of time unless the case wants it. The reserve
 	// is also the time in which a client with a deadline reads the answer.
 	cfg := api.Config{DefaultTimeout: 20 * time.Second, Reserve: 5 * time.Second}
 	if c.Busy {
 		cfg.MaxConcurrent = 1
 	}
-	s := serve(t, service, cfg)
+	s := serve(t, partners, cfg)
 	if c.Busy {
 		ctx, leave := context.WithCancel(t.Context())
 		var occupying sync.WaitGroup
@@ -166,6 +180,7 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Ser
 	service, err := evidence.New(pcclient.NewSource(client), store, evidence.Config{
 		Policy: eligibility.Policy{
 			NotReadyAllowed:  c.Policy.NotReady == "allow",
+			AllowReducing:    c.Policy.UnderReview == "allow_reducing",
 			BlockUndecidable: c.Policy.WhenUndecidable == "block",
 		},
 		QualificationsGrace: grace,
@@ -185,10 +200,10 @@ func newService(t *testing.T, c *corpusCase, partnerCenter string) *evidence.Ser
 	return service
 }
 
-// serve puts the service on sockets.
-func serve(t testing.TB, service *evidence.Service, cfg api.Config) *stack {
+// serve puts the services of partners on sockets.
+func serve(t testing.TB, partners api.Partners, cfg api.Config) *stack {
 	t.Helper()
-	chain, err := api.New(servertest.Partners(t, service), cfg)
+	chain, err := api.New(partners, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +303,12 @@ func (q question) message(t *testing.T) *eligibilityv1.CheckEligibilityRequest {
 	} else if q.Segment != "" {
 		message.Segment = eligibilityv1.Segment(eligibilityv1.Segment_value["SEGMENT_"+q.Segment])
 	}
+	message.Partner = q.Partner
+	if number, err := strconv.ParseInt(q.Operation, 10, 32); err == nil {
+		message.Operation = eligibilityv1.Operation(number)
+	} else if q.Operation != "" {
+		message.Operation = eligibilityv1.Operation(eligibilityv1.Operation_value["OPERATION_"+strings.ToUpper(q.Operation)])
+	}
 	if q.MaxAge != "" {
 		age, err := time.ParseDuration(q.MaxAge)
 		if err != nil {
@@ -320,6 +341,7 @@ func (s *stack) overREST(t *testing.T, c *corpusCase) want {
 		query := make(url.Values)
 		for name, value := range map[string]string{
 			"segment": c.Request.Segment, "max_age": c.Request.MaxAge, "min_evidence_time": c.Request.since(),
+			"partner": c.Request.Partner, "operation": c.Request.Operation,
 		} {
 			if value != "" {
 				query.Set(name, value)
@@ -351,10 +373,11 @@ func (q question) json() string {
 	var members []string
 	for _, member := range [][2]string{
 		{"customerId", q.id()}, {"segment", q.Segment}, {"maxAge", q.MaxAge}, {"minEvidenceTime", q.since()},
+		{"partner", q.Partner}, {"operation", q.Operation},
 	} {
 		switch name, value := member[0], member[1]; {
 		case value == "":
-		case name == "segment" && strings.Trim(value, "0123456789") == "":
+		case (name == "segment" || name == "operation") && strings.Trim(value, "0123456789") == "":
 			members = append(members, fmt.Sprintf("%q:%s", name, value))
 		default:
 			members = append(members, fmt.Sprintf("%q:%q", name, value))

@@ -254,6 +254,10 @@ const (
 	// Blocks, temporarily: Partner Center could not be asked, and the service's
 	// operator has chosen to answer "blocked" then instead of an error.
 	ReasonCode_REASON_CODE_UNDECIDABLE ReasonCode = 13
+	// Allows: Microsoft is reviewing the account, and the operation sells nothing
+	// more. Given only if the service's operator has chosen to let such operations
+	// pass.
+	ReasonCode_REASON_CODE_ACCOUNT_REVIEW_EXEMPT ReasonCode = 14
 )
 
 // Enum value maps for ReasonCode.
@@ -273,6 +277,7 @@ var (
 		11: "REASON_CODE_QUALIFICATION_MISSING",
 		12: "REASON_CODE_QUALIFICATION_UNRECOGNIZED",
 		13: "REASON_CODE_UNDECIDABLE",
+		14: "REASON_CODE_ACCOUNT_REVIEW_EXEMPT",
 	}
 	ReasonCode_value = map[string]int32{
 		"REASON_CODE_UNSPECIFIED":                 0,
@@ -289,6 +294,7 @@ var (
 		"REASON_CODE_QUALIFICATION_MISSING":       11,
 		"REASON_CODE_QUALIFICATION_UNRECOGNIZED":  12,
 		"REASON_CODE_UNDECIDABLE":                 13,
+		"REASON_CODE_ACCOUNT_REVIEW_EXEMPT":       14,
 	}
 )
 
@@ -1564,7 +1570,7 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\bDecision\x12\x18\n" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10DECISION_ALLOWED\x10\x01\x12\x14\n" +
-	"\x10DECISION_BLOCKED\x10\x02*\x94\x04\n" +
+	"\x10DECISION_BLOCKED\x10\x02*\xbb\x04\n" +
 	"\n" +
 	"ReasonCode\x12\x1b\n" +
 	"\x17REASON_CODE_UNSPECIFIED\x10\x00\x12\x1f\n" +
@@ -1581,7 +1587,8 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\x12%\n" +
 	"!REASON_CODE_QUALIFICATION_MISSING\x10\v\x12*\n" +
 	"&REASON_CODE_QUALIFICATION_UNRECOGNIZED\x10\f\x12\x1b\n" +
-	"\x17REASON_CODE_UNDECIDABLE\x10\r*\x9c\x01\n" +
+	"\x17REASON_CODE_UNDECIDABLE\x10\r\x12%\n" +
+	"!REASON_CODE_ACCOUNT_REVIEW_EXEMPT\x10\x0e*\x9c\x01\n" +
 	"\x06Remedy\x12\x16\n" +
 	"\x12REMEDY_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vREMEDY_NONE\x10\x01\x12\x0f\n" +
