@@ -137,6 +137,7 @@ func ServiceConfig(cfg *config.Config, partner config.Partner, logger *zap.Logge
 		Ages: ages(cfg),
 		Policy: eligibility.Policy{
 			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
+			AllowReducing:    cfg.Policy.UnderReview == config.UnderReviewAllowReducing,
 			BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
 		},
 		BatchConcurrency:    partner.BatchConcurrency,
