@@ -52,11 +52,19 @@ func (b *batch) furtherOf(of *partner) *group {
 	return g
 }
 
+// partners returns for how many partners the batch has valid questions.
+func (b *batch) partners() int {
+	if b.first.of == nil {
+		return 0
+	}
+	return 1 + len(b.further)
+}
+
 // check answers all questions.
 func (b *batch) check(ctx context.Context) {
-	switch {
-	case b.first.of == nil:
-	case len(b.further) == 0:
+	switch b.partners() {
+	case 0:
+	case 1:
 		b.first.check(ctx)
 	default:
 		b.checkConcurrently(ctx)

@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // call is what is known about one RPC while it is being answered, and the
@@ -29,6 +30,15 @@ type call struct {
 	CheckReply
 
 	knowsCustomerID bool
+
+	// partner is the one that the RPC is for, nil if it is not known or a batch is
+	// for several; partners is their number.
+	partner  *partner
+	partners int
+	// operation is that of a single question.
+	operation eligibility.Operation
+	// prefetched is what a prefetch returned; nil for other RPCs.
+	prefetched *evidence.Prefetched
 
 	// tally and batch are a batch's; nil for one that is malformed.
 	tally *tally

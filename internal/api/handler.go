@@ -44,6 +44,7 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 		return nil, err
 	}
 	c.CustomerID, c.knowsCustomerID = question.CustomerID, true
+	c.partner, c.partners, c.operation = of, 1, question.Operation
 	ctx, span := c.child(ctx, "check")
 	answer, err := of.service.Check(ctx, question)
 	span.End()
@@ -82,6 +83,10 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		}
 		asked.add(of, question, i, n)
 	}
+	c.partners = asked.partners()
+	if c.partners == 1 {
+		c.partner = asked.first.of
+	}
 	earlier := withReserve(ctx, time.Duration(n)*itemReserve)
 	defer earlier.end()
 	ctx, span := c.child(earlier, "check batch")
@@ -118,7 +123,11 @@ func (h *handler) PrefetchEligibility(ctx context.Context, req *eligibilityv1.Pr
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
+	c.partner, c.partners = of, 1
+	ctx, span := c.child(ctx, "prefetch")
 	prefetched := of.service.Prefetch(ctx, ids, asked)
+	span.End()
+	c.prefetched = &prefetched
 	return &eligibilityv1.PrefetchEligibilityResponse{
 		FreshCount: int32(prefetched.Fresh), FetchingCount: int32(prefetched.Fetching), RefusedCount: int32(prefetched.Refused), //nolint:gosec // up to MaxBatch
 	}, nil

@@ -50,7 +50,7 @@ func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	defer c.end()
 	resp, err := ch.admit(c, req, info.FullMethod, handler)
 	if err != nil {
-		return nil, ch.failed(c, start, err, questionsIn(req))
+		return nil, ch.failed(c, start, err, questionsIn(info.FullMethod, req))
 	}
 	ch.record(c, start, codes.OK, nil)
 	switch resp.(type) { // empty messages: the call has the answers
@@ -115,8 +115,11 @@ type callStream struct {
 func (s *callStream) Context() context.Context { return s.call }
 
 // questionsIn counts the questions of a request that failed as a whole. A batch
-// that is malformed counts as no more than one may hold.
-func questionsIn(req any) int {
+// that is malformed counts as no more than one may hold; a prefetch asks none.
+func questionsIn(method string, req any) int {
+	if method == eligibilityv1.EligibilityService_PrefetchEligibility_FullMethodName {
+		return 0
+	}
 	questions := 1
 	switch req := req.(type) {
 	case *eligibilityv1.BatchCheckEligibilityRequest:

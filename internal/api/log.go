@@ -68,14 +68,16 @@ func (c *call) undecided() *eligibility.Error {
 }
 
 // isPlain reports whether an RPC without failures went as nearly all do: every
-// customer may buy, by fresh evidence that was at hand. The record of a traced
-// one is always written.
+// customer may buy, by fresh evidence that was at hand, or it is a prefetch. The
+// record of a traced one is always written.
 func (c *call) isPlain() bool {
 	switch {
 	case c.span != nil:
 		return false
 	case c.tally != nil:
 		return c.tally.blocked == 0
+	case c.prefetched != nil:
+		return true
 	default:
 		return c.Answer.Decision == eligibility.DecisionAllowed &&
 			c.Answer.Cause == nil && c.Answer.Tier != eligibility.TierPartnerCenter
@@ -101,7 +103,7 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	if entry == nil {
 		return
 	}
-	fields := make([]zap.Field, 0, 17)
+	fields := make([]zap.Field, 0, 20)
 	fields = append(fields,
 		zap.String("request_id", c.requestID),
 		zap.String("rpc", c.series.rpc),
@@ -121,12 +123,23 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 		fields = append(fields, zap.Stringer("customer_id", c.CustomerID))
 	}
 	switch {
+	case c.partner != nil:
+		fields = append(fields, zap.String("partner", c.partner.name))
+	case c.partners > 1:
+		fields = append(fields, zap.Int("partners", c.partners))
+	}
+	if c.operation != eligibility.OperationPurchase {
+		fields = append(fields, zap.Stringer("operation", c.operation))
+	}
+	switch {
 	case failure != nil:
 		fields = appendFailure(fields, failure)
 	case c.Answer.Decision != eligibility.DecisionNone:
 		fields = appendAnswer(fields, &c.Answer)
 	case c.tally != nil:
 		fields = appendTally(fields, c.tally)
+	case c.prefetched != nil:
+		fields = append(fields, zap.Int("fresh", c.prefetched.Fresh), zap.Int("fetching", c.prefetched.Fetching), zap.Int("refused", c.prefetched.Refused))
 	}
 	entry.Write(fields...)
 }

@@ -98,7 +98,7 @@ func TestAnRPCHasOneRecord(t *testing.T) {
 			}
 			delete(record, measured)
 		}
-		row.want["request_id"], row.want["rpc"], row.want["via"] = "q", "CheckEligibility", "rest"
+		row.want["request_id"], row.want["rpc"], row.want["via"], row.want["partner"] = "q", "CheckEligibility", "rest", api.DefaultPartner
 		if diff := cmp.Diff(row.want, record); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}

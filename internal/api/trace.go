@@ -76,6 +76,15 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 		c.span.SetAttributes(attribute.String("eligibility.customer_id", c.CustomerID.String()))
 	}
 	switch {
+	case c.partner != nil:
+		c.span.SetAttributes(attribute.String("eligibility.partner", c.partner.name))
+	case c.partners > 1:
+		c.span.SetAttributes(attribute.Int("eligibility.partners", c.partners))
+	}
+	if c.operation != eligibility.OperationPurchase {
+		c.span.SetAttributes(attribute.String("eligibility.operation", c.operation.String()))
+	}
+	switch {
 	case failure != nil:
 		// What the caller did wrong is no error of the service.
 		if f := FaultOf(failure.Kind); f.Level > zapcore.InfoLevel {
@@ -91,5 +100,10 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 			attribute.Int("eligibility.allowed", c.tally.allowed),
 			attribute.Int("eligibility.blocked", c.tally.blocked),
 			attribute.Int("eligibility.failed", c.tally.failed))
+	case c.prefetched != nil:
+		c.span.SetAttributes(
+			attribute.Int("eligibility.fresh", c.prefetched.Fresh),
+			attribute.Int("eligibility.fetching", c.prefetched.Fetching),
+			attribute.Int("eligibility.refused", c.prefetched.Refused))
 	}
 }

@@ -22,13 +22,14 @@ func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"", "segment=EDUCATION", "segment=2&maxAge=0s", "segmnt=1", "max_age=1.5s&min_evidence_time=2026-11-21T10:00:00.1Z",
 		"max_age=-315576000000s", "max_age=315576000000.999999999s", "min_evidence_time=0001-01-01T00:00:00Z&segment=-1",
-		"%zz", "a;b", "segment=1&segment=2", "maxAge=1s&max_age=1s", "minEvidenceTime=9999-12-31T23:59:59.999999999Z",
+		"%zz", "a;b", "segment=1&segment=2", "maxAge=1s&max_age=1s", "partner=eu&operation=RENEWAL", "partner=%00&operation=4", "partner=eu&partner=us",
+		"operation=seat-reduction", "operation=99999999999&partner=", "minEvidenceTime=9999-12-31T23:59:59.999999999Z",
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		inbound := new(request)
-		meant := readQuery(raw, inbound, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime)
+		meant := readQuery(raw, inbound, api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime, api.FieldPartner, api.FieldOperation)
 		values, err := url.ParseQuery(raw)
 		if err != nil && inbound.Violations.Empty() {
 			t.Fatalf("%q was taken: %v", raw, err)
@@ -50,7 +51,8 @@ func FuzzBatchBody(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `null`, `[]`, `{"requests":[]}`, `{"requests":[{}]}`, `{"requests":[null,1,"x",[],{}]}`,
 		`{"requests":[{"customerId":"a","segment":"education","maxAge":"1s","minEvidenceTime":"2026-11-21T10:00:00Z"}]}`,
-		`{"requests":[{"customer_id":"a","segment":2,"max_age":null}]}`, `{"requests":[{"segment":9,"segment":1}]}`,
+		`{"requests":[{"customer_id":"a","segment":2,"max_age":null}]}`, `{"requests":[{"partner":"eu","operation":"RENEWAL"},{"partner":null,"operation":4}]}`,
+		`{"requests":[{"partner":1,"operation":["x"]},{"operation":"seat_reduction","operation":1}]}`, `{"requests":[{"segment":9,"segment":1}]}`,
 		`{"requests":[{"x":{"y":[1,2,{"z":null}]}}],"requests":1}`, "{\"requests\":[{\"customerId\":\"\xff\"}]}",
 	} {
 		f.Add([]byte(seed))

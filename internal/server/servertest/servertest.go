@@ -35,10 +35,14 @@ import (
 // Setup is what a test's server is made of; the zero value is a silent
 // source and defaults, but for times that a busy machine could exceed.
 type Setup struct {
-	Source  apitest.Source
-	Service evidence.Config
-	API     api.Config
-	Server  server.Config
+	Source apitest.Source
+	// Partners are the sources of several partners, by name, in place of Source, and
+	// DefaultPartner is who is meant by a request that names none.
+	Partners       map[string]apitest.Source
+	DefaultPartner string
+	Service        evidence.Config
+	API            api.Config
+	Server         server.Config
 
 	Services  []api.Service // beside the API's
 	Registers []rest.Register
@@ -49,8 +53,9 @@ type Running struct {
 	Chain    *api.Chain
 	Handler  *rest.Handler
 	Server   *server.Server
-	Service  *evidence.Service
-	Store    *apitest.Store
+	Service  *evidence.Service         // of the only partner
+	Store    *apitest.Store            // of the only partner
+	Stores   map[string]*apitest.Store // by partner
 	Logs     *observer.ObservedLogs
 	Logged   chan zapcore.Entry // each entry, once it is in logs
 	Registry *prometheus.Registry
@@ -76,12 +81,23 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	if with.Service.QualificationsGrace == 0 {
 		with.Service.QualificationsGrace = 10 * time.Second
 	}
-	run := &Running{Store: &apitest.Store{Held: make(map[eligibility.Key]*eligibility.Evidence)}, Ended: make(chan error, 1), HTTP: new(http.Transport)}
-	service, err := evidence.New(with.Source, run.Store, with.Service)
+	if with.Partners == nil {
+		with.Partners = map[string]apitest.Source{api.DefaultPartner: with.Source}
+	}
+	run := &Running{Stores: make(map[string]*apitest.Store), Ended: make(chan error, 1), HTTP: new(http.Transport)}
+	services := make(map[string]*evidence.Service)
+	for name, source := range with.Partners {
+		run.Store = &apitest.Store{Held: make(map[eligibility.Key]*eligibility.Evidence)}
+		service, err := evidence.New(source, run.Store, with.Service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run.Service, run.Stores[name], services[name] = service, run.Store, service
+	}
+	partners, err := api.NewPartners(services, with.DefaultPartner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	run.Service = service
 	core, logs := observer.New(zapcore.DebugLevel)
 	run.Logs, run.Registry = logs, prometheus.NewRegistry()
 	run.Logged = make(chan zapcore.Entry, 1000)
@@ -93,7 +109,7 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	}
 	with.API.Registerer = run.Registry
 	with.Server.Logger, with.Server.Registerer, with.Server.Gatherer = with.API.Logger, run.Registry, run.Registry
-	run.Chain, err = api.New(Partners(t, service), with.API, with.Services...)
+	run.Chain, err = api.New(partners, with.API, with.Services...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +135,9 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	fetches, endFetches := context.WithCancel(context.WithoutCancel(t.Context()))
 	run.Stop = stop
 	var serving, fetching sync.WaitGroup
-	fetching.Go(func() { _ = service.Run(fetches) })
+	for _, service := range services {
+		fetching.Go(func() { _ = service.Run(fetches) })
+	}
 	serving.Go(func() { run.Ended <- run.Server.Serve(ctx, listeners) })
 	t.Cleanup(func() {
 		_ = run.Conn.Close()
