@@ -51,9 +51,10 @@ GET /v1/customers lists the seeds. --without-mfa, --mfa-pass-percent and
 	f := cmd.Flags()
 	f.StringVar(&flags.address, "address", "127.0.0.1:9080", "where Partner Center and the login host listen")
 	f.StringVar(&flags.controlAddress, "control-address", "127.0.0.1:9081", "where the control API listens")
-	f.StringArrayVar(&flags.scripts, "script", nil, "YAML `FILE` of customers to play beside the seeds; may be given more than once")
+	f.StringArrayVar(&flags.scripts, "script", nil, "YAML `FILE` of customers to play beside the seeds, and of further partners; may be given more than once")
 	f.IntVar(&flags.cfg.RequestsPerMinute, "requests-per-minute", 0, "throttle beyond this many requests a minute; 0 means never")
 	f.BoolVar(&flags.cfg.LimitPerCustomer, "limit-per-customer", false, "count --requests-per-minute for each customer apart")
+	f.BoolVar(&flags.cfg.FixedWindows, "fixed-windows", false, "count --requests-per-minute in each minute of the clock, not in any 60 seconds")
 	f.DurationVar(&flags.cfg.TokenLifetime, "token-lifetime", pcsim.DefaultTokenLifetime, "how long access tokens last")
 	f.StringVar(&flags.cfg.TenantID, "tenant-id", pcsim.DefaultTenantID, "the partner's tenant")
 	f.StringVar(&flags.cfg.ClientID, "client-id", pcsim.DefaultClientID, "the application that gets tokens")
@@ -97,6 +98,10 @@ func simulate(ctx context.Context, flags simulatorFlags, out, logOut io.Writer) 
   tenant_id:                               %s
   client_id:                               %s
 `, on.api.Addr(), on.control.Addr(), flags.cfg.TenantID, flags.cfg.ClientID)
+	for _, name := range simulator.Partners() {
+		of, _ := simulator.Partner(name)
+		fmt.Fprintf(printed, "  partner %s: tenant_id %s, client_id %s\n", name, of.TenantID(), of.ClientID())
+	}
 	return serveSimulator(ctx, simulator, on)
 }
 

@@ -31,6 +31,7 @@ type authorization struct {
 // (read 2026-11-21)
 func (s *Server) authorizeEndpoint(v loginVersion) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		s := s.ofClient(r.URL.Query().Get("client_id"))
 		w.Header().Set("Date", s.microsoftNow().UTC().Format(http.TimeFormat))
 		w.Header().Set("Cache-Control", "no-store, no-cache")
 		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)

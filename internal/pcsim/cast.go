@@ -15,6 +15,7 @@ const MaxCustomers = 100_000
 type cast struct {
 	limit       int
 	perCustomer bool
+	fixed       bool // windows
 
 	mu            sync.Mutex
 	actors        map[string]*actor   // customer ID → the script in use
@@ -37,6 +38,7 @@ func newCast(cfg Config) *cast {
 	return &cast{
 		limit:       cfg.RequestsPerMinute,
 		perCustomer: cfg.LimitPerCustomer,
+		fixed:       cfg.FixedWindows,
 		actors:      map[string]*actor{},
 		baseline:    map[string]Customer{},
 	}
@@ -56,10 +58,14 @@ func newActor(c Customer) *actor {
 func (c *cast) admit(id string, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	m := &c.partner
 	if a := c.actors[id]; c.perCustomer && a != nil {
-		return a.meter.take(now, c.limit)
+		m = &a.meter
 	}
-	return c.partner.take(now, c.limit)
+	if c.fixed {
+		return m.takeFixed(now, c.limit)
+	}
+	return m.take(now, c.limit)
 }
 
 // next plays a step of a customer's script if the tenant, which it also
@@ -219,9 +225,12 @@ func (s *Server) ScriptTokens(steps ...Step) error {
 }
 
 // Reset restores the seeds and the loaded files, played from the start, usual
-// token answers and the Config's settings. It clears recorded requests and
-// counts. Tokens remain valid.
+// token answers and the Config's settings, for every partner. It clears recorded
+// requests and counts. Tokens remain valid.
 func (s *Server) Reset() {
+	for _, other := range s.others() {
+		other.Reset()
+	}
 	s.cast.reset()
 	s.journal.reset()
 	s.settings.Store(&s.cfg.Settings)

@@ -10,7 +10,20 @@ import (
 // ControlHandler serves the control API that docs/simulator.md describes. It
 // has no authentication: bind it to loopback. If a page in a browser sends a
 // change, it is rejected.
+//
+// A query parameter partner selects a partner that was added.
 func (s *Server) ControlHandler() http.Handler {
+	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		of, known := s.Partner(r.URL.Query().Get("partner"))
+		if !known {
+			reply(w, http.StatusNotFound, controlError{Error: "there is no such partner"})
+			return
+		}
+		of.control.ServeHTTP(w, r)
+	}))
+}
+
+func (s *Server) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/customers", func(w http.ResponseWriter, _ *http.Request) {
 		list := []Summary{}
@@ -47,7 +60,7 @@ func (s *Server) ControlHandler() http.Handler {
 	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, s.Stats())
 	})
-	return http.NewCrossOriginProtection().Handler(mux)
+	return mux
 }
 
 func (s *Server) getCustomer(w http.ResponseWriter, r *http.Request) {

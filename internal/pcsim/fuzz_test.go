@@ -16,8 +16,9 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("a: &a [*a]\n? [b]\n: |\n  c\n"))
 	f.Add([]byte("customers:\n  00000000-0000-4000-8000-000000000001:\n    tenant: unknown\n"))
 	f.Add([]byte("customers: {a: {qualifications: [{items: [{qualification: b}], failure: hang_body, for: 1s}]}}"))
+	f.Add([]byte("partners: {us: {client_id: a, customers: {00000000-0000-4000-8000-000000000001: {tenant: unknown}}}}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		customers, err := parseScript(text)
+		customers, _, err := parseScript(text, func(string, string) string { return "" })
 		if err != nil {
 			if err.Error() == "" {
 				t.Error("an error without a message")

@@ -22,7 +22,8 @@ var seeds string
 // unless r cannot be read or is not YAML.
 //
 // The script is an object with the member customers: an object from customer ID
-// to script. Its members are those of [Customer] and [Step]; durations are
+// to script; or with the member partners: an object from name to a partner, which
+// has customers of its own (see AddPartner); or both. The members of a customer are those of [Customer] and [Step]; durations are
 // written as 1.5s or 2m. deploy/simulator.example.yaml has an example of each.
 func (s *Server) Load(r io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxScriptBytes+1))
@@ -32,12 +33,23 @@ func (s *Server) Load(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("pcsim: load script: %w", err)
 	}
-	customers, err := parseScript(text)
+	s.partnersMu.RLock()
+	customers, partners, err := parseScript(text, s.taken)
+	s.partnersMu.RUnlock()
 	if err != nil {
 		return fmt.Errorf("pcsim: load script: %w", err)
 	}
 	if _, err := s.cast.put(customers, true); err != nil {
 		return fmt.Errorf("pcsim: load script: %w", err)
+	}
+	for _, p := range partners {
+		added, err := s.AddPartner(p.name, p.cfg)
+		if err != nil { // unless two scripts are loaded at once
+			return err
+		}
+		if _, err := added.cast.put(p.customers, true); err != nil {
+			return fmt.Errorf("pcsim: load script: %w", err)
+		}
 	}
 	return nil
 }

@@ -317,6 +317,10 @@ func TestExampleScriptPlays(t *testing.T) {
 	if err := r.LoadFile("../../deploy/simulator.example.yaml"); err != nil {
 		t.Fatal(err)
 	}
+	us, known := r.Partner("contoso-us")
+	if !known || len(us.Customers()) != 1 {
+		t.Error("the partner of the example is not there")
+	}
 	got := r.account("11111111-1111-4111-8111-111111111111", r.userToken())
 	if got.status != 200 || !strings.Contains(got.body, `"Allowed"`) {
 		t.Errorf("%d %s", got.status, got.body)

@@ -30,12 +30,13 @@ const maxFormBytes = 64 << 10
 // https://learn.microsoft.com/en-us/entra/identity-platform/refresh-tokens
 func (s *Server) tokenEndpoint(v loginVersion) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := s.cfg.Now()
-		s.journal.tokenRequest()
 		// Read to the end before any wait: only then does net/http detect a
 		// disconnect.
 		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 		formErr := r.ParseForm()
+		s := s.ofClient(r.PostForm.Get("client_id"))
+		now := s.cfg.Now()
+		s.journal.tokenRequest()
 
 		step := s.cast.nextToken(now)
 		var a answer

@@ -28,35 +28,91 @@ const (
 	maxScripted = 10_000
 )
 
-// parseScript decodes the customers of a script, in the order of their lines.
-func parseScript(text []byte) ([]Customer, error) {
-	var script struct {
-		Customers map[string]Customer `yaml:"customers"`
-	}
-	o, err := decode(text, &script)
+// script is the content of a script file.
+type script struct {
+	Customers map[string]Customer `yaml:"customers"`
+	Partners  map[string]struct {
+		TenantID          string              `yaml:"tenant_id"`
+		ClientID          string              `yaml:"client_id"`
+		ClientSecret      string              `yaml:"client_secret"`
+		RefreshToken      string              `yaml:"refresh_token"`
+		RequestsPerMinute int                 `yaml:"requests_per_minute"`
+		LimitPerCustomer  bool                `yaml:"limit_per_customer"`
+		FixedWindows      bool                `yaml:"fixed_windows"`
+		Customers         map[string]Customer `yaml:"customers"`
+	} `yaml:"partners"`
+}
+
+// scripted is a partner of a script and its customers.
+type scripted struct {
+	name      string
+	cfg       Config
+	customers []Customer
+}
+
+// parseScript decodes the customers and the partners of a script, in the order of
+// their lines. taken returns why a partner cannot be added, or "".
+func parseScript(text []byte, taken func(name, clientID string) string) ([]Customer, []scripted, error) {
+	var content script
+	o, err := decode(text, &content)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var faults []Fault
-	if script.Customers == nil {
-		faults = append(faults, Fault{Key: "customers", Problem: "is missing"})
+	if content.Customers == nil && content.Partners == nil {
+		return nil, nil, o.report([]Fault{{Key: "customers", Problem: "is missing"}})
 	}
-	ids := slices.Sorted(maps.Keys(script.Customers))
-	slices.SortStableFunc(ids, func(a, b string) int {
-		return cmp.Compare(o.lines["customers."+a], o.lines["customers."+b])
+	customers, faults := o.customers("customers", content.Customers)
+	var partners []scripted
+	clients := map[string]bool{}
+	for _, name := range o.inOrder("partners", slices.Collect(maps.Keys(content.Partners))) {
+		p, key := content.Partners[name], "partners."+cut(name)
+		cfg := Config{
+			TenantID: p.TenantID, ClientID: p.ClientID, ClientSecret: p.ClientSecret, RefreshToken: p.RefreshToken,
+			RequestsPerMinute: p.RequestsPerMinute, LimitPerCustomer: p.LimitPerCustomer, FixedWindows: p.FixedWindows,
+		}
+		of, wrong := o.customers(key+".customers", p.Customers)
+		faults = append(faults, wrong...)
+		problem := taken(name, p.ClientID)
+		if clients[p.ClientID] {
+			problem = "has the client_id of another partner"
+		}
+		if err := cfg.Validate(); err != nil && problem == "" {
+			problem = err.Error()
+		}
+		if problem != "" {
+			faults = append(faults, Fault{Key: key, Problem: problem})
+		}
+		clients[p.ClientID] = true
+		partners = append(partners, scripted{name, cfg, of})
+	}
+	return customers, partners, o.report(faults)
+}
+
+// inOrder sorts the members of key by their lines.
+func (o *outline) inOrder(key string, members []string) []string {
+	slices.Sort(members)
+	slices.SortStableFunc(members, func(a, b string) int {
+		return cmp.Compare(o.lines[key+"."+a], o.lines[key+"."+b])
 	})
+	return members
+}
+
+// customers returns the customers of the object under key, and their faults.
+func (o *outline) customers(under string, of map[string]Customer) ([]Customer, []Fault) {
+	var faults []Fault
+	ids := o.inOrder(under, slices.Collect(maps.Keys(of)))
 	customers := make([]Customer, len(ids))
 	seen := map[string]bool{}
 	for i, id := range ids {
-		key := "customers." + cut(id)
-		c, wrong := script.Customers[id].named(key, id)
+		key := under + "." + cut(id)
+		c, wrong := of[id].named(key, id)
 		if seen[c.ID] {
 			faults = append(faults, Fault{Key: key, Problem: "is defined twice"})
 		}
 		seen[c.ID] = true
 		customers[i], faults = c, append(faults, wrong...)
 	}
-	return customers, o.report(faults)
+	return customers, faults
 }
 
 // named returns c with the ID under which it is defined, and its faults.
@@ -119,7 +175,7 @@ func decode(text []byte, into any) (*outline, error) {
 // truncate.
 func (o *outline) add(key string, n *yaml.Node, depth int) {
 	limit := maxMembers
-	if key == "customers" {
+	if key == "customers" || strings.HasPrefix(key, "partners.") && strings.HasSuffix(key, ".customers") {
 		limit = maxScripted
 	}
 	switch {

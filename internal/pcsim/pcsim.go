@@ -79,6 +79,9 @@ type Config struct {
 	// LimitPerCustomer applies RequestsPerMinute to each customer instead of
 	// the whole partner. Both exist at Microsoft.
 	LimitPerCustomer bool
+	// FixedWindows counts RequestsPerMinute in each minute of the clock instead:
+	// Retry-After is the rest of it.
+	FixedWindows bool
 	// Settings are the initial settings, which a reset restores.
 	Settings Settings
 
@@ -145,9 +148,13 @@ type Server struct {
 	cast       *cast
 	journal    *journal
 	handler    http.Handler
+	control    http.Handler
 
 	settings atomic.Pointer[Settings] // never nil; the value it points to never changes
 	mfaCalls atomic.Uint64            // calls without MFA since the settings changed
+
+	partnersMu sync.RWMutex
+	partners   []partner // besides this one; guarded by partnersMu
 
 	closed    chan struct{} // closed by Close: ends latencies and hangs
 	closeOnce sync.Once
@@ -156,6 +163,18 @@ type Server struct {
 // New builds a server that plays the embedded seeds. It fails only if the
 // Config is invalid.
 func New(cfg Config) (*Server, error) {
+	s, err := newServer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Load(strings.NewReader(seeds)); err != nil {
+		return nil, fmt.Errorf("pcsim: seeds: %w", err)
+	}
+	return s, nil
+}
+
+// newServer builds a server without customers.
+func newServer(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("pcsim: %w", err)
 	}
@@ -179,10 +198,7 @@ func New(cfg Config) (*Server, error) {
 	if s.tokens, err = newIssuer(cfg, s.microsoftNow); err != nil {
 		return nil, fmt.Errorf("pcsim: %w", err)
 	}
-	s.handler = s.routes()
-	if err := s.Load(strings.NewReader(seeds)); err != nil {
-		return nil, fmt.Errorf("pcsim: seeds: %w", err)
-	}
+	s.handler, s.control = s.routes(), s.controlRoutes()
 	return s, nil
 }
 
@@ -193,4 +209,9 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // Close drops the connection of every call that waits in a latency or hang.
 // Handlers keep answering. Call it before http.Server.Shutdown, which waits for
 // requests in flight. It may be called more than once.
-func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closed) }) }
+func (s *Server) Close() {
+	s.closeOnce.Do(func() { close(s.closed) })
+	for _, other := range s.others() {
+		other.Close()
+	}
+}

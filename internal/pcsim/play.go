@@ -43,9 +43,25 @@ func (p *playback) next(now, start time.Time) Step {
 type meter struct {
 	times  []time.Time // the latest calls, in a ring as long as the limit
 	oldest int
+
+	window time.Time // the minute of the clock that count belongs to
+	count  int
 }
 
 const limitWindow = time.Minute
+
+// takeFixed counts a call in the current minute of the clock and returns how long to
+// wait; if zero, the call passes.
+func (m *meter) takeFixed(now time.Time, limit int) time.Duration {
+	if window := now.Truncate(limitWindow); !window.Equal(m.window) {
+		m.window, m.count = window, 0
+	}
+	m.count++
+	if limit <= 0 || m.count <= limit {
+		return 0
+	}
+	return max(m.window.Add(limitWindow).Sub(now), time.Second)
+}
 
 // take counts a call and returns how long to wait; if zero, the call passes.
 func (m *meter) take(now time.Time, limit int) time.Duration {

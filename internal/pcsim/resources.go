@@ -36,6 +36,7 @@ func (s *Server) routes() http.Handler {
 // recording and headers are the same for all.
 func (s *Server) resource(r role) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
+		s := s.ofToken(req)
 		now := s.cfg.Now()
 		id := strings.ToLower(req.PathValue("id"))
 		call := s.journal.begin(Request{
