@@ -88,6 +88,29 @@ func parseScript(text []byte, taken func(name, clientID string) string) ([]Custo
 	return customers, partners, o.report(faults)
 }
 
+// named returns c with the ID under which it is defined, and its faults.
+func (c Customer) named(key, id string) (Customer, []Fault) {
+	inner := c.ID
+	c.ID = strings.ToLower(id)
+	faults := checkCustomer(key, c)
+	if inner != "" && !strings.EqualFold(inner, id) {
+		faults = append(faults, Fault{
+			Key:     strings.TrimPrefix(key+".id", "."),
+			Problem: fmt.Sprintf("is %q, but the script is for %s", cut(inner), cut(id)),
+		})
+	}
+	return c, faults
+}
+
+// outline records the lines of the keys in a YAML document, and the faults of
+// its structure.
+type outline struct {
+	lines  map[string]int   // key → its line
+	keys   map[int][]string // line → the keys on it
+	faults []Fault
+	unsafe bool // the text must not be decoded
+}
+
 // inOrder sorts the members of key by their lines.
 func (o *outline) inOrder(key string, members []string) []string {
 	slices.Sort(members)
@@ -113,29 +136,6 @@ func (o *outline) customers(under string, of map[string]Customer) ([]Customer, [
 		customers[i], faults = c, append(faults, wrong...)
 	}
 	return customers, faults
-}
-
-// named returns c with the ID under which it is defined, and its faults.
-func (c Customer) named(key, id string) (Customer, []Fault) {
-	inner := c.ID
-	c.ID = strings.ToLower(id)
-	faults := checkCustomer(key, c)
-	if inner != "" && !strings.EqualFold(inner, id) {
-		faults = append(faults, Fault{
-			Key:     strings.TrimPrefix(key+".id", "."),
-			Problem: fmt.Sprintf("is %q, but the script is for %s", cut(inner), cut(id)),
-		})
-	}
-	return c, faults
-}
-
-// outline records the lines of the keys in a YAML document, and the faults of
-// its structure.
-type outline struct {
-	lines  map[string]int   // key → its line
-	keys   map[int][]string // line → the keys on it
-	faults []Fault
-	unsafe bool // the text must not be decoded
 }
 
 // decode decodes the only document of a YAML text into the struct that into
