@@ -3,7 +3,7 @@
 // that a 429 asked for.
 //
 // The state is one arrival time (GCRA), the adapted part of the configured budget
-// and the pause, see state. It is shared through the port [Shared]. While that is
+// and the pause, see [State]. It is shared through the port [Shared]. While that is
 // unavailable, each replica continues with its part of the budget.
 package budget
 
@@ -87,10 +87,10 @@ type Budget struct {
 	// share is this replica's part of the budget: all of it without Shared.
 	// Every call is charged to it, so that it is known when it is needed. It has
 	// the factor and the pause that are known here. Guarded by mu.
-	share state
+	share State
 	// guard is the configured budget, which this process alone never exceeds,
 	// whatever Shared admits. Guarded by mu.
-	guard    state
+	guard    State
 	replicas int     // that were seen in the last minute of contact; guarded by mu
 	alone    bool    // Shared was out of reach when last asked; guarded by mu
 	contact  float64 // when the shared state was last seen; 0: never; guarded by mu
@@ -117,13 +117,13 @@ func New(cfg Config) (*Budget, error) {
 	}
 	b := &Budget{
 		perMinute: float64(cfg.PerMinute), shared: cfg.Shared, replica: cfg.Replica, now: cfg.Now, origin: cfg.Now(),
-		share: state{window: window}, guard: state{window: guardWindow}, replicas: 1,
+		share: State{window: window}, guard: State{window: guardWindow}, replicas: 1,
 	}
 	for i := range b.lanes {
 		b.lanes[i].head = make(chan struct{}, 1)
 	}
-	b.seen = b.share.do(0, Step{PerMinute: b.perMinute})
-	b.guard.do(0, Step{PerMinute: b.perMinute})
+	b.seen = b.share.Do(0, Step{PerMinute: b.perMinute})
+	b.guard.Do(0, Step{PerMinute: b.perMinute})
 	var err error
 	b.metrics, err = newMetrics(cfg.Registerer, b)
 	return b, err
@@ -281,7 +281,7 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 	if b.shared == nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.seen = b.share.do(b.time(), step)
+		b.seen = b.share.Do(b.time(), step)
 		return b.seen
 	}
 	b.mu.Lock()
@@ -309,7 +309,7 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 // guarded delays or refuses what would exceed the configured budget by this
 // process alone. b.mu is held.
 func (b *Budget) guarded(reply Reply, book time.Duration) Reply {
-	own := b.guard.do(b.time()+micros(reply.Wait), Step{
+	own := b.guard.Do(b.time()+micros(reply.Wait), Step{
 		Kind: KindTake, PerMinute: b.perMinute, Lane: evidence.LaneCheckout, Book: max(book, maxBooking) - reply.Wait,
 	})
 	reply.Granted = own.Granted
@@ -339,9 +339,9 @@ func (b *Budget) adopt(step Step, reply Reply) {
 	}
 	switch {
 	case reply.Granted:
-		b.share.do(now, Step{Kind: KindCharge, PerMinute: b.part(), Calls: 1})
+		b.share.Do(now, Step{Kind: KindCharge, PerMinute: b.part(), Calls: 1})
 	case step.Kind == KindCharge:
-		b.share.do(now, Step{Kind: KindCharge, PerMinute: b.part(), Calls: step.Calls})
+		b.share.Do(now, Step{Kind: KindCharge, PerMinute: b.part(), Calls: step.Calls})
 	}
 }
 
@@ -355,7 +355,7 @@ func (b *Budget) doAlone(step Step) Reply {
 		b.share.arrival = max(b.share.arrival, now+math.Floor(rand.Float64()*l.interval)) //nolint:gosec // spreads load, keeps no secret
 	}
 	b.alone = true
-	return b.share.do(now, step)
+	return b.share.Do(now, step)
 }
 
 // part is this replica's part of the budget. b.mu is held.
@@ -388,7 +388,7 @@ func (b *Budget) Throttled(ctx context.Context, asked time.Duration) time.Durati
 			asked = min(asked+rand.N(firstPenalty<<min(b.strikes-2, 7)), MaxPause) //nolint:gosec // spreads load, keeps no secret
 		}
 	}
-	reply := b.share.do(b.time(), Step{Kind: KindPause, PerMinute: b.part(), Pause: asked})
+	reply := b.share.Do(b.time(), Step{Kind: KindPause, PerMinute: b.part(), Pause: asked})
 	b.unstored = b.shared != nil
 	b.mu.Unlock()
 	b.store(ctx)
@@ -437,7 +437,7 @@ func (b *Budget) Charge(ctx context.Context, calls int) {
 	b.do(context.WithoutCancel(ctx), Step{Kind: KindCharge, Calls: calls})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.guard.do(b.time(), Step{Kind: KindCharge, PerMinute: b.perMinute, Calls: calls})
+	b.guard.Do(b.time(), Step{Kind: KindCharge, PerMinute: b.perMinute, Calls: calls})
 }
 
 // Room returns how many calls of lane the budget would admit within the life of a

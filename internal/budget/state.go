@@ -28,7 +28,7 @@ const (
 	debt = 10 * time.Second
 
 	// whole is a factor of 1; factors are in millionths.
-	whole     = 1_000_000
+	whole = 1_000_000
 	minFactor = whole / 10
 	// growthStep is the time in which the factor grows by a millionth, so that it
 	// grows by 2 % of the configured budget a minute.
@@ -100,18 +100,21 @@ type Reply struct {
 	Fresh bool
 }
 
-// state is the state of one budget: one arrival time (GCRA), the adapted part of
+// State is the state of one budget: one arrival time (GCRA), the adapted part of
 // the configured budget, and the pause. The script of package cache runs the same
 // steps on a hash in Redis, with the same arithmetic: whole microseconds and
 // millionths, which a float64 holds exactly. Times count from the origin of
 // whatever clock the caller uses.
-type state struct {
+type State struct {
 	arrival float64 // when the whole burst is there again
 	factor  float64 // in millionths; 0: there is no state yet
 	grown   float64 // up to when the factor has grown
 	pause   float64 // end of the pause
 	window  time.Duration
 }
+
+// NewState returns the state of a budget that was not used yet.
+func NewState() *State { return &State{window: window} }
 
 // limits are the interval between calls and the depth of the bucket, both in
 // microseconds: the depth is the burst times the interval.
@@ -126,15 +129,24 @@ func limitsOf(perMinute, factor float64, window time.Duration) limits {
 	return limits{interval: interval, depth: math.Floor(burst * interval)}
 }
 
-// reserve is the part of the depth that lane leaves to the lanes above it. Without
-// the spare lane there is always room for one call, or a small budget would starve
-// it. The spare lane leaves a whole fetch of an account.
-func (l limits) reserve(lane evidence.Lane) float64 {
-	part := math.Floor(l.depth * share[lane])
+// Reserve returns what lane leaves to the lanes above it: a part of the burst, but
+// at least so many calls. Every lane but the spare one has room for one call in any
+// case, or a small budget would starve it; calls is -1 then. The spare lane leaves
+// a whole fetch of an account.
+func Reserve(lane evidence.Lane) (part float64, calls int) {
 	if lane == evidence.LaneSpare {
-		return max(part, fetchCalls*l.interval)
+		return share[lane], fetchCalls
 	}
-	return min(part, l.depth-l.interval)
+	return share[lane], -1
+}
+
+// reserve is the part of the depth that lane leaves to the lanes above it.
+func (l limits) reserve(lane evidence.Lane) float64 {
+	part, calls := Reserve(lane)
+	if calls >= 0 {
+		return max(math.Floor(l.depth*part), float64(calls)*l.interval)
+	}
+	return min(math.Floor(l.depth*part), l.depth-l.interval)
 }
 
 func (l limits) longestDebt() float64 { return l.depth + max(micros(debt), l.interval) }
@@ -146,8 +158,8 @@ func duration(micros float64) time.Duration { return time.Duration(micros) * tim
 // toFactor bounds a factor that came from elsewhere.
 func toFactor(millionths int) float64 { return float64(min(max(millionths, minFactor), whole)) }
 
-// do makes one step at now, in microseconds.
-func (s *state) do(now float64, step Step) Reply {
+// Do makes one step at now, in microseconds.
+func (s *State) Do(now float64, step Step) Reply {
 	fresh := s.repair(now, step)
 	l := limitsOf(step.PerMinute, s.factor, s.window)
 	s.arrival = min(s.arrival, max(now, s.pause)+l.longestDebt())
@@ -174,7 +186,7 @@ func (s *state) do(now float64, step Step) Reply {
 
 // repair replaces what is absent or cannot be true: the clock may have been set
 // back. It reports whether the state was absent.
-func (s *state) repair(now float64, step Step) (fresh bool) {
+func (s *State) repair(now float64, step Step) (fresh bool) {
 	if s.factor == 0 {
 		fresh = true
 		s.factor = whole
@@ -195,7 +207,7 @@ func (s *state) repair(now float64, step Step) (fresh bool) {
 
 // take takes one call, or books its place if the step allows the wait. A call
 // that has to wait shows that more calls are needed than the factor allows.
-func (s *state) take(now float64, l limits, step Step) (granted bool, wait float64) {
+func (s *State) take(now float64, l limits, step Step) (granted bool, wait float64) {
 	reserve := l.reserve(step.Lane)
 	if reserve+l.interval > l.depth {
 		return false, micros(MaxPause) // never, with this burst
@@ -212,7 +224,7 @@ func (s *state) take(now float64, l limits, step Step) (granted bool, wait float
 	return true, wait
 }
 
-func (s *state) grow(now float64) {
+func (s *State) grow(now float64) {
 	passed := now - s.grown
 	steps := math.Floor(min(passed, micros(growthGap)) / micros(growthStep))
 	if steps == 0 || s.factor == whole {
@@ -230,7 +242,7 @@ func (s *state) grow(now float64) {
 // shortens. If it starts one, the rate was too high. Nothing is saved up for the end
 // of the pause: a burst would meet the end of the limit's window, and all of it
 // another 429.
-func (s *state) throttle(now float64, step Step) {
+func (s *State) throttle(now float64, step Step) {
 	if s.pause <= now {
 		s.factor = max(math.Floor(s.factor*7/10), minFactor)
 	}

@@ -27,7 +27,7 @@ func TestNoMinuteExceedsTheBudget(t *testing.T) {
 
 func noMinuteExceeds(t *rapid.T, window time.Duration) {
 	perMinute := rapid.IntRange(1, 120).Draw(t, "budget")
-	s := state{window: window}
+	s := State{window: window}
 	var calls []float64
 	now := float64(0)
 	busy := rapid.Bool().Draw(t, "busy")
@@ -42,7 +42,7 @@ func noMinuteExceeds(t *rapid.T, window time.Duration) {
 		if rapid.IntRange(0, 99).Draw(t, "429") == 99 {
 			step = Step{Kind: KindPause, PerMinute: float64(perMinute), Pause: time.Duration(rapid.IntRange(0, 90).Draw(t, "asked")) * time.Second}
 		}
-		reply := s.do(now, step)
+		reply := s.Do(now, step)
 		if reply.Granted {
 			calls = append(calls, now+micros(reply.Wait))
 		}
@@ -65,11 +65,11 @@ func noMinuteExceeds(t *rapid.T, window time.Duration) {
 func TestTheBudgetIsUsed(t *testing.T) {
 	t.Parallel()
 	for perMinute, least := range map[int]int{1: 1, 5: 5, 10: 10, 40: 39, 300: 295, 400: 393, 100_000: 98_000} {
-		s := state{window: window}
+		s := State{window: window}
 		calls := 0
 		step := Step{Kind: KindTake, PerMinute: float64(perMinute), Lane: evidence.LaneCheckout}
 		for now := float64(0); now < 60_000_000; {
-			if reply := s.do(now, step); reply.Granted {
+			if reply := s.Do(now, step); reply.Granted {
 				calls++
 			} else {
 				now += micros(reply.Wait)
@@ -85,25 +85,25 @@ func TestTheBudgetIsUsed(t *testing.T) {
 func TestARefusalStatesTheExactWait(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		s := state{window: window}
+		s := State{window: window}
 		perMinute := rapid.Float64Range(0.5, 2000).Draw(t, "budget")
 		lane := evidence.Lane(rapid.IntRange(0, evidence.Lanes-1).Draw(t, "lane")) //nolint:gosec // small
 		step := Step{Kind: KindTake, PerMinute: perMinute, Lane: lane}
 		now := float64(rapid.IntRange(0, 1<<40).Draw(t, "now"))
-		reply := s.do(now, step)
+		reply := s.Do(now, step)
 		for range 3000 {
 			if !reply.Granted {
 				break
 			}
-			reply = s.do(now, step)
+			reply = s.Do(now, step)
 		}
 		if reply.Wait >= MaxPause {
 			return // never, with this burst
 		}
-		if early := s.do(now+micros(reply.Wait)-1, step); early.Granted || early.Wait != time.Microsecond {
+		if early := s.Do(now+micros(reply.Wait)-1, step); early.Granted || early.Wait != time.Microsecond {
 			t.Fatalf("%+v, and a microsecond before its end %+v", reply, early)
 		}
-		if late := s.do(now+micros(reply.Wait), step); !late.Granted {
+		if late := s.Do(now+micros(reply.Wait), step); !late.Granted {
 			t.Fatalf("%+v, and at its end %+v", reply, late)
 		}
 	})
@@ -128,32 +128,32 @@ func TestNoLaneButSpareStarves(t *testing.T) {
 // nothing is admitted in it, or saved up for its end.
 func TestPausesAndFactors(t *testing.T) {
 	t.Parallel()
-	s := state{window: window}
+	s := State{window: window}
 	second := micros(time.Second)
 	take := Step{Kind: KindTake, PerMinute: 300, Lane: evidence.LaneCheckout}
 	pause := func(d time.Duration) Step { return Step{Kind: KindPause, PerMinute: 300, Pause: d} }
-	if got := s.do(0, pause(30*time.Second)); got.Factor != 700_000 || got.Paused != 30*time.Second {
+	if got := s.Do(0, pause(30*time.Second)); got.Factor != 700_000 || got.Paused != 30*time.Second {
 		t.Fatalf("first 429: %+v", got)
 	}
 	for _, asked := range []time.Duration{time.Second, 40 * time.Second, 20 * time.Second} {
-		if got := s.do(10*second, pause(asked)); got.Factor != 700_000 {
+		if got := s.Do(10*second, pause(asked)); got.Factor != 700_000 {
 			t.Errorf("cut again within one pause: %+v", got)
 		}
 	}
-	if got := s.do(49*second, take); got.Granted || got.Paused != time.Second {
+	if got := s.Do(49*second, take); got.Granted || got.Paused != time.Second {
 		t.Errorf("in the pause, which the second 429 prolonged: %+v", got)
 	}
-	got := s.do(50*second, take)
+	got := s.Do(50*second, take)
 	if got.Granted || got.Paused != 0 || got.Wait != duration(limitsOf(300, 700_000, window).interval) {
 		t.Errorf("at the end of the pause: %+v, want one interval more", got)
 	}
 	for i := range 20 {
-		s.do((100+float64(i)*100)*second, pause(time.Second))
+		s.Do((100+float64(i)*100)*second, pause(time.Second))
 	}
-	if got := s.do(5000*second, take); got.Factor != minFactor {
+	if got := s.Do(5000*second, take); got.Factor != minFactor {
 		t.Errorf("after twenty 429s: %+v, want a tenth", got)
 	}
-	if got := s.do(6000*second, pause(time.Hour)); got.Paused != MaxPause {
+	if got := s.Do(6000*second, pause(time.Hour)); got.Paused != MaxPause {
 		t.Errorf("an hour's pause: %+v", got)
 	}
 }
@@ -164,13 +164,13 @@ func TestGrowth(t *testing.T) {
 	t.Parallel()
 	const perMinute = 300
 	grown := func(lane evidence.Lane, every time.Duration) int {
-		s := state{window: window}
-		s.do(0, Step{Kind: KindPause, PerMinute: perMinute, Pause: time.Second})
+		s := State{window: window}
+		s.Do(0, Step{Kind: KindPause, PerMinute: perMinute, Pause: time.Second})
 		before := int(s.factor)
 		start := micros(time.Second)
 		for now := start; now <= start+micros(10*time.Minute); now += micros(every) {
 			for range 60 { // more than the budget has
-				s.do(now, Step{Kind: KindTake, PerMinute: perMinute, Lane: lane})
+				s.Do(now, Step{Kind: KindTake, PerMinute: perMinute, Lane: lane})
 			}
 		}
 		return int(s.factor) - before
@@ -190,14 +190,14 @@ func TestGrowth(t *testing.T) {
 func TestRepairs(t *testing.T) {
 	t.Parallel()
 	const now = 1e15
-	for name, s := range map[string]state{
+	for name, s := range map[string]State{
 		"clock set back":    {arrival: now + 1e12, factor: whole, grown: now + 1e12, pause: 0},
 		"pause far ahead":   {arrival: 0, factor: whole, grown: now, pause: now + 1e12},
 		"both":              {arrival: now + 1e13, factor: minFactor, grown: 0, pause: now + 1e13},
 		"all in the future": {arrival: 8e15, factor: 300_000, grown: 8e15, pause: 8e15},
 	} {
 		s.window = window
-		got := s.do(now, Step{Kind: KindTake, PerMinute: 300, Lane: evidence.LaneCheckout})
+		got := s.Do(now, Step{Kind: KindTake, PerMinute: 300, Lane: evidence.LaneCheckout})
 		if got.Paused > MaxPause || got.Wait > time.Minute || got.Debt > MaxPause+20*time.Second*10 {
 			t.Errorf("%s: %+v", name, got)
 		}

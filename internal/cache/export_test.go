@@ -9,6 +9,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
@@ -150,3 +151,21 @@ func (s *Store) DropFromOutbox(key eligibility.Key) { s.outbox.lose(partitionOf(
 
 // watermarkLife is how long a server keeps the watermark.
 const watermarkLife = 48 * time.Hour
+
+// BudgetSteps makes steps of the shared budget at times that the test gives, by the
+// script that replicas use.
+func BudgetSteps(client redis.UniversalClient, key string) func(ctx context.Context, now int64, step budget.Step) (budget.Reply, error) {
+	script := redis.NewScript("local now = tonumber(ARGV[1])\n" + budgetScript)
+	return func(ctx context.Context, now int64, step budget.Step) (budget.Reply, error) {
+		answer, err := script.Run(ctx, client, []string{key}, stepArgs(time.UnixMicro(now), step)...).Int64Slice()
+		if err != nil {
+			return budget.Reply{}, err
+		}
+		return decodeStep(answer)
+	}
+}
+
+// BudgetKeys are the keys of the shared budget.
+func (s *Store) BudgetKeys() (state, replicas string) {
+	return s.redis.keys.ofPartner("budget"), s.redis.keys.ofPartner("replicas")
+}

@@ -1,0 +1,247 @@
+package cache_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/eligibilityd/eligibilityd/internal/budget"
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+)
+
+func drawStep(t *rapid.T, perMinute float64) budget.Step {
+	step := budget.Step{PerMinute: perMinute, Kind: budget.KindTake, Lane: evidence.Lane(rapid.IntRange(0, evidence.Lanes-1).Draw(t, "lane"))} //nolint:gosec // small
+	switch rapid.IntRange(0, 19).Draw(t, "kind") {
+	case 0:
+		step.Kind, step.Pause = budget.KindPause, time.Duration(rapid.IntRange(0, 900_000_000).Draw(t, "pause"))*time.Microsecond
+	case 1:
+		step.Kind, step.Calls = budget.KindCharge, rapid.IntRange(0, 40).Draw(t, "calls")
+	case 2:
+		step.Kind = budget.KindLook
+	}
+	if step.Lane == evidence.LaneCheckout {
+		step.Book = time.Duration(rapid.IntRange(0, 1_000_000).Draw(t, "book")) * time.Microsecond
+	}
+	step.Seed = budget.Seed{
+		Lost: rapid.Bool().Draw(t, "lost"), Factor: rapid.SampledFrom([]int{0, 1, 100_000, 343_000, 1_000_000}).Draw(t, "known factor"),
+		Pause: time.Duration(rapid.IntRange(0, 5).Draw(t, "known pause")) * time.Second,
+	}
+	return step
+}
+
+// The script and the code for a process without Redis make the same steps.
+func TestTheBudgetInRedisIsThatOfAProcess(t *testing.T) {
+	t.Parallel()
+	client := cachetest.StartRedis(t).Client()
+	key := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		key++
+		here, there := budget.NewState(), cache.BudgetSteps(client, fmt.Sprint("budget:", key))
+		budgets := []float64{float64(rapid.IntRange(1, 2000).Draw(rt, "budget")), rapid.Float64Range(1, 2e6).Draw(rt, "another budget")}
+		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMicro()
+		for i := range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			now += int64(rapid.OneOf(rapid.IntRange(0, 10_000), rapid.IntRange(0, 5_000_000), rapid.IntRange(-100_000_000, 900_000_000)).Draw(rt, "passes"))
+			step := drawStep(rt, rapid.SampledFrom(budgets).Draw(rt, "configured"))
+			want := here.Do(float64(now), step)
+			got, err := there(t.Context(), now, step)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				rt.Fatalf("step %d, %+v: %v (-process +redis):\n%s", i, step, err, diff)
+			}
+		}
+	})
+}
+
+// Whatever the hash holds, the script runs, holds nobody up for longer than a pause
+// can be, and leaves a hash that expires.
+func TestADamagedBudgetIsRepaired(t *testing.T) {
+	t.Parallel()
+	client := cachetest.StartRedis(t).Client()
+	ctx := t.Context()
+	const key = "budget"
+	steps := cache.BudgetSteps(client, key)
+	now := time.Now().UnixMicro()
+	take := budget.Step{Kind: budget.KindTake, PerMinute: 300, Lane: evidence.LaneCheckout, Book: time.Second}
+	values := []string{"", "x", "nan", "-nan", "inf", "-inf", "-1", "1e300", "-1e300", "0x10", "9007199254740993", fmt.Sprint(now + 1e15), "1.5", "1e15", "\x00", strings.Repeat("9", 5000)}
+	check := func(what string) {
+		t.Helper()
+		for range 3 { // repaired for good
+			got, err := steps(ctx, now, take)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if got.Paused > budget.MaxPause || got.Wait > 30*time.Second || got.Factor < 100_000 || got.Factor > 1_000_000 || got.Debt > 12*time.Minute {
+				t.Errorf("%s: %+v", what, got)
+			}
+		}
+		if left := client.PTTL(ctx, key).Val(); left <= 0 || left > time.Hour {
+			t.Errorf("%s: lives for %v", what, left)
+		}
+		later, err := steps(ctx, now+(13*time.Minute).Microseconds(), take)
+		if err != nil || !later.Granted {
+			t.Errorf("%s: after 13 minutes %+v, %v", what, later, err)
+		}
+		client.Del(ctx, key)
+	}
+	for _, field := range []string{"tat", "factor", "grown", "pause"} {
+		for _, value := range values {
+			if _, err := steps(ctx, now, take); err != nil {
+				t.Fatal(err)
+			}
+			client.HSet(ctx, key, field, value)
+			check(fmt.Sprintf("%s %.20q", field, value))
+		}
+		if _, err := steps(ctx, now, take); err != nil {
+			t.Fatal(err)
+		}
+		client.HDel(ctx, key, field)
+		check("without " + field)
+	}
+	client.Set(ctx, key, "a string", 0)
+	check("a string")
+	client.RPush(ctx, key, "a", "list")
+	check("a list")
+	rapid.Check(t, func(rt *rapid.T) {
+		for _, field := range []string{"tat", "factor", "grown", "pause"} {
+			client.HSet(ctx, key, field, rapid.OneOf(rapid.String(), rapid.SampledFrom(values)).Draw(rt, field))
+		}
+		check("random")
+	})
+}
+
+func newBudgetStore(t *testing.T, server *cachetest.Redis, namespace string) *cache.Store {
+	t.Helper()
+	store, err := cache.New(cache.Config{Redis: cache.RedisConfig{
+		Addresses: []string{server.Address}, Namespace: namespace, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+func TestKeysOfTheBudget(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	store := newBudgetStore(t, server, "eu/partner@host")
+	shared := store.SharedBudget()
+	if _, err := shared.Do(t.Context(), budget.Step{Kind: budget.KindTake, PerMinute: 300}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := shared.Announce(t.Context(), budget.Replica{Host: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	state, replicas := store.BudgetKeys()
+	for _, key := range []string{state, replicas} {
+		if !strings.HasPrefix(key, "eligibility:v2:eu/partner@host:{") || server.Client().Exists(t.Context(), key).Val() != 1 {
+			t.Errorf("key %s", key)
+		}
+		if left := server.Client().PTTL(t.Context(), key).Val(); left <= 0 {
+			t.Errorf("key %s does not expire", key)
+		}
+	}
+	none, err := cache.New(cache.Config{})
+	if err != nil || none.SharedBudget() != nil {
+		t.Errorf("a shared budget without Redis: %v", err)
+	}
+}
+
+// What others wrote about replicas is bounded and never trusted.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client, ctx := server.Client(), t.Context()
+	a, b := newBudgetStore(t, server, "p"), newBudgetStore(t, server, "p")
+	announce := func(store *cache.Store, host string) []budget.Replica {
+		t.Helper()
+		all, err := store.SharedBudget().Announce(ctx, budget.Replica{Host: host, Version: "1", PerMinute: 300, Policy: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	announce(a, "a")
+	if got := announce(b, "b"); len(got) != 2 {
+		t.Errorf("two replicas: %+v", got)
+	}
+	_, key := a.BudgetKeys()
+	now := time.Now().UnixMilli()
+	for name, value := range map[string]string{
+		"old":                       fmt.Sprint(now-120_000, " {}"),
+		"older":                     fmt.Sprint(now-600_000, " {}"),
+		"future":                    fmt.Sprint(now+600_000, " {}"),
+		"no time":                   "{}",
+		"no JSON":                   fmt.Sprint(now, " x"),
+		"other types":               fmt.Sprint(now, ` {"Host":1}`),
+		"huge":                      fmt.Sprint(now, ` {"Host":"`, strings.Repeat("x", 5000), `"}`),
+		"empty":                     "",
+		strings.Repeat("long", 100): fmt.Sprint(now, " {}"),
+	} {
+		client.HSet(ctx, key, name, value)
+	}
+	if got := announce(a, "a"); len(got) != 2 {
+		t.Errorf("odd entries count: %+v", got)
+	}
+	if got := client.HLen(ctx, key).Val(); got != 5 { // two replicas, one old, two without readable text
+		t.Errorf("%d entries are left: %v", got, client.HKeys(ctx, key).Val())
+	}
+	for i := range 1000 {
+		client.HSet(ctx, key, fmt.Sprint(i), fmt.Sprint(now, " {}"))
+	}
+	if got := announce(a, "a"); len(got) != 1 {
+		t.Errorf("%d replicas of a flooded hash", len(got))
+	}
+	client.Del(ctx, key)
+	client.Set(ctx, key, "a string", 0)
+	if got := announce(b, "b"); len(got) != 1 {
+		t.Errorf("a string: %+v", got)
+	}
+}
+
+// A user who may not call TIME has the replica's clock.
+func TestTheBudgetWithoutTheServersClock(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	if err := server.Client().Do(t.Context(), "acl", "setuser", "default", "-time").Err(); err != nil {
+		t.Fatal(err)
+	}
+	shared := newBudgetStore(t, server, "p").SharedBudget()
+	for range 30 {
+		got, err := shared.Do(t.Context(), budget.Step{Kind: budget.KindTake, PerMinute: 300, Lane: evidence.LaneCheckout})
+		if err != nil || !got.Granted {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	got, err := shared.Do(t.Context(), budget.Step{Kind: budget.KindTake, PerMinute: 10, Lane: evidence.LaneCheckout})
+	if err != nil || got.Granted {
+		t.Errorf("beyond the burst: %+v, %v", got, err)
+	}
+}
+
+// Two replicas have the budget together, not each.
+func TestReplicasShareABudget(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	granted := 0
+	for range 10 {
+		shared := newBudgetStore(t, server, "p").SharedBudget()
+		for range 10 {
+			got, err := shared.Do(t.Context(), budget.Step{Kind: budget.KindTake, PerMinute: 50, Lane: evidence.LaneCheckout})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Granted {
+				granted++
+			}
+		}
+	}
+	if granted < 5 || granted > 12 { // some refills while the test runs
+		t.Errorf("%d calls at once of a burst of 5", granted)
+	}
+}
