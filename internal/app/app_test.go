@@ -9,6 +9,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
+	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
@@ -46,7 +48,8 @@ func TestEveryKeyArrives(t *testing.T) {
 	arrived := func(cfg *config.Config) string {
 		partner := cfg.Partners[0]
 		client := ClientConfig(partner.PartnerCenter, zap.NewNop(), nil)
-		calls := budgetConfig(partner, nil)
+		calls := budgetConfig(cfg, partner, Build{}, new(cache.Store), nil)
+		calls.Replica = budget.Replica{} // which names keys, and uses none
 		store := cacheConfig(cfg, partner, zap.NewNop(), nil)
 		chain := chainConfig(cfg, Build{}, zap.NewNop(), nil)
 		front := serverConfig(cfg, zap.NewNop(), nil)

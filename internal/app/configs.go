@@ -1,6 +1,8 @@
 package app
 
 import (
+	"fmt"
+	"os"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,11 +52,36 @@ func ClientConfig(cfg config.PartnerCenter, logger *zap.Logger, registerer prome
 	}
 }
 
-func budgetConfig(partner config.Partner, registerer prometheus.Registerer) budget.Config {
+// budgetConfig converts the configuration of a partner's budget, which replicas
+// share if store has a Redis.
+func budgetConfig(cfg *config.Config, partner config.Partner, build Build, store *cache.Store, registerer prometheus.Registerer) budget.Config {
 	return budget.Config{
 		PerMinute:  partner.BudgetPerMinute,
+		Shared:     store.SharedBudget(),
+		Replica:    Replica(cfg, partner, build),
 		Registerer: registerer,
 	}
+}
+
+// Replica describes this process to the replicas that share a partner's budget.
+func Replica(cfg *config.Config, partner config.Partner, build Build) budget.Replica {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	var policy strings.Builder
+	fmt.Fprintf(&policy, "not_ready=%s under_review=%s when_undecidable=%s", cfg.Policy.NotReady, cfg.Policy.UnderReview, cfg.Policy.WhenUndecidable)
+	ages := cfg.Cache.Ages
+	for _, age := range []struct {
+		name string
+		config.Age
+	}{
+		{"allowed", ages.Allowed}, {"no_status", ages.NoStatus}, {"pending", ages.Pending}, {"not_allowed", ages.NotAllowed},
+		{"qualifications", ages.Qualifications}, {"qualifications_in_review", ages.QualificationsInReview},
+	} {
+		fmt.Fprintf(&policy, " %s=%v/%v", age.name, age.Fresh, age.Usable)
+	}
+	return budget.Replica{Host: host, Version: build.Version, PerMinute: partner.BudgetPerMinute, Policy: policy.String()}
 }
 
 // cacheConfig converts the configuration of the cache for a partner, who gets an

@@ -30,7 +30,7 @@ type engine struct {
 
 // newEngine builds the engine of a partner. Its metrics and log records carry the
 // partner's name. If it fails, close releases the parts that were built.
-func newEngine(cfg *config.Config, partner config.Partner, connections *cache.Connections, logger *zap.Logger, registry prometheus.Registerer, replace Replacements) (*engine, error) {
+func newEngine(cfg *config.Config, partner config.Partner, build Build, connections *cache.Connections, logger *zap.Logger, registry prometheus.Registerer, replace Replacements) (*engine, error) {
 	registerer := prometheus.WrapRegistererWith(prometheus.Labels{"partner": partner.Name}, registry)
 	e := &engine{partner: partner, logger: logger.With(zap.String("partner", partner.Name))}
 	storeConfig := cacheConfig(cfg, partner, e.logger, registerer)
@@ -43,7 +43,7 @@ func newEngine(cfg *config.Config, partner config.Partner, connections *cache.Co
 	if replace.Source != nil {
 		source = replace.Source(partner.Name)
 	} else {
-		if e.budget, err = budget.New(budgetConfig(partner, registerer)); err != nil {
+		if e.budget, err = budget.New(budgetConfig(cfg, partner, build, e.store, registerer)); err != nil {
 			return e, err
 		}
 		clientConfig := ClientConfig(partner.PartnerCenter, e.logger, registerer)

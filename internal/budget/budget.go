@@ -12,6 +12,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,12 +97,14 @@ type Budget struct {
 	contact  float64 // when the shared state was last seen; 0: never; guarded by mu
 	unstored bool    // Shared does not have the pause; guarded by mu
 	seen     Reply   // the last one; guarded by mu
+	seenAt   float64 // guarded by mu
 }
 
 // queue makes the calls of a lane wait in order. One of them asks; the others wait
 // for its place.
 type queue struct {
-	head chan struct{} // has room for the one that asks
+	head    chan struct{} // has room for the one that asks
+	waiting atomic.Int32  // calls in the queue, the head included
 	// No call of the lane can be admitted before ready, as far as is known at ask.
 	// Guarded by the budget's mu.
 	ready, ask float64
@@ -186,6 +189,8 @@ func (b *Budget) book(ctx context.Context) Admission {
 // queue takes one call in a lower lane. done is false if the lane rises first.
 func (b *Budget) queue(ctx context.Context, lane evidence.Lane, raised <-chan struct{}) (a Admission, done bool) {
 	q := &b.lanes[lane]
+	q.waiting.Add(1)
+	defer q.waiting.Add(-1)
 	waited := false
 	select {
 	case q.head <- struct{}{}:
@@ -196,7 +201,7 @@ func (b *Budget) queue(ctx context.Context, lane evidence.Lane, raised <-chan st
 		case <-raised:
 			return a, false
 		case <-ctx.Done():
-			return Admission{Lane: lane, Waited: true, Wait: b.laneWait(lane)}, true
+			return Admission{Lane: lane, Waited: true, Wait: b.laneWait(lane) + b.queueWait(lane)}, true
 		}
 	}
 	defer func() { <-q.head }()
@@ -244,6 +249,13 @@ func (b *Budget) laneWait(lane evidence.Lane) time.Duration {
 	return max(duration(b.lanes[lane].ready-b.time()), time.Millisecond)
 }
 
+// queueWait is how long the calls that wait in a lane will take.
+func (b *Budget) queueWait(lane evidence.Lane) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return duration(float64(b.lanes[lane].waiting.Load()) * b.limits(b.seen).interval)
+}
+
 func (b *Budget) nextAsk(lane evidence.Lane) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -281,8 +293,9 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 	if b.shared == nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.seen = b.share.Do(b.time(), step)
-		return b.seen
+		reply := b.share.Do(b.time(), step)
+		b.see(reply)
+		return reply
 	}
 	b.mu.Lock()
 	paused := duration(max(b.share.pause-b.time(), 0))
@@ -299,7 +312,7 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 	} else {
 		b.adopt(step, reply)
 	}
-	b.seen = reply
+	b.see(reply)
 	if reply.Granted {
 		return b.guarded(reply, step.Book)
 	}
@@ -389,6 +402,7 @@ func (b *Budget) Throttled(ctx context.Context, asked time.Duration) time.Durati
 		}
 	}
 	reply := b.share.Do(b.time(), Step{Kind: KindPause, PerMinute: b.part(), Pause: asked})
+	b.see(reply)
 	b.unstored = b.shared != nil
 	b.mu.Unlock()
 	b.store(ctx)
@@ -414,6 +428,7 @@ func (b *Budget) store(ctx context.Context) {
 	defer b.mu.Unlock()
 	b.unstored = false
 	b.adopt(step, reply)
+	b.see(reply)
 }
 
 // Answered records that Partner Center answered without throttling.
@@ -454,6 +469,9 @@ func (b *Budget) Room(ctx context.Context, lane evidence.Lane) int {
 	return max(int((micros(fetchLife)+l.depth-reserve-micros(reply.Debt))/l.interval), 0)
 }
 
+// see records the last reply for the metrics. b.mu is held.
+func (b *Budget) see(reply Reply) { b.seen, b.seenAt = reply, b.time() }
+
 // limitAndLevel are what the metrics show: the calls a minute that are allowed
 // now, and those that could be made at once.
 func (b *Budget) limitAndLevel() (limit, level float64) {
@@ -463,7 +481,7 @@ func (b *Budget) limitAndLevel() (limit, level float64) {
 	if b.alone {
 		perMinute = b.part()
 	}
-	return perMinute * toFactor(b.seen.Factor) / whole, max(l.depth-micros(b.seen.Debt), 0) / l.interval
+	return perMinute * toFactor(b.seen.Factor) / whole, max(l.depth-max(micros(b.seen.Debt)-(b.time()-b.seenAt), 0), 0) / l.interval
 }
 
 // limits are those by which reply was made. b.mu is held.

@@ -49,7 +49,7 @@ func newMetrics(registerer prometheus.Registerer, b *Budget) (*metrics, error) {
 		}, func() float64 { limit, _ := b.limitAndLevel(); return limit }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: prefix + "budget_level",
-			Help: "Calls that could have been made at once when the budget was last used.",
+			Help: "Calls that could be made at once, as far as this replica knows.",
 		}, func() float64 { _, level := b.limitAndLevel(); return level }),
 	} {
 		faults = append(faults, registerer.Register(collector))

@@ -16,7 +16,7 @@ const (
 type Replica struct {
 	Host    string
 	Version string
-	// PerMinute is its configured budget. Budget.Run fills it in.
+	// PerMinute is its configured budget.
 	PerMinute int
 	// Policy is its policy and its ages as text: equal texts mean equal policies.
 	Policy string
@@ -47,9 +47,7 @@ func (b *Budget) Run(ctx context.Context) {
 // announce announces this replica and counts all of them. If Shared is out of
 // reach, the last count stays.
 func (b *Budget) announce(ctx context.Context) {
-	replica := b.replica
-	replica.PerMinute = int(b.perMinute)
-	if replicas, err := b.shared.Announce(ctx, replica); err == nil {
+	if replicas, err := b.shared.Announce(ctx, b.replica); err == nil {
 		b.mu.Lock()
 		b.replicas = max(len(replicas), 1)
 		b.mu.Unlock()

@@ -28,7 +28,7 @@ const (
 	debt = 10 * time.Second
 
 	// whole is a factor of 1; factors are in millionths.
-	whole = 1_000_000
+	whole     = 1_000_000
 	minFactor = whole / 10
 	// growthStep is the time in which the factor grows by a millionth, so that it
 	// grows by 2 % of the configured budget a minute.

@@ -1,0 +1,420 @@
+package budget_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/eligibilityd/eligibilityd/internal/budget"
+	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+)
+
+// replica is one process with a connection to Redis of its own. Its Run ends with
+// the test.
+func replica(t *testing.T, server *cachetest.Redis, perMinute int, registerer prometheus.Registerer) *budget.Budget {
+	t.Helper()
+	store, err := cache.New(cache.Config{Redis: cache.RedisConfig{
+		Addresses: []string{server.Address}, Namespace: "partner", WriteTimeout: 2 * time.Second,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := budget.New(budget.Config{
+		PerMinute: perMinute, Shared: store.SharedBudget(), Registerer: registerer, Replica: budget.Replica{Host: "test", PerMinute: perMinute},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { b.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		_ = store.Close()
+	})
+	return b
+}
+
+// keys returns the keys of the budget.
+func keys(t *testing.T, server *cachetest.Redis) (state, replicas string) {
+	t.Helper()
+	for _, key := range server.Client().Keys(t.Context(), "*").Val() {
+		switch {
+		case strings.HasSuffix(key, ":budget"):
+			state = key
+		case strings.HasSuffix(key, ":replicas"):
+			replicas = key
+		}
+	}
+	return state, replicas
+}
+
+func fleet(t *testing.T, server *cachetest.Redis, size, perMinute int) []*budget.Budget {
+	t.Helper()
+	replicas := make([]*budget.Budget, size)
+	for i := range replicas {
+		replicas[i] = replica(t, server, perMinute, nil)
+	}
+	eventually(t, "all replicas are announced", func() bool {
+		_, key := keys(t, server)
+		return key != "" && server.Client().HLen(t.Context(), key).Val() == int64(size)
+	})
+	for _, b := range replicas {
+		budget.Announce(t.Context(), b) // counts those that came later
+	}
+	return replicas
+}
+
+func eventually(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for !happened() {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-late:
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// take takes one call at once.
+func take(t *testing.T, b *budget.Budget, lane evidence.Lane) budget.Admission {
+	t.Helper()
+	return b.Take(t.Context(), evidence.NewPriority(lane), true)
+}
+
+// drain takes calls in turn from all replicas until none admits any, and returns how
+// many.
+func drain(t *testing.T, replicas []*budget.Budget, lane evidence.Lane) (calls int) {
+	t.Helper()
+	for admitted := true; admitted; {
+		admitted = false
+		for _, b := range replicas {
+			if take(t, b, lane).Granted {
+				calls++
+				admitted = true
+			}
+		}
+	}
+	return calls
+}
+
+// refilled is how many calls were refilled since then, and some more.
+func refilled(since time.Time, perMinute int) int {
+	return int(time.Since(since).Minutes()*float64(perMinute)) + 2
+}
+
+func TestReplicasHaveOneBudget(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	replicas := fleet(t, cachetest.StartRedis(t), 5, 300)
+	calls := drain(t, replicas, evidence.LaneCheckout)
+	if most := 30 + refilled(began, 300); calls < 30 || calls > most {
+		t.Errorf("%d calls at once, want 30 to %d", calls, most)
+	}
+}
+
+// A 429 of one replica stops the others, also those that wait for their place.
+func TestAPauseHoldsForTheFleet(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 3, 100)
+	drain(t, replicas, evidence.LaneCheckout)
+	waiting := make(chan budget.Admission, 10)
+	for range 10 {
+		go func() {
+			waiting <- replicas[1].Take(context.Background(), evidence.NewPriority(evidence.LaneCheckout), false)
+		}()
+	}
+	granted := 0
+	if (<-waiting).Granted { // the others have to wait longer
+		granted++
+	}
+	if got := replicas[0].Throttled(t.Context(), 30*time.Second); got != 30*time.Second {
+		t.Errorf("pause of %v", got)
+	}
+	for _, b := range replicas {
+		if got := take(t, b, evidence.LaneCheckout); got.Granted || !got.Paused || got.Wait < 25*time.Second {
+			t.Errorf("after the 429: %+v", got)
+		}
+	}
+	for range 9 {
+		if got := <-waiting; got.Granted {
+			granted++
+		}
+	}
+	if granted > 1 {
+		t.Errorf("%d calls that were waiting went in the pause", granted-1)
+	}
+	if got := replicas[2].Throttled(t.Context(), time.Second); got < 25*time.Second {
+		t.Errorf("the pause was shortened to %v", got)
+	}
+	state, _ := keys(t, server)
+	if got := server.Client().HGet(t.Context(), state, "factor").Val(); got != "700000" {
+		t.Errorf("factor %s, want one cut", got)
+	}
+}
+
+// A pause that Redis could not store at once is stored when it can be.
+func TestAPauseIsStoredLater(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 2, 300)
+	server.Kill()
+	replicas[0].Throttled(t.Context(), 5*time.Minute)
+	server.Start()
+	eventually(t, "the other replica pauses", func() bool { return take(t, replicas[1], evidence.LaneCheckout).Paused })
+}
+
+// The calls that can be made at once, whatever becomes of Redis, are no more than a
+// fifth of the budget, and nothing but the rate comes on top.
+func TestRedisThatDiesAddsNoMoreThanAFifth(t *testing.T) {
+	t.Parallel()
+	const perMinute = 300
+	for _, size := range []int{1, 5, 20} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			server := cachetest.StartRedis(t)
+			replicas := fleet(t, server, size, perMinute)
+			began, calls := time.Now(), 0
+			var log []string
+			step := func(what string) {
+				n := drain(t, replicas, evidence.LaneCheckout)
+				calls += n
+				log = append(log, fmt.Sprintf("%s: %d", what, n))
+			}
+			step("redis works")
+			for range 2 {
+				server.Kill()
+				step("killed")
+				server.Start()
+				step("back")
+				eventually(t, "the hash counts again", func() bool {
+					step("back")
+					state, _ := keys(t, server)
+					return state != ""
+				})
+				step("counting")
+			}
+			if most := perMinute/5 + refilled(began, perMinute); calls > most {
+				t.Errorf("%d calls at once, want at most %d: %v", calls, most, log)
+			}
+		})
+	}
+}
+
+// Many small shares are no more than the budget either.
+func TestManyReplicasOfASmallBudget(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	began := time.Now()
+	replicas := fleet(t, server, 20, 20)
+	calls := drain(t, replicas, evidence.LaneCheckout)
+	server.Kill()
+	calls += drain(t, replicas, evidence.LaneCheckout)
+	if most := 4 + refilled(began, 40); calls > most {
+		t.Errorf("%d calls at once, want at most %d", calls, most)
+	}
+}
+
+func TestTheHashCountsAgainWithinFiveSeconds(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 2, 300)
+	server.Kill()
+	drain(t, replicas, evidence.LaneCheckout)
+	server.Start()
+	began := time.Now()
+	eventually(t, "both use it", func() bool {
+		drain(t, replicas, evidence.LaneCheckout)
+		return !budget.Alone(replicas[0]) && !budget.Alone(replicas[1])
+	})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+// Whoever can write to Redis cannot make one process exceed its own budget.
+func TestAProcessKeepsToItsBudgetWhateverRedisSays(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	began := time.Now()
+	b := fleet(t, server, 1, 60)[0]
+	state, _ := keys(t, server)
+	calls := 0
+	for range 100 {
+		server.Client().HSet(t.Context(), state, "tat", 0, "factor", 1_000_000, "pause", 0)
+		if take(t, b, evidence.LaneCheckout).Granted {
+			calls++
+		}
+	}
+	if most := 6 + refilled(began, 60); calls > most {
+		t.Errorf("%d calls at once, want at most %d", calls, most)
+	}
+}
+
+// However many calls of a lane wait, they cost Redis one script for each call that is
+// admitted, and are admitted in order.
+func TestWaitersAskInTurn(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	b := fleet(t, server, 1, 600)[0] // one call in 113 ms
+	drain(t, []*budget.Budget{b}, evidence.LaneCheckout)
+	state, _ := keys(t, server)
+	server.Client().HSet(t.Context(), state, "factor", 1_000_000)
+	before := scripts(t, server)
+	const calls = 8
+	var order []int
+	var mu sync.Mutex
+	var waiting sync.WaitGroup
+	for i := range calls {
+		waiting.Go(func() {
+			if got := b.Take(t.Context(), evidence.NewPriority(evidence.LaneBatch), false); !got.Granted || !got.Waited {
+				t.Errorf("call %d: %+v", i, got)
+			}
+			mu.Lock()
+			order = append(order, i)
+			mu.Unlock()
+		})
+		eventually(t, "it waits", func() bool { return budget.Waiting(b, evidence.LaneBatch) > i })
+	}
+	waiting.Wait()
+	for i := range order {
+		if order[i] != i {
+			t.Errorf("order %v", order)
+			break
+		}
+	}
+	// One that refuses, and one that admits; and those of Run.
+	if got := scripts(t, server) - before; got > 2*calls+10 {
+		t.Errorf("%d scripts for %d calls", got, calls)
+	}
+}
+
+// scripts returns how many scripts the server has run.
+func scripts(t *testing.T, server *cachetest.Redis) (n int) {
+	t.Helper()
+	for line := range strings.Lines(server.Client().Info(t.Context(), "commandstats").Val()) {
+		if calls, is := strings.CutPrefix(line, "cmdstat_evalsha:calls="); is {
+			_, _ = fmt.Sscan(strings.SplitN(calls, ",", 2)[0], &n)
+		}
+	}
+	return n
+}
+
+// A call that rises leaves its queue and goes at once.
+func TestACallThatRisesGoesAtOnce(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	b := fleet(t, server, 1, 300)[0]
+	drain(t, []*budget.Budget{b}, evidence.LanePrefetch) // 3.3 s until the next in this lane
+	first, second := evidence.NewPriority(evidence.LanePrefetch), evidence.NewPriority(evidence.LanePrefetch)
+	ended := make(chan budget.Admission, 2)
+	for i, priority := range []*evidence.Priority{first, second} {
+		go func() { ended <- b.Take(context.Background(), priority, false) }()
+		eventually(t, "it waits", func() bool { return budget.Waiting(b, evidence.LanePrefetch) > i })
+	}
+	for _, priority := range []*evidence.Priority{second, first} { // one that waits for its turn, and the first in turn
+		priority.Raise(evidence.LaneCheckout)
+		if got := <-ended; !got.Granted || got.Lane != evidence.LaneCheckout || !got.Waited {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// A spare call takes none that an account needs, in another process either.
+func TestSpareCallsOfAnotherProcessLeaveTheRest(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 2, 80) // a burst of 8, and one call in 0.8 s
+	if spare := drain(t, replicas[:1], evidence.LaneSpare); spare > 3 {
+		t.Errorf("%d spare calls", spare)
+	}
+	if account := drain(t, replicas[1:], evidence.LaneCheckout); account < 6 {
+		t.Errorf("%d calls are left for accounts, want 6", account)
+	}
+	if got := take(t, replicas[0], evidence.LaneSpare); got.Granted {
+		t.Errorf("spare although the budget is spent: %+v", got)
+	}
+}
+
+// Checkouts of all replicas are served in order, and wait no longer than a second.
+func TestCheckoutsWaitASecondAtMost(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 3, 200) // one in 0.34 s
+	drain(t, replicas, evidence.LaneCheckout)
+	var granted, refused atomic.Int32
+	var calling sync.WaitGroup
+	for i := range 30 {
+		calling.Go(func() {
+			began := time.Now()
+			got := replicas[i%3].Take(t.Context(), evidence.NewPriority(evidence.LaneCheckout), false)
+			switch took := time.Since(began); {
+			case got.Granted:
+				granted.Add(1)
+			case took > 900*time.Millisecond || got.Wait < 500*time.Millisecond:
+				t.Errorf("refused after %v: %+v", took, got)
+			default:
+				refused.Add(1)
+			}
+		})
+	}
+	calling.Wait()
+	if n := granted.Load(); n < 2 || n > 8 {
+		t.Errorf("%d of 30 were admitted", n)
+	}
+}
+
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 2, 300)
+	for lane, want := range map[evidence.Lane]int{evidence.LaneCheckout: 74, evidence.LanePrefetch: 59, evidence.LaneSpare: 51} {
+		if got := replicas[1].Room(t.Context(), lane); got < want-1 || got > want {
+			t.Errorf("%v: room for %d, want %d", lane, got, want)
+		}
+	}
+	drain(t, replicas[:1], evidence.LaneCheckout)
+	if got := replicas[1].Room(t.Context(), evidence.LanePrefetch); got > 35 {
+		t.Errorf("spent by another replica: room for %d", got)
+	}
+	replicas[0].Throttled(t.Context(), time.Minute)
+	if got := replicas[1].Room(t.Context(), evidence.LanePrefetch); got != 0 {
+		t.Errorf("in a pause: room for %d", got)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	b := replica(t, server, 300, registry)
+	drain(t, []*budget.Budget{b}, evidence.LaneCheckout)
+	b.Throttled(t.Context(), time.Minute)
+	want := `
+# HELP eligibility_partner_center_budget_level Calls that could be made at once, as far as this replica knows.
+# TYPE eligibility_partner_center_budget_level gauge
+eligibility_partner_center_budget_level 0
+# HELP eligibility_partner_center_budget_limit Calls a minute that the budget allows now: the configured ones, fewer after a 429. While Redis is unavailable, this replica's part of them.
+# TYPE eligibility_partner_center_budget_limit gauge
+eligibility_partner_center_budget_limit 210
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want),
+		"eligibility_partner_center_budget_level", "eligibility_partner_center_budget_limit"); err != nil {
+		t.Error(err)
+	}
+	if n := testutil.CollectAndCount(registry, "eligibility_partner_center_budget_refused_total"); n != evidence.Lanes {
+		t.Errorf("%d series of refusals", n)
+	}
+}
