@@ -330,6 +330,9 @@ func TestMessagesFromAheadDoNotSuppressABlock(t *testing.T) {
 			continue
 		}
 		own := blocked(time.Time{})
+		if i%8 == 3 {
+			own.Status, own.StatusText = eligibility.AccountStatusUnderReview, "UnderReview"
+		}
 		own.SetFetchTime(start.Add(now - 200*time.Millisecond))
 		if kept := store.Put(key, own); kept != own {
 			t.Fatalf("%v: suppressed by %+v", now, kept)
@@ -339,7 +342,18 @@ func TestMessagesFromAheadDoNotSuppressABlock(t *testing.T) {
 			t.Fatalf("%v: replaced by, or trusted against, doubtful evidence: %+v", now, found)
 		}
 	}
-	// It is replaced by what is surely newer.
+	// A review, during which a policy may let some orders pass, yields to a block.
+	clock.set(10 * time.Second)
+	store.Healthy()
+	review := blocked(time.Time{})
+	review.Status, review.StatusText = eligibility.AccountStatusUnderReview, "UnderReview"
+	review.SetFetchTime(start.Add(10*time.Second - 200*time.Millisecond))
+	store.Put(key, review)
+	store.Receive(cache.EvidenceMessage(key, blocked(start.Add(10*time.Second+900*time.Millisecond))))
+	if found := cache.Peek(store, key); found.Evidence == nil || found.Evidence.Status != eligibility.AccountStatusNotAllowed || !found.MustRevalidate {
+		t.Errorf("a review stands against a block: %+v", found)
+	}
+	// Either is replaced by what is surely newer.
 	clock.set(20 * time.Second)
 	store.Receive(cache.EvidenceMessage(key, allowed(start.Add(20*time.Second))))
 	if found := cache.Peek(store, key); found.Evidence.Status != eligibility.AccountStatusAllowed {

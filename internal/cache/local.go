@@ -81,7 +81,7 @@ func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirm
 		// tombstone: one of the two sees the other.
 		newer, doubtful := l.tombs.newer(key, evidence, now)
 		if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
-			if !old.evidence.FetchTime.After(now) || !blocksSince(evidence, now.UnixNano()) {
+			if !old.evidence.FetchTime.After(now) || !mayStand(evidence, max(policyAllows, strictness(old.evidence)), now.UnixNano()) {
 				newest, ok = old, true
 				return old, otter.CancelOp
 			}
@@ -120,8 +120,8 @@ func replaces(a, b *eligibility.Evidence) bool {
 // at confirmed: older evidence is replaced if it is held, and kept out if not. If
 // hold is set, the evidence is held although no caller here needed it: Redis
 // does not store it. Evidence ahead of this process's clock needs confirmation; if
-// this process itself has just fetched evidence that allows nothing, that stays and
-// needs confirmation too.
+// this process itself has just fetched evidence that blocks a purchase and is no less
+// strict, that stays and needs confirmation too.
 func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time, hold bool) {
 	l.tombs.add(key, evidence.FetchTime, now)
 	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
@@ -133,7 +133,7 @@ func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence
 		case !held:
 		case !fromFuture(old.evidence, now) && !replaces(evidence, old.evidence):
 			return old, otter.CancelOp
-		case ahead && !fromFuture(old.evidence, now) && blocksSince(old.evidence, now.UnixNano()):
+		case ahead && !fromFuture(old.evidence, now) && mayStand(old.evidence, max(policyAllows, strictness(evidence)), now.UnixNano()):
 			return entry{evidence: old.evidence, confirmed: unconfirmed}, otter.WriteOp
 		}
 		if ahead {

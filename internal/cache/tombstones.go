@@ -102,7 +102,7 @@ func isAhead(fetched int64, now time.Time) bool {
 
 // newer reports whether evidence newer than that was announced. An announcement
 // that was ahead of this process's clock is doubtful: if this process fetched the
-// evidence within the same second and it allows nothing, nobody knows which is
+// evidence within the same second and it blocks a purchase, nobody knows which is
 // newer. For a second such an announcement does not count as newer, but Redis has
 // to be asked.
 func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) (newer, doubtful bool) {
@@ -114,7 +114,7 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	} {
 		switch {
 		case stone.fetched <= fetched || !t.lasts(stone, now):
-		case stone.ahead() && blocksSince(evidence, stone.arrived) && t.elapsed()-stone.added < eligibility.ClockTolerance:
+		case stone.ahead() && mayStand(evidence, policyAllows, stone.arrived) && t.elapsed()-stone.added < eligibility.ClockTolerance:
 			doubtful = true
 		default:
 			newer = true
@@ -123,11 +123,12 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	return newer, doubtful
 }
 
-// blocksSince reports whether evidence allows nothing whatever the policy is, and
-// this process fetched it less than the tolerated clock difference before that
-// moment, or later.
-func blocksSince(evidence *eligibility.Evidence, moment int64) bool {
-	return evidence.FetchedHere() && strictness(evidence) == blocksAll && moment-evidence.FetchTime.UnixNano() < int64(eligibility.ClockTolerance)
+// mayStand reports whether evidence may be newer than what another replica dates
+// ahead of this clock, and does not allow what that blocks: this process fetched it
+// less than the tolerated clock difference before moment, or later, and it is at
+// least as strict as least.
+func mayStand(evidence *eligibility.Evidence, least int, moment int64) bool {
+	return evidence.FetchedHere() && strictness(evidence) >= least && moment-evidence.FetchTime.UnixNano() < int64(eligibility.ClockTolerance)
 }
 
 // The values of strictness.
