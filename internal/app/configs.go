@@ -76,8 +76,12 @@ func Replica(cfg *config.Config, partner config.Partner, build Build) budget.Rep
 		name string
 		config.Age
 	}{
-		{"allowed", ages.Allowed}, {"no_status", ages.NoStatus}, {"pending", ages.Pending}, {"not_allowed", ages.NotAllowed},
-		{"qualifications", ages.Qualifications}, {"qualifications_in_review", ages.QualificationsInReview},
+		{"allowed", ages.Allowed},
+		{"no_status", ages.NoStatus},
+		{"pending", ages.Pending},
+		{"not_allowed", ages.NotAllowed},
+		{"qualifications", ages.Qualifications},
+		{"qualifications_in_review", ages.QualificationsInReview},
 	} {
 		fmt.Fprintf(&policy, " %s=%v/%v", age.name, age.Fresh, age.Usable)
 	}
@@ -87,8 +91,7 @@ func Replica(cfg *config.Config, partner config.Partner, build Build) budget.Rep
 // cacheConfig converts the configuration of the cache for a partner, who gets an
 // equal share of the local tier.
 func cacheConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger, registerer prometheus.Registerer) cache.Config {
-	redis := RedisConfig(cfg)
-	redis.Namespace = namespace(partner)
+	redis := PartnerRedisConfig(cfg, partner)
 	return cache.Config{
 		MaxEntries:  max(cfg.Cache.Local.MaxEntries/len(cfg.Partners), 1),
 		MaxBytes:    max(cfg.Cache.Local.MaxBytes/len(cfg.Partners), 1),
@@ -98,6 +101,13 @@ func cacheConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger,
 		Logger:      logger.Named("cache"),
 		Registerer:  registerer,
 	}
+}
+
+// PartnerRedisConfig converts the configuration of Redis for the keys of a partner.
+func PartnerRedisConfig(cfg *config.Config, partner config.Partner) cache.RedisConfig {
+	redis := RedisConfig(cfg)
+	redis.Namespace = namespace(partner)
+	return redis
 }
 
 // RedisConfig converts the configuration of Redis, without a namespace.

@@ -14,12 +14,12 @@ const (
 
 // Replica is how a process announces itself to those that share its budget.
 type Replica struct {
-	Host    string
-	Version string
+	Host    string `json:"host"`
+	Version string `json:"version"`
 	// PerMinute is its configured budget.
-	PerMinute int
+	PerMinute int `json:"budget_per_minute"`
 	// Policy is its policy and its ages as text: equal texts mean equal policies.
-	Policy string
+	Policy string `json:"policy"`
 }
 
 // Run announces this replica until ctx ends, follows the shared state while no call

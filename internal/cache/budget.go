@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"hash/fnv"
 	"strconv"
 	"strings"
@@ -289,10 +290,8 @@ func Replicas(ctx context.Context, client redis.UniversalClient, cfg RedisConfig
 	return replicas, nil
 }
 
-// TryBudget runs the scripts of the budget on a separate key, for diagnosis. It
-// reports whether the server's clock can be used.
-func TryBudget(ctx context.Context, client redis.UniversalClient, key string) (clock bool, err error) {
-	defer func() { _ = client.Del(ctx, key).Err() }() // it expires otherwise
+// TryBudget runs the scripts of the budget on a separate key, for diagnosis.
+func TryBudget(ctx context.Context, client redis.UniversalClient, key string) error {
 	step := budget.Step{Kind: budget.KindTake, PerMinute: budget.DefaultPerMinute, Seed: budget.Seed{Lost: true}}
 	answer, err := redis.NewScript(budgetClock+budgetScript).Run(ctx, client, []string{key}, stepArgs(time.Now(), step)...).Int64Slice()
 	if err == nil {
@@ -304,12 +303,5 @@ func TryBudget(ctx context.Context, client redis.UniversalClient, key string) (c
 	if err == nil {
 		err = redis.NewScript(budgetClock+replicasScript).Run(ctx, client, []string{key}, time.Now().UnixMicro(), "doctor", "{}").Err()
 	}
-	if err != nil {
-		return false, err
-	}
-	err = redis.NewScript(`return redis.call('TIME')`).Run(ctx, client, []string{key}).Err()
-	if isReply(err) {
-		return false, nil
-	}
-	return err == nil, err
+	return errors.Join(err, client.Del(ctx, key).Err())
 }

@@ -179,7 +179,7 @@ func TestReplicas(t *testing.T) {
 		"no time":                   "{}",
 		"no JSON":                   fmt.Sprint(now, " x"),
 		"other types":               fmt.Sprint(now, ` {"Host":1}`),
-		"huge":                      fmt.Sprint(now, ` {"Host":"`, strings.Repeat("x", 5000), `"}`),
+		"huge":                      fmt.Sprint(now, ` {"host":"`, strings.Repeat("x", 5000), `"}`),
 		"empty":                     "",
 		strings.Repeat("long", 100): fmt.Sprint(now, " {}"),
 	} {

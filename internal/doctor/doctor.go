@@ -74,7 +74,8 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 	var groups []group
 	for _, partner := range cfg.Partners {
 		p := patient{cfg: cfg, options: options, partner: partner}
-		groups = append(groups, group{15 * time.Second, p.of(p.checkHosts)}, group{40 * time.Second, p.of(p.checkPartnerCenter)})
+		groups = append(groups, group{15 * time.Second, p.of(p.checkHosts)}, group{40 * time.Second, p.of(p.checkPartnerCenter)},
+			group{15 * time.Second, p.of(p.checkReplicas)})
 	}
 	shared := patient{cfg: cfg, options: options}
 	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners})

@@ -85,12 +85,12 @@ func TestDoctorFindsAHealthyServiceHealthy(t *testing.T) {
 	e := consult(t, environ, Options{Customer: allowedID})
 	for _, check := range []string{
 		"configuration", "login host", "partner center host", "clock", checkTokenFile, checkToken, checkMFA,
-		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisMemory,
+		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisBudget, checkRedisMemory, checkReplicas,
 		"listener grpc", "listener http", "listener admin",
 	} {
 		e.want(check, VerdictOK)
 	}
-	if e.Checks() != 16 {
+	if e.Checks() != 18 {
 		t.Errorf("%d checks: %s", e.Checks(), e.Text)
 	}
 	e.want(checkAccount, VerdictOK, `"Allowed"`)

@@ -25,6 +25,7 @@ const (
 	checkRedisCluster   = "redis cluster"
 	checkRedisAccess    = "redis access"
 	checkRedisMessages  = "redis messages"
+	checkRedisBudget    = "redis budget"
 	checkRedisMemory    = "redis memory"
 )
 
@@ -34,7 +35,7 @@ const redisLimit = 2 * time.Second
 
 // redisRights are the rights that the cache's user needs, as rules of ACL
 // SETUSER.
-const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +time +eval +evalsha +publish +subscribe +unsubscribe " +
+const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +time +eval +evalsha +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking"
 
 // checkRedis runs the cache's commands once, on a separate key.
@@ -207,6 +208,8 @@ local failed = {}
 for _, command in ipairs({
   {'GET', KEYS[1]}, {'SET', KEYS[1], ARGV[1], 'PX', 10000}, {'PTTL', KEYS[1]}, {'TIME'},
   {'PUBLISH', ARGV[2], ARGV[1]}, {'DEL', KEYS[1]},
+  {'HSET', KEYS[1], ARGV[1], ARGV[1]}, {'PEXPIRE', KEYS[1], 10000}, {'HMGET', KEYS[1], ARGV[1]}, {'HLEN', KEYS[1]},
+  {'HGETALL', KEYS[1]}, {'HDEL', KEYS[1], ARGV[1]},
 }) do
   local reply = redis.pcall(unpack(command))
   if type(reply) == 'table' and reply.err then
@@ -248,7 +251,17 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 	return []Finding{
 		ok(checkRedisAccess, "keys %s:* can be read, written and removed", cfg.KeyPrefix),
 		redisMessages(ctx, subscription, subscribeErr, cfg),
+		redisBudget(ctx, client, key, cfg),
 	}
+}
+
+// redisBudget runs the scripts of the budget on a separate key.
+func redisBudget(ctx context.Context, client redis.UniversalClient, key string, cfg config.Redis) Finding {
+	if err := cache.TryBudget(ctx, client, key); err != nil {
+		return failure(checkRedisBudget, redisRemedy(cache.ErrorCode(err), cfg),
+			"the script of the budget is rejected (%s); each replica keeps to its part of the budget", cache.ErrorText(err))
+	}
+	return ok(checkRedisBudget, "replicas can share a budget")
 }
 
 // redisMessages reports whether replicas can send each other messages. If err
