@@ -90,7 +90,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	}
 	services := make(map[string]*evidence.Service, len(a.cfg.Partners))
 	for _, partner := range a.cfg.Partners {
-		engine, err := newEngine(a.cfg, partner, build, a.connections, a.logger, registry, replace)
+		engine, err := a.newEngine(partner, build, registry, replace)
 		a.engines = append(a.engines, engine)
 		if err != nil {
 			return fmt.Errorf("partner %s: %w", partner.Name, err)

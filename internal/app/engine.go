@@ -30,11 +30,11 @@ type engine struct {
 
 // newEngine builds the engine of a partner. Its metrics and log records carry the
 // partner's name. If it fails, close releases the parts that were built.
-func newEngine(cfg *config.Config, partner config.Partner, build Build, connections *cache.Connections, logger *zap.Logger, registry prometheus.Registerer, replace Replacements) (*engine, error) {
+func (a *App) newEngine(partner config.Partner, build Build, registry prometheus.Registerer, replace Replacements) (*engine, error) {
 	registerer := prometheus.WrapRegistererWith(prometheus.Labels{"partner": partner.Name}, registry)
-	e := &engine{partner: partner, logger: logger.With(zap.String("partner", partner.Name))}
-	storeConfig := cacheConfig(cfg, partner, e.logger, registerer)
-	storeConfig.Connections, storeConfig.Now = connections, replace.Now
+	e := &engine{partner: partner, logger: a.logger.With(zap.String("partner", partner.Name))}
+	storeConfig := cacheConfig(a.cfg, partner, e.logger, registerer)
+	storeConfig.Connections, storeConfig.Now = a.connections, replace.Now
 	var err error
 	if e.store, err = cache.New(storeConfig); err != nil {
 		return e, err
@@ -43,7 +43,7 @@ func newEngine(cfg *config.Config, partner config.Partner, build Build, connecti
 	if replace.Source != nil {
 		source = replace.Source(partner.Name)
 	} else {
-		if e.budget, err = budget.New(budgetConfig(cfg, partner, build, e.store, registerer)); err != nil {
+		if e.budget, err = budget.New(budgetConfig(a.cfg, partner, build, e.store, registerer)); err != nil {
 			return e, err
 		}
 		clientConfig := ClientConfig(partner.PartnerCenter, e.logger, registerer)
@@ -53,7 +53,7 @@ func newEngine(cfg *config.Config, partner config.Partner, build Build, connecti
 		}
 		source = pcclient.NewSource(e.client)
 	}
-	serviceConfig := ServiceConfig(cfg, partner, e.logger, registerer)
+	serviceConfig := ServiceConfig(a.cfg, partner, e.logger, registerer)
 	serviceConfig.Now = replace.Now
 	e.service, err = evidence.New(source, e.store, serviceConfig)
 	return e, err
