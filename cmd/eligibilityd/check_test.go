@@ -13,6 +13,7 @@ import (
 	"golang.org/x/text/encoding/unicode"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -170,17 +171,34 @@ func TestCheckContinuesAfterAFailedCall(t *testing.T) {
 type batchServer struct {
 	eligibilityv1.UnimplementedEligibilityServiceServer
 
-	fault func() error
+	fault  func() error
+	answer func(id string) *eligibilityv1.BatchCheckEligibilityResult // nil allows
+	asked  func(*eligibilityv1.CheckEligibilityRequest)               // may be nil
+}
+
+func dialCheck(t *testing.T, address string) eligibilityv1.EligibilityServiceClient { //nolint:ireturn // generated
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return eligibilityv1.NewEligibilityServiceClient(conn)
 }
 
 func serveBatches(t *testing.T, fault func() error) (address string) {
+	t.Helper()
+	return serveBatchesOf(t, batchServer{fault: fault})
+}
+
+func serveBatchesOf(t *testing.T, batches batchServer) (address string) {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	eligibilityv1.RegisterEligibilityServiceServer(server, batchServer{fault: fault})
+	eligibilityv1.RegisterEligibilityServiceServer(server, batches)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return listener.Addr().String()
@@ -191,7 +209,14 @@ func (s batchServer) BatchCheckEligibility(_ context.Context, req *eligibilityv1
 		return nil, err
 	}
 	resp := new(eligibilityv1.BatchCheckEligibilityResponse)
-	for range req.GetRequests() {
+	for _, question := range req.GetRequests() {
+		if s.asked != nil {
+			s.asked(question)
+		}
+		if s.answer != nil {
+			resp.Results = append(resp.Results, s.answer(question.GetCustomerId()))
+			continue
+		}
 		resp.Results = append(resp.Results, &eligibilityv1.BatchCheckEligibilityResult{Result: &eligibilityv1.BatchCheckEligibilityResult_Response{
 			Response: &eligibilityv1.CheckEligibilityResponse{Decision: eligibilityv1.Decision_DECISION_ALLOWED},
 		}})

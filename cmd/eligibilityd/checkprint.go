@@ -14,12 +14,15 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// printer writes results in the order in which they arrive: as JSON lines or,
-// if table is set, as an aligned table that flush prints.
+// printer writes results in the order in which they arrive: as JSON lines or, if
+// table is set, as a table, of which so many rows at a time are aligned and printed.
 type printer struct {
 	out   io.Writer
 	table *tabwriter.Writer
+	rows  int // not printed yet
 }
+
+const rowsAtATime = 1000
 
 func newPrinter(asJSON bool, out io.Writer) printer {
 	if asJSON {
@@ -30,14 +33,20 @@ func newPrinter(asJSON bool, out io.Writer) printer {
 	return printer{out: out, table: table}
 }
 
-func (p printer) print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+func (p *printer) print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	if p.table == nil {
 		return p.printJSON(id, result)
 	}
-	return p.printRow(id, result)
+	if err := p.printRow(id, result); err != nil {
+		return err
+	}
+	if p.rows++; p.rows%rowsAtATime == 0 {
+		return p.table.Flush()
+	}
+	return nil
 }
 
-func (p printer) flush() error {
+func (p *printer) flush() error {
 	if p.table == nil {
 		return nil
 	}
@@ -46,7 +55,7 @@ func (p printer) flush() error {
 
 // printJSON writes one JSON object: the response or, if the check failed, the
 // ID as given and the error.
-func (p printer) printJSON(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+func (p *printer) printJSON(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	if response := result.GetResponse(); response != nil {
 		line, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(response)
 		if err != nil {
@@ -68,13 +77,13 @@ func (p printer) printJSON(id string, result *eligibilityv1.BatchCheckEligibilit
 	return p.line(line)
 }
 
-func (p printer) line(b []byte) error {
+func (p *printer) line(b []byte) error {
 	_, err := p.out.Write(append(b, '\n'))
 	return err
 }
 
 // printRow writes one row of the table.
-func (p printer) printRow(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+func (p *printer) printRow(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	response := result.GetResponse()
 	if response == nil {
 		failure := result.GetError()

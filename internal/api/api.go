@@ -48,6 +48,9 @@ type Config struct {
 	// FailureRecords is how many records a second are written for each reason of
 	// a failure, stale answers among them; 0 means 20.
 	FailureRecords int
+	// Budgets are the calls to Partner Center a minute that may be made for each
+	// partner. A batch over gRPC that had to make some states them in its trailer.
+	Budgets map[string]int
 	// Tracer starts the spans of requests that are traced; nil traces none.
 	Tracer trace.Tracer
 	// SampleRatio is the share, 0 to 1, of requests that are traced if the
@@ -147,7 +150,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	c.logger = c.cfg.Logger
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
-	c.answers = &handler{partners: partners, now: c.cfg.Now}
+	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now}
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers}}, further...)
 	var err error
 	c.metrics, err = newMetrics(c.cfg.Registerer, c.services, cfg.Version, cfg.Commit, func() float64 { return float64(c.inFlight.Load()) })

@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -29,6 +32,7 @@ type handler struct {
 	eligibilityv1.UnimplementedEligibilityServiceServer
 
 	partners Partners
+	budgets  map[string]int // partner → calls to Partner Center a minute
 	metrics  *metrics
 	now      func() time.Time
 }
@@ -92,7 +96,20 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	ctx, span := c.child(earlier, "check batch")
 	defer span.End()
 	asked.check(ctx)
+	h.stateBudget(c)
 	return nil, nil //nolint:nilnil // the call has the answers
+}
+
+// TrailerBudget is the trailer with which a batch for one partner that needed
+// Partner Center states how many calls a minute may be made for the partner: the
+// caller of a long list can then estimate how long it takes.
+const TrailerBudget = "eligibility-budget-per-minute"
+
+func (h *handler) stateBudget(c *call) {
+	if c.partner == nil || h.budgets[c.partner.name] == 0 || c.series.via != viaGRPC || !c.batch.neededPartnerCenter() {
+		return
+	}
+	_ = grpc.SetTrailer(c, metadata.Pairs(TrailerBudget, strconv.Itoa(h.budgets[c.partner.name]))) // nobody depends on it
 }
 
 // PrefetchEligibility starts fetches for customers and returns what became of them,

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
@@ -240,5 +242,38 @@ func TestAPrefetchWaitsForNothing(t *testing.T) {
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+// A batch over gRPC that needed Partner Center for one partner states the partner's
+// budget; one that was answered from the cache, or is for several, does not.
+func TestABatchThatNeededPartnerCenterStatesTheBudget(t *testing.T) {
+	t.Parallel()
+	sources := twoPartners()
+	sources["down"] = apitest.Fails(eligibility.Error{Kind: eligibility.KindThrottled})
+	run := servertest.Start(t, servertest.Setup{Partners: sources, API: api.Config{Budgets: map[string]int{"eu": 400, "us": 90, "down": 1}}})
+	for _, row := range []struct {
+		name     string
+		partners []string
+		want     []string
+	}{
+		{"cold", []string{"eu"}, []string{"400"}},
+		{"warm", []string{"eu"}, nil},
+		{"another partner", []string{"us"}, []string{"90"}},
+		{"throttled", []string{"down"}, []string{"1"}},
+		{"several", []string{"eu", "down"}, nil},
+		{"refused", []string{"uk"}, nil},
+	} {
+		req := new(eligibilityv1.BatchCheckEligibilityRequest)
+		for _, name := range row.partners {
+			req.Requests = append(req.Requests, &eligibilityv1.CheckEligibilityRequest{CustomerId: apitest.CustomerA, Partner: name})
+		}
+		var trailer metadata.MD
+		if _, err := run.Client.BatchCheckEligibility(t.Context(), req, grpc.Trailer(&trailer)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(row.want, trailer.Get(api.TrailerBudget)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", row.name, diff)
+		}
 	}
 }

@@ -23,6 +23,17 @@ type ItemReply struct {
 	err *eligibility.Error
 }
 
+// neededPartnerCenter reports whether a question was not answered by evidence that
+// was at hand.
+func (r BatchReply) neededPartnerCenter() bool {
+	for i := range r {
+		if r[i].Answer.Tier == eligibility.TierPartnerCenter || r[i].err != nil && FaultOf(r[i].err.Kind).Retry {
+			return true
+		}
+	}
+	return false
+}
+
 // The typical size of one encoded answer, to size buffers. Larger ones fit too.
 const (
 	protoBytes = 320

@@ -185,6 +185,10 @@ func ServiceConfig(cfg *config.Config, partner config.Partner, logger *zap.Logge
 }
 
 func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *prometheus.Registry) api.Config {
+	budgets := make(map[string]int, len(cfg.Partners))
+	for _, partner := range cfg.Partners {
+		budgets[partner.Name] = partner.BudgetPerMinute
+	}
 	return api.Config{
 		Logger:         logger.Named("server"),
 		Registerer:     registry,
@@ -195,6 +199,7 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		PlainRecords:   cfg.Log.PlainPerSecond,
 		FailureRecords: cfg.Log.FailuresPerSecond,
 		SampleRatio:    cfg.Tracing.SampleRatio,
+		Budgets:        budgets,
 		Version:        build.Version,
 		Commit:         build.Commit,
 	}

@@ -94,6 +94,10 @@ type EligibilityServiceClient interface {
 	// customer for whom Partner Center cannot be asked in time, spoils only its
 	// own result. The call itself fails only if the batch is empty or oversized,
 	// or if the caller may not ask at all.
+	//
+	// Over gRPC, a batch for one partner that needed Partner Center has the trailer
+	// eligibility-budget-per-minute: how many calls to Partner Center the service
+	// may make a minute, for callers of long lists to estimate how long they take.
 	BatchCheckEligibility(ctx context.Context, in *BatchCheckEligibilityRequest, opts ...grpc.CallOption) (*BatchCheckEligibilityResponse, error)
 	// Fetch the evidence that checks of these customers will need.
 	//
@@ -204,6 +208,10 @@ type EligibilityServiceServer interface {
 	// customer for whom Partner Center cannot be asked in time, spoils only its
 	// own result. The call itself fails only if the batch is empty or oversized,
 	// or if the caller may not ask at all.
+	//
+	// Over gRPC, a batch for one partner that needed Partner Center has the trailer
+	// eligibility-budget-per-minute: how many calls to Partner Center the service
+	// may make a minute, for callers of long lists to estimate how long they take.
 	BatchCheckEligibility(context.Context, *BatchCheckEligibilityRequest) (*BatchCheckEligibilityResponse, error)
 	// Fetch the evidence that checks of these customers will need.
 	//
