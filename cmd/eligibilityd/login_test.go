@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -360,6 +362,46 @@ func TestLoginFailsBeforeItOpensABrowser(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: ended with %v", name, err)
 		}
+	}
+}
+
+// If there are several partners, login is for one of them, and stores its token.
+func TestLoginIsForOnePartner(t *testing.T) {
+	t.Parallel()
+	a, b := startPartnerHost(t), startPartnerHost(t)
+	tokens := map[string]string{"A": filepath.Join(t.TempDir(), "token"), "B": filepath.Join(t.TempDir(), "token")}
+	environ := slices.Concat(a.environ(t, "a"), b.environ(t, "b"))
+	for i, entry := range environ {
+		if name, _, ok := strings.Cut(entry, "__REFRESH_TOKEN_FILE="); ok {
+			environ[i] = name + "__REFRESH_TOKEN_FILE=" + tokens[strings.TrimPrefix(name, "ELIGIBILITY_PARTNERS__")]
+		}
+	}
+	nobody := func(context.Context, string) error { return errors.New("a page was opened") }
+	for partner, want := range map[string]string{"": "name one with --partner", "c": `no partner "c"`} {
+		err := login(t.Context(), environ, loginFlags{partner: partner, timeout: patience}, nobody, new(output))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("--partner %q: %v", partner, err)
+		}
+	}
+	sign := func(_ context.Context, page string) error {
+		if !strings.HasPrefix(page, b.url) {
+			t.Errorf("signed in at %s", page)
+		}
+		go func() { person{}.signIn(t, page) }()
+		return nil
+	}
+	out := new(output)
+	if err := login(t.Context(), environ, loginFlags{partner: "b", timeout: patience}, sign, out); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), tokens["B"]) {
+		t.Errorf("printed %s", out)
+	}
+	if _, err := os.Stat(tokens["A"]); err == nil {
+		t.Error("the token of another partner was written")
+	}
+	if _, err := os.Stat(tokens["B"]); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -134,8 +134,9 @@ type RedisTLS struct {
 
 // Local is the tier inside the process.
 type Local struct {
-	// MaxEntries is how many facets are kept; a customer has two. More than
-	// 0. Optional; 100000.
+	// MaxEntries is how many facets are kept; a customer has two. More than 0.
+	// Several partners get equal parts of it, and of max_bytes. Optional;
+	// 100000.
 	MaxEntries int `yaml:"max_entries"`
 	// MaxBytes bounds the memory of the entries, approximately; 1 MiB or more.
 	// If the entries are larger than max_bytes / max_entries, fewer fit.

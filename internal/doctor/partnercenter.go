@@ -211,6 +211,9 @@ func (p patient) unanswered(check string, err error) Finding {
 	}
 	switch fail.Class {
 	case pcclient.ClassNotFound, pcclient.ClassNotServed:
+		if len(p.cfg.Partners) > 1 { // it may be another partner's
+			return skipped(check, "--customer is no customer of this partner")
+		}
 		return failure(check, "name a customer of this partner", "%s", detail)
 	case pcclient.ClassThrottled:
 		return failure(check, fmt.Sprintf("wait %v: Partner Center asks for a pause", fail.RetryAfter), "%s", detail)
