@@ -1,6 +1,7 @@
 package pcclient
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
@@ -42,11 +43,13 @@ const (
 )
 
 // loginPause returns the pause that an answer of the login host asks for, or 0.
-// A Retry-After is kept as stated. A refusal that is no complaint about too many
-// requests asks for tokenPause at least.
+// A Retry-After is kept as stated, and prolonged by up to a tenth, so that replicas
+// do not come back together. A refusal that is no complaint about too many requests
+// asks for tokenPause at least.
 func loginPause(header http.Header, numbers []int, now time.Time) time.Duration {
 	if header.Get("Retry-After") != "" {
-		return retryAfter(header, now)
+		stated := retryAfter(header, now)
+		return stated + rand.N(stated/10) //nolint:gosec // spreads load, keeps no secret
 	}
 	if slices.Contains(numbers, aadstsLoop) {
 		return loopPause

@@ -163,7 +163,7 @@ func TestFailedEarlyRenewalIsNotNoticed(t *testing.T) {
 			for range 10 {
 				r.ask()
 			}
-			r.clock.advance(1)
+			r.clock.advance(3*time.Second + 1) // the longest jitter
 			r.ask()
 			eventually(t, "it was tried again", renewals(2))
 			if got := r.login.count(); got != 1+test.requests {
