@@ -2,14 +2,18 @@ package cache
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // BenchmarkLoad looks both facets of a customer up in Redis, by 64 callers at
@@ -63,4 +67,43 @@ func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) 
 		customers = append(customers, keys)
 	}
 	return tier, customers
+}
+
+// BenchmarkBudget takes calls from the budget in Redis, by 64 callers at once.
+func BenchmarkBudget(b *testing.B) {
+	const callers = 64
+	server := cachetest.StartRedis(b)
+	store, err := New(Config{Redis: RedisConfig{Addresses: []string{server.Address}, WriteTimeout: time.Second}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Close() })
+	shared := store.SharedBudget()
+	step := budget.Step{Kind: budget.KindTake, PerMinute: 1_000_000, Lane: evidence.LaneCheckout, Book: time.Second}
+	if _, err := shared.Do(b.Context(), step); err != nil {
+		b.Fatal(err)
+	}
+	if err := server.Client().ConfigResetStat(b.Context()).Err(); err != nil {
+		b.Fatal(err)
+	}
+	b.SetParallelism(callers)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := shared.Do(context.Background(), step); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	stats := server.Client().Info(context.Background(), "commandstats").Val()
+	for line := range strings.Lines(stats) {
+		if _, rest, found := strings.Cut(line, "cmdstat_evalsha:calls="); found {
+			var calls, took, each float64
+			if _, err := fmt.Sscanf(rest, "%g,usec=%g,usec_per_call=%g", &calls, &took, &each); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(each, "redis-µs/op")
+		}
+	}
 }
