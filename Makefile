@@ -39,12 +39,17 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 .PHONY: acceptance
 acceptance: ## Run the slow tests (9 minutes); needs chromium, chromedriver and node
 	@scripts/redis-server.sh >/dev/null
-	go test -race -tags acceptance -run Acceptance -skip AcceptanceRedis -count 1 -parallel 8 -v -timeout 60m ./cmd/...
+	go test -race -tags acceptance -run Acceptance -skip 'AcceptanceRedis|AcceptanceUpgrade' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 
 .PHONY: acceptance-redis
 acceptance-redis: ## Let Redis fail under load (30 minutes): docs/cache-failures.md
 	@scripts/redis-server.sh >/dev/null
 	go test -tags acceptance -run AcceptanceRedis -count 1 -v -timeout 60m ./cmd/eligibilityd $(ARGS)
+
+.PHONY: acceptance-upgrade
+acceptance-upgrade: ## Run the previous release beside this one under load (4 minutes)
+	@scripts/redis-server.sh >/dev/null
+	go test -tags acceptance -run AcceptanceUpgrade -count 1 -v -timeout 20m ./cmd/eligibilityd
 
 .PHONY: bench
 bench: ## Run every Go benchmark BENCHCOUNT (6) times into bench.txt

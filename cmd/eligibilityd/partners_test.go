@@ -245,7 +245,8 @@ func TestPartnersOfOneTenantShareNothing(t *testing.T) {
 		if err != nil || answer.GetSource() != eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
 			t.Errorf("partner %s: %v, %v", partner, answer, err)
 		}
-		if calls++; both.sim.Stats().Account != calls {
+		calls++
+		if both.sim.Stats().Account != calls {
 			t.Errorf("%d calls after asking partner %s", both.sim.Stats().Account, partner)
 		}
 	}
