@@ -33,14 +33,15 @@ func newPrinter(asJSON bool, out io.Writer) printer {
 	return printer{out: out, table: table}
 }
 
-func (p *printer) print(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
+func (p *printer) add(id string, result *eligibilityv1.BatchCheckEligibilityResult) error {
 	if p.table == nil {
 		return p.printJSON(id, result)
 	}
 	if err := p.printRow(id, result); err != nil {
 		return err
 	}
-	if p.rows++; p.rows%rowsAtATime == 0 {
+	p.rows++
+	if p.rows%rowsAtATime == 0 {
 		return p.table.Flush()
 	}
 	return nil

@@ -156,7 +156,7 @@ func (r *checkRun) print() error {
 			r.failure, r.unanswered = outcome.failure, r.unanswered+1
 		}
 		r.total.count(outcome.BatchCheckEligibilityResult)
-		if err := r.printer.print(r.ids[r.printed], outcome.BatchCheckEligibilityResult); err != nil {
+		if err := r.printer.add(r.ids[r.printed], outcome.BatchCheckEligibilityResult); err != nil {
 			return err
 		}
 		r.printed++

@@ -180,7 +180,8 @@ func TestCheckPrintsWhatIsLeftWhenItIsInterrupted(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	var asked int
 	address := serveBatchesOf(t, batchServer{fault: func() error { return nil }, answer: func(id string) *eligibilityv1.BatchCheckEligibilityResult {
-		if asked++; asked == 250 {
+		asked++
+		if asked == 250 {
 			interrupt()
 		}
 		if id == ids[3] {

@@ -372,8 +372,12 @@ func (s *stack) overREST(t *testing.T, c *corpusCase) want {
 func (q question) json() string {
 	var members []string
 	for _, member := range [][2]string{
-		{"customerId", q.id()}, {"segment", q.Segment}, {"maxAge", q.MaxAge}, {"minEvidenceTime", q.since()},
-		{"partner", q.Partner}, {"operation", q.Operation},
+		{"customerId", q.id()},
+		{"segment", q.Segment},
+		{"maxAge", q.MaxAge},
+		{"minEvidenceTime", q.since()},
+		{"partner", q.Partner},
+		{"operation", q.Operation},
 	} {
 		switch name, value := member[0], member[1]; {
 		case value == "":
