@@ -27,8 +27,8 @@ var (
 	modelSeed  = flag.Uint64("model.seed", 0, "seed of the model test; 0 draws one")
 )
 
-// The model test runs two replicas, real services on real stores and one real
-// Redis, through days of fetches, failures, faults of Redis and clock steps in a
+// The model test runs two replicas with two partners each, real services on real
+// stores and one real Redis, through days of fetches, failures, faults of Redis and clock steps in a
 // bubble in which time passes at once, and compares every answer with what the
 // model knows:
 //
@@ -38,6 +38,8 @@ var (
 //     older; while Redis delivers no messages, no later than the local tier's own
 //     age
 //   - after Redis has lost writes, what it still holds is not fresh
+//   - what was fetched for one partner never answers for the other, although both
+//     have the same customers
 //
 // Four things of Redis do not follow the bubble's clock and are simulated: messages,
 // which a hook delivers late or never in place of Redis, the expiry of leases, how
@@ -74,6 +76,9 @@ const (
 // modelCustomers are those that are asked about.
 var modelCustomers = []eligibility.CustomerID{{1}, {2}, {3}, {4}}
 
+// modelPartners are the namespaces of the partners.
+var modelPartners = [...]string{"eu/tenant@host", "us/tenant@host"}
+
 // fault is what Redis suffers from; one at a time.
 type fault int
 
@@ -104,11 +109,14 @@ type model struct {
 	snapshot map[string]snapshot
 	idle     bool // no caller, and heartbeats would slow the test down
 	leases   map[string]time.Time
-	beaten   [2]time.Time // when a heartbeat was last stored, in Redis and in the snapshot
+	beaten   [2]heartbeats // in Redis and in the snapshot
 	fetches  []fetched
 
 	faults, answers, stale, failures, restores, jumps int
 }
+
+// heartbeats are when one was last stored for each partner.
+type heartbeats [len(modelPartners)]time.Time
 
 // snapshot is one key of a snapshot of Redis.
 type snapshot struct {
@@ -118,16 +126,18 @@ type snapshot struct {
 
 // fetched is what the model knows about one fetch.
 type fetched struct {
-	key    eligibility.Key
-	stamp  time.Time // by the clock of the replica that fetched, when it started
-	learnt time.Time // by the bubble's clock, when it brought evidence; zero if none
-	usable time.Duration
-	moved  bool // the clock of the replica was moved far away when it started or ended
+	partner int
+	key     eligibility.Key
+	stamp   time.Time // by the clock of the replica that fetched, when it started
+	learnt  time.Time // by the bubble's clock, when it brought evidence; zero if none
+	usable  time.Duration
+	moved   bool // the clock of the replica was moved far away when it started or ended
 }
 
 type modelReplica struct {
 	m       *model
-	number  int
+	number  int // 0 or 1
+	partner int
 	skew    time.Duration // guarded by model.mu
 	moved   time.Duration // far away; guarded by model.mu
 	store   *cache.Store
@@ -145,9 +155,10 @@ func newModel(t *testing.T, server *cachetest.Redis, seed uint64) *model {
 		random: rand.New(rand.NewPCG(seed, 1)),
 		leases: make(map[string]time.Time),
 	}
-	for number := range 2 {
-		r := &modelReplica{m: m, number: number}
+	for i := range 2 * len(modelPartners) {
+		r := &modelReplica{m: m, number: i % 2, partner: i / 2}
 		cfg := sharing(server, "model")
+		cfg.Redis.Namespace = modelPartners[r.partner]
 		cfg.LocalMaxAge, cfg.Now, cfg.Ages = modelMaxAge, r.now, modelAges()
 		cfg.MaxEntries = 2 // too few, so that what is announced is often not held
 		// Nothing waits for a connection: the client would take a timer from a pool of
@@ -292,7 +303,7 @@ func (m *model) pause() {
 func (m *model) moveClock() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.replicas[m.random.IntN(2)]
+	r := m.replicas[m.random.IntN(len(m.replicas))]
 	if r.moved != 0 {
 		return
 	}
@@ -355,7 +366,7 @@ func (m *model) restore() {
 func (m *model) stepClock() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.replicas[m.random.IntN(2)].skew = time.Duration(m.random.IntN(800)-400) * time.Millisecond
+	m.replicas[m.random.IntN(len(m.replicas))].skew = time.Duration(m.random.IntN(800)-400) * time.Millisecond
 }
 
 func (m *model) changeFault() {
@@ -407,7 +418,7 @@ func (m *model) loseEverything() {
 
 // check asks one question and holds the answer to the promises.
 func (m *model) check() {
-	r := m.replicas[m.draw(2)]
+	r := m.replicas[m.draw(len(m.replicas))]
 	req := eligibility.Request{CustomerID: modelCustomers[m.draw(len(modelCustomers))], Segment: eligibility.SegmentEducation}
 	if m.chance(10) {
 		req.MaxAgeSet = true
@@ -445,6 +456,10 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 		return
 	}
 	now, from := time.Now(), &m.fetches[number]
+	if from.partner != r.partner {
+		m.t.Errorf("step %d: evidence of %s answers for %s: %+v", m.step, modelPartners[from.partner], modelPartners[r.partner], evidence)
+		return
+	}
 	if off := evidence.FetchTime.Sub(from.stamp).Abs(); off > time.Minute {
 		return // the clock was moved while the fetch was in flight
 	} else if off > 0 {
@@ -456,7 +471,7 @@ func (m *model) judge(r *modelReplica, evidence *eligibility.Evidence, asked tim
 	// Only what started later is newer, whatever the clocks say.
 	for i := len(m.fetches) - 1; i > number; i-- {
 		newer := &m.fetches[i]
-		if newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
+		if newer.partner != from.partner || newer.key.CustomerID != from.key.CustomerID || newer.key.Facet != from.key.Facet ||
 			newer.learnt.IsZero() || newer.moved || !newer.stamp.After(from.stamp) ||
 			fetched && (m.fault == refusing || evidence.Status == eligibility.AccountStatusUnderReview || !newer.stamp.After(from.stamp.Add(time.Second))) {
 			continue
@@ -483,7 +498,7 @@ func (m *model) late(learnt, asked, now time.Time, stale bool) time.Duration {
 		return t
 	}
 	switch {
-	case m.replicas[0].moved != 0 || m.replicas[1].moved != 0:
+	case slices.ContainsFunc(m.replicas, func(r *modelReplica) bool { return r.moved != 0 }):
 		return 0 // a replica by whose clock everything is too old, or of the future
 	case m.fault == none && now.Sub(latest(m.flushed, m.restored)) > 5*time.Minute:
 		return now.Sub(latest(learnt, m.faulty.Add(healing)).Add(delivery))
@@ -506,7 +521,7 @@ func (r *modelReplica) Fetch(ctx context.Context, query evidence.Query) (eligibi
 	stamp := r.now().Round(0).Truncate(time.Millisecond)
 	m.mu.Lock()
 	number := len(m.fetches)
-	m.fetches = append(m.fetches, fetched{key: query.Key, stamp: stamp, moved: r.moved != 0})
+	m.fetches = append(m.fetches, fetched{partner: r.partner, key: query.Key, stamp: stamp, moved: r.moved != 0})
 	m.mu.Unlock()
 	latency := time.Duration(m.draw(1500)) * time.Millisecond
 	if m.chance(8) {
@@ -560,10 +575,10 @@ func (r *modelReplica) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return errPlayed
 		}
 		if cmd.Name() == "publish" {
-			r.m.deliver(cmd.Args()[2].([]byte))
+			r.m.deliver(cmd.Args()[1], cmd.Args()[2].([]byte))
 			return nil
 		}
-		r.m.silent(cmd)
+		r.silent(cmd)
 		err := nextByTheBubblesClock(ctx, next, cmd)
 		r.m.notice(err)
 		if err == nil {
@@ -620,14 +635,14 @@ func (r *modelReplica) published(cmd redis.Cmder) {
 		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) == 0 || reply[0] == "newer" {
 			return // newer evidence was there
 		}
-		r.m.deliver(append(slices.Clone(last), args[5].([]byte)...))
+		r.m.deliver(args[9], append(slices.Clone(last), args[5].([]byte)...))
 	case release:
 		if len(last) > 0 {
-			r.m.deliver(last)
+			r.m.deliver(args[7], last)
 		}
 	case heartbeatArgs:
 		r.m.mu.Lock()
-		r.m.beaten[0] = time.Now()
+		r.m.beaten[0][r.partner] = time.Now()
 		r.m.mu.Unlock()
 		if r.subscribed() {
 			r.store.Receive(last)
@@ -667,9 +682,13 @@ func (r *modelReplica) ProcessPipelineHook(next redis.ProcessPipelineHook) redis
 	}
 }
 
-// deliver delivers a message to every replica that is subscribed when it arrives.
-func (m *model) deliver(payload []byte) {
+// deliver delivers a message to every replica that is subscribed to its channel when
+// it arrives.
+func (m *model) deliver(channel any, payload []byte) {
 	for _, r := range m.replicas {
+		if !strings.Contains(channel.(string), ":"+modelPartners[r.partner]+":") {
+			continue
+		}
 		delay := time.Duration(m.draw(200)) * time.Millisecond
 		if !r.subscribed() {
 			continue
@@ -685,12 +704,13 @@ func (m *model) deliver(payload []byte) {
 
 // silent takes from the life of the watermark what has passed since the last
 // heartbeat, if cmd is the next.
-func (m *model) silent(cmd redis.Cmder) {
+func (r *modelReplica) silent(cmd redis.Cmder) {
+	m := r.m
 	if len(cmd.Args()) != heartbeatArgs {
 		return
 	}
 	m.mu.Lock()
-	silence := time.Since(m.beaten[0])
+	silence := time.Since(m.beaten[0][r.partner])
 	m.mu.Unlock()
 	if silence > time.Second {
 		m.raw.PExpire(context.Background(), cmd.Args()[4].(string), max(cache.WatermarkLife-silence, time.Minute))
