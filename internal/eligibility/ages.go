@@ -74,9 +74,9 @@ func (a *Ages) Validate() error {
 	return errors.Join(faults...)
 }
 
-// of returns the configured age of the evidence's outcome. If only the policy
-// allows a status, it lives no longer than one that Partner Center allows.
-func (a *Ages) of(evidence *Evidence, notReadyAllowed bool) Age {
+// of returns the configured age of the evidence's outcome for an operation. If only
+// the policy allows a status, it lives no longer than one that Partner Center allows.
+func (a *Ages) of(evidence *Evidence, policy Policy, operation Operation) Age {
 	if evidence.Absence != AbsenceNone {
 		return Age{Fresh: absentAge, Usable: absentAge}
 	}
@@ -95,15 +95,13 @@ func (a *Ages) of(evidence *Evidence, notReadyAllowed bool) Age {
 		return a.NoStatus
 	case AccountStatusNotAllowed:
 		return a.NotAllowed
-	case AccountStatusNotReady:
-		if notReadyAllowed {
+	default:
+		if !policy.accountReason(evidence.Status, operation).Blocks {
 			return Age{
 				Fresh:  min(a.Pending.Fresh, a.Allowed.Fresh),
 				Usable: min(a.Pending.Usable, a.Allowed.Usable),
 			}
 		}
-		return a.Pending
-	default:
 		return a.Pending
 	}
 }
@@ -114,13 +112,13 @@ type Lifetime struct {
 	UsableUntil time.Time
 }
 
-// LifetimeOf applies the ages to evidence. The jitter of ±10 % is computed from
-// the evidence itself, so that every replica and every tier agrees on it; it
-// never extends the usable age. If this process fetched the evidence and the clock
-// was set back since, the lifetime ends earlier by as much. now needs a monotonic
-// reading for that.
-func (a *Ages) LifetimeOf(key Key, evidence *Evidence, policy Policy, now time.Time) Lifetime {
-	age := a.of(evidence, policy.NotReadyAllowed)
+// LifetimeOf applies the ages to evidence, for a question about an operation. The
+// jitter of ±10 % is computed from the evidence itself, so that every replica and
+// every tier agrees on it; it never extends the usable age. If this process fetched
+// the evidence and the clock was set back since, the lifetime ends earlier by as
+// much. now needs a monotonic reading for that.
+func (a *Ages) LifetimeOf(key Key, evidence *Evidence, policy Policy, operation Operation, now time.Time) Lifetime {
+	age := a.of(evidence, policy, operation)
 	permille := jitterPermille(key, evidence.FetchTime)
 	usable := age.Usable / 1000 * time.Duration(min(permille, 1000))
 	fresh := min(age.Fresh/1000*time.Duration(permille), usable)

@@ -111,7 +111,7 @@ func (g decideGenerator) held(t *testing.T, key eligibility.Key, q *question, as
 	}
 	elapsed := time.Duration(g.Int64N(int64(4 * time.Hour)))
 	evidence.FetchTime = asked.Round(0).Add(-elapsed).Truncate(time.Millisecond)
-	held.Evidence, held.Lifetime = evidence, q.ages.LifetimeOf(key, evidence, q.policy, asked)
+	held.Evidence, held.Lifetime = evidence, q.ages.LifetimeOf(key, evidence, q.policy, q.operation, asked)
 	checkLifetime(t, q, evidence, held.Lifetime)
 	if g.oneIn(2) {
 		g.ownEvidence(t, key, q, &held, asked, monotonic, elapsed)
@@ -145,11 +145,11 @@ func (g decideGenerator) ownEvidence(t *testing.T, key eligibility.Key, q *quest
 	}
 	// The same fetch, if another replica made it, has the same lifetime.
 	copied := evidence
-	life := q.ages.LifetimeOf(key, &copied, q.policy, asked)
+	life := q.ages.LifetimeOf(key, &copied, q.policy, q.operation, asked)
 	copied = eligibility.Evidence{
 		Facet: evidence.Facet, Absence: evidence.Absence, Status: evidence.Status, Qualifications: evidence.Qualifications, FetchTime: evidence.FetchTime,
 	}
-	others := q.ages.LifetimeOf(key, &copied, q.policy, asked)
+	others := q.ages.LifetimeOf(key, &copied, q.policy, q.operation, asked)
 	older := time.Duration(0)
 	if setBack > eligibility.ClockTolerance {
 		older = setBack
@@ -162,7 +162,7 @@ func (g decideGenerator) ownEvidence(t *testing.T, key eligibility.Key, q *quest
 
 // checkLifetime compares the lifetime with the configured age and its jitter.
 func checkLifetime(t *testing.T, q *question, evidence *eligibility.Evidence, life eligibility.Lifetime) { //nolint:thelper // t.Helper would cost more than the question
-	age := ageOracle(&q.ages, evidence, q.policy.NotReadyAllowed)
+	age := ageOracle(&q.ages, evidence, q.policy, q.operation)
 	fresh, usable := life.FreshUntil.Sub(evidence.FetchTime), life.UsableUntil.Sub(evidence.FetchTime)
 	if usable < age.Usable*9/10 || usable > age.Usable || fresh < min(age.Fresh*9/10, usable) || fresh > min(age.Fresh*11/10, usable) {
 		t.Fatalf("%+v: fresh for %v, usable for %v, want %+v and 10 %% jitter", evidence, fresh, usable, age)
@@ -336,7 +336,7 @@ func TestJitterSpreadsTheAges(t *testing.T) {
 	shortest, longest := time.Hour, time.Duration(0)
 	for i := range 10_000 {
 		key := eligibility.Key{CustomerID: eligibility.CustomerID{byte(i), byte(i / 256)}}
-		fresh := ages.LifetimeOf(key, evidence, eligibility.Policy{}, base).FreshUntil.Sub(base)
+		fresh := ages.LifetimeOf(key, evidence, eligibility.Policy{}, eligibility.OperationPurchase, base).FreshUntil.Sub(base)
 		shortest, longest = min(shortest, fresh), max(longest, fresh)
 	}
 	if shortest != 9*time.Minute || longest != 11*time.Minute {

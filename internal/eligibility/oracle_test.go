@@ -259,8 +259,8 @@ func retry(after time.Duration) int64 {
 	return int64(time.Minute)
 }
 
-// ageOracle is the configured age of the evidence's outcome.
-func ageOracle(ages *eligibility.Ages, evidence *eligibility.Evidence, notReadyAllowed bool) eligibility.Age {
+// ageOracle is the configured age of the evidence's outcome for an operation.
+func ageOracle(ages *eligibility.Ages, evidence *eligibility.Evidence, policy eligibility.Policy, operation eligibility.Operation) eligibility.Age {
 	if evidence.Absence != eligibility.AbsenceNone {
 		return eligibility.Age{Fresh: time.Minute, Usable: time.Minute}
 	}
@@ -281,7 +281,8 @@ func ageOracle(ages *eligibility.Ages, evidence *eligibility.Evidence, notReadyA
 	default:
 		age = ages.Pending
 	}
-	if evidence.Status == eligibility.AccountStatusNotReady && notReadyAllowed {
+	if evidence.Status == eligibility.AccountStatusNotReady && policy.NotReadyAllowed ||
+		evidence.Status == eligibility.AccountStatusUnderReview && exempt(policy, operation) {
 		age.Fresh, age.Usable = min(age.Fresh, ages.Allowed.Fresh), min(age.Usable, ages.Allowed.Usable)
 	}
 	return age

@@ -102,7 +102,7 @@ func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 	if v.Evidence != nil && !s.replaces(c, v, evidence, now) {
 		return
 	}
-	life := s.ages.LifetimeOf(v.key, evidence, s.policy, now)
+	life := s.ages.LifetimeOf(v.key, evidence, s.policy, c.req.Operation, now)
 	if !now.Before(life.UsableUntil) {
 		v.drop()
 		return

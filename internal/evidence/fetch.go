@@ -80,7 +80,7 @@ func (s *Service) acquire(ctx context.Context, f *fetch, oldest time.Time) (othe
 		}
 		// It may have been fetched long ago.
 		now := s.now()
-		if now.Before(s.ages.LifetimeOf(f.key, acquired.Evidence, s.policy, now).FreshUntil) {
+		if now.Before(s.ages.LifetimeOf(f.key, acquired.Evidence, s.policy, eligibility.OperationPurchase, now).FreshUntil) {
 			return result{evidence: acquired.Evidence, tier: eligibility.TierRedis}, true
 		}
 		oldest = acquired.Evidence.FetchTime.Add(1)

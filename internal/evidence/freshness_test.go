@@ -145,6 +145,29 @@ func TestNotReadyAllowedByPolicyLivesNoLongerThanAllowed(t *testing.T) {
 	})
 }
 
+// The same holds for an account under review, for the operations that the policy
+// exempts; a purchase stays blocked for as long as the evidence is usable.
+func TestReviewExemptByPolicyLivesNoLongerThanAllowed(t *testing.T) {
+	bubble(t, evidence.Config{Policy: eligibility.Policy{AllowReducing: true}}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
+		renewal := commercial
+		renewal.Operation = eligibility.OperationRenewal
+		source.set(status(eligibility.AccountStatusUnderReview), holding())
+		if answer := mustCheck(t, service, renewal); answer.Decision != eligibility.DecisionAllowed {
+			t.Fatalf("renewal: %v", answer.Decision)
+		}
+		source.set(failing(eligibility.KindUnavailable), holding())
+		time.Sleep(time.Hour)
+		if answer, err := service.Check(context.Background(), renewal); err == nil {
+			t.Errorf("renewal: %v after an hour", answer.Decision)
+		} else {
+			wantKind(t, err, eligibility.KindUnavailable)
+		}
+		if answer := mustCheck(t, service, commercial); answer.Decision != eligibility.DecisionBlocked || !answer.Stale {
+			t.Errorf("purchase: %v, stale %t", answer.Decision, answer.Stale)
+		}
+	})
+}
+
 func TestNotFoundAndNotServedAreRememberedForAMinute(t *testing.T) {
 	t.Parallel()
 	for absence, kind := range map[eligibility.Absence]eligibility.Kind{

@@ -136,7 +136,7 @@ func (s *Service) RefreshDue() (wait time.Duration, scheduled bool) {
 // machine slept or the clock was set.
 func (s *Service) isCurrent(r *refresh, now time.Time) bool {
 	return s.store.Peek(r.key, now).Evidence == r.evidence &&
-		now.Before(s.ages.LifetimeOf(r.key, r.evidence, s.policy, now).FreshUntil)
+		now.Before(s.ages.LifetimeOf(r.key, r.evidence, s.policy, eligibility.OperationPurchase, now).FreshUntil)
 }
 
 // refresh renews evidence unless another replica has done so.

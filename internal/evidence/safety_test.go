@@ -171,7 +171,7 @@ func TestAllowedImpliesAnAllowingAnswerWithinItsAge(t *testing.T) {
 				return e.Status == eligibility.AccountStatusNone
 			})
 			exempt := allowReducing && req.Operation >= eligibility.OperationRenewal
-			underReview := exempt && w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, ages.Pending.Usable, func(e eligibility.Evidence) bool {
+			underReview := exempt && w.supports(eligibility.FacetAccount, now, req.MinEvidenceTime, min(ages.Pending.Usable, ages.Allowed.Usable), func(e eligibility.Evidence) bool {
 				return e.Status == eligibility.AccountStatusUnderReview
 			})
 			if !allowed && !noStatus && !underReview {
