@@ -24,6 +24,34 @@ import (
 // protection.
 const devBudget = 1_000_000
 
+// devPartner and devSecondPartner are the partners of dev. The first is the default,
+// and has the simulator's own credentials and seeds.
+const (
+	devPartner       = "contoso-eu"
+	devSecondPartner = "contoso-us"
+)
+
+// devPartners is the script of the second partner: one customer of the first gets
+// another answer, and all others are unknown.
+const devPartners = `partners:
+  ` + devSecondPartner + `:
+    tenant_id: 70000000-0000-4000-8000-000000000002
+    client_id: c0000000-0000-4000-8000-000000000002
+    client_secret: ` + devSecondSecret + `
+    refresh_token: ` + devSecondToken + `
+    customers:
+      a0000000-0000-4000-8000-000000000001:
+        name: allowed elsewhere
+        shows: May buy through the other partner only.
+        account:
+          - status: NotAllowed
+`
+
+const (
+	devSecondSecret = "simulator-client-secret-us"
+	devSecondToken  = "simulator-refresh-token-us"
+)
+
 func newDevCommand() *cobra.Command {
 	var controlAddress string
 	var scripts []string
@@ -31,7 +59,9 @@ func newDevCommand() *cobra.Command {
 		Use:   "dev",
 		Short: "Run the service with an embedded Partner Center simulator",
 		Long: `dev runs the service with a simulator of Partner Center in the same process and
-without Redis, and prints what to try. It needs nothing and binds loopback.
+without Redis, and prints what to try. It needs nothing and binds loopback. It
+has two partners, contoso-eu and contoso-us; requests that name none mean the
+first.
 
 Environment variables change its configuration as that of serve:
 ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
@@ -63,6 +93,9 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	defer func() { _ = printed.Sync() }()
 
 	simulator, err := newSimulator(pcsim.Config{}, scripts)
+	if err == nil {
+		err = simulator.Load(strings.NewReader(devPartners))
+	}
 	if err != nil {
 		return err
 	}
@@ -70,7 +103,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	if err != nil {
 		return err
 	}
-	if err := connect(&cfg.Partners[0].PartnerCenter, sim.api.Addr().String(), filepath.Join(dir, "refresh-token")); err != nil {
+	if err := connectPartners(cfg, simulator, sim.api.Addr().String(), dir); err != nil {
 		return errors.Join(err, sim.close())
 	}
 	service, on, err := openService(ctx, cfg, logOut)
@@ -116,6 +149,24 @@ func openService(ctx context.Context, cfg *config.Config, logOut io.Writer) (*ap
 		return nil, server.Listeners{}, errors.Join(err, service.Close())
 	}
 	return service, on, nil
+}
+
+// connectPartners gives cfg the partners of dev, which use a simulator. Everything
+// else is as it is configured for the first.
+func connectPartners(cfg *config.Config, simulator *pcsim.Server, address, dir string) error {
+	first := config.Partner{Name: devPartner, PartnerCenter: cfg.Partners[0].PartnerCenter}
+	if err := connect(&first.PartnerCenter, address, filepath.Join(dir, "refresh-token")); err != nil {
+		return err
+	}
+	second := config.Partner{Name: devSecondPartner, PartnerCenter: first.PartnerCenter}
+	of, _ := simulator.Partner(devSecondPartner)
+	second.TenantID, second.ClientID, second.ClientSecret = of.TenantID(), of.ClientID(), config.NewSecret(devSecondSecret)
+	second.RefreshTokenFile = filepath.Join(dir, "refresh-token-"+devSecondPartner)
+	if err := os.WriteFile(second.RefreshTokenFile, []byte(devSecondToken), 0o600); err != nil {
+		return fmt.Errorf("refresh token of the simulator: %w", err)
+	}
+	cfg.Partners, cfg.DefaultPartner = []config.Partner{first, second}, first.Name
+	return nil
 }
 
 // connect configures cfg to use a simulator and its credentials.

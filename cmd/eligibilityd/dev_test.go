@@ -74,6 +74,38 @@ func TestDevPrintsTheAnswersThatItGives(t *testing.T) {
 	}
 }
 
+// The partners of dev get different answers about one customer.
+func TestDevHasTwoPartners(t *testing.T) {
+	t.Parallel()
+	p := startDev(t)
+	for partner, want := range map[string]eligibilityv1.Decision{
+		"":           eligibilityv1.Decision_DECISION_ALLOWED,
+		"contoso-eu": eligibilityv1.Decision_DECISION_ALLOWED,
+		"contoso-us": eligibilityv1.Decision_DECISION_BLOCKED,
+	} {
+		resp, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID, Partner: partner})
+		if err != nil || resp.GetDecision() != want {
+			t.Errorf("partner %q: %v, %v", partner, resp, err)
+		}
+	}
+	printed := ""
+	p.out.await(t, "the guide", func(all string) bool {
+		printed = all
+		return strings.Contains(all, "?partner=contoso-us'\n  curl")
+	})
+	_, example, _ := strings.Cut(printed, "curl -s 'http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility?partner=")
+	if partner, _, _ := strings.Cut(example, "'"); partner != "contoso-us" {
+		t.Errorf("printed %q", printed)
+	}
+	status, _, body := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility?partner=contoso-us")
+	if status != http.StatusOK || !strings.Contains(body, "DECISION_BLOCKED") {
+		t.Errorf("REST: %d %s", status, body)
+	}
+	if status, _, body := get(t, "http://"+p.HTTP+"/v1/customers/"+underReviewID+"/eligibility?partner=contoso-us"); status != http.StatusNotFound {
+		t.Errorf("a customer of the other partner: %d %s", status, body)
+	}
+}
+
 // A full batch of new customers fits the budget.
 func TestDevAnswersABatchOfNewCustomers(t *testing.T) {
 	t.Parallel()

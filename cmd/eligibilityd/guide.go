@@ -44,7 +44,12 @@ Try:
   grpcurl -plaintext -d '{"customer_id":"%[5]s"}' %[1]s eligibility.v1.EligibilityService/CheckEligibility
   eligibilityd check --address %[1]s %[5]s %[6]s
 
-`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education)
+There are two partners. Requests that name none mean %[7]s; the other one gets
+another answer about the same customer, and knows no other:
+  curl -s 'http://%[2]s/v1/customers/%[5]s/eligibility?partner=%[8]s'
+  curl -s 'http://%[4]s/v1/customers?partner=%[8]s'
+
+`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education, devPartner, devSecondPartner)
 
 	answers, err := rehearse(ctx, g)
 	if err != nil || ctx.Err() != nil {

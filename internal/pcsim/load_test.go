@@ -317,7 +317,7 @@ func TestExampleScriptPlays(t *testing.T) {
 	if err := r.LoadFile("../../deploy/simulator.example.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	us, known := r.Partner("contoso-us")
+	us, known := r.Partner("fabrikam-us")
 	if !known || len(us.Customers()) != 1 {
 		t.Error("the partner of the example is not there")
 	}
