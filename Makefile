@@ -9,7 +9,7 @@ LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 # Empty in a tree without git, such as a source archive; main knows what to say then.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
-# More flags for acceptance-redis, such as -soak 3m.
+# More flags for acceptance-redis, such as -soak 3m, and for acceptance-budget, such as -measured 5m.
 ARGS ?=
 # How long each fuzz target runs.
 FUZZTIME ?= 2m
@@ -39,7 +39,7 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 .PHONY: acceptance
 acceptance: ## Run the slow tests (9 minutes); needs chromium, chromedriver and node
 	@scripts/redis-server.sh >/dev/null
-	go test -race -tags acceptance -run Acceptance -skip 'AcceptanceRedis|AcceptanceUpgrade' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
+	go test -race -tags acceptance -run Acceptance -skip 'Acceptance(Redis|Upgrade|Budget)' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 
 .PHONY: acceptance-redis
 acceptance-redis: ## Let Redis fail under load (30 minutes): docs/cache-failures.md
@@ -50,6 +50,11 @@ acceptance-redis: ## Let Redis fail under load (30 minutes): docs/cache-failures
 acceptance-upgrade: ## Run the previous release beside this one under load (4 minutes)
 	@scripts/redis-server.sh >/dev/null
 	go test -tags acceptance -run AcceptanceUpgrade -count 1 -v -timeout 20m ./cmd/eligibilityd
+
+.PHONY: acceptance-budget
+acceptance-budget: ## Spend Partner Center's budget in a fleet (16 minutes): docs/scaling.md
+	@scripts/redis-server.sh >/dev/null
+	go test -tags acceptance -run AcceptanceBudget -count 1 -parallel 8 -v -timeout 60m ./cmd/eligibilityd $(ARGS)
 
 .PHONY: bench
 bench: ## Run every Go benchmark BENCHCOUNT (6) times into bench.txt

@@ -161,7 +161,13 @@ func startProgram(t *testing.T, environ []string, args ...string) (p *process, k
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // the test's own binary
+	return startBinary(t, program, environ, args...)
+}
+
+// startBinary is startProgram for another program, or another release of it.
+func startBinary(t *testing.T, program string, environ []string, args ...string) (p *process, kill func()) {
+	t.Helper()
+	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // the test's own binary, or one that it built
 	cmd.Env = append(os.Environ(), append(environ, asProgram+"=1")...)
 	kill = sync.OnceFunc(func() { _ = cmd.Process.Kill() })
 	p = start(t, func(ctx context.Context, _, log io.Writer) error {

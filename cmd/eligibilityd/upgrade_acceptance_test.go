@@ -39,7 +39,7 @@ const (
 // Redis and with one configuration file. No check fails, and Partner Center is
 // called at most twice as often as by the previous release alone.
 func TestAcceptanceUpgrade(t *testing.T) {
-	previous := buildPrevious(t)
+	previous := buildRelease(t, previousRelease)
 	alone := startUpgrade(t)
 	alone.startPrevious(previous)
 	alone.startPrevious(previous)
@@ -72,13 +72,13 @@ func TestAcceptanceUpgrade(t *testing.T) {
 	}
 }
 
-// buildPrevious builds the previous release from the history, and returns its path.
-func buildPrevious(t *testing.T) string {
+// buildRelease builds the program of a commit from the history, and returns its path.
+func buildRelease(t *testing.T, commit string) string {
 	t.Helper()
 	source, binary := t.TempDir(), filepath.Join(t.TempDir(), "eligibilityd")
 	script := `git -C "$(git rev-parse --show-toplevel)" archive "$0" | tar -x -C "$1" && cd "$1" && go build -o "$2" ./cmd/eligibilityd`
-	if out, err := exec.CommandContext(t.Context(), "bash", "-eo", "pipefail", "-c", script, previousRelease, source, binary).CombinedOutput(); err != nil { //nolint:gosec // our own history
-		t.Fatalf("building %s, which needs the whole history: %v\n%s", previousRelease, err, out)
+	if out, err := exec.CommandContext(t.Context(), "bash", "-eo", "pipefail", "-c", script, commit, source, binary).CombinedOutput(); err != nil { //nolint:gosec // our own history
+		t.Fatalf("building %s, which needs the whole history: %v\n%s", commit, err, out)
 	}
 	return binary
 }
