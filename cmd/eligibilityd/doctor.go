@@ -29,7 +29,7 @@ func newDoctorCommand() *cobra.Command {
 		Long: `doctor checks the configuration, both hosts, the clock, the token, multi-factor
 authentication, Redis and the listeners, one line each, and reports how to repair
 each fault. With --customer it also asks Partner Center both questions about
-that customer. It changes nothing and prints no secret. Run it as the user of the
+that customer. If there are several partners, it examines each. It changes nothing and prints no secret. Run it as the user of the
 service: what it reports about files depends on the user.
 
 Exit code: 1 if anything failed, else 0. Warnings and what was skipped are no

@@ -42,7 +42,8 @@ comes to a page on this machine; the refresh token is stored in the file of
 partner_center.refresh_token_file, readable by its owner only: run this as
 the user of the service. With refresh_token_vault it goes into that vault, as
 whoever azidentity's default chain finds here: az login will do. A service that
-runs takes it up by itself.
+runs takes it up by itself. If the configuration has several partners, each needs
+a login of its own: --partner names it.
 
 The app registration needs the redirect URI http://localhost (platform "Web"),
 without a port.`,

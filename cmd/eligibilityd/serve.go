@@ -52,6 +52,9 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 		return service.Close()
 	}
 	if partner, err := service.CheckRefreshToken(ctx); err != nil {
+		if len(cfg.Partners) > 1 {
+			err = fmt.Errorf("partner %s: %w", partner.Name, err)
+		}
 		return errors.Join(withRemedy(err, loginArguments(cfg, partner, path)), service.Close())
 	}
 	app.TuneMemory(service.Logger())

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +110,29 @@ func TestServeAndAVaultThatRefuses(t *testing.T) { //nolint:paralleltest // it c
 		status, _, _ := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
 		return status == http.StatusOK
 	})
+}
+
+// If there are several partners, the message names the one that has no token.
+func TestServeNamesThePartnerWithoutARefreshToken(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, variables := vault(t, 0)
+	a, b := startPartnerHost(t), startPartnerHost(t)
+	environ := slices.Concat(a.environ(t, "a"), b.environ(t, "b"))
+	environ = slices.DeleteFunc(environ, func(entry string) bool {
+		return strings.HasPrefix(entry, "ELIGIBILITY_PARTNERS__B__REFRESH_TOKEN_FILE=")
+	})
+	for _, variable := range variables[1:] {
+		environ = append(environ, strings.Replace(variable, "PARTNER_CENTER", "PARTNERS__B", 1))
+	}
+	for status, want := range map[int]string{
+		http.StatusNotFound:  "`eligibilityd login --config FILE --partner b`",
+		http.StatusForbidden: "partner b: ",
+	} {
+		v.Break(http.MethodGet, status)
+		err := serve(t.Context(), anyPort(environ...), "", false, new(output), new(output))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
 }
 
 // A check of the configuration does not ask the vault.

@@ -156,6 +156,31 @@ func TestEachCloudHasItsNamespace(t *testing.T) {
 	}
 }
 
+// Partners differ in every key of Redis by their names, whatever else they share,
+// and have equal parts of the local tier.
+func TestPartnersShareNoKeyAndDivideTheLocalTier(t *testing.T) {
+	t.Parallel()
+	cfg := config.Default()
+	one := cfg.Partners[0]
+	one.TenantID = "partner.example"
+	cfg.Partners = nil
+	namespaces := map[string]string{}
+	for i, name := range []string{"a", "a-b", "b", "default"} {
+		one.Name, one.ClientID = name, fmt.Sprintf("00000000-0000-0000-0000-00000000000%d", i/2)
+		cfg.Partners = append(cfg.Partners, one)
+	}
+	for _, partner := range cfg.Partners {
+		store := cacheConfig(cfg, partner, zap.NewNop(), nil)
+		if other, taken := namespaces[store.Redis.Namespace]; taken {
+			t.Errorf("%s and %s share the namespace %s", other, partner.Name, store.Redis.Namespace)
+		}
+		namespaces[store.Redis.Namespace] = partner.Name
+		if store.MaxEntries != 25_000 || store.MaxBytes != 32<<20 {
+			t.Errorf("%s has %d entries and %d bytes of the local tier", partner.Name, store.MaxEntries, store.MaxBytes)
+		}
+	}
+}
+
 func TestTracingIsOffByDefault(t *testing.T) {
 	t.Parallel()
 	if traces, err := newTraces(config.Default(), Build{}, zap.NewNop()); traces != nil || err != nil {

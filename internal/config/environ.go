@@ -19,7 +19,7 @@ var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT)(_|$)|_PORT(_\d+_(TCP|
 
 // variable returns the name of the variable that overrides key.
 func variable(key string) string {
-	return prefix + strings.ToUpper(strings.NewReplacer(".", "__", "-", "_").Replace(key))
+	return prefix + strings.ToUpper(strings.ReplaceAll(strings.ReplaceAll(key, ".", "__"), "-", "_"))
 }
 
 // variables returns the key of every variable.

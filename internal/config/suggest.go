@@ -50,10 +50,11 @@ func (l *loader) closest(path string, sections bool) string {
 // last returns the last name of a key's path.
 func last(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
+// separators are dropped by fold.
+var separators = strings.NewReplacer(".", "", "_", "", "-", "") //nolint:gochecknoglobals // only read
+
 // fold drops case and separators, which people vary without noticing.
-func fold(key string) string {
-	return strings.NewReplacer(".", "", "_", "", "-", "").Replace(strings.ToLower(key))
-}
+func fold(key string) string { return separators.Replace(strings.ToLower(key)) }
 
 // distance returns how many bytes must be inserted, removed or replaced to turn
 // a into b.
