@@ -307,10 +307,13 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 	reply, err := b.shared.Do(ctx, step)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err != nil {
-		reply = b.doAlone(step)
-	} else {
+	switch {
+	case err == nil:
 		b.adopt(step, reply)
+	case ctx.Err() != nil: // the caller left, and Shared may have granted the call
+		return Reply{Factor: int(b.share.factor)}
+	default:
+		reply = b.doAlone(step)
 	}
 	b.see(reply)
 	if reply.Granted {

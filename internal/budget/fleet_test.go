@@ -418,3 +418,51 @@ eligibility_partner_center_budget_limit 210
 		t.Errorf("%d series of refusals", n)
 	}
 }
+
+// Redis that hangs or refuses costs an admission its timeout at most; each replica
+// continues with its part.
+func TestASickRedisIsNoRedis(t *testing.T) {
+	t.Parallel()
+	for name, sick := range map[string]struct{ begin, end func(*cachetest.Redis) }{
+		"hangs":   {(*cachetest.Redis).Stall, (*cachetest.Redis).Resume},
+		"refuses": {func(r *cachetest.Redis) { r.RefuseWrites("MISCONF") }, (*cachetest.Redis).AcceptWrites},
+		"full":    {func(r *cachetest.Redis) { r.RefuseWrites("OOM") }, (*cachetest.Redis).AcceptWrites},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := cachetest.StartRedis(t)
+			replicas := fleet(t, server, 2, 300)
+			sick.begin(server)
+			began, calls := time.Now(), drain(t, replicas, evidence.LaneCheckout)
+			if most := 30 + refilled(began, 300); calls < 28 || calls > most {
+				t.Errorf("%d calls at once, want 30 to %d", calls, most)
+			}
+			sick.end(server)
+			eventually(t, "both use it again", func() bool {
+				drain(t, replicas, evidence.LaneCheckout)
+				return !budget.Alone(replicas[0]) && !budget.Alone(replicas[1])
+			})
+		})
+	}
+}
+
+// A caller that leaves gets no call, wherever it is then.
+func TestACallerThatLeavesTakesNone(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	b := fleet(t, server, 1, 300)[0]
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, lane := range []evidence.Lane{evidence.LaneCheckout, evidence.LaneBatch} {
+		if got := b.Take(gone, evidence.NewPriority(lane), false); got.Granted {
+			t.Errorf("%v: %+v", lane, got)
+		}
+	}
+	server.Stall()
+	defer server.Resume()
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if got := b.Take(short, evidence.NewPriority(evidence.LaneCheckout), true); got.Granted || short.Err() == nil {
+		t.Errorf("while redis hangs: %+v", got)
+	}
+}

@@ -245,3 +245,27 @@ func TestReplicasShareABudget(t *testing.T) {
 		t.Errorf("%d calls at once of a burst of 5", granted)
 	}
 }
+
+func TestTheBudgetOnACluster(t *testing.T) {
+	t.Parallel()
+	cluster := cachetest.StartCluster(t)
+	for _, namespace := range []string{"eu", "us", "asia"} { // in different partitions
+		store, err := cache.New(cache.Config{Redis: cache.RedisConfig{
+			Mode: cache.RedisCluster, Addresses: cluster.Addresses, Namespace: namespace, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared := store.SharedBudget()
+		got, err := shared.Do(t.Context(), budget.Step{Kind: budget.KindTake, PerMinute: 300, Lane: evidence.LaneCheckout})
+		if err != nil || !got.Granted {
+			t.Errorf("%s: %+v, %v", namespace, got, err)
+		}
+		if all, err := shared.Announce(t.Context(), budget.Replica{Host: "a"}); err != nil || len(all) != 1 {
+			t.Errorf("%s: %+v, %v", namespace, all, err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
