@@ -122,7 +122,22 @@ type source struct {
 
 var _ evidence.Source = (*source)(nil)
 
-func newSource(cfg Config) (*source, error) {
+// newSources returns a source for each partner. What one of them answers, no other
+// does.
+func newSources(partners map[string]Partner) (map[string]*source, error) {
+	sources := make(map[string]*source, len(partners))
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(partners)) {
+		of, err := newSource(partners[name])
+		if err != nil && len(partners) > 1 {
+			err = fmt.Errorf("partner %s: %w", name, err)
+		}
+		sources[name], faults = of, append(faults, err)
+	}
+	return sources, errors.Join(faults...)
+}
+
+func newSource(cfg Partner) (*source, error) {
 	s := &source{customers: make(map[eligibility.CustomerID]Customer), otherwise: Customer{Failure: CustomerNotFound}}
 	var faults []error
 	if cfg.Default != nil {

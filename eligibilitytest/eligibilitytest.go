@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
@@ -36,12 +39,26 @@ type Config struct {
 	// Default is every customer that Customers does not have. Nil means that
 	// such a customer fails with CustomerNotFound.
 	Default *Customer
+	// Partners are the partners that the service answers for, by name, in place of
+	// the only one that has Customers and Default. Each has answers of its own, also
+	// about a customer of several.
+	Partners map[string]Partner
+	// DefaultPartner is who is meant by a request that names no partner. If it is
+	// empty and there are several, such a request is refused.
+	DefaultPartner string
 	// Environ overrides keys of the service's configuration, as for `eligibilityd
 	// serve`: "ELIGIBILITY_POLICY__WHEN_UNDECIDABLE=block", for example.
 	Environ []string
 	// Log gets the log of the service, as JSON lines. Nil means that New writes to
 	// the output of the test, and that Start discards the log.
 	Log io.Writer
+}
+
+// Partner is one of several partners.
+type Partner struct {
+	// Customers and Default are as in Config.
+	Customers map[string]Customer
+	Default   *Customer
 }
 
 // Service is a running service. Its methods are safe for concurrent use.
@@ -51,9 +68,10 @@ type Service struct {
 	// URL is the base URL of the REST API, such as http://127.0.0.1:41234.
 	URL string
 
-	source *source
-	clock  *clock
-	stop   func() error
+	sources   map[string]*source // by partner
+	byDefault string             // partner
+	clock     *clock
+	stop      func() error
 }
 
 // New starts a service that stops when the test ends. If it does not start, the
@@ -88,7 +106,15 @@ func Start(cfg Config) (*Service, error) {
 }
 
 func start(cfg Config) (*Service, error) {
-	source, err := newSource(cfg)
+	if cfg.Partners == nil {
+		cfg.Partners = map[string]Partner{api.DefaultPartner: {cfg.Customers, cfg.Default}}
+	} else if cfg.Customers != nil || cfg.Default != nil {
+		return nil, errors.New("Customers and Default are those of the only partner; with Partners, each has its own")
+	}
+	if len(cfg.Partners) == 0 {
+		return nil, errors.New("Partners is empty")
+	}
+	sources, err := newSources(cfg.Partners)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +128,11 @@ func start(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Environ:\n%w", err)
 	}
+	settings.Partners = partners(settings.Partners[0].PartnerCenter, cfg.Partners)
+	settings.DefaultPartner = cfg.DefaultPartner
+	if len(cfg.Partners) == 1 && cfg.DefaultPartner == "" {
+		settings.DefaultPartner = settings.Partners[0].Name
+	}
 	log := cfg.Log
 	if log == nil {
 		log = io.Discard
@@ -109,7 +140,7 @@ func start(cfg Config) (*Service, error) {
 	clock := new(clock)
 	ctx, cancel := context.WithCancel(context.Background())
 	built, err := app.NewWith(ctx, settings, app.Build{Version: "eligibilitytest"}, log, app.Replacements{
-		Source: func(string) evidence.Source { return source }, Now: clock.now,
+		Source: func(partner string) evidence.Source { return sources[partner] }, Now: clock.now,
 	})
 	if err != nil {
 		cancel()
@@ -132,16 +163,34 @@ func start(cfg Config) (*Service, error) {
 		return nil, errors.Join(err, stop())
 	}
 	return &Service{
-		Conn: conn, URL: "http://" + on.HTTP.Addr().String(), source: source, clock: clock,
+		Conn: conn, URL: "http://" + on.HTTP.Addr().String(), sources: sources, byDefault: settings.DefaultPartner, clock: clock,
 		stop: sync.OnceValue(func() error { return errors.Join(conn.Close(), stop()) }),
 	}, nil
 }
 
-// Set adds or replaces a customer. Fetches that start from now on get it;
+// partners returns the settings of partners that differ by their names only.
+func partners(settings config.PartnerCenter, named map[string]Partner) []config.Partner {
+	var all []config.Partner
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		all = append(all, config.Partner{Name: name, PartnerCenter: settings})
+	}
+	return all
+}
+
+// Set adds or replaces a customer of the default partner. Fetches that start from now on get it;
 // evidence that the service has already remains valid for as long as in
 // production. It returns an error if id or customer is impossible.
 func (s *Service) Set(id string, customer Customer) error {
-	if err := s.source.set(id, customer); err != nil {
+	return s.SetFor(s.byDefault, id, customer)
+}
+
+// SetFor is Set for a customer of that partner.
+func (s *Service) SetFor(partner, id string, customer Customer) error {
+	of, known := s.sources[partner]
+	if !known {
+		return fmt.Errorf("eligibilitytest: there is no partner %q", partner)
+	}
+	if err := of.set(id, customer); err != nil {
 		return fmt.Errorf("eligibilitytest: %w", err)
 	}
 	return nil

@@ -157,3 +157,49 @@ func TestAnotherModuleCanImportThePackage(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// Each partner has customers of its own, also a customer of several.
+func TestEachPartnerHasAnswersOfItsOwn(t *testing.T) {
+	t.Parallel()
+	const shared = "0a0a0a0a-0a0a-4a0a-8a0a-0a0a0a0a0a0a"
+	service := eligibilitytest.New(t, eligibilitytest.Config{
+		Partners: map[string]eligibilitytest.Partner{
+			"eu": {Customers: map[string]eligibilitytest.Customer{shared: {Account: eligibilitytest.Allowed}}},
+			"us": {Default: &eligibilitytest.Customer{Account: eligibilitytest.NotAllowed}},
+		},
+		DefaultPartner: "us",
+	})
+	client := eligibilityv1.NewEligibilityServiceClient(service.Conn)
+	for partner, want := range map[string]string{"eu": "ACCOUNT_ALLOWED", "us": "ACCOUNT_NOT_ALLOWED", "": "ACCOUNT_NOT_ALLOWED", "uk": "INVALID_ARGUMENT"} {
+		if got := reason(client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: shared, Partner: partner})); got != want {
+			t.Errorf("%q: %s, want %s", partner, got, want)
+		}
+	}
+	if err := service.SetFor("eu", shared, eligibilitytest.Customer{Account: eligibilitytest.UnderReview}); err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Set(shared, eligibilitytest.Customer{Account: eligibilitytest.Unknown}); err != nil {
+		t.Fatal(err)
+	}
+	service.Advance(time.Hour)
+	for partner, want := range map[string]string{"eu": "ACCOUNT_UNDER_REVIEW", "us": "ACCOUNT_UNKNOWN"} {
+		if got := reason(client.CheckEligibility(t.Context(), &eligibilityv1.CheckEligibilityRequest{CustomerId: shared, Partner: partner})); got != want {
+			t.Errorf("%q: %s, want %s", partner, got, want)
+		}
+	}
+	if err := service.SetFor("uk", shared, eligibilitytest.Customer{Account: eligibilitytest.Allowed}); err == nil {
+		t.Error("a customer of no partner was set")
+	}
+	for name, cfg := range map[string]eligibilitytest.Config{
+		"a name that is none":  {Partners: map[string]eligibilitytest.Partner{"E U": {}}},
+		"an unknown default":   {Partners: map[string]eligibilitytest.Partner{"eu": {}}, DefaultPartner: "us"},
+		"customers of no one":  {Partners: map[string]eligibilitytest.Partner{"eu": {}}, Default: &eligibilitytest.Customer{Account: eligibilitytest.Allowed}},
+		"no partner":           {Partners: map[string]eligibilitytest.Partner{}},
+		"impossible customers": {Partners: map[string]eligibilitytest.Partner{"eu": {}, "us": {Default: &eligibilitytest.Customer{}}}},
+	} {
+		if started, err := eligibilitytest.Start(cfg); err == nil {
+			_ = started.Close()
+			t.Errorf("%s: started", name)
+		}
+	}
+}

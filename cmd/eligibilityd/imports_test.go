@@ -56,7 +56,7 @@ var mayImport = map[string][]string{
 	"gen/eligibility/v1":              {},
 	"internal/gateway/eligibility/v1": {"gen/eligibility/v1"}, // generated
 
-	"eligibilitytest": {"internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
+	"eligibilitytest": {"internal/api", "internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
 
 	// For tests only.
 	"internal/api/apitest":          {"internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
