@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -29,6 +30,7 @@ type checkRun struct {
 	open     []openID        // those to ask about again, oldest first
 	finished map[int]outcome // place → an outcome that waits for its turn to be printed
 	printed  int             // how many are printed
+	settled  time.Time       // when a customer last got a final outcome; at first, when the run began
 
 	total      tally
 	failure    error // of the last call that left customers without an answer
@@ -62,6 +64,9 @@ func (r *checkRun) run(ctx context.Context) error {
 // step makes one call, or waits until there is something to ask.
 func (r *checkRun) step(ctx context.Context) error {
 	now := time.Now()
+	if r.settled.IsZero() {
+		r.settled = now
+	}
 	again := r.due(now)
 	places := make([]int, 0, checkChunk)
 	for _, open := range again {
@@ -80,14 +85,22 @@ func (r *checkRun) step(ctx context.Context) error {
 	}
 	outcomes := r.asker.about(ctx, ids)
 	now = time.Now()
+	if slices.ContainsFunc(outcomes, func(o outcome) bool { return o.again == 0 && o.failure == nil }) {
+		r.settled = now
+	}
 	for i, outcome := range outcomes {
-		open := openID{place: places[i], until: now.Add(r.retryFor)}
+		// While no customer is settled, none gets another retryFor: in an outage, a
+		// long list would take that for each chunk.
+		open := openID{place: places[i], until: r.settled.Add(r.retryFor)}
 		if i < len(again) {
 			open.until = again[i].until
 		}
 		open.last, open.due = outcome, now.Add(outcome.again)
 		if outcome.again == 0 || !open.due.Before(open.until) {
 			r.finished[open.place] = outcome
+			if outcome.failure != nil && r.retryFor > 0 && !now.Before(open.until) {
+				r.asker.over = outcome.failure
+			}
 			continue
 		}
 		r.open = append(r.open, open)

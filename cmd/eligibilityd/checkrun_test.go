@@ -172,6 +172,44 @@ func TestCheckGivesUpAfterRetryFor(t *testing.T) {
 	}
 }
 
+// In an outage that lasts, a long list takes --retry-for once, not for each chunk.
+func TestCheckGivesUpInAnOutage(t *testing.T) {
+	t.Parallel()
+	ids := nightly(3000)
+	for name, server := range map[string]func() batchServer{
+		"of the service": func() batchServer {
+			calls := 0
+			return batchServer{answer: allowing, fault: func() error {
+				if calls++; calls > 1 {
+					return status.Error(codes.Unavailable, "gone")
+				}
+				return nil
+			}}
+		},
+		"of Partner Center": func() batchServer {
+			return batchServer{fault: func() error { return nil }, answer: func(id string) *eligibilityv1.BatchCheckEligibilityResult {
+				if id < ids[checkChunk] {
+					return allowing(id)
+				}
+				return refusing(codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second)
+			}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := serveBatchesOf(t, server())
+			began := time.Now()
+			code, out, _ := runCommand(t, strings.Join(ids, "\n"), "check", "--json", "--address", address, "--retry-for", "2s", "-")
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("took %v", took)
+			}
+			if n := strings.Count(out, "DECISION_ALLOWED"); code != exitUndecided || n != checkChunk || strings.Count(out, "\n") != len(ids) {
+				t.Errorf("exit code %d, %d allowed, %d lines", code, n, strings.Count(out, "\n"))
+			}
+		})
+	}
+}
+
 // An interrupted run prints a line for each customer, also for those that it has not
 // asked about.
 func TestCheckPrintsWhatIsLeftWhenItIsInterrupted(t *testing.T) {
