@@ -109,10 +109,10 @@ func start(cfg Config) (*Service, error) {
 	if cfg.Partners == nil {
 		cfg.Partners = map[string]Partner{api.DefaultPartner: {cfg.Customers, cfg.Default}}
 	} else if cfg.Customers != nil || cfg.Default != nil {
-		return nil, errors.New("Customers and Default are those of the only partner; with Partners, each has its own")
+		return nil, errors.New("with Partners, each has Customers and Default of its own")
 	}
 	if len(cfg.Partners) == 0 {
-		return nil, errors.New("Partners is empty")
+		return nil, errors.New("no partner in Partners")
 	}
 	sources, err := newSources(cfg.Partners)
 	if err != nil {

@@ -184,7 +184,7 @@ func TestNothingOfAPartnerAppearsUnderAnother(t *testing.T) {
 		run := isolationRun.Add(1)
 		ids := make([]eligibility.CustomerID, rapid.IntRange(1, 3).Draw(rt, "customers"))
 		for i := range ids {
-			ids[i] = eligibility.CustomerID{0: byte(i), 8: byte(run >> 8), 9: byte(run)}
+			ids[i] = eligibility.CustomerID{0: byte(i), 8: byte(run >> 8), 9: byte(run)} //nolint:gosec // any bytes
 		}
 		anyID := rapid.SampledFrom(ids)
 		anyPartner := rapid.SampledFrom(f.partners)
