@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -506,7 +508,7 @@ func TestAcceptanceBudgetLetsCheckoutsPassABatch(t *testing.T) {
 	next, single := f.cold(far.Server, '1', many), f.cold(far.Server, '2', 1000)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	chunks, done := 0, 0
+	chunks, done, reasons := 0, 0, map[string]int{}
 	var loading sync.WaitGroup
 	loading.Go(func() {
 		for sent := 0; sent < many && ctx.Err() == nil; sent += chunk {
@@ -522,6 +524,8 @@ func TestAcceptanceBudgetLetsCheckoutsPassABatch(t *testing.T) {
 			for _, result := range resp.GetResults() {
 				if result.GetResponse() != nil {
 					done++
+				} else {
+					reasons[result.GetError().GetReason()]++
 				}
 			}
 			chunks++
@@ -533,7 +537,7 @@ func TestAcceptanceBudgetLetsCheckoutsPassABatch(t *testing.T) {
 		for replica := range f.clients {
 			c := f.check(ctx, replica, single())
 			if c.err != nil && ctx.Err() == nil {
-				t.Errorf("checkout at replica %d: %v", replica, c.err)
+				t.Errorf("checkout at replica %d after %v: %v", replica, c.took, status.Convert(c.err).Details())
 			}
 			if ctx.Err() == nil {
 				took[replica] = append(took[replica], c.took)
@@ -541,7 +545,7 @@ func TestAcceptanceBudgetLetsCheckoutsPassABatch(t *testing.T) {
 		}
 	}
 	loading.Wait()
-	t.Logf("the batch: %d chunks of %d, %d customers answered in 2 min", chunks, chunk, done)
+	t.Logf("the batch: %d chunks of %d, %d customers answered in 2 min, others %v", chunks, chunk, done, reasons)
 	for replica, of := range took {
 		t.Logf("checkouts at replica %d (the batch is at 0): %v", replica, of)
 		if slowest := of.quantile(1); slowest > time.Second || len(of) < 30 {
