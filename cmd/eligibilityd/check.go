@@ -60,8 +60,9 @@ none or whose call failed.
 With "-", a customer who cannot be answered for now, because the budget of calls is
 spent or Partner Center is unavailable, is asked about again when the service says,
 for as long as --retry-for; in an outage, counted from the last answer that was
-final. Progress goes to standard error: to a terminal all the time, to a file once a
-minute.
+final. If Partner Center answers about others but fails eight times about one
+customer, that customer stays undecided. Progress goes to standard error: to a
+terminal all the time, to a file once a minute.
 
 Exit code: 4 if any customer is undecided, else 3 if any is blocked, else 0.`,
 		Example: `  eligibilityd check a0000000-0000-4000-8000-000000000001

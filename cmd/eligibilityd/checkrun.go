@@ -15,6 +15,9 @@ const (
 	// maxOpen bounds how many customers are waiting to be asked about again. While
 	// there are more, the service is not asked about others.
 	maxOpen = checkChunk
+	// maxTries is how often Partner Center may fail to answer about a customer while
+	// it answers about others. The pauses between the tries double.
+	maxTries = 8
 )
 
 // checkRun asks about a list of customers, again about those that cannot be answered
@@ -41,6 +44,8 @@ type checkRun struct {
 type openID struct {
 	place int
 	last  outcome
+	since time.Time // when the customer was first asked about
+	tries int       // that Partner Center did not answer
 	until time.Time // when the run gives up on the customer
 	due   time.Time // when to ask again
 }
@@ -91,12 +96,12 @@ func (r *checkRun) step(ctx context.Context) error {
 	for i, outcome := range outcomes {
 		// While no customer is settled, none gets another retryFor: in an outage, a
 		// long list would take that for each chunk.
-		open := openID{place: places[i], until: r.settled.Add(r.retryFor)}
+		open := openID{place: places[i], since: now, until: r.settled.Add(r.retryFor)}
 		if i < len(again) {
-			open.until = again[i].until
+			open = again[i]
 		}
-		open.last, open.due = outcome, now.Add(outcome.again)
-		if outcome.again == 0 || !open.due.Before(open.until) {
+		open.fail(outcome, now)
+		if outcome.again == 0 || !open.due.Before(open.until) || open.tries >= maxTries && !r.settled.Before(open.since) {
 			r.finished[open.place] = outcome
 			if outcome.failure != nil && r.retryFor > 0 && !now.Before(open.until) {
 				r.asker.over = outcome.failure
@@ -106,6 +111,15 @@ func (r *checkRun) step(ctx context.Context) error {
 		r.open = append(r.open, open)
 	}
 	return r.print()
+}
+
+// fail records an outcome that is not final.
+func (o *openID) fail(last outcome, now time.Time) {
+	o.last, o.due = last, now.Add(last.again)
+	if last.GetError().GetReason() == "PARTNER_CENTER_UNAVAILABLE" {
+		o.due = now.Add(max(last.again, leastPause<<min(o.tries, maxTries)))
+		o.tries++
+	}
 }
 
 // due removes from the open ones those to ask about now, up to a chunk.

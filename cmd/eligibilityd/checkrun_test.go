@@ -270,6 +270,44 @@ func TestCheckKeepsNoMoreThanItMay(t *testing.T) {
 	}
 }
 
+// A customer about whom Partner Center never answers does not hold up the list, as
+// long as it answers about others.
+func TestCheckGivesUpOnACustomerWhoAlwaysFails(t *testing.T) {
+	t.Parallel()
+	for name, others := range map[string]bool{"others are answered": true, "an outage": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := &checkRun{
+				ids: nightly(2), retryFor: time.Hour, finished: make(map[int]outcome),
+				printer: newPrinter(true, io.Discard), progress: newProgress(1, io.Discard),
+			}
+			address := serveBatchesOf(t, batchServer{fault: func() error { return nil }, answer: func(id string) *eligibilityv1.BatchCheckEligibilityResult {
+				if id == r.ids[0] || !others {
+					return refusing(codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", time.Second)
+				}
+				return allowing(id)
+			}})
+			r.asker = asker{client: dialCheck(t, address), timeout: time.Minute, question: &eligibilityv1.CheckEligibilityRequest{}}
+			var pause time.Duration
+			for range maxTries {
+				if r.printed == len(r.ids) {
+					t.Fatal("given up too early")
+				}
+				for i := range r.open {
+					pause = time.Until(r.open[i].due)
+					r.open[i].due = time.Now()
+				}
+				if err := r.step(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if done := r.printed == len(r.ids); done != others || pause < time.Minute {
+				t.Errorf("given up: %v; the last pause was %v", done, pause)
+			}
+		})
+	}
+}
+
 func TestProgressShowsRateTimeLeftAndBudget(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
