@@ -180,7 +180,8 @@ func TestCheckGivesUpInAnOutage(t *testing.T) {
 		"of the service": func() batchServer {
 			calls := 0
 			return batchServer{answer: allowing, fault: func() error {
-				if calls++; calls > 1 {
+				calls++
+				if calls > 1 {
 					return status.Error(codes.Unavailable, "gone")
 				}
 				return nil
