@@ -8,6 +8,7 @@
 package budget
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"math/rand/v2"
@@ -32,11 +33,18 @@ const (
 	fetchLife = 10 * time.Second
 	// longBooking is the wait after which a call looks again for a pause.
 	longBooking = 50 * time.Millisecond
+	// maxAsking bounds how many checkouts ask at the same time: more would wait for
+	// each other's replies so long that the shared budget seemed to be out of reach.
+	// It is fewer than the failures that open the circuit breaker of package cache, so
+	// that a moment in which a busy process gets no reply does not.
+	maxAsking = 4
 	// recheck is the longest time for which a lane relies on the wait that the
 	// shared budget has stated, and localRecheck that of the local share, after
 	// which the shared budget may be back.
 	recheck      = 5 * time.Second
 	localRecheck = time.Second
+	// checkoutRecheck is that of checkouts: as soon as a pause has to apply.
+	checkoutRecheck = 100 * time.Millisecond
 	// seenLately is how recent the last contact with the shared state must be for
 	// its absence to be a loss. It is shorter than the state lives unused.
 	seenLately = 10 * time.Minute
@@ -50,9 +58,8 @@ type Shared interface {
 	// Do makes one step on the shared state, atomically. It fails if the state is
 	// out of reach, within a short time.
 	Do(ctx context.Context, step Step) (Reply, error)
-	// Announce records this replica and returns all replicas that announced
-	// themselves within the last minute, this one included.
-	Announce(ctx context.Context, replica Replica) ([]Replica, error)
+	// Announce records this replica and returns the fleet of now.
+	Announce(ctx context.Context, replica Replica) (Fleet, error)
 }
 
 // Config tunes a [Budget].
@@ -79,6 +86,7 @@ type Budget struct {
 	replica   Replica
 	metrics   *metrics
 	lanes     [evidence.Lanes]queue
+	asking    chan struct{} // has room for the checkouts that ask
 	now       func() time.Time
 
 	mu      sync.Mutex
@@ -92,7 +100,7 @@ type Budget struct {
 	// guard is the configured budget, which this process alone never exceeds,
 	// whatever Shared admits. Guarded by mu.
 	guard    State
-	replicas int     // that were seen in the last minute of contact; guarded by mu
+	fleet    Fleet   // in the last minute of contact; guarded by mu
 	alone    bool    // Shared was out of reach when last asked; guarded by mu
 	contact  float64 // when the shared state was last seen; 0: never; guarded by mu
 	unstored bool    // Shared does not have the pause; guarded by mu
@@ -101,12 +109,12 @@ type Budget struct {
 }
 
 // queue makes the calls of a lane wait in order. One of them asks; the others wait
-// for its place.
+// for its place. Checkouts wait for places that they have booked, and have no head.
 type queue struct {
 	head    chan struct{} // has room for the one that asks
 	waiting atomic.Int32  // calls in the queue, the head included
-	// No call of the lane can be admitted before ready, as far as is known at ask.
-	// Guarded by the budget's mu.
+	// No call of the lane can be made before ready, as far as is known. That holds until
+	// ask. Guarded by the budget's mu.
 	ready, ask float64
 }
 
@@ -120,7 +128,8 @@ func New(cfg Config) (*Budget, error) {
 	}
 	b := &Budget{
 		perMinute: float64(cfg.PerMinute), shared: cfg.Shared, replica: cfg.Replica, now: cfg.Now, origin: cfg.Now(),
-		share: State{window: window}, guard: State{window: guardWindow}, replicas: 1,
+		share: State{window: window}, guard: State{window: guardWindow}, fleet: Fleet{Size: 1},
+		asking: make(chan struct{}, maxAsking),
 	}
 	for i := range b.lanes {
 		b.lanes[i].head = make(chan struct{}, 1)
@@ -268,7 +277,13 @@ func (b *Budget) ask(ctx context.Context, lane evidence.Lane, longest time.Durat
 	if ctx.Err() != nil {
 		return Admission{Lane: lane, Waited: true, Wait: b.laneWait(lane)}
 	}
-	reply := b.do(ctx, Step{Kind: KindTake, Lane: lane, Book: longest})
+	step := Step{Kind: KindTake, Lane: lane, Book: longest}
+	var reply Reply
+	if lane == evidence.LaneCheckout {
+		reply = b.checkout(ctx, step)
+	} else {
+		reply = b.do(ctx, step)
+	}
 	waited := reply.Wait > 0
 	if reply.Granted && waited {
 		reply.Granted = sleep(ctx, reply.Wait, nil)
@@ -283,6 +298,72 @@ func (b *Budget) ask(ctx context.Context, lane evidence.Lane, longest time.Durat
 		return Admission{Lane: lane, Granted: true, Waited: waited}
 	default:
 		return Admission{Lane: lane, Waited: true, Wait: max(reply.Wait, time.Millisecond)}
+	}
+}
+
+// checkout makes the step of one call in LaneCheckout, unless it is known that no
+// place is free that is near enough. A rush makes few steps at the same time; the wait
+// for a turn is part of the longest wait.
+func (b *Budget) checkout(ctx context.Context, step Step) Reply {
+	longest, began := cmp.Or(step.Book, maxBooking), time.Now()
+	if reply, known := b.refusal(longest); known {
+		return reply
+	}
+	if !b.awaitTurn(ctx, longest) {
+		return Reply{Wait: b.laneWait(evidence.LaneCheckout)}
+	}
+	defer func() { <-b.asking }()
+	waited := time.Since(began)
+	if reply, known := b.refusal(longest - waited); known {
+		return reply
+	}
+	step.Book = max(step.Book-waited, 0)
+	reply := b.do(ctx, step)
+	b.learn(reply)
+	return reply
+}
+
+// awaitTurn waits until a checkout may ask. Then it has to leave asking afterwards.
+func (b *Budget) awaitTurn(ctx context.Context, longest time.Duration) bool {
+	late := time.NewTimer(longest)
+	defer late.Stop()
+	select {
+	case b.asking <- struct{}{}:
+		return true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// refusal is what a checkout gets without asking, if it is known that it would have
+// to wait for longer than longest. Only the excess counts: the places within longest
+// are taken by then, so no call that could be made is lost.
+func (b *Budget) refusal(longest time.Duration) (reply Reply, known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q, now := &b.lanes[evidence.LaneCheckout], b.time()
+	switch {
+	case q.ask <= now || q.ready-now <= micros(longest):
+		return reply, false
+	case b.share.pause > now:
+		return Reply{Paused: duration(b.share.pause - now)}, true
+	default:
+		return Reply{Wait: duration(q.ready - now)}, true
+	}
+}
+
+// learn records what the reply to a checkout shows of the next one.
+func (b *Budget) learn(reply Reply) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, next := b.time(), micros(reply.Wait)
+	if reply.Granted {
+		l := b.limits(reply)
+		next = micros(reply.Debt) + l.interval - l.depth
+	}
+	if q := &b.lanes[evidence.LaneCheckout]; q.ask <= now || q.ready < now+next {
+		q.ready, q.ask = now+next, now+min(next, micros(checkoutRecheck))
 	}
 }
 
@@ -317,16 +398,20 @@ func (b *Budget) do(ctx context.Context, step Step) Reply {
 	}
 	b.see(reply)
 	if reply.Granted {
-		return b.guarded(reply, step.Book)
+		return b.guarded(reply, step)
 	}
 	return reply
 }
 
 // guarded delays or refuses what would exceed the configured budget by this
 // process alone. b.mu is held.
-func (b *Budget) guarded(reply Reply, book time.Duration) Reply {
-	own := b.guard.Do(b.time()+micros(reply.Wait), Step{
-		Kind: KindTake, PerMinute: b.perMinute, Lane: evidence.LaneCheckout, Book: max(book, maxBooking) - reply.Wait,
+func (b *Budget) guarded(reply Reply, step Step) Reply {
+	longest := maxBooking
+	if step.Lane == evidence.LaneCheckout {
+		longest = step.Book
+	}
+	own := b.guard.at(b.time()+micros(reply.Wait), Step{
+		Kind: KindTake, PerMinute: b.perMinute, Lane: evidence.LaneCheckout, Book: longest - reply.Wait,
 	})
 	reply.Granted = own.Granted
 	reply.Wait += own.Wait
@@ -365,17 +450,18 @@ func (b *Budget) adopt(step Step, reply Reply) {
 func (b *Budget) doAlone(step Step) Reply {
 	now := b.time()
 	step.PerMinute = b.part()
-	if l := limitsOf(step.PerMinute, b.share.factor, window); !b.alone && b.replicas > 1 && l.depth == l.interval {
+	if l := limitsOf(step.PerMinute, b.share.factor, window); !b.alone && b.fleet.Size > 1 && l.depth == l.interval {
 		// The burst of a share is at least one call, so that of many shares would be
-		// more than the budget's. They begin at different times instead.
-		b.share.arrival = max(b.share.arrival, now+math.Floor(rand.Float64()*l.interval)) //nolint:gosec // spreads load, keeps no secret
+		// more than the budget's. They begin one after the other instead, at equal
+		// distances.
+		b.share.arrival = max(b.share.arrival, now+math.Floor((float64(b.fleet.Place)+0.5)/float64(b.fleet.Size)*l.interval))
 	}
 	b.alone = true
 	return b.share.Do(now, step)
 }
 
 // part is this replica's part of the budget. b.mu is held.
-func (b *Budget) part() float64 { return b.perMinute / float64(b.replicas) }
+func (b *Budget) part() float64 { return b.perMinute / float64(b.fleet.Size) }
 
 // time is the time since the origin, in microseconds. It does not go back: if the
 // clock was set back, it continues from the last reading, so that no wait gets
@@ -455,7 +541,7 @@ func (b *Budget) Charge(ctx context.Context, calls int) {
 	b.do(context.WithoutCancel(ctx), Step{Kind: KindCharge, Calls: calls})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.guard.Do(b.time(), Step{Kind: KindCharge, PerMinute: b.perMinute, Calls: calls})
+	b.guard.at(b.time(), Step{Kind: KindCharge, PerMinute: b.perMinute, Calls: calls})
 }
 
 // Room returns how many calls of lane the budget would admit within the life of a

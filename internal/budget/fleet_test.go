@@ -144,9 +144,13 @@ func TestAPauseHoldsForTheFleet(t *testing.T) {
 		t.Errorf("pause of %v", got)
 	}
 	for _, b := range replicas {
-		if got := take(t, b, evidence.LaneCheckout); got.Granted || !got.Paused || got.Wait < 25*time.Second {
-			t.Errorf("after the 429: %+v", got)
-		}
+		eventually(t, "the replica pauses", func() bool { // within 100 ms; until then, it may refuse for lack of budget
+			got := take(t, b, evidence.LaneCheckout)
+			if got.Granted || got.Paused && got.Wait < 20*time.Second {
+				t.Errorf("after the 429: %+v", got)
+			}
+			return got.Paused
+		})
 	}
 	for range 9 {
 		if got := <-waiting; got.Granted {
@@ -224,6 +228,64 @@ func TestManyReplicasOfASmallBudget(t *testing.T) {
 	calls += drain(t, replicas, evidence.LaneCheckout)
 	if most := 4 + refilled(began, 40); calls > most {
 		t.Errorf("%d calls at once, want at most %d", calls, most)
+	}
+}
+
+// When Redis dies, replicas that are more than a share's calls begin one after the
+// other: no minute has more than 1.2 times the budget.
+func TestNoMinuteOfManyReplicasExceedsASmallBudget(t *testing.T) {
+	t.Parallel()
+	const size = 20
+	server := cachetest.StartRedis(t)
+	clock := time.Now()
+	budgets := []int{5, 5, 10, 5, 5, 10}
+	fleets := make([][]*budget.Budget, len(budgets))
+	for i, perMinute := range budgets {
+		for range size {
+			store, err := cache.New(cache.Config{Redis: cache.RedisConfig{
+				Addresses: []string{server.Address}, Namespace: fmt.Sprint(i), WriteTimeout: 2 * time.Second,
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = store.Close() })
+			b, err := budget.New(budget.Config{PerMinute: perMinute, Shared: store.SharedBudget(), Now: func() time.Time { return clock }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			fleets[i] = append(fleets[i], b)
+		}
+		for range 2 { // the second time, all are counted
+			for _, b := range fleets[i] {
+				budget.Announce(t.Context(), b)
+			}
+		}
+		drain(t, fleets[i][:1], evidence.LaneCheckout)
+	}
+	server.Kill()
+	calls := make([][]time.Duration, len(fleets)) // when each was made; those before at 0
+	for i := range calls {
+		calls[i] = []time.Duration{0}
+	}
+	for at := time.Duration(0); at < 5*time.Minute; at += time.Second {
+		for i := range fleets {
+			for range drain(t, fleets[i], evidence.LaneCheckout) {
+				calls[i] = append(calls[i], at)
+			}
+		}
+		clock = clock.Add(time.Second)
+	}
+	for i, perMinute := range budgets {
+		most := perMinute * 6 / 5
+		for j := most; j < len(calls[i]); j++ {
+			if calls[i][j]-calls[i][j-most] < time.Minute {
+				t.Errorf("budget %d: more than %d calls within a minute: %v", perMinute, most, calls[i])
+				break
+			}
+		}
+		if len(calls[i]) < perMinute*4 {
+			t.Errorf("budget %d: %d calls in 5 minutes", perMinute, len(calls[i]))
+		}
 	}
 }
 
@@ -373,6 +435,119 @@ func TestCheckoutsWaitASecondAtMost(t *testing.T) {
 	calling.Wait()
 	if n := granted.Load(); n < 2 || n > 8 {
 		t.Errorf("%d of 30 were admitted", n)
+	}
+}
+
+// A rush of checkouts costs Redis few steps and no failure, and the replica keeps to
+// the budget of the fleet.
+func TestARushOfCheckouts(t *testing.T) {
+	t.Parallel()
+	const rush = 10_000
+	server := cachetest.StartRedis(t)
+	registry := prometheus.NewRegistry()
+	store, err := cache.New(cache.Config{Redis: cache.RedisConfig{Addresses: []string{server.Address}, Namespace: "partner", WriteTimeout: time.Second}, Registerer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	b, err := budget.New(budget.Config{PerMinute: 300, Shared: store.SharedBudget()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // the fleet has others: a share is a third
+		other := replica(t, server, 300, nil)
+		budget.Announce(t.Context(), other)
+	}
+	budget.Announce(t.Context(), b)
+	before := scripts(t, server)
+	var calling sync.WaitGroup
+	var granted, alone atomic.Int32
+	var longest atomic.Int64
+	began := time.Now()
+	start := make(chan struct{})
+	for range rush {
+		calling.Go(func() {
+			<-start
+			began := time.Now()
+			if b.Take(t.Context(), evidence.NewPriority(evidence.LaneCheckout), false).Granted {
+				granted.Add(1)
+			}
+			if budget.Alone(b) {
+				alone.Add(1)
+			}
+			for took := int64(time.Since(began)); ; {
+				if held := longest.Load(); took <= held || longest.CompareAndSwap(held, took) {
+					break
+				}
+			}
+		})
+	}
+	close(start)
+	calling.Wait()
+	steps, took := scripts(t, server)-before, time.Since(began)
+	t.Logf("%d granted, %d steps, longest wait %v, in %v", granted.Load(), steps, time.Duration(longest.Load()), took)
+	if n := alone.Load(); n > 0 {
+		t.Errorf("%d callers found the shared budget out of reach", n)
+	}
+	if n := faults(t, registry); n > 0 {
+		t.Errorf("%v failures of redis", n)
+	}
+	// The burst, and what is refilled until a second after the last one asked.
+	if n, most := int(granted.Load()), 30+5+refilled(began, 300); n < 32 || n > most {
+		t.Errorf("%d were admitted, want 32 to %d", n, most)
+	}
+	if got := time.Duration(longest.Load()); got > 2*time.Second {
+		t.Errorf("the longest wait was %v", got)
+	}
+	if steps > 600 {
+		t.Errorf("%d steps", steps)
+	}
+}
+
+// faults returns how many operations on Redis failed.
+func faults(t *testing.T, registry *prometheus.Registry) (n float64) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "eligibility_cache_redis_faults_total" {
+			for _, metric := range family.GetMetric() {
+				n += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
+// What is refilled while checkouts keep coming is used.
+func TestARushUsesTheWholeBudget(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	b := fleet(t, server, 1, 600)[0] // one in 113 ms
+	drain(t, []*budget.Budget{b}, evidence.LaneCheckout)
+	before, began := scripts(t, server), time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	var granted atomic.Int32
+	var calling sync.WaitGroup
+	for range 200 {
+		calling.Go(func() {
+			for ctx.Err() == nil {
+				if b.Take(t.Context(), evidence.NewPriority(evidence.LaneCheckout), false).Granted {
+					granted.Add(1)
+				} else {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	calling.Wait()
+	want := int(time.Since(began).Seconds() / 0.113)
+	t.Logf("%d granted of %d, %d steps", granted.Load(), want, scripts(t, server)-before)
+	if n := int(granted.Load()); n < want*8/10 || n > want+10 {
+		t.Errorf("%d were admitted, want about %d", n, want)
 	}
 }
 

@@ -22,6 +22,13 @@ type Replica struct {
 	Policy string `json:"policy"`
 }
 
+// Fleet is the replicas that announced themselves within the last minute.
+type Fleet struct {
+	Size int
+	// Place is that of this replica among them, from 0 on: each has its own.
+	Place int
+}
+
 // Run announces this replica until ctx ends, follows the shared state while no call
 // is made, and stores a pause that could not be stored at once.
 func (b *Budget) Run(ctx context.Context) {
@@ -47,9 +54,9 @@ func (b *Budget) Run(ctx context.Context) {
 // announce announces this replica and counts all of them. If Shared is out of
 // reach, the last count stays.
 func (b *Budget) announce(ctx context.Context) {
-	if replicas, err := b.shared.Announce(ctx, b.replica); err == nil {
+	if fleet, err := b.shared.Announce(ctx, b.replica); err == nil {
 		b.mu.Lock()
-		b.replicas = max(len(replicas), 1)
+		b.fleet = fleet
 		b.mu.Unlock()
 	}
 	b.do(ctx, Step{Kind: KindLook})

@@ -26,6 +26,9 @@ const (
 	// debt is the longest time for which a budget can be overdrawn, by places that
 	// were booked and calls that were charged. At least one call fits in.
 	debt = 10 * time.Second
+	// skew is by how much two clocks that both read the time may differ. One that is
+	// further back was set back.
+	skew = 5 * time.Second
 
 	// whole is a factor of 1; factors are in millionths.
 	whole     = 1_000_000
@@ -110,6 +113,7 @@ type State struct {
 	factor  float64 // in millionths; 0: there is no state yet
 	grown   float64 // up to when the factor has grown
 	pause   float64 // end of the pause
+	last    float64 // the last reading of the clock
 	window  time.Duration
 }
 
@@ -158,8 +162,28 @@ func duration(micros float64) time.Duration { return time.Duration(micros) * tim
 // toFactor bounds a factor that came from elsewhere.
 func toFactor(millionths int) float64 { return float64(min(max(millionths, minFactor), whole)) }
 
-// Do makes one step at now, in microseconds.
-func (s *State) Do(now float64, step Step) Reply {
+// Do makes one step at now, in microseconds. The clock may have been set back, or be
+// another one.
+func (s *State) Do(now float64, step Step) Reply { return s.at(s.clock(now), step) }
+
+// clock returns the time of a step. A clock that is a little behind the last reading
+// may be another replica's: the time stands until it has caught up. If it is further
+// behind, all times move with it, so that what was over stays over, and a pause keeps
+// its rest.
+func (s *State) clock(now float64) float64 {
+	back := s.last - now
+	switch {
+	case back > micros(skew):
+		s.arrival, s.grown, s.pause = max(s.arrival-back, 0), max(s.grown-back, 0), max(s.pause-back, 0)
+	case back > 0:
+		return s.last
+	}
+	s.last = now
+	return now
+}
+
+// at makes one step at a time that is no reading of the clock.
+func (s *State) at(now float64, step Step) Reply {
 	fresh := s.repair(now, step)
 	l := limitsOf(step.PerMinute, s.factor, s.window)
 	s.arrival = min(s.arrival, max(now, s.pause)+l.longestDebt())
@@ -184,8 +208,7 @@ func (s *State) Do(now float64, step Step) Reply {
 	return reply
 }
 
-// repair replaces what is absent or cannot be true: the clock may have been set
-// back. It reports whether the state was absent.
+// repair replaces what is absent or cannot be true. It reports whether the state was absent.
 func (s *State) repair(now float64, step Step) (fresh bool) {
 	if s.factor == 0 {
 		fresh = true

@@ -203,3 +203,66 @@ func TestRepairs(t *testing.T) {
 		}
 	}
 }
+
+// A clock that is set back, by an administrator or because another server took over,
+// starts no pause again and prolongs none.
+func TestAClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	const now = 1e15
+	second := micros(time.Second)
+	for name, c := range map[string]struct {
+		jump, slack time.Duration
+	}{
+		"back by 1 s": {-time.Second, time.Second}, "back by 4 s": {-4 * time.Second, 4 * time.Second}, "back by 6 s": {-6 * time.Second, 0},
+		"back by 1 h": {-time.Hour, 0}, "back by a year": {-365 * 24 * time.Hour, 0}, "ahead by 1 ms": {time.Millisecond, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			jump := micros(c.jump)
+			look := func(s State, at float64) Reply { return s.Do(at, Step{PerMinute: 300}) }
+			s := *NewState()
+			s.Do(now, Step{Kind: KindPause, PerMinute: 300, Pause: 30 * time.Second})
+			s.Do(now+10*second, Step{PerMinute: 300})
+			set := s
+			running := set.Do(now+10*second+jump, Step{PerMinute: 300})
+			if rest := 20 * time.Second; running.Paused > rest || running.Paused < rest-time.Millisecond {
+				t.Errorf("%v are left of the pause, want %v", running.Paused, rest)
+			}
+			if got := look(set, now+10*second+jump+21*second+micros(c.slack)); got.Paused != 0 {
+				t.Errorf("after its end, %v are left", got.Paused)
+			}
+			s.Do(now+60*second, Step{PerMinute: 300})
+			ended := look(s, now+60*second+jump)
+			if ended.Paused != 0 {
+				t.Errorf("the pause that has ended: %v", ended.Paused)
+			}
+			if same := look(s, now+60*second); ended.Debt > same.Debt || ended.Debt < same.Debt-time.Millisecond {
+				t.Errorf("a debt of %v became %v", same.Debt, ended.Debt)
+			}
+		})
+	}
+	ahead := *NewState()
+	ahead.Do(now, Step{Kind: KindPause, PerMinute: 300, Pause: 30 * time.Second})
+	ahead.Do(now+micros(time.Hour), Step{PerMinute: 300})
+	if got := ahead.Do(now+second, Step{PerMinute: 300}); got.Paused != 0 {
+		t.Errorf("ahead by 1 h and back: a pause of %v", got.Paused)
+	}
+}
+
+// Replicas whose clocks differ by seconds have one budget together.
+func TestClocksThatDiffer(t *testing.T) {
+	t.Parallel()
+	s := NewState()
+	calls := 0
+	step := Step{Kind: KindTake, PerMinute: 60, Lane: evidence.LaneCheckout}
+	for at := float64(0); at <= 600_000_000; at += 10_000 {
+		for _, ahead := range []float64{3_000_000, 0} {
+			if s.Do(at+ahead, step).Granted {
+				calls++
+			}
+		}
+	}
+	if calls < 540 || calls > 606 {
+		t.Errorf("%d calls in ten minutes of 60", calls)
+	}
+}

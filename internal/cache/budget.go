@@ -26,7 +26,7 @@ if not clock.err then now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) en
 
 // budgetScript makes one step of a budget, as package budget does without Redis:
 // with the same arithmetic, in whole microseconds and millionths. See there for the
-// reasons. What the hash holds counts only if it can be true. A hash without a
+// reasons. now in the hash is the last reading of the clock. What the hash holds counts only if it can be true. A hash without a
 // time starts with what the caller knows: with a full burst only if the caller has
 // not seen it before.
 //
@@ -38,6 +38,7 @@ if not clock.err then now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) en
 // whole burst is there, factor, 1 if the hash had no time}.
 const budgetScript = `
 local window, maxPause, debt = 61000000, 600000000, 10000000
+local skew = 5000000
 local whole, minFactor, growthStep, growthGap = 1000000, 100000, 3000, 5000000
 local kind, perMinute = ARGV[2], math.min(math.max(tonumber(ARGV[3]), 0.01), 1000000)
 local part, calls = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -52,18 +53,24 @@ local function bounded(text, low, high)
   if n and n >= low and n <= high then return math.floor(n) end
   return nil
 end
-local held = redis.pcall('HMGET', KEYS[1], 'tat', 'factor', 'grown', 'pause')
+local held = redis.pcall('HMGET', KEYS[1], 'tat', 'factor', 'grown', 'pause', 'now')
 if held.err then
   if not string.find(held.err, 'WRONGTYPE', 1, true) then return redis.call('HMGET', KEYS[1], 'tat') end
   redis.call('DEL', KEYS[1])
   held = {}
 end
-local tat, fresh = bounded(held[1], 0, 9e15), 0
+local back, moved = (bounded(held[5], 0, 9e15) or now) - now, 0
+if back > skew then moved = back elseif back > 0 then now = now + back end
+local function time(text)
+  local n = bounded(text, 0, 9e15)
+  return n and math.max(n - moved, 0)
+end
+local tat, fresh = time(held[1]), 0
 local seed = tonumber(ARGV[10])
 if seed == 0 then seed = whole end
 local factor = bounded(held[2], minFactor, whole) or math.min(math.max(seed, minFactor), whole)
-local grown = bounded(held[3], 0, now) or now
-local pause = math.min(bounded(held[4], 0, 9e15) or now + tonumber(ARGV[11]), now + maxPause)
+local grown = math.min(time(held[3]) or now, now)
+local pause = math.min(time(held[4]) or now + tonumber(ARGV[11]), now + maxPause)
 local interval, depth = limits(factor)
 if not tat then
   tat, fresh = now, 1
@@ -97,7 +104,7 @@ elseif kind == 'pause' then
   tat = math.max(tat, pause + depth)
 end
 redis.call('HSET', KEYS[1], 'tat', string.format('%.0f', tat), 'factor', factor, 'grown', string.format('%.0f', grown),
-  'pause', string.format('%.0f', pause))
+  'pause', string.format('%.0f', pause), 'now', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[1], 2100000)
 return {granted, wait, math.max(pause - now, 0), math.max(tat - now, 0), factor, fresh}
 `
@@ -224,35 +231,39 @@ func decodeStep(answer []int64) (budget.Reply, error) {
 }
 
 // Announce implements budget.Shared.
-func (b *sharedBudget) Announce(caller context.Context, replica budget.Replica) ([]budget.Replica, error) {
+func (b *sharedBudget) Announce(caller context.Context, replica budget.Replica) (budget.Fleet, error) {
 	permit, _, ok := b.breaker.Allow()
 	if !ok {
-		return nil, errBreakerOpen
+		return budget.Fleet{}, errBreakerOpen
 	}
 	text, err := json.Marshal(replica)
 	if err != nil { // strings and a number: there is nothing that could fail
 		permit.Cancel()
-		return nil, err
+		return budget.Fleet{}, err
 	}
 	ctx, cancel := context.WithTimeout(caller, b.tier.writeTimeout)
 	defer cancel()
-	answer, err := b.announces.Run(ctx, b.tier.claimer, []string{b.replicas},
-		b.tier.now().UnixMicro(), hex.EncodeToString(b.tier.replica[:]), text).StringSlice()
+	id := hex.EncodeToString(b.tier.replica[:])
+	answer, err := b.announces.Run(ctx, b.tier.claimer, []string{b.replicas}, b.tier.now().UnixMicro(), id, text).StringSlice()
 	if err == nil && len(answer)%2 != 1 {
 		err = errMessage
 	}
 	b.tier.report(caller, "budget", permit, err)
 	if err != nil {
-		return nil, err
+		return budget.Fleet{}, err
 	}
 	now, _ := strconv.ParseInt(answer[0], 10, 64)
-	var replicas []budget.Replica
-	for i := 2; i < len(answer); i += 2 {
-		if found, ok := decodeReplica(answer[i], time.UnixMilli(now)); ok {
-			replicas = append(replicas, found)
+	fleet := budget.Fleet{Size: 1}
+	for i := 1; i < len(answer); i += 2 {
+		if _, ok := decodeReplica(answer[i+1], time.UnixMilli(now)); !ok || answer[i] == id {
+			continue
+		}
+		fleet.Size++
+		if answer[i] < id {
+			fleet.Place++
 		}
 	}
-	return replicas, nil
+	return fleet, nil
 }
 
 // decodeReplica decodes a replica that was seen within replicaAge before now. What

@@ -46,7 +46,7 @@ func TestTheBudgetInRedisIsThatOfAProcess(t *testing.T) {
 		budgets := []float64{float64(rapid.IntRange(1, 2000).Draw(rt, "budget")), rapid.Float64Range(1, 2e6).Draw(rt, "another budget")}
 		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMicro()
 		for i := range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			now += int64(rapid.OneOf(rapid.IntRange(0, 10_000), rapid.IntRange(0, 5_000_000), rapid.IntRange(-100_000_000, 900_000_000)).Draw(rt, "passes"))
+			now += int64(rapid.OneOf(rapid.IntRange(0, 10_000), rapid.IntRange(0, 5_000_000), rapid.IntRange(-100_000_000, 900_000_000), rapid.IntRange(-10_000_000, 0)).Draw(rt, "passes"))
 			step := drawStep(rt, rapid.SampledFrom(budgets).Draw(rt, "configured"))
 			want := here.Do(float64(now), step)
 			got, err := there(t.Context(), now, step)
@@ -88,7 +88,7 @@ func TestADamagedBudgetIsRepaired(t *testing.T) {
 		}
 		client.Del(ctx, key)
 	}
-	for _, field := range []string{"tat", "factor", "grown", "pause"} {
+	for _, field := range []string{"tat", "factor", "grown", "pause", "now"} {
 		for _, value := range values {
 			if _, err := steps(ctx, now, take); err != nil {
 				t.Fatal(err)
@@ -107,7 +107,7 @@ func TestADamagedBudgetIsRepaired(t *testing.T) {
 	client.RPush(ctx, key, "a", "list")
 	check("a list")
 	rapid.Check(t, func(rt *rapid.T) {
-		for _, field := range []string{"tat", "factor", "grown", "pause"} {
+		for _, field := range []string{"tat", "factor", "grown", "pause", "now"} {
 			client.HSet(ctx, key, field, rapid.OneOf(rapid.String(), rapid.SampledFrom(values)).Draw(rt, field))
 		}
 		check("random")
@@ -158,7 +158,7 @@ func TestReplicas(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	client, ctx := server.Client(), t.Context()
 	a, b := newBudgetStore(t, server, "p"), newBudgetStore(t, server, "p")
-	announce := func(store *cache.Store, host string) []budget.Replica {
+	announce := func(store *cache.Store, host string) budget.Fleet {
 		t.Helper()
 		all, err := store.SharedBudget().Announce(ctx, budget.Replica{Host: host, Version: "1", PerMinute: 300, Policy: "x"})
 		if err != nil {
@@ -167,8 +167,8 @@ func TestReplicas(t *testing.T) {
 		return all
 	}
 	announce(a, "a")
-	if got := announce(b, "b"); len(got) != 2 {
-		t.Errorf("two replicas: %+v", got)
+	if first, second := announce(b, "b"), announce(a, "a"); first.Size != 2 || second.Size != 2 || first.Place+second.Place != 1 {
+		t.Errorf("two replicas: %+v, %+v", first, second)
 	}
 	_, key := a.BudgetKeys()
 	now := time.Now().UnixMilli()
@@ -185,7 +185,7 @@ func TestReplicas(t *testing.T) {
 	} {
 		client.HSet(ctx, key, name, value)
 	}
-	if got := announce(a, "a"); len(got) != 2 {
+	if got := announce(a, "a"); got.Size != 2 || got.Place > 1 {
 		t.Errorf("odd entries count: %+v", got)
 	}
 	if got := client.HLen(ctx, key).Val(); got != 5 { // two replicas, one old, two without readable text
@@ -194,12 +194,12 @@ func TestReplicas(t *testing.T) {
 	for i := range 1000 {
 		client.HSet(ctx, key, fmt.Sprint(i), fmt.Sprint(now, " {}"))
 	}
-	if got := announce(a, "a"); len(got) != 1 {
-		t.Errorf("%d replicas of a flooded hash", len(got))
+	if got := announce(a, "a"); got != (budget.Fleet{Size: 1}) {
+		t.Errorf("a flooded hash: %+v", got)
 	}
 	client.Del(ctx, key)
 	client.Set(ctx, key, "a string", 0)
-	if got := announce(b, "b"); len(got) != 1 {
+	if got := announce(b, "b"); got.Size != 1 {
 		t.Errorf("a string: %+v", got)
 	}
 }
@@ -261,7 +261,7 @@ func TestTheBudgetOnACluster(t *testing.T) {
 		if err != nil || !got.Granted {
 			t.Errorf("%s: %+v, %v", namespace, got, err)
 		}
-		if all, err := shared.Announce(t.Context(), budget.Replica{Host: "a"}); err != nil || len(all) != 1 {
+		if all, err := shared.Announce(t.Context(), budget.Replica{Host: "a"}); err != nil || all.Size != 1 {
 			t.Errorf("%s: %+v, %v", namespace, all, err)
 		}
 		if err := store.Close(); err != nil {
