@@ -26,16 +26,16 @@ if not clock.err then now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) en
 
 // budgetScript makes one step of a budget, as package budget does without Redis:
 // with the same arithmetic, in whole microseconds and millionths. See there for the
-// reasons. now in the hash is the last reading of the clock. What the hash holds counts only if it can be true. A hash without a
-// time starts with what the caller knows: with a full burst only if the caller has
-// not seen it before.
+// reasons. now in the hash is the last reading of the clock. What the hash holds
+// counts only if it can be true. A hash without a time starts with what the caller
+// knows: with a full burst only if the caller has not seen it before.
 //
 // KEYS budget; ARGV now, kind, calls a minute, the part of the burst that must
 // remain, the calls that must remain or -1 if the lane has room for one in any
 // case, the longest wait that books a place, calls to charge, pause, 1 if the
 // caller has seen the hash before, the factor (0 is all) and the rest of the
-// pause that the caller knows. It returns {1 if granted, wait, rest of the pause, time until the
-// whole burst is there, factor, 1 if the hash had no time}.
+// pause that the caller knows. It returns {1 if granted, wait, rest of the pause,
+// time until the whole burst is there, factor, 1 if the hash had no time}.
 const budgetScript = `
 local window, maxPause, debt = 61000000, 600000000, 10000000
 local skew = 5000000
