@@ -53,27 +53,34 @@ func startBudgetFleet(t *testing.T, perMinute int) *budgetFleet {
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := filepath.Join(t.TempDir(), "refresh-token")
-		if err := os.WriteFile(file, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		client, err := pcclient.New(pcclient.Config{
-			BaseURL: far.URL, Authority: far.URL, TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID,
-			ClientSecret: pcsim.DefaultClientSecret, Audience: "https://api.partnercenter.microsoft.com",
-			RefreshTokenFile: file, Budget: calls,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(client.Close)
-		if err := client.Token(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		service, stop := serve(t, pcclient.NewSource(client), store, evidence.Config{})
+		service, stop := serve(t, sourceOn(t, far.URL, calls), store, evidence.Config{})
 		t.Cleanup(stop)
 		f.replicas[i] = service
 	}
 	return f
+}
+
+// sourceOn returns a source that asks the simulator at url within a budget. It has a
+// token.
+func sourceOn(t *testing.T, url string, calls *budget.Budget) *pcclient.Source {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "refresh-token")
+	if err := os.WriteFile(file, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := pcclient.New(pcclient.Config{
+		BaseURL: url, Authority: url, TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID,
+		ClientSecret: pcsim.DefaultClientSecret, Audience: "https://api.partnercenter.microsoft.com",
+		RefreshTokenFile: file, Budget: calls,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	if err := client.Token(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return pcclient.NewSource(client)
 }
 
 // spend takes calls from the budget.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,7 +14,6 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
-	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
 
@@ -249,24 +246,8 @@ func prefetchRig(t *testing.T, server *cachetest.Redis, perMinute int, script pc
 	far := httptest.NewServer(sim.Handler())
 	t.Cleanup(far.Close)
 	t.Cleanup(sim.Close)
-	file := filepath.Join(t.TempDir(), "refresh-token")
-	if err := os.WriteFile(file, []byte(pcsim.DefaultRefreshToken), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	calls, err := budget.New(budget.Config{PerMinute: perMinute})
 	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := pcclient.New(pcclient.Config{
-		BaseURL: far.URL, Authority: far.URL, TenantID: pcsim.DefaultTenantID, ClientID: pcsim.DefaultClientID,
-		ClientSecret: pcsim.DefaultClientSecret, Audience: "https://api.partnercenter.microsoft.com",
-		RefreshTokenFile: file, Budget: calls,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	if err := client.Token(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	store, err := cache.New(cache.Config{Redis: cache.RedisConfig{
@@ -276,7 +257,7 @@ func prefetchRig(t *testing.T, server *cachetest.Redis, perMinute int, script pc
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	service, stop := serve(t, pcclient.NewSource(client), store, evidence.Config{})
+	service, stop := serve(t, sourceOn(t, far.URL, calls), store, evidence.Config{})
 	t.Cleanup(stop)
 	return service, sim
 }
