@@ -26,13 +26,13 @@ var mayImport = map[string][]string{
 
 	"internal/cache":    {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
-	"internal/api":      {"internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
+	"internal/api":      {"internal/access", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 
-	"internal/rest":   {"internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
-	"internal/server": {"internal/api", "internal/eligibility", "internal/logging", "internal/loopback"},
+	"internal/rest":   {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
+	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback"},
 
 	"internal/app": {
-		"internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
+		"internal/access", "internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
 		"internal/pcclient", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
 	},
 
@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/doctor": {"internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 
 	// Any layer may import these; they do not depend on the service.
+	"internal/access":     {},
 	"internal/breaker":    {},
 	"internal/config":     {"internal/loopback"},
 	"internal/logging":    {},

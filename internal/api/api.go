@@ -17,6 +17,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
+
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
@@ -51,6 +53,9 @@ type Config struct {
 	// Budgets are the calls to Partner Center a minute that may be made for each
 	// partner. A batch over gRPC that had to make some states them in its trailer.
 	Budgets map[string]int
+	// Access authenticates callers; nil means that every caller is anonymous and
+	// may do all.
+	Access *access.Authenticator
 	// Tracer starts the spans of requests that are traced; nil traces none.
 	Tracer trace.Tracer
 	// SampleRatio is the share, 0 to 1, of requests that are traced if the
@@ -109,6 +114,9 @@ func withDefaults(c Config) Config {
 type Service struct {
 	Desc *grpc.ServiceDesc
 	Impl any
+	// Needs is the right that each method needs, by its name. A method that is not
+	// in it is refused.
+	Needs map[string]access.Rights
 }
 
 // FullMethod is the name of a method of the service in paths and interceptors.
@@ -126,6 +134,7 @@ type Chain struct {
 	limits   limits
 	answers  *handler
 	services []Service
+	needed   map[string]access.Rights // by full method; never changed
 
 	noInbound Inbound   // of every RPC over gRPC; never changed
 	headers   sync.Pool // of *callerHeader
@@ -151,7 +160,8 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
 	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now}
-	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers}}, further...)
+	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers, needs()}}, further...)
+	c.needed = needed(c.services)
 	var err error
 	c.metrics, err = newMetrics(c.cfg.Registerer, c.services, cfg.Version, cfg.Commit, func() float64 { return float64(c.inFlight.Load()) })
 	if err != nil {

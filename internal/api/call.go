@@ -6,6 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
@@ -16,8 +17,10 @@ import (
 type call struct {
 	lazyContext
 
-	in        *Inbound    // never nil
-	series    *rpcMetrics // the method's, by the way that the RPC came
+	in        *Inbound       // never nil
+	start     time.Time      // when it began
+	caller    *access.Caller // nil if it is not known
+	series    *rpcMetrics    // the method's, by the way that the RPC came
 	requestID string
 	trace     Traceparent
 	span      trace.Span // nil if the RPC is not traced

@@ -59,6 +59,12 @@ func FaultOf(kind eligibility.Kind) Fault {
 		return Fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
 	case eligibility.KindCanceled:
 		return Fault{codes.Canceled, "CANCELLED", "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
+	case eligibility.KindUnauthenticated:
+		return Fault{codes.Unauthenticated, "UNAUTHENTICATED", "The caller could not be authenticated.", false, zapcore.WarnLevel}
+	case eligibility.KindPermissionDenied:
+		return Fault{codes.PermissionDenied, "PERMISSION_DENIED", "The caller does not have the right that this request needs.", false, zapcore.WarnLevel}
+	case eligibility.KindCallerLimited:
+		return Fault{codes.ResourceExhausted, "CALLER_LIMITED", "The caller has reached its limit for now.", true, zapcore.WarnLevel}
 	default:
 		return Fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
 	}
@@ -84,7 +90,11 @@ func domainError(err error) *eligibility.Error {
 func StatusOf(failure error) *status.Status {
 	err := domainError(failure)
 	f := FaultOf(err.Kind)
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: errorDomain, Reason: f.Reason}}
+	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: f.Reason}
+	if err.Right != "" {
+		info.Metadata = map[string]string{"right": err.Right}
+	}
+	details := []protoadapt.MessageV1{info}
 	if f.Retry {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter(err))})
 	}

@@ -31,6 +31,10 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		eligibility.KindOverloaded:       {Code: codes.ResourceExhausted, Reason: "OVERLOADED", Retry: 7 * time.Second, Details: 2},
 		eligibility.KindDeadlineExceeded: {Code: codes.DeadlineExceeded, Reason: "DEADLINE_EXCEEDED", Retry: 7 * time.Second, Details: 2},
 		eligibility.KindCanceled:         {Code: codes.Canceled, Reason: "CANCELLED", Details: 1},
+
+		eligibility.KindUnauthenticated:  {Code: codes.Unauthenticated, Reason: "UNAUTHENTICATED", Details: 1},
+		eligibility.KindPermissionDenied: {Code: codes.PermissionDenied, Reason: "PERMISSION_DENIED", Details: 1},
+		eligibility.KindCallerLimited:    {Code: codes.ResourceExhausted, Reason: "CALLER_LIMITED", Retry: 7 * time.Second, Details: 2},
 	}
 	messages := make(map[string]eligibility.Kind)
 	for _, kind := range eligibility.Kinds() {

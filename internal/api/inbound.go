@@ -2,6 +2,8 @@ package api
 
 import (
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/eligibilityd/eligibilityd/internal/access"
 )
 
 // Inbound is what a transport has read of a request beside its message. gRPC
@@ -16,6 +18,10 @@ type Inbound struct {
 	RequestID string
 	Trace     Traceparent
 	Span      trace.Span
+	// Credentials are what the caller presents.
+	Credentials access.Credentials
+
+	call *call // nil until [Chain.BeginREST]
 }
 
 // InboundKey is the key of a context's *Inbound.

@@ -35,24 +35,25 @@ func Overloaded() *eligibility.Error {
 // domain's; here they become statuses. The answer is a *checkReply or
 // a batchReply in place of a message.
 //
-// Health checks and reflection only pass the recovery: they are not logged,
-// counted or limited.
+// Health checks only pass the recovery, reflection the check of its caller's right
+// too: they are not logged, counted or limited.
 func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	series, ours := ch.metrics.rpcs[info.FullMethod]
-	if !ours {
+	if _, ours := ch.metrics.rpcs[info.FullMethod]; !ours {
 		if err := refusedStatus(nil, req); err != nil {
 			return nil, err
 		}
 		return ch.recovered(ctx, req, info.FullMethod, handler)
 	}
-	start := time.Now()
-	c := ch.identify(ctx, info.FullMethod, series)
+	c, err := ch.begun(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
 	defer c.end()
 	resp, err := ch.admit(c, req, info.FullMethod, handler)
 	if err != nil {
-		return nil, ch.failed(c, start, err, questionsIn(info.FullMethod, req))
+		return nil, ch.failed(c, err, questionsIn(info.FullMethod, req))
 	}
-	ch.record(c, start, codes.OK, nil)
+	ch.record(c, codes.OK, nil)
 	switch resp.(type) { // empty messages: the call has the answers
 	case *eligibilityv1.CheckEligibilityResponse:
 		return &c.CheckReply, nil
@@ -64,17 +65,17 @@ func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 }
 
 // failed records an RPC that failed, and returns its status.
-func (ch *Chain) failed(c *call, start time.Time, err error, questions int) error {
+func (ch *Chain) failed(c *call, err error, questions int) error {
 	failure := domainError(err)
 	st := StatusOf(failure)
 	ch.metrics.failed(failure, questions)
-	ch.record(c, start, st.Code(), failure)
+	ch.record(c, st.Code(), failure)
 	return st.Err()
 }
 
 // record writes metrics, log and span of an RPC that has ended.
-func (ch *Chain) record(c *call, start time.Time, code codes.Code, failure *eligibility.Error) {
-	took := time.Since(start)
+func (ch *Chain) record(c *call, code codes.Code, failure *eligibility.Error) {
+	took := time.Since(c.start)
 	c.series.handled(code, took)
 	ch.log(c, code, failure, took)
 	c.endSpan(code, failure)
@@ -84,25 +85,29 @@ func (ch *Chain) record(c *call, start time.Time, code codes.Code, failure *elig
 // their caller set, and a limit of their own in place of Config.MaxConcurrent:
 // maxOpenStreams.
 func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	series, ours := ch.metrics.rpcs[info.FullMethod]
-	if !ours {
+	if _, ours := ch.metrics.rpcs[info.FullMethod]; !ours {
+		if _, err := ch.Begin(stream.Context(), info.FullMethod); err != nil {
+			return err
+		}
 		return ch.recoverStream(srv, stream, info, handler)
 	}
-	start := time.Now()
-	c := ch.identify(stream.Context(), info.FullMethod, series)
+	c, err := ch.begun(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
 	defer c.end()
 	if deadline, ok := c.Deadline(); ok {
-		c.callers, c.left = deadline, deadline.Sub(start)
+		c.callers, c.left = deadline, deadline.Sub(c.start)
 	}
-	err := ch.recoverStream(srv, &callStream{stream, c}, info, handler)
+	err = ch.recoverStream(srv, &callStream{stream, c}, info, handler)
 	if err == nil {
-		ch.record(c, start, codes.OK, nil)
+		ch.record(c, codes.OK, nil)
 		return nil
 	}
 	if _, known := errors.AsType[*eligibility.Error](err); !known && c.Err() != nil {
 		err = c.Err() // the transport's own error of a caller that left
 	}
-	return ch.failed(c, start, err, 1)
+	return ch.failed(c, err, 1)
 }
 
 // callStream is a stream whose context is its call.

@@ -49,7 +49,8 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 	switch kind {
 	case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
 		counter = q.undecided
-	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed:
+	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed,
+		eligibility.KindUnauthenticated, eligibility.KindPermissionDenied, eligibility.KindCallerLimited:
 		counter = q.rejected
 	case eligibility.KindCanceled, eligibility.KindDeadlineExceeded:
 		counter = q.abandoned

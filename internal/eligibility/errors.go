@@ -35,12 +35,18 @@ const (
 	KindDeadlineExceeded
 	// KindCanceled: the caller left.
 	KindCanceled
+	// KindUnauthenticated: the caller did not prove who it is.
+	KindUnauthenticated
+	// KindPermissionDenied: the caller lacks Error.Right.
+	KindPermissionDenied
+	// KindCallerLimited: the caller has used up what it may ask for now.
+	KindCallerLimited
 )
 
 // Kinds lists every kind, for tables that must cover all of them.
 func Kinds() []Kind {
-	kinds := make([]Kind, 0, KindCanceled+1)
-	for k := KindInternal; k <= KindCanceled; k++ {
+	kinds := make([]Kind, 0, KindCallerLimited+1)
+	for k := KindInternal; k <= KindCallerLimited; k++ {
 		kinds = append(kinds, k)
 	}
 	return kinds
@@ -69,6 +75,12 @@ func (k Kind) String() string {
 		return "deadline_exceeded"
 	case KindCanceled:
 		return "canceled"
+	case KindUnauthenticated:
+		return "unauthenticated"
+	case KindPermissionDenied:
+		return "permission_denied"
+	case KindCallerLimited:
+		return "caller_limited"
 	default:
 		return "internal"
 	}
@@ -113,6 +125,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Violations are the faults of the request; KindInvalidArgument only.
 	Violations []Violation
+	// Right is the right that the caller lacks; KindPermissionDenied only.
+	Right string
 	// Call is the call to Partner Center that failed; zero if none was made.
 	Call Call
 	Err  error

@@ -14,6 +14,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -43,6 +44,27 @@ func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 		next(&generatedWriter{ResponseWriter: w, inbound: inbound}, req, path)
 	}
 }
+
+// beginGenerated begins the RPC of a generated handler, which calls it before it
+// reads the body. If the RPC is refused, the body cannot be read, and writeGenerated
+// answers. It adds no metadata.
+func (r *Handler) beginGenerated(ctx context.Context, req *http.Request) metadata.MD {
+	inbound, _ := ctx.Value(requestKey{}).(*request)
+	method, ok := runtime.RPCMethod(ctx)
+	if !ok {
+		return nil
+	}
+	if inbound.refused = r.chain.BeginREST(ctx, method, &inbound.Inbound); inbound.refused != nil {
+		req.Body = refusedBody{req.Body}
+	}
+	return nil
+}
+
+// refusedBody is the body of a request that was refused: nothing reads it.
+type refusedBody struct{ io.ReadCloser }
+
+// Read fails.
+func (refusedBody) Read([]byte) (int, error) { return 0, errors.New("the request was refused") }
 
 // generatedWriter is the writer of a response of a generated handler. The gateway
 // writes the header of a stream again if an error follows; only the first counts.
@@ -97,6 +119,8 @@ func (r *Handler) writeGenerated(ctx context.Context, mux *runtime.ServeMux, mar
 	method, ok := runtime.RPCMethod(ctx)
 	switch {
 	case !ok:
+	case inbound.refused != nil:
+		err = inbound.refused
 	case !inbound.called:
 		inbound.Violations.Add("request", legible(status.Convert(err).Message()))
 		info := &grpc.UnaryServerInfo{FullMethod: method}

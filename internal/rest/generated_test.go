@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -50,7 +51,10 @@ func (e *echoes) WatchEcho(req *echov1.EchoRequest, stream grpc.ServerStreamingS
 // startEchoes starts a server with the service beside the API.
 func startEchoes(t *testing.T, e *echoes, with servertest.Setup) *servertest.Running {
 	t.Helper()
-	with.Services = []api.Service{{Desc: &echov1.EchoService_ServiceDesc, Impl: e}}
+	with.Services = []api.Service{{
+		Desc: &echov1.EchoService_ServiceDesc, Impl: e,
+		Needs: map[string]access.Rights{"Echo": access.Check, "PostEcho": access.Check, "WatchEcho": access.Watch},
+	}}
 	with.Registers = []rest.Register{func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
 		return echov1.RegisterEchoServiceHandlerClient(ctx, mux, echov1.NewEchoServiceClient(conn))
 	}}

@@ -127,6 +127,9 @@ func begin(ctx context.Context, method string) (api.Violations, error) {
 	if !ok {
 		return api.Violations{}, nil
 	}
+	if inbound.refused != nil { // a GET has no body to fail on
+		return api.Violations{}, inbound.refused
+	}
 	inbound.called = true
 	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
 	described, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))

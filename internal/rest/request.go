@@ -68,6 +68,10 @@ var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityServic
 func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
 	ctx := req.Context()
 	inbound, _ := ctx.Value(requestKey{}).(*request)
+	if err := r.chain.BeginREST(ctx, checkInfo.FullMethod, &inbound.Inbound); err != nil {
+		writeError(ctx, nil, nil, w, nil, err)
+		return
+	}
 	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
 	question := readQuery(req.URL.RawQuery, inbound,
 		api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime, api.FieldPartner, api.FieldOperation)
@@ -91,10 +95,14 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
 	ctx := req.Context()
 	inbound, _ := ctx.Value(requestKey{}).(*request)
+	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
+	if err := r.chain.BeginREST(ctx, info.FullMethod, &inbound.Inbound); err != nil {
+		writeError(ctx, nil, nil, w, nil, err)
+		return
+	}
 	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
 	readQuery(req.URL.RawQuery, inbound)
 	body := readBody(w, req, inbound)
-	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
 	resp, err := r.chain.Intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, inbound) // up to the caller's deadline: local answers need no more time
 		if err != nil {

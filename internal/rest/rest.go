@@ -20,6 +20,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
@@ -65,6 +66,7 @@ func New(chain *api.Chain, further ...Register) (*Handler, error) {
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
 		runtime.WithIncomingHeaderMatcher(none), // only Authorization arrives as metadata
 		runtime.WithOutgoingHeaderMatcher(none),
+		runtime.WithMetadata(r.beginGenerated),
 		runtime.WithForwardResponseOption(forward),
 		runtime.WithErrorHandler(r.writeGenerated),
 		runtime.WithStreamErrorHandler(streamStatus),
@@ -104,8 +106,9 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		contentType: given.Header.Get("Content-Type"),
 		ifNoneMatch: given.Header["If-None-Match"],
 		Inbound: api.Inbound{
-			RequestID: api.RequestIDOr(given.Header.Get("X-Request-Id")),
-			Trace:     api.ParseTraceparent(given.Header.Get("Traceparent")),
+			RequestID:   api.RequestIDOr(given.Header.Get("X-Request-Id")),
+			Trace:       api.ParseTraceparent(given.Header.Get("Traceparent")),
+			Credentials: access.Credentials{Authorization: given.Header["Authorization"]},
 		},
 	}
 	// A shallow copy: net/http keeps the request that it was given, for HEAD
@@ -159,6 +162,8 @@ type request struct {
 	// is streaming: it is closed when the RPC ends.
 	called bool
 	stream <-chan struct{}
+	// refused is why a generated handler's RPC was refused before it was called.
+	refused error
 	// query and path are those of a generated handler's request.
 	query url.Values
 	path  map[string]string

@@ -171,13 +171,17 @@ func (a *awaited) waiting() int {
 	return a.count
 }
 
-// awaiting returns desc with methods whose first message is awaited. Streams are
-// awaited by intercept.
-func (a *awaited) awaiting(desc grpc.ServiceDesc) *grpc.ServiceDesc {
+// awaiting returns desc with methods that begin before their first message, which
+// is awaited. Streams are awaited by intercept.
+func (a *awaited) awaiting(desc grpc.ServiceDesc, begin func(ctx context.Context, method string) (context.Context, error)) *grpc.ServiceDesc {
 	methods := make([]grpc.MethodDesc, len(desc.Methods))
 	for i, method := range desc.Methods {
-		handle := method.Handler
+		handle, name := method.Handler, "/"+desc.ServiceName+"/"+method.MethodName
 		method.Handler = func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			ctx, err := begin(ctx, name)
+			if err != nil {
+				return nil, err
+			}
 			return handle(srv, ctx, func(message any) error {
 				return a.receive(ctx, func() error { return decode(message) })
 			}, interceptor)

@@ -181,9 +181,9 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
 	for _, service := range s.chain.Services() {
-		server.RegisterService(s.awaited.awaiting(*service.Desc), service.Impl)
+		server.RegisterService(s.awaited.awaiting(*service.Desc, s.chain.Begin), service.Impl)
 	}
-	server.RegisterService(s.awaited.awaiting(healthv1.Health_ServiceDesc), s.health)
+	server.RegisterService(s.awaited.awaiting(healthv1.Health_ServiceDesc, s.chain.Begin), s.health)
 	reflection.Register(server)
 	return server
 }

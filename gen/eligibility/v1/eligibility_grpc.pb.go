@@ -51,7 +51,7 @@ const (
 //     up to 100, up to 20 of one item of a batch, and how many more there are.
 //   - UNAUTHENTICATED (code UNAUTHENTICATED, HTTP 401): the caller is not known.
 //   - PERMISSION_DENIED (code PERMISSION_DENIED, HTTP 403): the caller may not
-//     ask. Also a web page, or a name other than localhost, on a listener that
+//     ask. The metadata of the ErrorInfo name the missing right. Also a web page, or a name other than localhost, on a listener that
 //     is bound to loopback.
 //   - CUSTOMER_NOT_FOUND (code NOT_FOUND, HTTP 404): Partner Center has no such
 //     customer.
@@ -69,6 +69,8 @@ const (
 //     Center answered something that cannot be read as evidence.
 //   - OVERLOADED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the service has
 //     too much to do.
+//   - CALLER_LIMITED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the caller
+//     has used up what it may ask for now.
 //   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED, HTTP 504, RetryInfo): the
 //     caller's deadline ended first, or the service's limit for any call, 30 s
 //     unless its operator has set another, or the default for callers without a
@@ -165,7 +167,7 @@ func (c *eligibilityServiceClient) PrefetchEligibility(ctx context.Context, in *
 //     up to 100, up to 20 of one item of a batch, and how many more there are.
 //   - UNAUTHENTICATED (code UNAUTHENTICATED, HTTP 401): the caller is not known.
 //   - PERMISSION_DENIED (code PERMISSION_DENIED, HTTP 403): the caller may not
-//     ask. Also a web page, or a name other than localhost, on a listener that
+//     ask. The metadata of the ErrorInfo name the missing right. Also a web page, or a name other than localhost, on a listener that
 //     is bound to loopback.
 //   - CUSTOMER_NOT_FOUND (code NOT_FOUND, HTTP 404): Partner Center has no such
 //     customer.
@@ -183,6 +185,8 @@ func (c *eligibilityServiceClient) PrefetchEligibility(ctx context.Context, in *
 //     Center answered something that cannot be read as evidence.
 //   - OVERLOADED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the service has
 //     too much to do.
+//   - CALLER_LIMITED (code RESOURCE_EXHAUSTED, HTTP 429, RetryInfo): the caller
+//     has used up what it may ask for now.
 //   - DEADLINE_EXCEEDED (code DEADLINE_EXCEEDED, HTTP 504, RetryInfo): the
 //     caller's deadline ended first, or the service's limit for any call, 30 s
 //     unless its operator has set another, or the default for callers without a
