@@ -97,10 +97,10 @@ func (ch *Chain) Permits(given access.Credentials, right access.Rights) error {
 
 // begin authenticates the caller of c, and records c if that fails.
 func (ch *Chain) begin(c *call, method string, given access.Credentials) error {
-	c.start = time.Now()
 	caller, failure := ch.authorize(method, given)
 	c.caller = caller
 	if failure != nil {
+		c.start = time.Now()
 		defer c.end()
 		return ch.failed(c, failure, 1)
 	}
@@ -139,8 +139,17 @@ func denied(right access.Rights) *eligibility.Error {
 	return &eligibility.Error{Kind: eligibility.KindPermissionDenied, Right: right.String()}
 }
 
-// begun returns the call that was begun for ctx, or begins it.
+// begun returns the call of ctx, which it begins unless that is done. The time of
+// the call starts here: how fast its message arrives depends on the caller.
 func (ch *Chain) begun(ctx context.Context, method string) (*call, error) {
+	c, err := ch.callFor(ctx, method)
+	if err == nil {
+		c.start = time.Now()
+	}
+	return c, err
+}
+
+func (ch *Chain) callFor(ctx context.Context, method string) (*call, error) {
 	if c, ok := ctx.(*call); ok {
 		return c, nil
 	}

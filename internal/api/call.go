@@ -18,7 +18,7 @@ type call struct {
 	lazyContext
 
 	in        *Inbound       // never nil
-	start     time.Time      // when it began
+	start     time.Time      // when its message had arrived
 	caller    *access.Caller // nil if it is not known
 	series    *rpcMetrics    // the method's, by the way that the RPC came
 	requestID string
