@@ -29,11 +29,11 @@ var mayImport = map[string][]string{
 	"internal/api":      {"internal/access", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 
 	"internal/rest":   {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
-	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback"},
+	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback", "internal/reload"},
 
 	"internal/app": {
 		"internal/access", "internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
-		"internal/pcclient", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
+		"internal/pcclient", "internal/reload", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
 	},
 
 	"cmd/eligibilityd": {
@@ -44,11 +44,12 @@ var mayImport = map[string][]string{
 	"internal/doctor": {"internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 
 	// Any layer may import these; they do not depend on the service.
-	"internal/access":     {},
+	"internal/access":     {"internal/reload"},
 	"internal/breaker":    {},
 	"internal/config":     {"internal/loopback"},
 	"internal/logging":    {},
 	"internal/loopback":   {},
+	"internal/reload":     {},
 	"internal/remote":     {"internal/loopback"},
 	"internal/tokenstore": {"internal/loopback", "internal/remote"},
 	"internal/tracing":    {"internal/logging"},
