@@ -195,7 +195,7 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		DefaultTimeout: cfg.Server.DefaultTimeout,
 		MaxTimeout:     cfg.Server.MaxTimeout,
 		Reserve:        cfg.Server.Reserve,
-		MaxConcurrent:  cfg.Server.MaxConcurrent,
+		MaxConcurrent:  cfg.Server.Limits.Concurrent,
 		PlainRecords:   cfg.Log.PlainPerSecond,
 		FailureRecords: cfg.Log.FailuresPerSecond,
 		SampleRatio:    cfg.Tracing.SampleRatio,

@@ -70,6 +70,10 @@ func (l *loader) checkDurations() {
 		{"server.default_timeout", cfg.Server.DefaultTimeout, shortestTimeout, longest},
 		{"server.max_timeout", cfg.Server.MaxTimeout, shortestTimeout, longest},
 		{"server.reserve", cfg.Server.Reserve, 1, shortestTimeout / 2},
+		{"server.limits.connection_age", cfg.Server.Limits.ConnectionAge, time.Second, longest},
+		{"server.limits.connection_grace", cfg.Server.Limits.ConnectionGrace, 1, longest},
+		{"server.limits.first_request", cfg.Server.Limits.FirstRequest, 1, longest},
+		{"server.limits.idle", cfg.Server.Limits.Idle, 1, longest},
 		{"server.drain", cfg.Server.Drain, 0, longest},
 		{"server.shutdown_timeout", cfg.Server.ShutdownTimeout, 1, longest},
 		{"cache.redis.read_timeout", cfg.Cache.Redis.ReadTimeout, 1, longest},
@@ -138,7 +142,13 @@ func (l *loader) checkCounts() {
 		key                    string
 		value, least, greatest int
 	}{
-		{"server.max_concurrent", l.cfg.Server.MaxConcurrent, 1, 1_000_000},
+		{"server.limits.connections", l.cfg.Server.Limits.Connections, 1, 1_000_000},
+		{"server.limits.header_bytes", l.cfg.Server.Limits.HeaderBytes, 1 << 10, 1 << 20},
+		{"server.limits.grpc_body_bytes", l.cfg.Server.Limits.GRPCBodyBytes, 1 << 10, 64 << 20},
+		{"server.limits.rest_body_bytes", l.cfg.Server.Limits.RESTBodyBytes, 1 << 10, 64 << 20},
+		{"server.limits.streams_per_connection", l.cfg.Server.Limits.StreamsPerConnection, 1, 100_000},
+		{"server.limits.concurrent", l.cfg.Server.Limits.Concurrent, 1, 1_000_000},
+		{"server.limits.watches", l.cfg.Server.Limits.Watches, 1, 1_000_000},
 		{"cache.redis.pool_size", l.cfg.Cache.Redis.PoolSize, 1, 10_000},
 		{"log.plain_per_second", l.cfg.Log.PlainPerSecond, 1, unlimited},
 		{"log.failures_per_second", l.cfg.Log.FailuresPerSecond, 1, unlimited},

@@ -24,6 +24,10 @@ import "time"
 type Config struct {
 	// Server configures the listeners and the limits of calls.
 	Server Server `yaml:"server"`
+	// Auth configures how callers prove who they are, and what each may do.
+	Auth Auth `yaml:"auth"`
+	// Limits configures how much each caller may ask.
+	Limits Limits `yaml:"limits"`
 	// Partners are the partners whose customers are checked, by name: 1 to 32 of
 	// a-z, 0-9 and hyphens. Each has every key of partner_center, its own or of
 	// partner_defaults. serve requires one partner. Conflicts with
@@ -44,14 +48,21 @@ type Config struct {
 	Tracing Tracing `yaml:"tracing"`
 }
 
-// Server holds the three listeners and the limits of their calls.
+// Server holds the listeners and the limits of their calls.
 type Server struct {
 	// GRPC is the listener for gRPC, health and reflection included.
 	// Optional; 127.0.0.1:9090.
 	GRPC Listener `yaml:"grpc"`
 	// HTTP is the listener for REST and its documentation.
 	// Optional; 127.0.0.1:8080.
-	HTTP Listener `yaml:"http"`
+	HTTP HTTP `yaml:"http"`
+	// TLS is the transport of the gRPC and REST listeners. Without it they
+	// serve plain text.
+	TLS TLS `yaml:"tls"`
+	// Probe is a listener for /healthz, /readyz and /metrics only, in plain
+	// HTTP, for kubelet and Prometheus. It may be on any interface. Optional;
+	// none.
+	Probe Listener `yaml:"probe"`
 	// Admin is the listener for /metrics, /healthz, /readyz and /debug/pprof/:
 	// for the operator's machines only, never for callers.
 	// Optional; 127.0.0.1:9091.
@@ -71,9 +82,8 @@ type Server struct {
 	// Reserve is the part of a caller's deadline that is left for sending the
 	// answer; more than 0 and at most 50ms. Optional; 20ms.
 	Reserve time.Duration `yaml:"reserve"`
-	// MaxConcurrent is how many calls may be in progress; further ones fail
-	// with OVERLOADED. 1 to 1000000. Optional; 4096.
-	MaxConcurrent int `yaml:"max_concurrent"`
+	// Limits holds what callers may use of the gRPC and REST listeners.
+	Limits ServerLimits `yaml:"limits"`
 	// Drain is how long the service keeps serving after a stop signal while it
 	// reports itself not ready, so that load balancers notice. If it is 0, the
 	// service stops at once. Optional; 5s.
@@ -195,15 +205,17 @@ func Default() *Config {
 	return &Config{
 		Server: Server{
 			GRPC:            Listener{Address: "127.0.0.1:9090"},
-			HTTP:            Listener{Address: "127.0.0.1:8080"},
+			HTTP:            HTTP{Address: "127.0.0.1:8080"},
 			Admin:           Listener{Address: "127.0.0.1:9091"},
 			DefaultTimeout:  2 * time.Second,
 			MaxTimeout:      30 * time.Second,
 			Reserve:         20 * time.Millisecond,
-			MaxConcurrent:   4096,
+			TLS:             TLS{ClientCertificates: ClientCertificatesOptional},
+			Limits:          defaultServerLimits(),
 			Drain:           5 * time.Second,
 			ShutdownTimeout: 10 * time.Second,
 		},
+		Limits:         Limits{Default: defaultLimit()},
 		Partners:       []Partner{{Name: onlyPartner, PartnerCenter: *newPartnerCenter()}},
 		DefaultPartner: onlyPartner,
 		Cache: Cache{

@@ -66,6 +66,10 @@ func TestFaultsOfTheFile(t *testing.T) {
 				`config.yaml:5: policy.notReady: unknown key; did you mean policy.not_ready?`,
 			},
 		},
+		"a key that was renamed": {
+			"server: {max_concurrent: 1}\n",
+			[]string{`config.yaml:1: server.max_concurrent: unknown key; it is server.limits.concurrent now`},
+		},
 		"repeated key": {
 			"log:\n  level: info\nserver: {drain: 1s}\nlog:\n  level: debug\n",
 			[]string{`config.yaml:4: log: is given twice; line 1 has it already`},
@@ -212,6 +216,7 @@ func TestFaultsOfTheEnvironment(t *testing.T) {
 		`ELIGIBILITY_PORT_9090_TCP_ADDR: unknown variable; Kubernetes sets it for a Service of that name: set enableServiceLinks: false in the pod, or call the Service something that does not begin with eligibility-`,
 		`ELIGIBILITY_SERVER: unknown variable`,
 		`ELIGIBILITY_SERVER__DRAIN: server.drain: "soon" is not a duration; write e.g. 1s`,
+		`ELIGIBILITY_SERVER__MAX_CONCURRENT: unknown variable; it is ELIGIBILITY_SERVER__LIMITS__CONCURRENT now`,
 		`ELIGIBILITY_log__level: unknown variable; did you mean ELIGIBILITY_LOG__LEVEL?`,
 	}
 	got := faults(t, "log: {leevl: info}\nserver: {drain: 1s}\n", []string{
@@ -224,6 +229,7 @@ func TestFaultsOfTheEnvironment(t *testing.T) {
 		"ELIGIBILITY_PARTNER_CENTER_TENANT_ID=x",
 		"ELIGIBILITY_SERVER=x",
 		"ELIGIBILITY_SERVER__DRAIN=soon",
+		"ELIGIBILITY_SERVER__MAX_CONCURRENT=1",
 		"ELIGIBILITY_LOG__FORMAT=json",
 		"ELIGIBILITY_LOG__FORMAT=console",
 		"ELIGIBILITY_PORT_9090_TCP_ADDR=10.0.0.1",

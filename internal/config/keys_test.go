@@ -22,6 +22,8 @@ var others = map[string]string{
 	"server.grpc.address":          "127.0.0.2:1",
 	"server.http.address":          "[::1]:0",
 	"server.admin.address":         "localhost:65535",
+	"server.probe.address":         "0.0.0.0:9092",
+	"server.http.cors.origins":     "https://shop.example",
 	"partner_center.cloud":         "us_government",
 	"partner_center.base_url":      "https://pc.example:8443/proxy",
 	"partner_center.authority":     "https://login.example",
@@ -53,6 +55,7 @@ var others = map[string]string{
 	"cache.redis.sentinel.username":             "watcher",
 	"cache.redis.sentinel.password":             "a password",
 	"cache.redis.tls.server_name":               "redis.example",
+	"server.tls.client_certificates":            "required",
 }
 
 // companions returns the keys that must be set if l is.
@@ -60,6 +63,14 @@ func companions(t *testing.T, l leaf) map[string]string {
 	t.Helper()
 	with := map[string]string{}
 	switch l.key {
+	case "server.tls.certificate_file":
+		with["server.tls.key_file"] = "/etc/eligibilityd/tls.key"
+	case "server.tls.key_file":
+		with["server.tls.certificate_file"] = "/etc/eligibilityd/tls.crt"
+	case "server.tls.client_ca_file", "server.tls.client_certificates":
+		with["server.tls.certificate_file"] = "/etc/eligibilityd/tls.crt"
+		with["server.tls.key_file"] = "/etc/eligibilityd/tls.key"
+		with["server.tls.client_ca_file"] = "/etc/eligibilityd/callers.crt"
 	case "cache.redis.username":
 		with["cache.redis.password"] = "companion"
 	case "cache.redis.sentinel.username":
@@ -202,7 +213,7 @@ func inFile(values map[string]string) string {
 			text.WriteString(strings.Repeat("  ", i) + name + ":")
 			if i == len(path)-1 {
 				value := values[key]
-				if key == "cache.redis.addresses" {
+				if key == "cache.redis.addresses" || key == "server.http.cors.origins" {
 					value = "[" + value + "]"
 				} else if strings.ContainsAny(value, "[#") {
 					value = `"` + value + `"`
@@ -289,7 +300,28 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"server.default_timeout":                     "2s",
 		"server.max_timeout":                         "30s",
 		"server.reserve":                             "20ms",
-		"server.max_concurrent":                      "4096",
+		"server.http.cors.origins":                   "[]",
+		"server.probe.address":                       "",
+		"server.tls.certificate_file":                "",
+		"server.tls.key_file":                        "",
+		"server.tls.client_ca_file":                  "",
+		"server.tls.client_certificates":             "optional",
+		"server.limits.connections":                  "10000",
+		"server.limits.connection_age":               "5m0s",
+		"server.limits.connection_grace":             "30s",
+		"server.limits.first_request":                "10s",
+		"server.limits.idle":                         "2m0s",
+		"server.limits.header_bytes":                 "16384",
+		"server.limits.grpc_body_bytes":              "1048576",
+		"server.limits.rest_body_bytes":              "2097152",
+		"server.limits.streams_per_connection":       "250",
+		"server.limits.concurrent":                   "4096",
+		"server.limits.watches":                      "4096",
+		"auth.tokens_file":                           "",
+		"limits.default.requests_per_second":         "500",
+		"limits.default.burst":                       "1000",
+		"limits.default.concurrent":                  "512",
+		"limits.default.new_customers_per_minute":    "60",
 		"server.drain":                               "5s",
 		"server.shutdown_timeout":                    "10s",
 		"partner_center.cloud":                       "global",

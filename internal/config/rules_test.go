@@ -308,7 +308,8 @@ func TestInsecureListenersMayBeAnywhere(t *testing.T) {
 func TestBoundsAreIncluded(t *testing.T) {
 	t.Parallel()
 	_, err := config.Load(write(t, "config.yaml", `
-server: {default_timeout: 100ms, max_timeout: 100ms, reserve: 50ms, max_concurrent: 1, drain: 0s, shutdown_timeout: 8760h}
+server: {default_timeout: 100ms, max_timeout: 100ms, reserve: 50ms, drain: 0s, shutdown_timeout: 8760h, limits: {concurrent: 1, watches: 1, connections: 1, streams_per_connection: 1,
+  header_bytes: 1024, grpc_body_bytes: 1024, rest_body_bytes: 67108864, connection_age: 1s, connection_grace: 1ns, first_request: 8760h, idle: 1ns}}
 partner_center: {attempt_timeout: 10s, budget_per_minute: 1, batch_concurrency: 1}
 cache:
   redis: {addresses: ["unix:///run/redis.sock"], db: 15, pool_size: 10000, read_timeout: 1ns}

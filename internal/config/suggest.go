@@ -2,14 +2,25 @@ package config
 
 import "strings"
 
+// moved maps keys of earlier versions to the keys that replace them.
+var moved = map[string]string{ //nolint:gochecknoglobals // only read
+	"server.max_concurrent": "server.limits.concurrent",
+}
+
 // suggest returns "; did you mean …?" with the closest key, or "" if none is
 // close.
 func (l *loader) suggest(path string) string {
+	if key, ok := moved[path]; ok {
+		return "; it is " + key + " now"
+	}
 	return suggestion(l.closest(path, true))
 }
 
 // suggestVariable is suggest for the variable of the key path.
 func (l *loader) suggestVariable(path string) string {
+	if key, ok := moved[strings.ToLower(path)]; ok {
+		return "; it is " + variable(key) + " now"
+	}
 	key := l.closest(path, false)
 	if key != "" {
 		key = variable(key)

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/app"
-	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
@@ -163,27 +162,27 @@ func clock(ahead ...*time.Duration) Finding {
 func (p patient) checkListeners(ctx context.Context) []Finding {
 	server := p.cfg.Server
 	return []Finding{
-		checkListener(ctx, "listener grpc", "server.grpc.address", server.GRPC),
-		checkListener(ctx, "listener http", "server.http.address", server.HTTP),
-		checkListener(ctx, "listener admin", "server.admin.address", server.Admin),
+		checkListener(ctx, "listener grpc", "server.grpc.address", server.GRPC.Address),
+		checkListener(ctx, "listener http", "server.http.address", server.HTTP.Address),
+		checkListener(ctx, "listener admin", "server.admin.address", server.Admin.Address),
 	}
 }
 
-func checkListener(ctx context.Context, name, key string, at config.Listener) Finding {
-	listener, err := app.Listen(ctx, key, at.Address)
+func checkListener(ctx context.Context, name, key string, address string) Finding {
+	listener, err := app.Listen(ctx, key, address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return warning(name, "none if that is the service itself; else stop it, or change "+key, "%s is in use: is the service running?", at.Address)
+		return warning(name, "none if that is the service itself; else stop it, or change "+key, "%s is in use: is the service running?", address)
 	case err != nil:
 		return failure(name, "correct "+key, "cannot listen: %v", err)
 	}
 	_ = listener.Close() // no connection was accepted
-	if host, _, err := net.SplitHostPort(at.Address); err != nil || !loopback.IsHost(host) {
+	if host, _, err := net.SplitHostPort(address); err != nil || !loopback.IsHost(host) {
 		return warning(name, "let something in front authenticate and encrypt, or listen on 127.0.0.1",
-			"%s can be reached from other machines, without TLS or authentication (server.insecure)", at.Address)
+			"%s can be reached from other machines, without TLS or authentication (server.insecure)", address)
 	}
-	if strings.HasSuffix(at.Address, ":0") {
-		return ok(name, "%s takes any free port", at.Address)
+	if strings.HasSuffix(address, ":0") {
+		return ok(name, "%s takes any free port", address)
 	}
-	return ok(name, "%s is free", at.Address)
+	return ok(name, "%s is free", address)
 }
