@@ -15,7 +15,6 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -38,7 +37,8 @@ const checkChunk = 100
 
 // checkFlags are the flags of the check command.
 type checkFlags struct {
-	address   string
+	service serviceFlags
+
 	segment   string
 	partner   string
 	operation string
@@ -81,11 +81,16 @@ Exit code: 4 if any customer is undecided, else 3 if any is blocked, else 0.`,
 			if !cmd.Flags().Changed("retry-for") && !slices.Contains(args, "-") {
 				flags.retryFor = 0
 			}
-			return check(cmd.Context(), flags, question, ids, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			conn, err := flags.service.connect()
+			if err != nil {
+				return usageError(cmd, err)
+			}
+			defer func() { _ = conn.Close() }()
+			return check(cmd.Context(), conn, flags, question, ids, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.address, "address", "127.0.0.1:9090", "gRPC address of the service")
+	flags.service.register(cmd)
 	f.StringVar(&flags.segment, "segment", "commercial", "segment of what is sold: commercial, education, government or nonprofit")
 	f.StringVar(&flags.partner, "partner", "", "partner who sells (default the service's default partner)")
 	f.StringVar(&flags.operation, "operation", "purchase", "what the order does: purchase, seat_increase, upgrade, renewal, seat_reduction or cancellation")
@@ -131,12 +136,7 @@ func parseEnum(flag, word string, values map[string]int32) (int32, error) {
 
 // check asks about ids and prints the answers in their order. Every ID gets a line:
 // if one cannot be sent, or a call fails, the others are not affected.
-func check(ctx context.Context, flags checkFlags, question *eligibilityv1.CheckEligibilityRequest, ids []string, out, progressOut io.Writer) error {
-	conn, err := grpc.NewClient(flags.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return fmt.Errorf("--address: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
+func check(ctx context.Context, conn *service, flags checkFlags, question *eligibilityv1.CheckEligibilityRequest, ids []string, out, progressOut io.Writer) error {
 	run := &checkRun{
 		ids: ids, retryFor: flags.retryFor, printer: newPrinter(flags.json, out), progress: newProgress(len(ids), progressOut),
 		asker:    asker{client: eligibilityv1.NewEligibilityServiceClient(conn), timeout: flags.timeout, question: question},
@@ -146,7 +146,8 @@ func check(ctx context.Context, flags checkFlags, question *eligibilityv1.CheckE
 		return err
 	}
 	if run.failure != nil {
-		return &exitError{code: exitUndecided, err: fmt.Errorf("%s: %d of %d customers were not answered: %w", flags.address, run.unanswered, len(ids), run.failure)}
+		return &exitError{code: exitUndecided, err: fmt.Errorf("%s: %d of %d customers were not answered: %w",
+			flags.service.address, run.unanswered, len(ids), conn.explain(ctx, run.failure))}
 	}
 	return run.total.exit()
 }
@@ -197,10 +198,21 @@ func (a *asker) about(ctx context.Context, ids []string) []outcome {
 	switch {
 	case ctx.Err() != nil:
 		a.over = err
-	case !a.answered && status.Code(err) == codes.Unavailable:
+	case !a.answered && hopeless(status.Code(err)):
 		a.over = err
 	}
 	return outcomes
+}
+
+// hopeless reports whether a service that has not answered yet, and fails with this
+// code, will fail with it again.
+func hopeless(code codes.Code) bool {
+	switch code {
+	case codes.Unavailable, codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented:
+		return true
+	default:
+		return false
+	}
 }
 
 // call asks about ids in one call.
@@ -234,7 +246,7 @@ const leastPause = time.Second
 
 // againAfter is when to ask again after a call that failed as a whole: if the
 // service asks for that, if it was too slow, or if it has answered before and is
-// perhaps being restarted.
+// perhaps being restarted, or the token replaced.
 func (a *asker) againAfter(err error) time.Duration {
 	failure := status.Convert(err)
 	for _, detail := range failure.Details() {
@@ -242,7 +254,8 @@ func (a *asker) againAfter(err error) time.Duration {
 			return max(retry.GetRetryDelay().AsDuration(), leastPause)
 		}
 	}
-	if failure.Code() == codes.DeadlineExceeded || failure.Code() == codes.Unavailable && a.answered {
+	perhapsReplaced := failure.Code() == codes.Unavailable || failure.Code() == codes.Unauthenticated
+	if failure.Code() == codes.DeadlineExceeded || perhapsReplaced && a.answered {
 		return leastPause
 	}
 	return 0
