@@ -5,8 +5,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -42,6 +44,13 @@ func needs() map[string]access.Rights {
 	}
 }
 
+// Authenticator identifies callers. An [access.Authenticator] is one.
+type Authenticator interface {
+	// Authenticate returns the caller who presents given. It makes no I/O. The error
+	// states the cause for the log, and holds no part of a token.
+	Authenticate(given access.Credentials) (*access.Caller, error)
+}
+
 // Connection is what the server knows about a connection over gRPC: it is the
 // AuthInfo of its peer.
 type Connection interface {
@@ -51,9 +60,9 @@ type Connection interface {
 	Certificate() *access.Certificate
 }
 
-// Begin begins an RPC over gRPC before its message is received: it identifies the
-// request, authenticates its caller, and checks the right that the method needs.
-// The context returned is the RPC's. If the RPC is refused, it is recorded, and the
+// Begin begins an RPC over gRPC before its message is received: it authenticates the
+// caller, checks the right that the method needs, and identifies the request. The
+// context returned is the RPC's. If the RPC is refused, it is recorded, and the
 // error is its status. [Chain.Intercept] begins an RPC for which Begin was not called.
 func (ch *Chain) Begin(ctx context.Context, method string) (context.Context, error) {
 	given := access.Credentials{Authorization: metadata.ValueFromIncomingContext(ctx, "authorization")}
@@ -63,65 +72,88 @@ func (ch *Chain) Begin(ctx context.Context, method string) (context.Context, err
 			given.Certificate = conn.Certificate()
 		}
 	}
+	right, known := ch.needed[method]
 	series, ours := ch.metrics.rpcs[method]
 	if !ours {
-		_, failure := ch.authorize(method, given)
-		if failure != nil {
-			return nil, StatusOf(failure).Err()
+		if known && right == open {
+			return ctx, nil
 		}
-		return ctx, nil
+		series = ch.metrics.other
 	}
-	c := ch.identify(ctx, method, series)
-	return c, ch.begin(c, method, given)
+	caller, failure := ch.authenticate(given)
+	if failure == nil {
+		failure = authorize(caller, right, known || !ours)
+	}
+	if failure != nil {
+		return nil, ch.refuse(ch.identify(ctx, method, series, caller, false), failure)
+	}
+	switch {
+	case ours:
+		return ch.identify(ctx, method, series, caller, true), nil
+	case known:
+		return ctx, nil
+	default:
+		c := ch.identify(ctx, method, series, caller, false)
+		defer c.end()
+		c.series.handled(codes.Unimplemented, 0)
+		c.requests.count(codes.Unimplemented)
+		return nil, status.Error(codes.Unimplemented, "This service has no such method.")
+	}
 }
 
 // BeginREST is Begin for an RPC over REST, whose request is described in in.
 func (ch *Chain) BeginREST(ctx context.Context, method string, in *Inbound) error {
-	c := ch.identify(ctx, method, ch.metrics.rpcs[method])
-	in.call = c
-	return ch.begin(c, method, in.Credentials)
-}
-
-// Permits reports, as a status, whether the caller who presents given lacks a right.
-// It is for requests that are no RPC.
-func (ch *Chain) Permits(given access.Credentials, right access.Rights) error {
-	caller, failure := ch.authenticate(given)
-	if failure == nil && !caller.Rights.Has(right) {
-		failure = denied(right)
+	if err := ch.Authenticate(ctx, in); err != nil {
+		return err
 	}
-	if failure != nil {
-		return StatusOf(failure).Err()
-	}
-	return nil
-}
-
-// begin authenticates the caller of c, and records c if that fails.
-func (ch *Chain) begin(c *call, method string, given access.Credentials) error {
-	caller, failure := ch.authorize(method, given)
-	c.caller = caller
-	if failure != nil {
-		c.start = time.Now()
-		defer c.end()
-		return ch.failed(c, failure, 1)
-	}
-	return nil
-}
-
-// authorize authenticates the caller of a method and checks its right to it. The
-// caller is nil if it is not known.
-func (ch *Chain) authorize(method string, given access.Credentials) (*access.Caller, *eligibility.Error) {
 	right, known := ch.needed[method]
-	if known && right == open {
-		return access.Anonymous, nil
-	}
-	caller, failure := ch.authenticate(given)
+	failure := authorize(in.caller, right, known)
+	in.call = ch.identify(ctx, method, ch.metrics.rpcs[method], in.caller, true)
 	if failure != nil {
-		return nil, failure
+		return ch.refuse(in.call, failure)
 	}
-	if !known || !caller.Rights.Has(right) {
-		return caller, denied(right)
+	return nil
+}
+
+// Authenticate authenticates the caller of a request over REST, unless that was done.
+// A request that fails is recorded, and the error is its status.
+func (ch *Chain) Authenticate(ctx context.Context, in *Inbound) error {
+	if in.caller != nil {
+		return nil
 	}
-	return caller, nil
+	caller, failure := ch.authenticate(in.Credentials)
+	if failure != nil {
+		return ch.refuseREST(ctx, in, failure)
+	}
+	in.caller = caller
+	return nil
+}
+
+// Permits reports, as a status, whether the caller of a request over REST that is no
+// RPC lacks a right.
+func (ch *Chain) Permits(ctx context.Context, in *Inbound, right access.Rights) error {
+	if err := ch.Authenticate(ctx, in); err != nil {
+		return err
+	}
+	if failure := authorize(in.caller, right, true); failure != nil {
+		return ch.refuseREST(ctx, in, failure)
+	}
+	return nil
+}
+
+// refuseREST is refuse for a request over REST whose method is not known.
+func (ch *Chain) refuseREST(ctx context.Context, in *Inbound, failure *eligibility.Error) error {
+	c := &call{lazyContext: lazyContext{Context: ctx}, in: in, series: ch.metrics.other.rest, requestID: in.RequestID, trace: in.Trace}
+	c.caller, c.requests = in.caller, ch.metrics.callers.of(in.caller)
+	return ch.refuse(c, failure)
+}
+
+// refuse records an RPC that was refused before its message was received, and returns
+// its status.
+func (ch *Chain) refuse(c *call, failure *eligibility.Error) error {
+	c.start = time.Now()
+	defer c.end()
+	return ch.failed(c, failure, 1)
 }
 
 func (ch *Chain) authenticate(given access.Credentials) (*access.Caller, *eligibility.Error) {
@@ -135,8 +167,13 @@ func (ch *Chain) authenticate(given access.Credentials) (*access.Caller, *eligib
 	return caller, nil
 }
 
-func denied(right access.Rights) *eligibility.Error {
-	return &eligibility.Error{Kind: eligibility.KindPermissionDenied, Right: right.String()}
+// authorize fails if the caller lacks a right, or if the method that needs it is not
+// in the table.
+func authorize(caller *access.Caller, right access.Rights, known bool) *eligibility.Error {
+	if !known || !caller.Rights.Has(right) {
+		return &eligibility.Error{Kind: eligibility.KindPermissionDenied, Right: right.String()}
+	}
+	return nil
 }
 
 // begun returns the call of ctx, which it begins unless that is done. The time of

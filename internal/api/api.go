@@ -55,7 +55,10 @@ type Config struct {
 	Budgets map[string]int
 	// Access authenticates callers; nil means that every caller is anonymous and
 	// may do all.
-	Access *access.Authenticator
+	Access Authenticator
+	// Callers are the names of callers in the configuration. They have names of their
+	// own in metrics before all others.
+	Callers []string
 	// Tracer starts the spans of requests that are traced; nil traces none.
 	Tracer trace.Tracer
 	// SampleRatio is the share, 0 to 1, of requests that are traced if the
@@ -163,7 +166,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers, needs()}}, further...)
 	c.needed = needed(c.services)
 	var err error
-	c.metrics, err = newMetrics(c.cfg.Registerer, c.services, cfg.Version, cfg.Commit, func() float64 { return float64(c.inFlight.Load()) })
+	c.metrics, err = newMetrics(c.cfg, c.services, func() float64 { return float64(c.inFlight.Load()) })
 	if err != nil {
 		return nil, fmt.Errorf("new api: register metrics: %w", err)
 	}

@@ -20,6 +20,7 @@ type call struct {
 	in        *Inbound       // never nil
 	start     time.Time      // when its message had arrived
 	caller    *access.Caller // nil if it is not known
+	requests  *callerSeries  // the caller's
 	series    *rpcMetrics    // the method's, by the way that the RPC came
 	requestID string
 	trace     Traceparent

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -20,6 +21,8 @@ const (
 	// maxClockLead is how far in the future min_evidence_time may lie, for
 	// callers whose clock runs ahead of ours.
 	maxClockLead = time.Second
+	// leastAge is the least max_age that counts for a caller without the right fresh.
+	leastAge = 30 * time.Second
 	// itemReserve is the part of a batch's time that is kept back for each of its
 	// questions, to report those that are still open and to encode them all.
 	itemReserve = 100 * time.Microsecond
@@ -43,7 +46,7 @@ var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
 	c := callOf(ctx)
 	faults := c.in.Violations
-	question, of := h.question(req, &faults)
+	question, of := h.question(req, c.caller, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
@@ -77,7 +80,7 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	nameable := maxViolations
 	for i, item := range req.GetRequests() {
 		faults := c.in.itemFaults(i)
-		question, of := h.question(item, &faults)
+		question, of := h.question(item, c.caller, &faults)
 		// Each item names one at least, or its caller could not correct it.
 		faults.limit(max(nameable, 1))
 		if err := faults.Err(); err != nil {
@@ -136,7 +139,7 @@ func (h *handler) PrefetchEligibility(ctx context.Context, req *eligibilityv1.Pr
 		}
 	}
 	asked := askedSegment(req.GetSegment(), &faults)
-	of := h.partners.find(req.GetPartner(), &faults)
+	of := h.partners.find(req.GetPartner(), c.caller, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
@@ -181,9 +184,9 @@ func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.batch[place].err = err
 }
 
-// question converts a request, finds the partner that it is for, and adds every
-// field that is wrong to faults.
-func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *Violations) (eligibility.Request, *partner) {
+// question converts a caller's request, finds the partner that it is for, and adds
+// every field that is wrong to faults.
+func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, caller *access.Caller, faults *Violations) (eligibility.Request, *partner) {
 	var question eligibility.Request
 	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
 	if err != nil {
@@ -206,6 +209,8 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *V
 			faults.Add(FieldMaxAge, "must be a valid duration")
 		case question.MaxAge < 0:
 			faults.Add(FieldMaxAge, "must not be negative")
+		case !caller.Rights.Has(access.Fresh):
+			question.MaxAge = max(question.MaxAge, leastAge)
 		}
 	}
 
@@ -218,7 +223,7 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, faults *V
 			faults.Add(FieldMinEvidenceTime, "must not lie more than one second in the future")
 		}
 	}
-	return question, h.partners.find(req.GetPartner(), faults)
+	return question, h.partners.find(req.GetPartner(), caller, faults)
 }
 
 // askedSegment converts a segment, and adds a violation if the API defines no such one.

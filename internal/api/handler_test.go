@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
@@ -24,7 +25,7 @@ func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
 		req := apitest.Ask(apitest.CustomerA)
 		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
 		var faults Violations
-		h.question(req, &faults)
+		h.question(req, access.Anonymous, &faults)
 		if (len(faults.kept) > 0) != refused {
 			t.Errorf("%v ahead: %v", ahead, faults.kept)
 		}

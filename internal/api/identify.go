@@ -10,6 +10,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/eligibilityd/eligibilityd/internal/access"
 )
 
 // The headers that a caller may send and gets back, as metadata keys.
@@ -23,10 +25,10 @@ const (
 const maxRequestIDBytes = 128
 
 // identify begins the record of an RPC: its request ID and its trace, which the
-// caller gets back, and its span if it is traced. Over REST, they have
-// been read, and are returned, by HTTP.
-func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics) *call {
-	c := &call{lazyContext: lazyContext{Context: ctx}}
+// caller gets back, and its span if it may be traced, which no refused one is. Over
+// REST, they have been read, and are returned, by HTTP.
+func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics, caller *access.Caller, traced bool) *call {
+	c := &call{lazyContext: lazyContext{Context: ctx}, caller: caller, requests: ch.metrics.callers.of(caller)}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
 	if stream == nil {
 		if in, ok := ctx.Value(InboundKey{}).(*Inbound); ok {
@@ -38,7 +40,7 @@ func (ch *Chain) identify(ctx context.Context, method string, series methodMetri
 	c.in, c.series = &ch.noInbound, series.grpc
 	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
 	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, HeaderTraceparent)))
-	if ch.tracer.Samples(c.trace) {
+	if traced && ch.tracer.Samples(c.trace) {
 		state := strings.Join(metadata.ValueFromIncomingContext(ctx, HeaderTracestate), ",")
 		c.Context, c.span, c.trace = ch.tracer.Start(ctx, method[1:], c.trace, state,
 			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))

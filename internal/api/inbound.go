@@ -21,7 +21,8 @@ type Inbound struct {
 	// Credentials are what the caller presents.
 	Credentials access.Credentials
 
-	call *call // nil until [Chain.BeginREST]
+	caller *access.Caller // nil until [Chain.Authenticate]
+	call   *call          // nil until [Chain.BeginREST]
 }
 
 // InboundKey is the key of a context's *Inbound.

@@ -39,6 +39,9 @@ func Overloaded() *eligibility.Error {
 // too: they are not logged, counted or limited.
 func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if _, ours := ch.metrics.rpcs[info.FullMethod]; !ours {
+		if _, err := ch.Begin(ctx, info.FullMethod); err != nil {
+			return nil, err
+		}
 		if err := refusedStatus(nil, req); err != nil {
 			return nil, err
 		}
@@ -77,6 +80,7 @@ func (ch *Chain) failed(c *call, err error, questions int) error {
 func (ch *Chain) record(c *call, code codes.Code, failure *eligibility.Error) {
 	took := time.Since(c.start)
 	c.series.handled(code, took)
+	c.requests.count(code)
 	ch.log(c, code, failure, took)
 	c.endSpan(code, failure)
 }

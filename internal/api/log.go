@@ -110,6 +110,9 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 		zap.String("via", c.series.via),
 		zap.String("code", CodeName(code)),
 		zap.Float64("duration_ms", milliseconds(took)))
+	if c.caller != nil {
+		fields = append(fields, zap.String("caller", c.caller.Name))
+	}
 	if leftOut > 0 {
 		fields = append(fields, zap.Int64("left_out", leftOut))
 	}

@@ -99,6 +99,7 @@ func TestAnRPCHasOneRecord(t *testing.T) {
 			delete(record, measured)
 		}
 		row.want["request_id"], row.want["rpc"], row.want["via"], row.want["partner"] = "q", "CheckEligibility", "rest", api.DefaultPartner
+		row.want["caller"] = "anonymous"
 		if diff := cmp.Diff(row.want, record); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}

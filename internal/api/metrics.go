@@ -15,6 +15,8 @@ import (
 // metrics holds the server's metrics, each label value looked up once, at start.
 type metrics struct {
 	rpcs       map[string]methodMetrics // by full method
+	other      methodMetrics            // of requests that are for none of these, or refused before that is known
+	callers    *callerMetrics
 	allowed    reasonCounters
 	blocked    reasonCounters
 	errors     map[string]prometheus.Counter // reason → questions that are undecided
@@ -60,10 +62,10 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 }
 
 // newMetrics registers every metric of the server. inFlight is read at each scrape.
-func newMetrics(registerer prometheus.Registerer, services []Service, version, commit string, inFlight func() float64) (*metrics, error) {
+func newMetrics(cfg Config, services []Service, inFlight func() float64) (*metrics, error) {
 	handled := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_rpcs_total",
-		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code.",
+		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code. Method other counts those that were refused before their method was known, or that have none.",
 	}, []string{"rpc", "via", "code"})
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "eligibility_rpc_duration_seconds",
@@ -97,16 +99,20 @@ func newMetrics(registerer prometheus.Registerer, services []Service, version, c
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "eligibility_build_info",
 		Help:        "1; its labels identify what is running.",
-		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "go_version": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": cfg.Version, "commit": cfg.Commit, "go_version": runtime.Version()},
 	})
 	build.Set(1)
 
+	callers := newCallerMetrics(cfg.Callers)
+
 	var faults []error
-	for _, collector := range []prometheus.Collector{handled, duration, decisions, failures, questions, overloaded, panics, concurrent, build} {
-		faults = append(faults, registerer.Register(collector))
+	for _, collector := range []prometheus.Collector{handled, callers.requests, duration, decisions, failures, questions, overloaded, panics, concurrent, build} {
+		faults = append(faults, cfg.Registerer.Register(collector))
 	}
 	return &metrics{
 		rpcs:    rpcSeries(services, handled, duration),
+		other:   seriesOf("other", handled, duration),
+		callers: callers,
 		allowed: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
 		blocked: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
 		errors:  errorSeries(failures),
@@ -122,25 +128,26 @@ func newMetrics(registerer prometheus.Registerer, services []Service, version, c
 
 func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
 	series := make(map[string]methodMetrics)
-	of := func(rpc, via string) *rpcMetrics {
+	for _, service := range services {
+		for _, method := range service.Desc.Methods {
+			series[service.FullMethod(method.MethodName)] = seriesOf(method.MethodName, handled, duration)
+		}
+		for _, stream := range service.Desc.Streams {
+			series[service.FullMethod(stream.StreamName)] = seriesOf(stream.StreamName, handled, duration)
+		}
+	}
+	return series
+}
+
+func seriesOf(rpc string, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) methodMetrics {
+	of := func(via string) *rpcMetrics {
 		m := &rpcMetrics{rpc: rpc, via: via, duration: duration.WithLabelValues(rpc, via)}
 		for c := range m.codes {
 			m.codes[c] = handled.WithLabelValues(rpc, via, CodeName(codes.Code(c)))
 		}
 		return m
 	}
-	for _, service := range services {
-		add := func(method string) {
-			series[service.FullMethod(method)] = methodMetrics{grpc: of(method, viaGRPC), rest: of(method, viaREST)}
-		}
-		for _, method := range service.Desc.Methods {
-			add(method.MethodName)
-		}
-		for _, stream := range service.Desc.Streams {
-			add(stream.StreamName)
-		}
-	}
-	return series
+	return methodMetrics{grpc: of(viaGRPC), rest: of(viaREST)}
 }
 
 func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.ReasonCode) reasonCounters {

@@ -51,6 +51,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 		`eligibility_errors_total{reason="PARTNER_CENTER_CREDENTIALS"} 0`,
 		`eligibility_questions_total{outcome="decided"} 3`,
 		`eligibility_overloaded_total 1`,
+		`eligibility_caller_requests_total{caller="anonymous",code="OK"} 3`,
 		`eligibility_panics_total 1`,
 		`eligibility_rpcs_in_progress 0`,
 		`eligibility_connections{listener="grpc"} 1`,
@@ -74,7 +75,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 			t.Errorf("metric %s: %q", family.GetName(), family.GetHelp())
 		}
 	}
-	if len(families) != 13 {
-		t.Errorf("%d metrics, this test knows 13", len(families))
+	if len(families) != 14 {
+		t.Errorf("%d metrics, this test knows 14", len(families))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
@@ -67,16 +68,17 @@ func isPartnerName(name string) bool {
 	return name != "" && len(name) <= maxPartnerName
 }
 
-// find returns the partner that a request means by name. If it returns nil, it
-// adds a violation, whose text is the same whether the name is malformed, unknown
-// or missing: it reveals nothing about the partners that exist.
-func (p *Partners) find(name string, faults *Violations) *partner {
+// find returns the partner that a caller's request means by name. If it returns nil,
+// it adds a violation, whose text is the same whether the name is malformed, unknown,
+// missing or another caller's: it reveals nothing about the partners that exist.
+func (p *Partners) find(name string, caller *access.Caller, faults *Violations) *partner {
 	meant := p.byDefault
 	if name != "" {
 		meant = p.named[name]
 	}
-	if meant == nil {
+	if meant == nil || !caller.MayUse(meant.name) {
 		faults.Add(FieldPartner, "must name a partner that this service answers for")
+		return nil
 	}
 	return meant
 }

@@ -72,6 +72,9 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 	c.span.SetAttributes(
 		attribute.String("rpc.response.status_code", CodeName(code)),
 		attribute.String("eligibility.request_id", c.requestID))
+	if c.caller != nil {
+		c.span.SetAttributes(attribute.String("eligibility.caller", c.caller.Name))
+	}
 	if c.knowsCustomerID {
 		c.span.SetAttributes(attribute.String("eligibility.customer_id", c.CustomerID.String()))
 	}

@@ -73,16 +73,20 @@ func (d *docs) isPage(path string) bool {
 	return path == "/" || path == openAPIPath || path == docsPath || path == docsPath+"/"
 }
 
-// serve answers requests for the documentation and reports whether this was one.
-func (d *docs) serve(w http.ResponseWriter, req *http.Request) bool {
+// has reports whether a path is one of the documentation.
+func (d *docs) has(path string) bool {
+	_, found := d.files[path]
+	return found || d.isPage(path)
+}
+
+// serve answers a request for a path of the documentation.
+func (d *docs) serve(w http.ResponseWriter, req *http.Request) {
 	at := req.URL.Path
 	if at == docsPath+"/" {
 		at = docsPath
 	}
-	file, found := d.files[at]
+	file := d.files[at]
 	switch {
-	case !found && at != "/":
-		return false
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		writeNotAllowed(w, "GET, HEAD")
 	case at == "/":
@@ -94,5 +98,4 @@ func (d *docs) serve(w http.ResponseWriter, req *http.Request) bool {
 		w.Header().Set("Etag", file.tag)
 		http.ServeContent(w, req, file.name, time.Time{}, bytes.NewReader(file.content))
 	}
-	return true
 }

@@ -54,11 +54,17 @@ func (r *Handler) beginGenerated(ctx context.Context, req *http.Request) metadat
 	if !ok {
 		return nil
 	}
-	if inbound.refused = r.chain.BeginREST(ctx, method, &inbound.Inbound); inbound.refused != nil {
+	if inbound.refused = r.chain.BeginREST(ctx, method, &inbound.Inbound); inbound.refused == nil && inbound.unread {
+		inbound.refused = errUnsupported
+	}
+	if inbound.refused != nil {
 		req.Body = refusedBody{req.Body}
 	}
 	return nil
 }
+
+// errUnsupported refuses a request whose body has a form that is not accepted.
+var errUnsupported = errors.New("the body has a form that is not accepted")
 
 // refusedBody is the body of a request that was refused: nothing reads it.
 type refusedBody struct{ io.ReadCloser }
@@ -119,7 +125,11 @@ func (r *Handler) writeGenerated(ctx context.Context, mux *runtime.ServeMux, mar
 	method, ok := runtime.RPCMethod(ctx)
 	switch {
 	case !ok:
+	case errors.Is(inbound.refused, errUnsupported):
+		writeUnsupported(w, req)
+		return
 	case inbound.refused != nil:
+		leaveBody(w, req)
 		err = inbound.refused
 	case !inbound.called:
 		inbound.Violations.Add("request", legible(status.Convert(err).Message()))

@@ -34,11 +34,7 @@ func (r *Handler) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 			inbound.found = true
 			return
 		}
-		if req.Method != http.MethodGet && (!isJSON(inbound.contentType) || isEncoded(req.Header["Content-Encoding"])) {
-			w.Header().Set("Accept-Encoding", "identity")
-			writeHTTPError(w, http.StatusUnsupportedMediaType)
-			return
-		}
+		inbound.unread = req.Method != http.MethodGet && (!isJSON(inbound.contentType) || isEncoded(req.Header["Content-Encoding"]))
 		if r.chain.Tracer().Samples(inbound.Trace) {
 			traced, noted, end := r.trace(ctx, w, req, inbound)
 			defer end()
@@ -69,6 +65,7 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 	ctx := req.Context()
 	inbound, _ := ctx.Value(requestKey{}).(*request)
 	if err := r.chain.BeginREST(ctx, checkInfo.FullMethod, &inbound.Inbound); err != nil {
+		leaveBody(w, req)
 		writeError(ctx, nil, nil, w, nil, err)
 		return
 	}
@@ -97,7 +94,12 @@ func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]s
 	inbound, _ := ctx.Value(requestKey{}).(*request)
 	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
 	if err := r.chain.BeginREST(ctx, info.FullMethod, &inbound.Inbound); err != nil {
+		leaveBody(w, req)
 		writeError(ctx, nil, nil, w, nil, err)
+		return
+	}
+	if inbound.unread {
+		writeUnsupported(w, req)
 		return
 	}
 	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)

@@ -153,12 +153,33 @@ func writeHTTPError(w http.ResponseWriter, code int) {
 	writeStatus(w, code, faultOf(code).Status())
 }
 
+// writeUnsupported answers a request whose body has a form that is not accepted.
+func writeUnsupported(w http.ResponseWriter, req *http.Request) {
+	leaveBody(w, req)
+	w.Header().Set("Accept-Encoding", "identity")
+	writeHTTPError(w, http.StatusUnsupportedMediaType)
+}
+
+// leaveBody makes an answer not wait for the body of its request, which nobody reads:
+// over HTTP/1, net/http would read it first unless the connection is to be closed.
+func leaveBody(w http.ResponseWriter, req *http.Request) {
+	if req.ProtoMajor == 1 && req.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// challenge is sent with each 401.
+const challenge = `Bearer error="invalid_token"`
+
 // writeStatus writes a google.rpc.Status as the body, and its RetryInfo as a
 // header too.
 func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Type", "application/json")
+	if code == http.StatusUnauthorized {
+		header.Set("Www-Authenticate", challenge)
+	}
 	for _, detail := range st.Details() {
 		if retry, ok := detail.(*errdetails.RetryInfo); ok {
 			delay := retry.GetRetryDelay().AsDuration()

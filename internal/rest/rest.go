@@ -71,6 +71,8 @@ func New(chain *api.Chain, further ...Register) (*Handler, error) {
 		runtime.WithErrorHandler(r.writeGenerated),
 		runtime.WithStreamErrorHandler(streamStatus),
 		runtime.WithRoutingErrorHandler(r.writeRoutingError),
+		runtime.WithDisablePathLengthFallback(), // a POST is never another method
+		runtime.WithDisableHTTPMethodOverride(),
 	)
 	conn := newInProcess(chain)
 	for _, register := range append([]Register{registerEligibility}, further...) {
@@ -129,12 +131,23 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		writeHTTPError(w, http.StatusForbidden)
 		return
 	}
+	if err := r.chain.Authenticate(inbound, &inbound.Inbound); err != nil {
+		leaveBody(w, req)
+		writeError(inbound, nil, nil, w, req, err)
+		return
+	}
 	if path, slash := strings.CutSuffix(req.URL.Path, "/"); slash && path != "" && path != docsPath {
 		tolerated := *req.URL
 		tolerated.Path, tolerated.RawPath = path, strings.TrimSuffix(tolerated.RawPath, "/")
 		req.URL = &tolerated
 	}
-	if r.docs.serve(w, req) {
+	if r.docs.has(req.URL.Path) {
+		if err := r.chain.Permits(inbound, &inbound.Inbound, access.Check); err != nil {
+			leaveBody(w, req)
+			writeError(inbound, nil, nil, w, req, err)
+			return
+		}
+		r.docs.serve(w, req)
 		return
 	}
 	if req.Method == http.MethodHead {
@@ -164,6 +177,8 @@ type request struct {
 	stream <-chan struct{}
 	// refused is why a generated handler's RPC was refused before it was called.
 	refused error
+	// unread is set if the body has a form that is not accepted.
+	unread bool
 	// query and path are those of a generated handler's request.
 	query url.Values
 	path  map[string]string

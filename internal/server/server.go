@@ -15,10 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
@@ -168,6 +170,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.UnaryInterceptor(s.chain.Intercept),
 		grpc.ForceServerCodecV2(api.NewCodec()),
 		grpc.ChainStreamInterceptor(s.awaited.intercept, s.chain.InterceptStream),
+		grpc.UnknownServiceHandler(unknownMethod),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -186,6 +189,12 @@ func (s *Server) newGRPC() *grpc.Server {
 	server.RegisterService(s.awaited.awaiting(healthv1.Health_ServiceDesc, s.chain.Begin), s.health)
 	reflection.Register(server)
 	return server
+}
+
+// unknownMethod handles a method that is not registered. The chain, which refuses it,
+// authenticates its caller first.
+func unknownMethod(any, grpc.ServerStream) error {
+	return status.Error(codes.Unimplemented, "This service has no such method.")
 }
 
 // newHTTP builds an HTTP server that no slow or silent client can hold on to.
