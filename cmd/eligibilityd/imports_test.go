@@ -61,7 +61,7 @@ var mayImport = map[string][]string{
 	"eligibilitytest": {"internal/api", "internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
 
 	// For tests only.
-	"internal/api/apitest":          {"internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
+	"internal/api/apitest":          {"internal/access", "internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
 	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"},
 	"internal/doctor/doctortest":    {"internal/pcsim"},
 	"internal/pcsim/pcsimtest":      {"internal/pcsim"},

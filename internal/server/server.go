@@ -208,7 +208,9 @@ func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          errorLog,
+		// OPTIONS * is for the handler too, which authenticates.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     errorLog,
 	}
 }
 

@@ -227,11 +227,12 @@ type Status struct {
 	Code    int    `json:"code"`
 	Message string `json:"message"`
 	Details []struct {
-		Type            string      `json:"@type"`
-		Reason          string      `json:"reason"`
-		Domain          string      `json:"domain"`
-		RetryDelay      string      `json:"retryDelay"`
-		FieldViolations []Violation `json:"fieldViolations"`
+		Type            string            `json:"@type"`
+		Reason          string            `json:"reason"`
+		Domain          string            `json:"domain"`
+		RetryDelay      string            `json:"retryDelay"`
+		Metadata        map[string]string `json:"metadata"`
+		FieldViolations []Violation       `json:"fieldViolations"`
 	} `json:"details"`
 }
 
@@ -256,6 +257,16 @@ func (s Status) Reason() string {
 	for _, detail := range s.Details {
 		if strings.HasSuffix(detail.Type, "ErrorInfo") {
 			return detail.Reason
+		}
+	}
+	return ""
+}
+
+// Right returns the right that the ErrorInfo names, or nothing if it names none.
+func (s Status) Right() string {
+	for _, detail := range s.Details {
+		if right := detail.Metadata["right"]; right != "" {
+			return right
 		}
 	}
 	return ""
