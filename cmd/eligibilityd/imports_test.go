@@ -61,8 +61,9 @@ var mayImport = map[string][]string{
 	"eligibilitytest": {"internal/api", "internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
 
 	// For tests only.
+	"internal/access/accesstest":    {},
 	"internal/api/apitest":          {"internal/access", "internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
-	"internal/cache/cachetest":      {"internal/eligibility", "internal/evidence"},
+	"internal/cache/cachetest":      {"internal/access/accesstest", "internal/eligibility", "internal/evidence"},
 	"internal/doctor/doctortest":    {"internal/pcsim"},
 	"internal/pcsim/pcsimtest":      {"internal/pcsim"},
 	"internal/referencetest":        {},
