@@ -21,18 +21,18 @@ const module = "github.com/eligibilityd/eligibilityd/"
 // The packages of one layer do not import each other.
 var mayImport = map[string][]string{
 	"internal/eligibility": {}, // and the standard library only
-	"internal/evidence":    {"internal/eligibility"},
+	"internal/evidence":    {"internal/allowance", "internal/eligibility"},
 	"internal/budget":      {"internal/evidence"},
 
-	"internal/cache":    {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
+	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
-	"internal/api":      {"internal/access", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
+	"internal/api":      {"internal/access", "internal/allowance", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 
 	"internal/rest":   {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback", "internal/reload"},
 
 	"internal/app": {
-		"internal/access", "internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
+		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
 		"internal/pcclient", "internal/reload", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
 	},
 
@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 
 	// Any layer may import these; they do not depend on the service.
 	"internal/access":     {"internal/reload"},
+	"internal/allowance":  {},
 	"internal/breaker":    {},
 	"internal/config":     {"internal/loopback"},
 	"internal/logging":    {},

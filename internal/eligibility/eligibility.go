@@ -79,7 +79,15 @@ type Request struct {
 	// MinEvidenceTime is hard: no evidence fetched before it answers. The
 	// zero time sets no bound.
 	MinEvidenceTime time.Time
+	// LacksFresh reports that the caller may not demand evidence younger than
+	// FreshAge: if MinEvidenceTime alone keeps such evidence from answering, the
+	// check fails with KindPermissionDenied.
+	LacksFresh bool
 }
+
+// FreshAge is the age below which only callers with the right fresh may demand
+// newer evidence.
+const FreshAge = 30 * time.Second
 
 // Decision is the answer in one word. The zero value is no decision and never
 // reaches a caller.

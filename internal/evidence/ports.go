@@ -89,3 +89,8 @@ type Acquisition struct {
 	// or nil.
 	Err error
 }
+
+// NewCustomersKey is the key of a context's *allowance.NewCustomers, by which
+// [Service.Check] bounds the new customers of its caller; without it, they are not
+// bounded.
+type NewCustomersKey struct{}
