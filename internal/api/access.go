@@ -51,14 +51,17 @@ type Authenticator interface {
 	Authenticate(given access.Credentials) (*access.Caller, error)
 }
 
-// Connection is what the server knows about a connection over gRPC: it is the
-// AuthInfo of its peer.
+// Connection is what the server knows about a connection. Over gRPC it is the
+// AuthInfo of the peer.
 type Connection interface {
 	// Requested records that a request has arrived.
 	Requested()
 	// Certificate is the client's verified certificate; nil if it presented none.
 	Certificate() *access.Certificate
 }
+
+// ConnectionKey is the key of the [Connection] in the context of a request over REST.
+type ConnectionKey struct{}
 
 // Begin begins an RPC over gRPC before its message is received: it authenticates the
 // caller, checks the right that the method needs, and identifies the request. The

@@ -117,7 +117,9 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if err != nil {
 		return err
 	}
-	a.server, err = server.New(chain, handler, serverConfig(a.cfg, a.logger, registry))
+	serverConfig := serverConfig(a.cfg, a.logger, registry)
+	serverConfig.Limits.Together = connectionsTogether(a.cfg, descriptorLimit(), a.logger)
+	a.server, err = server.New(chain, handler, serverConfig)
 	return err
 }
 
@@ -159,8 +161,7 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	if a.traces != nil {
 		loops.Go(func() error { return a.traces.Run(looping) })
 	}
-	a.logger.Info("serving",
-		zap.Stringer("grpc", on.GRPC.Addr()), zap.Stringer("http", on.HTTP.Addr()), zap.Stringer("admin", on.Admin.Addr()))
+	a.announce(on)
 	err := a.server.Serve(ctx, on)
 	endFetching()
 	err = errors.Join(err, fetches.Wait())
@@ -179,18 +180,43 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	return err
 }
 
-// followSignals ends the server's drain with the second signal. stop ends its
-// goroutine.
+// announce logs where the service listens, and a warning if others can use it.
+func (a *App) announce(on server.Listeners) {
+	if a.cfg.Server.Insecure {
+		a.logger.Warn("server.insecure is set: gRPC and REST may be reachable from other machines without TLS or without authentication")
+	}
+	fields := []zap.Field{zap.Stringer("grpc", on.GRPC.Addr()), zap.Stringer("http", on.HTTP.Addr()), zap.Stringer("admin", on.Admin.Addr())}
+	if on.Probe != nil {
+		fields = append(fields, zap.Stringer("probe", on.Probe.Addr()))
+	}
+	a.logger.Info("serving", append(fields, zap.Bool("tls", a.cfg.Server.TLS.Enabled()))...)
+}
+
+// followSignals ends the server's drain with the second signal, and reloads files
+// with each SIGHUP. stop ends its goroutine.
 func (a *App) followSignals(ctx context.Context) (stop func()) {
 	ended := make(chan struct{})
+	life := lifecycleOf(ctx)
 	go func() {
-		select {
-		case <-lifecycleOf(ctx).endDrain:
-			a.server.EndDrain()
-		case <-ended:
+		for {
+			select {
+			case <-life.reload:
+				a.logger.Info("reloading files")
+				a.reload()
+			case <-life.endDrain:
+				a.server.EndDrain()
+				return
+			case <-ended:
+				return
+			}
 		}
 	}()
 	return func() { close(ended) }
+}
+
+// reload reads the files that may change while the service runs.
+func (a *App) reload() {
+	a.server.Reload()
 }
 
 // flush sends what would be lost with the process, to Redis and the collector

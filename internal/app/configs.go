@@ -207,9 +207,24 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 
 func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.Registry) server.Config {
 	return server.Config{
-		Logger:          logger.Named("server"),
-		Registerer:      registry,
-		Gatherer:        registry,
+		Logger:     logger.Named("server"),
+		Registerer: registry,
+		Gatherer:   registry,
+		TLS: server.TLS{
+			CertificateFile:          cfg.Server.TLS.CertificateFile,
+			KeyFile:                  cfg.Server.TLS.KeyFile,
+			ClientCAFile:             cfg.Server.TLS.ClientCAFile,
+			RequireClientCertificate: cfg.Server.TLS.ClientCertificates == config.ClientCertificatesRequired,
+		},
+		Limits: server.Limits{
+			Connections:          cfg.Server.Limits.Connections,
+			ConnectionAge:        cfg.Server.Limits.ConnectionAge,
+			ConnectionGrace:      cfg.Server.Limits.ConnectionGrace,
+			FirstRequest:         cfg.Server.Limits.FirstRequest,
+			Idle:                 cfg.Server.Limits.Idle,
+			HeaderBytes:          cfg.Server.Limits.HeaderBytes,
+			StreamsPerConnection: cfg.Server.Limits.StreamsPerConnection,
+		},
 		DrainPause:      cfg.Server.Drain,
 		ShutdownTimeout: cfg.Server.ShutdownTimeout,
 		FailureRecords:  cfg.Log.FailuresPerSecond,

@@ -30,6 +30,7 @@ const (
 type lifecycle struct {
 	serves   *atomic.Bool
 	endDrain <-chan struct{} // closed by the second signal
+	reload   chan os.Signal  // gets SIGHUP while the command serves
 	exit     func(code int)
 }
 
@@ -45,7 +46,7 @@ func lifecycleOf(ctx context.Context) lifecycle {
 // third kills.
 func WithSignals(parent context.Context) context.Context {
 	endDrain := make(chan struct{})
-	life := lifecycle{serves: new(atomic.Bool), endDrain: endDrain, exit: os.Exit}
+	life := lifecycle{serves: new(atomic.Bool), endDrain: endDrain, reload: make(chan os.Signal, 1), exit: os.Exit}
 	ctx, cancel := context.WithCancel(context.WithValue(parent, lifecycleKey{}, life))
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -61,8 +62,9 @@ func WithSignals(parent context.Context) context.Context {
 	return ctx
 }
 
-// Serving prepares the process for a command that serves: it ignores the end of
-// its terminal and of the reader of its output. It returns the writer for the
+// Serving prepares the process for a command that serves: SIGHUP, which the end of
+// its terminal also sends, reloads its files, and it ignores the end of the reader of
+// its output. It returns the writer for the
 // command's log, which replaces errOut. If ctx is not from WithSignals, it
 // returns errOut and changes nothing.
 func Serving(ctx context.Context, errOut io.Writer) (logOut io.Writer) {
@@ -71,7 +73,8 @@ func Serving(ctx context.Context, errOut io.Writer) (logOut io.Writer) {
 		return errOut
 	}
 	l.serves.Store(true)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Notify(l.reload, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
 	if pipe := unblockStandardError(); pipe != nil {
 		return pipe
 	}

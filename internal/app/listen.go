@@ -10,14 +10,19 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/server"
 )
 
-// OpenListeners opens the three sockets of the configuration. If one fails, it
-// closes the others.
+// OpenListeners opens the sockets of the configuration. If one fails, it closes the
+// others.
 func OpenListeners(ctx context.Context, cfg config.Server) (server.Listeners, error) {
 	grpc, grpcErr := Listen(ctx, "server.grpc.address", cfg.GRPC.Address)
 	http, httpErr := Listen(ctx, "server.http.address", cfg.HTTP.Address)
 	admin, adminErr := Listen(ctx, "server.admin.address", cfg.Admin.Address)
-	opened := server.Listeners{GRPC: grpc, HTTP: http, Admin: admin}
-	if err := errors.Join(grpcErr, httpErr, adminErr); err != nil {
+	var probe net.Listener
+	var probeErr error
+	if cfg.Probe.Address != "" {
+		probe, probeErr = Listen(ctx, "server.probe.address", cfg.Probe.Address)
+	}
+	opened := server.Listeners{GRPC: grpc, HTTP: http, Admin: admin, Probe: probe}
+	if err := errors.Join(grpcErr, httpErr, adminErr, probeErr); err != nil {
 		closeListeners(opened)
 		return server.Listeners{}, err
 	}
@@ -33,6 +38,9 @@ func closeListeners(opened server.Listeners) {
 	}
 	if opened.Admin != nil {
 		_ = opened.Admin.Close()
+	}
+	if opened.Probe != nil {
+		_ = opened.Probe.Close()
 	}
 }
 

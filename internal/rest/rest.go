@@ -103,6 +103,10 @@ const (
 // ServeHTTP answers one HTTP request. Whatever the answer, it carries the
 // request ID.
 func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
+	var certificate *access.Certificate
+	if conn, ok := given.Context().Value(api.ConnectionKey{}).(api.Connection); ok {
+		certificate = conn.Certificate()
+	}
 	inbound := &request{
 		Context:     given.Context(),
 		contentType: given.Header.Get("Content-Type"),
@@ -110,7 +114,7 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		Inbound: api.Inbound{
 			RequestID:   api.RequestIDOr(given.Header.Get("X-Request-Id")),
 			Trace:       api.ParseTraceparent(given.Header.Get("Traceparent")),
-			Credentials: access.Credentials{Authorization: given.Header["Authorization"]},
+			Credentials: access.Credentials{Authorization: given.Header["Authorization"], Certificate: certificate},
 		},
 	}
 	// A shallow copy: net/http keeps the request that it was given, for HEAD

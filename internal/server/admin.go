@@ -29,9 +29,19 @@ func stateName(state int32) string {
 	}
 }
 
-// newAdmin serves what operators and their machines look at: metrics, liveness,
-// readiness and profiles.
+// newAdmin serves operators: what newProbe serves, and profiles.
 func newAdmin(gatherer prometheus.Gatherer, state func() int32, complaints *zap.Logger) http.Handler {
+	mux := newProbe(gatherer, state, complaints)
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// newProbe serves machines that watch the process: metrics, liveness and readiness.
+func newProbe(gatherer prometheus.Gatherer, state func() int32, complaints *zap.Logger) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
 		ErrorLog: zap.NewStdLog(complaints),
@@ -47,11 +57,6 @@ func newAdmin(gatherer prometheus.Gatherer, state func() int32, complaints *zap.
 		}
 		writeState(w, code, stateName(now))
 	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

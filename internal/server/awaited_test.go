@@ -104,7 +104,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := &boundedListener{open, 2, counted}
+	listener := &boundedListener{open, counted, Limits{Connections: 2}.withDefaults(), newTogether(0), false}
 	defer func() { _ = listener.Close() }()
 	accepted := make(chan net.Conn)
 	go func() {

@@ -16,16 +16,17 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
-// adminTimeout is how long requests of the admin listener may take to end after
+// adminTimeout is how long requests of the admin and the probe listener may take to end after
 // everything else has.
 const adminTimeout = 200 * time.Millisecond
 
-// Listeners are the sockets that a [Server] serves on. All are required; Serve
-// closes them.
+// Listeners are the sockets that a [Server] serves on. All but Probe are required;
+// Serve closes them.
 type Listeners struct {
 	GRPC  net.Listener
 	HTTP  net.Listener
 	Admin net.Listener
+	Probe net.Listener // nil for none
 }
 
 // SetReady reports that the server serves, over grpc.health.v1 and /readyz. Before
@@ -34,6 +35,14 @@ type Listeners struct {
 func (s *Server) SetReady() {
 	if s.state.CompareAndSwap(stateStarting, stateReady) {
 		s.setHealth(healthv1.HealthCheckResponse_SERVING) // ignored once health was shut down
+	}
+}
+
+// Reload makes the server read the files of TLS at once. It is safe for concurrent
+// use.
+func (s *Server) Reload() {
+	if s.certificates != nil {
+		s.certificates.Reload()
 	}
 }
 
@@ -48,32 +57,45 @@ func (s *Server) EndDrain() { s.endDrain() }
 // end. Call it once.
 func (s *Server) Serve(ctx context.Context, listeners Listeners) error {
 	if listeners.GRPC == nil || listeners.HTTP == nil || listeners.Admin == nil {
-		return errors.New("serve: all three listeners are required")
+		return errors.New("serve: the listeners of gRPC, HTTP and admin are required")
 	}
 	s.grpc = s.newGRPC()
 	if loopback.Is(listeners.HTTP.Addr()) {
 		s.rest.GuardLoopback()
 	}
 	s.admin.Handler = loopback.Guard(listeners.Admin.Addr(), s.admin.Handler, nil)
+	together := newTogether(s.cfg.Limits.Together)
+	grpcListener := &boundedListener{listeners.GRPC, s.grpcConnections, s.cfg.Limits, together, false}
+	var httpListener net.Listener = &boundedListener{listeners.HTTP, s.httpConnections, s.cfg.Limits, together, true}
+	if s.certificates != nil {
+		httpListener = secureListener{httpListener, s.certificates}
+	}
 	group, failed := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		// It returns ErrServerStopped if the end came before its beginning.
-		if err := s.grpc.Serve(&boundedListener{listeners.GRPC, maxConnections, s.grpcConnections}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		if err := s.grpc.Serve(grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve grpc: %w", err)
 		}
 		return nil
 	})
+	group.Go(func() error { return serveHTTP(s.http, httpListener, "http") })
 	group.Go(func() error {
-		return serveHTTP(s.http, &boundedListener{listeners.HTTP, maxConnections, s.httpConnections}, "http")
+		return serveHTTP(s.admin, &operatorListener{Listener: listeners.Admin, connections: s.adminConnections, max: maxOperators}, "admin")
 	})
-	group.Go(func() error {
-		return serveHTTP(s.admin, &boundedListener{listeners.Admin, maxConnections, s.adminConnections}, "admin")
-	})
+	if listeners.Probe != nil {
+		s.probe.Handler = loopback.Guard(listeners.Probe.Addr(), s.probe.Handler, nil)
+		group.Go(func() error {
+			return serveHTTP(s.probe, &operatorListener{Listener: listeners.Probe, connections: s.probeConnections, max: maxOperators}, "probe")
+		})
+	}
 	sweeping, endSweeping := context.WithCancel(context.Background())
 	group.Go(func() error {
 		s.awaited.run(sweeping)
 		return nil
 	})
+	if s.certificates != nil {
+		group.Go(func() error { return s.certificates.Run(sweeping) })
+	}
 	group.Go(func() error {
 		defer endSweeping()
 		<-failed.Done()
@@ -90,8 +112,8 @@ func serveHTTP(server *http.Server, listener net.Listener, name string) error {
 }
 
 // shutdown ends the servers of the API together: a slow call on one must not
-// delay the end of the other, which its clients see as a GOAWAY. The admin
-// listener ends last, so that the end can be watched. Without drain, if a listener
+// delay the end of the other, which its clients see as a GOAWAY. The admin and the
+// probe listener end last, so that the end can be watched. Without drain, if a listener
 // has failed, load balancers are given no time to turn away.
 func (s *Server) shutdown(drain bool) error {
 	wasReady := s.state.Swap(stateStopping) == stateReady
@@ -114,7 +136,7 @@ func (s *Server) shutdown(drain bool) error {
 	// What watches the end gets its last answer, whatever the time was spent on.
 	last, cancelLast := context.WithTimeout(context.Background(), adminTimeout)
 	defer cancelLast()
-	return errors.Join(err, endHTTP(last, s.admin, "admin"))
+	return errors.Join(err, endHTTP(last, s.admin, "admin"), endHTTP(last, s.probe, "probe"))
 }
 
 // endGRPC lets the RPCs in progress end within ctx and cuts off the rest.

@@ -6,8 +6,11 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -22,6 +25,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
@@ -35,6 +39,14 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Gatherer is what /metrics shows. Required if Registerer is set.
 	Gatherer prometheus.Gatherer
+
+	// TLS encrypts gRPC and REST; its zero value leaves them in plain text.
+	TLS TLS
+	// Certificate returns what a client certificate, verified in the handshake, states
+	// about its holder; nil means that it states nothing.
+	Certificate func(leaf *x509.Certificate) *access.Certificate
+	// Limits bound what clients may cost.
+	Limits Limits
 
 	// DrainPause is how long the server goes on as before after it has reported that
 	// it stops serving, so that load balancers can turn away; 0 means none.
@@ -58,6 +70,7 @@ func (c Config) Validate() error {
 		{"drain pause", c.DrainPause < 0},
 		{"shutdown timeout", c.ShutdownTimeout < 0},
 		{"failure records", c.FailureRecords < 0},
+		{"a limit", c.Limits.negative()},
 	} {
 		if setting.negative {
 			faults = append(faults, fmt.Errorf("%s is negative", setting.name))
@@ -73,6 +86,7 @@ func (c Config) Validate() error {
 func withDefaults(c Config) Config {
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, 10*time.Second)
 	c.FailureRecords = cmp.Or(c.FailureRecords, 20)
+	c.Limits = c.Limits.withDefaults()
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
@@ -84,9 +98,6 @@ func withDefaults(c Config) Config {
 }
 
 const (
-	// maxStreams bounds the RPCs in progress of one gRPC connection; a client
-	// that wants more waits in its own queue.
-	maxStreams = 250
 	// streamWorkers answer RPCs on stacks that have grown already; more at once
 	// get a goroutine each.
 	streamWorkers = 64
@@ -96,12 +107,8 @@ const (
 	// maxMessageBytes is from which size on grpc-go itself refuses a message,
 	// with a bare status. A smaller one above maxBodyBytes gets ours.
 	maxMessageBytes = 4 << 20
-	// maxHeaderBytes bounds the header of one request.
-	maxHeaderBytes = 16 << 10
-	// greetTimeout is how long a new connection may take until its first request.
-	greetTimeout = 10 * time.Second
-	// idleTimeout is how long a connection may be open without a request.
-	idleTimeout = 2 * time.Minute
+	// operatorTimeout is how long a probe or an operator may take to send a request.
+	operatorTimeout = 10 * time.Second
 )
 
 // REST answers the requests of the HTTP listener.
@@ -125,11 +132,13 @@ type Server struct {
 	health *health.Server
 	http   *http.Server
 	admin  *http.Server
+	probe  *http.Server
 
-	state   atomic.Int32 // stateStarting and its like
-	awaited awaited      // gRPC streams without a message
+	state        atomic.Int32  // stateStarting and its like
+	awaited      awaited       // gRPC streams without a message
+	certificates *certificates // nil in plain text
 
-	grpcConnections, httpConnections, adminConnections *connections
+	grpcConnections, httpConnections, adminConnections, probeConnections *connections
 
 	drainEnds context.Context //nolint:containedctx // the server's own life, no request's
 	endDrain  context.CancelFunc
@@ -148,39 +157,48 @@ func New(chain *api.Chain, rest REST, cfg Config) (*Server, error) {
 	s := &Server{cfg: withDefaults(cfg), chain: chain, rest: rest}
 	s.logger = s.cfg.Logger
 	s.complaints = logging.Limit(s.logger, logging.NewLimiter(s.cfg.FailureRecords, time.Second))
-	var err error
-	s.grpcConnections, s.httpConnections, s.adminConnections, err = newConnections(s.cfg.Registerer, &s.awaited)
-	if err != nil {
+	if err := s.newConnections(s.cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("new server: register metrics: %w", err)
+	}
+	var err error
+	if s.certificates, err = s.openCertificates(); err != nil {
+		return nil, fmt.Errorf("new server: %w", err)
 	}
 	s.drainEnds, s.endDrain = context.WithCancel(context.Background())
 
 	s.health = health.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
-	s.http = s.newHTTP(s.closing(rest), chain.MaxTimeout()+greetTimeout)
+	s.http = s.newREST(rest)
 	// A profile is written for as long as it was asked for, minutes at most.
-	s.admin = s.newHTTP(newAdmin(s.cfg.Gatherer, s.state.Load, s.complaints), 5*time.Minute)
+	s.admin = s.newOperators(newAdmin(s.cfg.Gatherer, s.state.Load, s.complaints), 5*time.Minute)
+	s.probe = s.newOperators(newProbe(s.cfg.Gatherer, s.state.Load, s.complaints), time.Minute)
 	return s, nil
 }
 
 // newGRPC builds the gRPC server with health and reflection beside the API. It
 // starts the stream workers, so it is for Serve alone.
 func (s *Server) newGRPC() *grpc.Server {
+	limits := s.cfg.Limits
 	server := grpc.NewServer(
+		grpc.Creds(handshake{s}),
 		grpc.UnaryInterceptor(s.chain.Intercept),
 		grpc.ForceServerCodecV2(api.NewCodec()),
 		grpc.ChainStreamInterceptor(s.awaited.intercept, s.chain.InterceptStream),
 		grpc.UnknownServiceHandler(unknownMethod),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
-		grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(greetTimeout),
+		grpc.MaxHeaderListSize(uint32(limits.HeaderBytes)),             //nolint:gosec // far smaller
+		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // far smaller
+		grpc.ConnectionTimeout(limits.FirstRequest),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WriteBufferSize(writeBufferBytes),
+		grpc.ReadBufferSize(s.readBufferBytes()),
 		grpc.WaitForHandlers(true), // nothing below may close before they end
 		// Ask a silent client after a minute whether it is still there, and
-		// let clients ask as often as they usually do.
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: time.Minute, Timeout: 20 * time.Second}),
+		// let clients ask as often as they usually do. The age gets a jitter of a tenth.
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: limits.Idle, MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: limits.ConnectionGrace,
+			Time: time.Minute, Timeout: 20 * time.Second,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
 	for _, service := range s.chain.Services() {
@@ -197,21 +215,52 @@ func unknownMethod(any, grpc.ServerStream) error {
 	return status.Error(codes.Unimplemented, "This service has no such method.")
 }
 
-// newHTTP builds an HTTP server that no slow or silent client can hold on to.
-func (s *Server) newHTTP(handler http.Handler, writeTimeout time.Duration) *http.Server {
+// readBufferBytes is the size of the buffer that a gRPC connection reads into. In
+// plain text it has the buffer only while it reads. Under TLS it always has it, and
+// package tls has read the whole record before.
+func (s *Server) readBufferBytes() int {
+	if s.certificates == nil {
+		return 32 << 10
+	}
+	return 2 << 10
+}
+
+// newREST builds the HTTP server of the API. No slow or silent client can hold on to
+// it, and HTTP/2 is served under TLS only.
+func (s *Server) newREST(rest http.Handler) *http.Server {
+	limits := s.cfg.Limits
+	server := s.newHTTP(s.closing(rest))
+	server.ReadHeaderTimeout = limits.FirstRequest / 2 // the handshake gets the other half
+	server.ReadTimeout = limits.FirstRequest
+	server.WriteTimeout = s.chain.MaxTimeout() + limits.FirstRequest
+	server.IdleTimeout = limits.Idle
+	server.MaxHeaderBytes = limits.HeaderBytes
+	server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: limits.StreamsPerConnection}
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	server.ConnContext = func(ctx context.Context, accepted net.Conn) context.Context {
+		if client, ok := accepted.(*tls.Conn); ok {
+			accepted = client.NetConn()
+		}
+		return context.WithValue(ctx, api.ConnectionKey{}, accepted)
+	}
+	return server
+}
+
+// newOperators builds an HTTP server for probes and operators.
+func (s *Server) newOperators(handler http.Handler, writeTimeout time.Duration) *http.Server {
+	server := s.newHTTP(handler)
+	server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = operatorTimeout, writeTimeout, 2*time.Minute
+	server.MaxHeaderBytes = 16 << 10
+	return server
+}
+
+func (s *Server) newHTTP(handler http.Handler) *http.Server {
 	// The logger's only failure is a level that it does not know.
 	errorLog, _ := zap.NewStdLogAt(s.complaints, zap.WarnLevel)
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: greetTimeout / 2,
-		ReadTimeout:       greetTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		// OPTIONS * is for the handler too, which authenticates.
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     errorLog,
-	}
+	// OPTIONS * is for the handler too, which authenticates.
+	return &http.Server{Handler: handler, ErrorLog: errorLog, DisableGeneralOptionsHandler: true} //nolint:gosec // the caller sets its timeouts
 }
 
 // setHealth reports over grpc.health.v1 whether the server and its API serve.
