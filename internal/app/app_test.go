@@ -37,6 +37,7 @@ var usedElsewhere = map[string]string{
 	"server.grpc.address":                     "OpenListeners",
 	"server.http.address":                     "OpenListeners",
 	"server.admin.address":                    "OpenListeners",
+	"server.probe.address":                    "OpenListeners",
 	"server.insecure":                         "config.Load, which refuses listeners by it",
 	"partner_center.client_secret_file":       "config.Load, which reads it into client_secret",
 	"partner_center.client_certificate_file":  "config.Load, which reads it for KeyPair",
@@ -131,6 +132,8 @@ func change(t *testing.T, key string, v reflect.Value) {
 		*value += 7
 	case *bool:
 		*value = !*value
+	case *config.ClientCertificates:
+		*value = config.ClientCertificatesRequired
 	case *config.RedisMode:
 		*value = config.RedisSentinel
 	case *float64:

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/access/accesstest"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
@@ -29,6 +30,8 @@ func TestTheReferenceOfMetricsIsComplete(t *testing.T) {
 	partner.TenantID, partner.ClientID = pcsim.DefaultTenantID, pcsim.DefaultClientID
 	partner.ClientSecret = config.NewSecret(pcsim.DefaultClientSecret)
 	partner.RefreshTokenFile = "none"
+	pair := accesstest.NewAuthority(t).Server(t)
+	cfg.Server.TLS.CertificateFile, cfg.Server.TLS.KeyFile = pair.CertificateFile, pair.KeyFile
 	registry := prometheus.NewRegistry()
 	if err := logging.NewQueue(nil).Register(registry); err != nil {
 		t.Fatal(err)
@@ -60,6 +63,6 @@ func TestTheReferenceOfMetricsIsComplete(t *testing.T) {
 	rows = slices.Compact(rows)
 	referencetest.Compare(t, "../..", "metrics.md", "# Metrics\n\n"+
 		"Generated from the code by `make generate`. `/metrics` on the admin listener exports these in the Prometheus text\n"+
-		"format, beside those of the Go runtime and of the process.\n\n"+
+		"format, beside those of the Go runtime and of the process, as does the probe listener.\n\n"+
 		"| metric | labels | help |\n|---|---|---|\n"+strings.Join(rows, ""))
 }
