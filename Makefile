@@ -18,7 +18,7 @@ BENCHCOUNT ?= 6
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run the service with simulated customers; needs no configuration
@@ -39,7 +39,7 @@ test: ## Run every test, racing and shuffled; sees to a redis-server first
 .PHONY: acceptance
 acceptance: ## Run the slow tests (9 minutes); needs chromium, chromedriver and node
 	@scripts/redis-server.sh >/dev/null
-	go test -race -tags acceptance -run Acceptance -skip 'Acceptance(Redis|Upgrade|Budget)' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
+	go test -race -tags acceptance -run Acceptance -skip 'Acceptance(Redis|Upgrade|Budget|Access)' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 
 .PHONY: acceptance-redis
 acceptance-redis: ## Let Redis fail under load (30 minutes): docs/cache-failures.md
@@ -55,6 +55,11 @@ acceptance-upgrade: ## Run the previous release beside this one under load (4 mi
 acceptance-budget: ## Spend Partner Center's budget in a fleet (16 minutes): docs/scaling.md
 	@scripts/redis-server.sh >/dev/null
 	go test -tags acceptance -run AcceptanceBudget -count 1 -parallel 8 -v -timeout 60m ./cmd/eligibilityd $(ARGS)
+
+.PHONY: acceptance-access
+acceptance-access: ## Attack the program over gRPC and REST (12 minutes): docs/security.md
+	@scripts/redis-server.sh >/dev/null
+	go test -tags acceptance -run AcceptanceAccess -count 1 -v -timeout 30m ./cmd/eligibilityd
 
 .PHONY: bench
 bench: ## Run every Go benchmark BENCHCOUNT (6) times into bench.txt

@@ -1,0 +1,332 @@
+//go:build acceptance
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
+	"github.com/eligibilityd/eligibilityd/internal/pcsim"
+)
+
+// asCaller is the variable that makes the test binary run as a caller: what it sends
+// must not delay the tests, or share their processor's time with the measured one.
+const asCaller = "TEST_AS_CALLER"
+
+func init() { //nolint:gochecknoinits // before TestMain, which is not ours
+	if text := os.Getenv(asCaller); text != "" {
+		var c caller
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			panic(err)
+		}
+		_ = json.NewEncoder(os.Stdout).Encode(c.load())
+		os.Exit(0)
+	}
+}
+
+// caller is one caller's load: an open loop, in which each request is sent when it is
+// due, and timed from then.
+type caller struct {
+	REST    bool
+	Address string
+	CA      string // a file
+	Token   string
+	// Unknown makes each request carry a token of Token's form whose kid nobody has
+	// seen.
+	Unknown bool
+	IDs     []string // in turn; none: another random id for each request
+	Rate    float64
+	Seconds float64
+}
+
+// callerTally is what became of the requests of a caller.
+type callerTally struct {
+	P50, P99, Max time.Duration
+	Sent          int
+	Ended         map[string]int // reason → requests; OK if answered
+}
+
+func (y callerTally) String() string {
+	return fmt.Sprintf("%d requests, p50 %v, p99 %v, slowest %v, %v", y.Sent, y.P50.Round(time.Microsecond), y.P99.Round(time.Microsecond), y.Max.Round(time.Microsecond), y.Ended)
+}
+
+func (c caller) load() callerTally {
+	roots := x509.NewCertPool()
+	authorities, err := os.ReadFile(c.CA)
+	if err != nil || !roots.AppendCertsFromPEM(authorities) {
+		panic(c.CA)
+	}
+	cfg := &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	send := c.overGRPC(cfg)
+	if c.REST {
+		send = c.overREST(cfg)
+	}
+	var (
+		mu    sync.Mutex
+		all   times
+		y     = callerTally{Ended: map[string]int{}}
+		under sync.WaitGroup
+	)
+	start := time.Now()
+	for n := 0; ; n++ {
+		due := start.Add(time.Duration(float64(n) / c.Rate * float64(time.Second)))
+		if due.Sub(start).Seconds() >= c.Seconds {
+			break
+		}
+		if wait := time.Until(due); wait > 0 {
+			time.Sleep(wait) //nolint:forbidigo // an open loop
+		}
+		under.Go(func() {
+			id := randomID()
+			if len(c.IDs) > 0 {
+				id = c.IDs[n%len(c.IDs)]
+			}
+			token := c.Token
+			if c.Unknown {
+				token = base64url([]byte(`{"alg":"RS256","typ":"JWT","kid":"`+id+`"}`)) + token
+			}
+			ended := send(id, "Bearer "+token)
+			took := time.Since(due)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took)
+			y.Ended[ended]++
+		})
+	}
+	under.Wait()
+	y.Sent, y.P50, y.P99, y.Max = len(all), all.quantile(0.5), all.quantile(0.99), all.quantile(1)
+	return y
+}
+
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	text := hex.EncodeToString(b[:])
+	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
+}
+
+func (c caller) overGRPC(cfg *tls.Config) func(id, authorization string) string {
+	var clients [4]eligibilityv1.EligibilityServiceClient
+	for i := range clients {
+		conn, err := grpc.NewClient(c.Address, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+		if err != nil {
+			panic(err)
+		}
+		clients[i] = eligibilityv1.NewEligibilityServiceClient(conn)
+	}
+	return func(id, authorization string) string {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err := clients[sha256.Sum256([]byte(id))[0]%4].CheckEligibility(metadata.AppendToOutgoingContext(ctx, "authorization", authorization), about(id))
+		for _, detail := range status.Convert(err).Details() {
+			if info, ok := detail.(interface{ GetReason() string }); ok {
+				return info.GetReason()
+			}
+		}
+		return status.Code(err).String()
+	}
+}
+
+func (c caller) overREST(cfg *tls.Config) func(id, authorization string) string {
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: cfg, MaxIdleConnsPerHost: 256, MaxConnsPerHost: 256}}
+	return func(id, authorization string) string {
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://"+c.Address+"/v1/customers/"+id+"/eligibility", http.NoBody)
+		if err != nil {
+			panic(err)
+		}
+		req.Header.Set("Authorization", authorization)
+		resp, err := client.Do(req)
+		if err != nil {
+			return "no answer"
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return "half an answer"
+		}
+		if resp.StatusCode == http.StatusOK {
+			return accepted
+		}
+		var failure struct{ Details []struct{ Reason string } }
+		if json.Unmarshal(body, &failure) == nil && len(failure.Details) > 0 {
+			return failure.Details[0].Reason
+		}
+		return resp.Status
+	}
+}
+
+// play starts a caller in a process of its own. done returns its tally.
+func (x *target) play(t *testing.T, c caller) (done func() callerTally) {
+	t.Helper()
+	c.CA, c.Address = x.ca.File, x.GRPC
+	if c.REST {
+		c.Address = x.HTTP
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, cmd := new(output), exec.CommandContext(context.WithoutCancel(t.Context()), program) //nolint:gosec // the test's own binary
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asCaller+"="+asJSON(c)), out, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	return func() (y callerTally) {
+		if err := <-ended; err != nil {
+			t.Errorf("a caller: %v", err)
+		}
+		if err := json.Unmarshal([]byte(out.String()), &y); err != nil {
+			t.Errorf("a caller printed %q: %v", out.String(), err)
+		}
+		return y
+	}
+}
+
+// transports are both, by the value of caller.REST.
+var transports = map[bool]string{false: "gRPC", true: "REST"} //nolint:gochecknoglobals // only read
+
+// attackCallers measures what one caller can do to the others.
+func attackCallers(t *testing.T, table *attacks) {
+	table.begin("One caller against the others")
+	t.Run("Kids", func(t *testing.T) { attackKids(t, table) })
+	t.Run("Ids", func(t *testing.T) { attackIDs(t, table) })
+}
+
+// turns is how often quiet and attacked times are measured, in turn.
+const turns, turnSeconds = 3, 5.0
+
+// duel measures the warm checks of an honest caller, quiet and under attack in turn,
+// and returns the p99 of both.
+func duel(t *testing.T, x *target, honest caller, attack func() (ended func())) (quiet, attacked time.Duration) {
+	t.Helper()
+	var best [2]time.Duration
+	for turn := range 2 * turns {
+		ended := func() {}
+		if turn%2 == 1 {
+			ended = attack()
+		}
+		y := x.play(t, honest)()
+		ended()
+		t.Logf("%s, %s: %v", transports[honest.REST], [...]string{"quiet", "attacked"}[turn%2], y)
+		if y.Ended[accepted] != y.Sent {
+			t.Errorf("an honest caller was not answered: %v", y)
+		}
+		if best[turn%2] == 0 || y.P99 < best[turn%2] {
+			best[turn%2] = y.P99
+		}
+	}
+	return best[0], best[1]
+}
+
+// attackKids sends 10,000 tokens a second whose kid nobody has seen.
+func attackKids(t *testing.T, table *attacks) {
+	x := startTarget(t, "", "")
+	v := x.issuer.valid()
+	parts := strings.SplitN(v.token, ".", 2)
+	cells := map[bool]string{}
+	for _, rest := range []bool{false, true} {
+		honest := caller{REST: rest, Token: x.issuer.valid().token, IDs: []string{allowedID}, Rate: 200, Seconds: turnSeconds}
+		begun, before := time.Now(), x.issuer.Fetches()
+		var sent int
+		quiet, attacked := duel(t, x, honest, func() func() {
+			done := x.play(t, caller{REST: rest, Token: "." + parts[1], Unknown: true, Rate: 10_000, Seconds: turnSeconds})
+			return func() {
+				y := done()
+				t.Logf("%s, the attacker: %v", transports[rest], y)
+				sent += y.Ended[refused]
+				if y.Ended[refused] != y.Sent {
+					t.Errorf("not every token was refused: %v", y)
+				}
+			}
+		})
+		fetches := x.issuer.Fetches() - before
+		allowed := int64(time.Since(begun)/(10*time.Second)) + 1
+		t.Logf("%s: p99 %v quiet, %v attacked (%.2f times); %d unknown kids, %d fetches in %v", transports[rest], quiet, attacked,
+			float64(attacked)/float64(quiet), sent, fetches, time.Since(begun).Round(time.Second))
+		if fetches > allowed || fetches == 0 {
+			t.Errorf("%s: %d fetches of the keys in %v, want 1 to %d", transports[rest], fetches, time.Since(begun), allowed)
+		}
+		if attacked > 2*quiet {
+			t.Errorf("%s: another caller's p99 is %v, quiet %v", transports[rest], attacked, quiet)
+		}
+		cells[rest] = "at most one fetch in 10 s; another caller's p99 at most doubled"
+	}
+	table.add(t, "10,000 unknown `kid`s a second", cells[false], cells[true])
+}
+
+// attackIDs sends 2,000 random ids a second to two replicas, half of them over each
+// transport.
+func attackIDs(t *testing.T, table *attacks) {
+	const perMinute = 60
+	redis := cachetest.StartRedis(t)
+	x := &target{environ: []string{"ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=400"}}
+	x.init(t)
+	limits := fmt.Sprintf("limits: {default: {new_customers_per_minute: %d}, callers: {shop: {new_customers_per_minute: 100000}}}\n", perMinute)
+	x.restart(t, redis.Address, "", limits)
+	y := *x
+	y.restart(t, redis.Address, "", limits)
+	const cold = 400
+	for i := range cold {
+		x.sim.put(t, pcsim.Customer{ID: coldID('c', i), Account: []pcsim.Step{{Status: "Allowed"}}, Qualifications: []pcsim.Step{{Items: []pcsim.Qualification{}}}})
+	}
+	honest, guesser := x.issuer.valid().token, x.issuer.issue("guesser", "Eligibility.Check").token
+	before, begun, used := x.sim.stats(t), time.Now(), 0
+	for _, rest := range []bool{false, true} {
+		quiet, attacked := duel(t, x, caller{REST: rest, Token: honest, IDs: []string{allowedID}, Rate: 200, Seconds: turnSeconds}, func() func() {
+			one := x.play(t, caller{REST: rest, Token: guesser, Rate: 1000, Seconds: turnSeconds})
+			two := y.play(t, caller{REST: !rest, Token: guesser, Rate: 1000, Seconds: turnSeconds})
+			var ids []string
+			for range 5 {
+				ids = append(ids, coldID('c', used))
+				used++
+			}
+			three := x.play(t, caller{REST: rest, Token: honest, IDs: ids, Rate: 1, Seconds: turnSeconds})
+			return func() {
+				a, b, c := one(), two(), three()
+				t.Logf("%s, the guesser: %v; at the other replica: %v; cold checks of another caller: %v", transports[rest], a, b, c)
+				if c.Ended[accepted] != c.Sent {
+					t.Errorf("cold checks of another caller: %v", c)
+				}
+				if a.Ended["CALLER_LIMITED"]+b.Ended["CALLER_LIMITED"] == 0 {
+					t.Errorf("the guesser was not limited: %v, %v", a, b)
+				}
+			}
+		})
+		t.Logf("%s: p99 %v quiet, %v attacked (%.2f times)", transports[rest], quiet, attacked, float64(attacked)/float64(quiet))
+		if attacked > 2*quiet {
+			t.Errorf("%s: another caller's p99 is %v, quiet %v", transports[rest], attacked, quiet)
+		}
+	}
+	after, took := x.sim.stats(t), time.Since(begun)
+	calls := after.Account - before.Account
+	allowed := perMinute + perMinute*took.Minutes() + float64(used)
+	t.Logf("%d account calls to Partner Center in %v, %d of them by the honest caller; the allowance permits %.0f", calls, took.Round(time.Second), used, allowed)
+	if float64(calls) > allowed {
+		t.Errorf("%d account calls to Partner Center, want at most %.0f", calls, allowed)
+	}
+	cell := "`CALLER_LIMITED` beyond the allowance, which replicas share; another caller's warm p99 at most doubled, its cold checks answered"
+	table.add(t, "2,000 random ids a second", cell, cell)
+}
