@@ -123,7 +123,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return service.Run(ctx, on)
 	})
 	group.Go(func() error {
-		return printGuide(ctx, printed, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir})
+		return printGuide(ctx, printed, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir, cfg})
 	})
 	return group.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"text/tabwriter"
 
+	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/server"
@@ -22,6 +23,23 @@ type guide struct {
 	control   net.Addr
 	scripts   []string
 	dir       string // for files of the rehearsal
+	cfg       *config.Config
+}
+
+// clients returns what URLs begin with, and the options with which curl, grpcurl and
+// check reach the service.
+func (g guide) clients() (scheme, curl, grpcurl, check string) {
+	scheme, curl, grpcurl = "http", " -s", " -plaintext"
+	if g.cfg.Server.TLS.Enabled() {
+		// A certificate is trusted if it is named as an authority itself.
+		file := g.cfg.Server.TLS.CertificateFile
+		scheme, curl, grpcurl, check = "https", " -s --cacert "+file, " -cacert "+file, " --ca-file "+file
+	}
+	if g.cfg.Auth.Enabled() {
+		const header = `'authorization: Bearer TOKEN'`
+		curl, grpcurl, check = curl+" -H "+header, grpcurl+" -H "+header, check+" --token-file FILE"
+	}
+	return scheme, curl, grpcurl, check
 }
 
 // printGuide prints the addresses of dev at once, and the customers when the
@@ -31,25 +49,26 @@ func printGuide(ctx context.Context, out io.Writer, g guide) error {
 		return errors.New("the simulator has no customers")
 	}
 	allowed, education := exampleIDs(g.customers)
+	scheme, curl, grpcurl, check := g.clients()
 	fmt.Fprintf(out, `eligibilityd with an embedded Partner Center simulator
   gRPC         %[1]s
-  REST         http://%[2]s   (browse http://%[2]s/docs)
+  REST         %[9]s://%[2]s   (browse %[9]s://%[2]s/docs)
   admin        http://%[3]s/metrics
   simulator    http://%[4]s/v1/customers   (scripts what a customer gets)
 
 Try:
-  curl -s 'http://%[2]s/v1/customers/%[5]s/eligibility'
-  curl -s 'http://%[2]s/v1/customers/%[6]s/eligibility?segment=EDUCATION'
-  curl -s 'http://%[2]s/v1/customers:batchCheckEligibility' -d '{"requests":[{"customerId":"%[5]s"},{"customerId":"%[6]s","segment":"EDUCATION"}]}'
-  grpcurl -plaintext -d '{"customer_id":"%[5]s"}' %[1]s eligibility.v1.EligibilityService/CheckEligibility
-  eligibilityd check --address %[1]s %[5]s %[6]s
+  curl%[10]s '%[9]s://%[2]s/v1/customers/%[5]s/eligibility'
+  curl%[10]s '%[9]s://%[2]s/v1/customers/%[6]s/eligibility?segment=EDUCATION'
+  curl%[10]s '%[9]s://%[2]s/v1/customers:batchCheckEligibility' -d '{"requests":[{"customerId":"%[5]s"},{"customerId":"%[6]s","segment":"EDUCATION"}]}'
+  grpcurl%[11]s -d '{"customer_id":"%[5]s"}' %[1]s eligibility.v1.EligibilityService/CheckEligibility
+  eligibilityd check%[12]s --address %[1]s %[5]s %[6]s
 
 There are two partners. Requests that name none mean %[7]s; the other one gets
 another answer about the same customer, and knows no other:
-  curl -s 'http://%[2]s/v1/customers/%[5]s/eligibility?partner=%[8]s'
+  curl%[10]s '%[9]s://%[2]s/v1/customers/%[5]s/eligibility?partner=%[8]s'
   curl -s 'http://%[4]s/v1/customers?partner=%[8]s'
 
-`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education, devPartner, devSecondPartner)
+`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education, devPartner, devSecondPartner, scheme, curl, grpcurl, check)
 
 	answers, err := rehearse(ctx, g)
 	if err != nil || ctx.Err() != nil {
