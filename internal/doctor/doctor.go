@@ -1,5 +1,5 @@
 // Package doctor diagnoses a configuration and everything that the service needs:
-// hosts, clock, token, Redis and listeners. It returns findings and prints nothing.
+// hosts, clock, token, Redis, listeners and their certificate. It returns findings and prints nothing.
 package doctor
 
 import (
@@ -60,7 +60,8 @@ type Options struct {
 	ConfigFile string
 	// Customer is the customer to ask Partner Center about, a GUID; "" for none.
 	Customer string
-	// Roots are the authorities trusted for both hosts; nil means the system's.
+	// Roots are the authorities trusted for all hosts, and which callers of the
+	// service are expected to trust; nil means the system's.
 	Roots *x509.CertPool
 }
 
@@ -78,7 +79,8 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 			group{15 * time.Second, p.of(p.checkReplicas)})
 	}
 	shared := patient{cfg: cfg, options: options}
-	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners})
+	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners},
+		group{5 * time.Second, shared.checkTLS})
 	found := make([][]Finding, len(groups))
 	var checking errgroup.Group
 	for i, group := range groups {

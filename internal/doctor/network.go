@@ -9,14 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/eligibilityd/eligibilityd/internal/app"
-	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
@@ -156,33 +153,4 @@ func clock(ahead ...*time.Duration) Finding {
 	default:
 		return ok("clock", "within %d s of Microsoft", int(math.Ceil(worst.Abs().Seconds())))
 	}
-}
-
-// checkListeners reports whether serve could listen on its addresses.
-func (p patient) checkListeners(ctx context.Context) []Finding {
-	server := p.cfg.Server
-	return []Finding{
-		checkListener(ctx, "listener grpc", "server.grpc.address", server.GRPC.Address),
-		checkListener(ctx, "listener http", "server.http.address", server.HTTP.Address),
-		checkListener(ctx, "listener admin", "server.admin.address", server.Admin.Address),
-	}
-}
-
-func checkListener(ctx context.Context, name, key string, address string) Finding {
-	listener, err := app.Listen(ctx, key, address)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return warning(name, "none if that is the service itself; else stop it, or change "+key, "%s is in use: is the service running?", address)
-	case err != nil:
-		return failure(name, "correct "+key, "cannot listen: %v", err)
-	}
-	_ = listener.Close() // no connection was accepted
-	if host, _, err := net.SplitHostPort(address); err != nil || !loopback.IsHost(host) {
-		return warning(name, "let something in front authenticate and encrypt, or listen on 127.0.0.1",
-			"%s can be reached from other machines, without TLS or authentication (server.insecure)", address)
-	}
-	if strings.HasSuffix(address, ":0") {
-		return ok(name, "%s takes any free port", address)
-	}
-	return ok(name, "%s is free", address)
 }
