@@ -41,3 +41,9 @@ func connectionsTogether(cfg *config.Config, limit uint64, logger *zap.Logger) i
 	}
 	return most
 }
+
+// Descriptors returns how many descriptors the process may have open, and how many
+// the connections that the configuration permits need.
+func Descriptors(cfg *config.Config) (limit, needed uint64) {
+	return descriptorLimit(), uint64(reserved(cfg) + 2*cfg.Server.Limits.Connections) //nolint:gosec // both are positive
+}

@@ -81,16 +81,17 @@ func TestDoctorFindsAHealthyServiceHealthy(t *testing.T) {
 	}
 	file := pcsimtest.TokenFile(t)
 	environ := pcsimtest.Environ(partnerCenter.URL, file,
-		"ELIGIBILITY_CACHE__REDIS__ADDRESSES="+redis.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s")
+		"ELIGIBILITY_CACHE__REDIS__ADDRESSES="+redis.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=1s",
+		"ELIGIBILITY_SERVER__LIMITS__CONNECTIONS=10")
 	e := consult(t, environ, Options{Customer: allowedID})
 	for _, check := range []string{
 		"configuration", "login host", "partner center host", "clock", checkTokenFile, checkToken, checkMFA,
 		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisBudget, checkRedisMemory, checkReplicas,
-		"listener grpc", "listener http", "listener admin",
+		"listener grpc", "listener http", "listener admin", checkFiles,
 	} {
 		e.want(check, VerdictOK)
 	}
-	if e.Checks() != 18 {
+	if e.Checks() != 19 {
 		t.Errorf("%d checks: %s", e.Checks(), e.Text)
 	}
 	e.want(checkAccount, VerdictOK, `"Allowed"`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"syscall"
@@ -13,8 +14,10 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
-// checkInsecure is the check of server.insecure.
-const checkInsecure = "insecure"
+const (
+	checkInsecure = "insecure"   // of server.insecure
+	checkFiles    = "open files" // of ulimit -n
+)
 
 // checkListeners reports whether serve could listen on its addresses, and what
 // protects those that other machines can reach.
@@ -32,7 +35,16 @@ func (p patient) checkListeners(ctx context.Context) []Finding {
 	if server.Insecure && !needed {
 		findings = append(findings, warning(checkInsecure, "remove server.insecure", "nothing needs server.insecure; with it, a later mistake would not end the start"))
 	}
-	return findings
+	return append(findings, checkDescriptors(app.Descriptors(p.cfg)))
+}
+
+// checkDescriptors checks the limit of open files, which is that of this user.
+func checkDescriptors(limit, needed uint64) Finding {
+	if limit < needed {
+		return warning(checkFiles, fmt.Sprintf("raise it to %d, by ulimit -n or LimitNOFILE= of systemd, or lower server.limits.connections", needed),
+			"%d files may be open, and the connections of callers may need %d; the service keeps enough of them for probes", limit, needed)
+	}
+	return ok(checkFiles, "as many files may be open as the connections of callers may need")
 }
 
 // unprotected lists what callers of gRPC and REST do not meet.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,5 +162,15 @@ func TestDoctorComparesWhatTheRunningServicePresents(t *testing.T) {
 			e := tlsFindings(t, nil, now.CertificateFile, now.KeyFile, "ELIGIBILITY_SERVER__GRPC__ADDRESS="+running.Listener.Addr().String())
 			e.want("listener grpc", VerdictWarning, row.words...)
 		})
+	}
+}
+
+func TestDoctorComparesTheLimitOfOpenFiles(t *testing.T) {
+	t.Parallel()
+	if f := checkDescriptors(256, 20_100); f.Status != VerdictWarning || !strings.Contains(f.Detail+f.Remedy, "256") || !strings.Contains(f.Remedy, "20100") {
+		t.Errorf("%+v", f)
+	}
+	if f := checkDescriptors(20_100, 20_100); f.Status != VerdictOK {
+		t.Errorf("%+v", f)
 	}
 }
