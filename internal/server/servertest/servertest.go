@@ -5,6 +5,7 @@ package servertest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
@@ -44,6 +46,9 @@ type Setup struct {
 	API            api.Config
 	Server         server.Config
 
+	// ClientTLS is how the clients connect if Server.TLS is set.
+	ClientTLS *tls.Config
+
 	Services  []api.Service // beside the API's
 	Registers []rest.Register
 }
@@ -63,6 +68,7 @@ type Running struct {
 	Client   eligibilityv1.EligibilityServiceClient
 	REST     string // base URL
 	Admin    string // base URL
+	Probe    string // base URL
 
 	HTTP  *http.Transport
 	Stop  context.CancelFunc
@@ -121,10 +127,17 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	if err != nil {
 		t.Fatal(err)
 	}
-	listeners := server.Listeners{GRPC: Listen(t), HTTP: Listen(t), Admin: Listen(t)}
+	listeners := server.Listeners{GRPC: Listen(t), HTTP: Listen(t), Admin: Listen(t), Probe: Listen(t)}
 	run.REST = "http://" + listeners.HTTP.Addr().String()
 	run.Admin = "http://" + listeners.Admin.Addr().String()
-	run.Conn, err = grpc.NewClient(listeners.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	run.Probe = "http://" + listeners.Probe.Addr().String()
+	transport := insecure.NewCredentials()
+	if with.Server.TLS.CertificateFile != "" {
+		run.REST = "https://" + listeners.HTTP.Addr().String()
+		run.HTTP.TLSClientConfig, run.HTTP.ForceAttemptHTTP2 = with.ClientTLS.Clone(), true
+		transport = credentials.NewTLS(with.ClientTLS.Clone())
+	}
+	run.Conn, err = grpc.NewClient(listeners.GRPC.Addr().String(), grpc.WithTransportCredentials(transport))
 	if err != nil {
 		t.Fatal(err)
 	}
