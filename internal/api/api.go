@@ -39,9 +39,16 @@ type Config struct {
 	// Reserve is the part of a caller's time that is kept back to answer in; 0
 	// means 20 ms.
 	Reserve time.Duration
-	// MaxConcurrent is how many RPCs, batches among them, may be in progress;
-	// further ones are refused as overloaded. 0 means 4096.
+	// MaxConcurrent is how many RPCs may be in progress; further ones are refused
+	// as overloaded. Batches and prefetches may be half of them. 0 means 4096.
 	MaxConcurrent int
+
+	// MaxWatches is how many streaming RPCs may be open, which do not count as in
+	// progress; 0 means 4096.
+	MaxWatches int
+	// GRPCBodyBytes bounds a message over gRPC, uncompressed; 0 means 1 MiB. A batch
+	// of MaxBatch questions takes about a fifth of it.
+	GRPCBodyBytes int
 
 	// PlainRecords is how many records a second are written of RPCs that went as
 	// nearly all do: allowed, by evidence that was at hand and fresh. All others
@@ -80,6 +87,8 @@ func (c Config) Validate() error {
 		{"max timeout", c.MaxTimeout < 0},
 		{"reserve", c.Reserve < 0},
 		{"max concurrent", c.MaxConcurrent < 0},
+		{"max watches", c.MaxWatches < 0},
+		{"grpc body bytes", c.GRPCBodyBytes < 0},
 		{"plain records", c.PlainRecords < 0},
 		{"failure records", c.FailureRecords < 0},
 	} {
@@ -99,6 +108,8 @@ func withDefaults(c Config) Config {
 	c.MaxTimeout = cmp.Or(c.MaxTimeout, 30*time.Second)
 	c.Reserve = cmp.Or(c.Reserve, 20*time.Millisecond)
 	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 4096)
+	c.MaxWatches = cmp.Or(c.MaxWatches, 4096)
+	c.GRPCBodyBytes = cmp.Or(c.GRPCBodyBytes, 1<<20)
 	c.PlainRecords = cmp.Or(c.PlainRecords, 100)
 	c.FailureRecords = cmp.Or(c.FailureRecords, 20)
 	if c.Logger == nil {
@@ -143,7 +154,9 @@ type Chain struct {
 	headers   sync.Pool // of *callerHeader
 
 	inFlight atomic.Int64
-	streams  atomic.Int64 // streaming RPCs whose first message has arrived
+	bulk     atomic.Int64 // batches and prefetches in flight
+	watches  atomic.Int64 // streaming RPCs whose first message has arrived
+	beside   atomic.Int64 // streams of health and reflection whose first message has arrived
 
 	stopping context.Context //nolint:containedctx // the chain's own life, no request's: ends the streams of watchers
 	stop     context.CancelFunc

@@ -32,7 +32,7 @@ func BenchmarkBatchLocalHit(b *testing.B) {
 	}
 	b.Run("handler", func(b *testing.B) {
 		info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-		encode := api.NewCodec()
+		encode := api.NewCodec(1 << 20)
 		handle := func(ctx context.Context, _ any) (any, error) {
 			return run.Chain.Answers().BatchCheckEligibility(ctx, batch)
 		}

@@ -2,6 +2,8 @@ package api
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
@@ -13,16 +15,23 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// MaxBodyBytes bounds a request on either transport. A batch of MaxBatch
-// questions takes about a fifth of it.
-const MaxBodyBytes = 1 << 20
-
 // Codec is protobuf's, except for replies, which are no messages, and for
 // requests that are refused.
-type Codec struct{ encoding.CodecV2 }
+type Codec struct {
+	encoding.CodecV2
 
-// NewCodec returns the codec of the gRPC server.
-func NewCodec() Codec { return Codec{encoding.GetCodecV2(protocodec.Name)} }
+	maxBytes int // of a request
+}
+
+// NewCodec returns a codec that refuses requests of more than maxBytes.
+func NewCodec(maxBytes int) Codec { return Codec{encoding.GetCodecV2(protocodec.Name), maxBytes} }
+
+// Codec returns the codec of the gRPC server, which refuses requests of more than
+// [Config.GRPCBodyBytes].
+func (ch *Chain) Codec() Codec { return NewCodec(ch.cfg.GRPCBodyBytes) }
+
+// GRPCBodyBytes is the most bytes that a message over gRPC may have.
+func (ch *Chain) GRPCBodyBytes() int { return ch.cfg.GRPCBodyBytes }
 
 // Marshal encodes a message, or the reply that stands for one.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -51,7 +60,7 @@ func pooled(answers int, appendProto func([]byte) []byte) mem.BufferSlice {
 // unknown fields, and refused by [refusal] when errors are converted. No caller can
 // send a mark: its first byte is no tag that protobuf has.
 const (
-	markTooLarge  = "\x07too large"
+	markTooLarge  = "\x07too large for " // so many bytes
 	markMalformed = "\x07malformed"
 )
 
@@ -64,8 +73,8 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	var err error
 	switch batch, isBatch := v.(*eligibilityv1.BatchCheckEligibilityRequest); {
-	case data.Len() > MaxBodyBytes:
-		message.ProtoReflect().SetUnknown(protoreflect.RawFields(markTooLarge))
+	case data.Len() > c.maxBytes:
+		message.ProtoReflect().SetUnknown(protoreflect.RawFields(markTooLarge + strconv.Itoa(c.maxBytes)))
 	case isBatch:
 		err = unmarshalBatch(data, batch)
 	default:
@@ -111,10 +120,13 @@ func refusal(req any) error {
 		return nil
 	}
 	var faults Violations
-	switch string(message.ProtoReflect().GetUnknown()) {
-	case markTooLarge:
-		faults.Add("message", fmt.Sprintf("must fit into %d bytes", MaxBodyBytes))
-	case markMalformed:
+	unknown := message.ProtoReflect().GetUnknown()
+	if len(unknown) == 0 || unknown[0] != markTooLarge[0] {
+		return nil
+	}
+	if most, tooLarge := strings.CutPrefix(string(unknown), markTooLarge); tooLarge {
+		faults.Add("message", "must fit into "+most+" bytes")
+	} else {
 		faults.Add("message", "must be a well-formed protobuf message")
 	}
 	return faults.Err()

@@ -23,6 +23,9 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
+// maxBodyBytes is the default limit of a request.
+const maxBodyBytes = 1 << 20
+
 // rawCodec sends bytes as they are.
 type rawCodec struct{ encoding.CodecV2 }
 
@@ -36,8 +39,8 @@ func TestAMessageThatCannotBeReadIsRefusedWithAReason(t *testing.T) {
 	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved()})
 	const check, batch, health = eligibilityv1.EligibilityService_CheckEligibility_FullMethodName,
 		eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName, "/grpc.health.v1.Health/Check"
-	large := make([]byte, 0, 2*api.MaxBodyBytes)
-	for len(large) < api.MaxBodyBytes {
+	large := make([]byte, 0, 2*maxBodyBytes)
+	for len(large) < maxBodyBytes {
 		large = protowire.AppendString(protowire.AppendTag(large, 1, protowire.BytesType), strings.Repeat("x", 1000))
 	}
 	for name, row := range map[string]struct {
@@ -52,7 +55,7 @@ func TestAMessageThatCannotBeReadIsRefusedWithAReason(t *testing.T) {
 		"a malformed batch":             {batch, []byte{0x0a, 0x05, 'x'}, []string{"message"}},
 		"a malformed item":              {batch, []byte{0x0a, 0x02, 0x0a, 0x09}, []string{"message"}},
 		"a malformed health check":      {health, []byte{0xff}, []string{"message"}},
-		"half a million empty items":    {batch, bytes.Repeat([]byte{0x0a, 0x00}, api.MaxBodyBytes/2), []string{"requests"}},
+		"half a million empty items":    {batch, bytes.Repeat([]byte{0x0a, 0x00}, maxBodyBytes/2), []string{"requests"}},
 		"a mark that a caller sends":    {check, []byte(api.MarkTooLarge), []string{"message"}},
 		"fields that are not known":     {batch, bytes.Repeat([]byte{0x78, 0x00}, 2*api.MaxBatch), []string{"requests"}},
 	} {
@@ -79,7 +82,7 @@ func TestABatchBehindUnknownFieldsIsReadWhole(t *testing.T) {
 	}
 	wire = append(bytes.Repeat([]byte{0x78, 0x00}, 500), wire...)
 	read := new(eligibilityv1.BatchCheckEligibilityRequest)
-	if err := (api.Codec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, read); err != nil || len(read.GetRequests()) != api.MaxBatch {
+	if err := (api.NewCodec(maxBodyBytes)).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, read); err != nil || len(read.GetRequests()) != api.MaxBatch {
 		t.Errorf("%d items, %v", len(read.GetRequests()), err)
 	}
 }
@@ -89,11 +92,11 @@ func TestABatchBehindUnknownFieldsIsReadWhole(t *testing.T) {
 //
 //nolint:paralleltest // it measures the process
 func TestABatchOfTooManyItemsIsNotDecoded(t *testing.T) {
-	wire := mem.BufferSlice{mem.SliceBuffer(bytes.Repeat([]byte{0x0a, 0x00}, api.MaxBodyBytes/2))}
+	wire := mem.BufferSlice{mem.SliceBuffer(bytes.Repeat([]byte{0x0a, 0x00}, maxBodyBytes/2))}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	read := new(eligibilityv1.BatchCheckEligibilityRequest)
-	if err := (api.Codec{}).Unmarshal(wire, read); err != nil || len(read.GetRequests()) != api.MaxBatch+1 {
+	if err := (api.NewCodec(maxBodyBytes)).Unmarshal(wire, read); err != nil || len(read.GetRequests()) != api.MaxBatch+1 {
 		t.Errorf("%d items, %v", len(read.GetRequests()), err)
 	}
 	runtime.ReadMemStats(&after)

@@ -7,8 +7,8 @@ import (
 
 // What tests of other packages need of this one.
 const (
-	MarkTooLarge   = markTooLarge
-	MaxOpenStreams = maxOpenStreams
+	MarkTooLarge = markTooLarge
+	MaxBeside    = maxBeside
 )
 
 // PlainLimit returns the limit of the records of plain successes.
@@ -20,8 +20,8 @@ func (ch *Chain) FailureLimit(reason string) *logging.Limiter { return ch.limits
 // SetInFlight makes the chain count so many RPCs as in progress.
 func (ch *Chain) SetInFlight(n int64) { ch.inFlight.Store(n) }
 
-// SetStreams makes the chain count so many streams as open.
-func (ch *Chain) SetStreams(n int64) { ch.streams.Store(n) }
+// SetBeside makes the chain count so many streams of health and reflection as open.
+func (ch *Chain) SetBeside(n int64) { ch.beside.Store(n) }
 
 // CountFailure counts a question that ended with an error.
 func (ch *Chain) CountFailure(err *eligibility.Error) { ch.metrics.failed(err, 1) }

@@ -87,13 +87,13 @@ func (ch *Chain) record(c *call, code codes.Code, failure *eligibility.Error) {
 
 // InterceptStream is Intercept for streaming RPCs. They have the deadline that
 // their caller set, and a limit of their own in place of Config.MaxConcurrent:
-// maxOpenStreams.
+// Config.MaxWatches.
 func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if _, ours := ch.metrics.rpcs[info.FullMethod]; !ours {
 		if _, err := ch.Begin(stream.Context(), info.FullMethod); err != nil {
 			return err
 		}
-		return ch.recoverStream(srv, stream, info, handler)
+		return ch.recoverStream(srv, &boundedStream{ServerStream: stream, open: &ch.beside, most: maxBeside}, info, handler)
 	}
 	c, err := ch.begun(stream.Context(), info.FullMethod)
 	if err != nil {
@@ -103,7 +103,7 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	if deadline, ok := c.Deadline(); ok {
 		c.callers, c.left = deadline, deadline.Sub(c.start)
 	}
-	err = ch.recoverStream(srv, &callStream{stream, c}, info, handler)
+	err = ch.recoverStream(srv, &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches, most: ch.cfg.MaxWatches}, info, handler)
 	if err == nil {
 		ch.record(c, codes.OK, nil)
 		return nil
@@ -139,11 +139,16 @@ func questionsIn(method string, req any) int {
 	return min(max(questions, 1), MaxBatch)
 }
 
-// admit turns the RPC away while as many as Config.MaxConcurrent are in
-// progress, and hands it on otherwise.
+// admit turns the RPC away while as many as Config.MaxConcurrent are in progress, or
+// a batch or prefetch while half as many of these are. Otherwise it hands the RPC on.
 func (ch *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
 	defer ch.inFlight.Add(-1)
-	if ch.inFlight.Add(1) > int64(ch.cfg.MaxConcurrent) {
+	overloaded := ch.inFlight.Add(1) > int64(ch.cfg.MaxConcurrent)
+	if isBulk(method) {
+		defer ch.bulk.Add(-1)
+		overloaded = ch.bulk.Add(1) > int64(ch.cfg.MaxConcurrent+1)/2 || overloaded
+	}
+	if overloaded {
 		ch.metrics.overloaded.Inc()
 		return nil, Overloaded()
 	}
@@ -152,6 +157,12 @@ func (ch *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandle
 	}
 	ch.bound(c, method)
 	return ch.recovered(c, req, method, handler)
+}
+
+// isBulk reports whether a method asks about many customers in one RPC.
+func isBulk(method string) bool {
+	return method == eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName ||
+		method == eligibilityv1.EligibilityService_PrefetchEligibility_FullMethodName
 }
 
 // bound gives the handler the caller's time less the reserve that the answer
@@ -184,8 +195,8 @@ func (ch *Chain) recovered(ctx context.Context, req any, method string, handler 
 
 // recoverStream is recovered for streams. It also ends them when the server
 // stops, for a watcher never ends by itself.
-func (ch *Chain) recoverStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	ctx, cancel := context.WithCancel(stream.Context())
+func (ch *Chain) recoverStream(srv any, stream *boundedStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	ctx, cancel := context.WithCancel(stream.ServerStream.Context())
 	defer cancel()
 	defer context.AfterFunc(ch.stopping, cancel)()
 	defer func() {
@@ -193,14 +204,14 @@ func (ch *Chain) recoverStream(srv any, stream grpc.ServerStream, info *grpc.Str
 			err = ch.panicked(r, info.FullMethod)
 		}
 	}()
-	bounded := &boundedStream{ServerStream: stream, ctx: ctx, open: &ch.streams}
-	defer bounded.leave()
-	return handler(srv, bounded)
+	stream.ctx = ctx
+	defer stream.leave()
+	return handler(srv, stream)
 }
 
-// maxOpenStreams is how many streams may be open after their first message, those
-// of health and reflection among them.
-const maxOpenStreams = 4096
+// maxBeside is how many streams of health and reflection may be open after their
+// first message. They take no room from the API's.
+const maxBeside = 4096
 
 // boundedStream is a stream whose context ends with the server. It counts as open
 // from its first message on.
@@ -208,6 +219,7 @@ type boundedStream struct {
 	grpc.ServerStream
 	ctx     context.Context //nolint:containedctx // a stream's context is handed on by its method only
 	open    *atomic.Int64
+	most    int // open streams
 	counted bool
 }
 
@@ -221,7 +233,7 @@ func (b *boundedStream) RecvMsg(m any) error {
 		return err
 	}
 	b.counted = true
-	if b.open.Add(1) > maxOpenStreams {
+	if b.open.Add(1) > int64(b.most) {
 		return &statusError{*Overloaded()}
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 func TestStreamsOfWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved()})
-	run.Chain.SetStreams(api.MaxOpenStreams) // as if so many were open
+	run.Chain.SetBeside(api.MaxBeside) // as if so many were open
 	watch, err := healthv1.NewHealthClient(run.Conn).Watch(t.Context(), new(healthv1.HealthCheckRequest))
 	if err != nil {
 		t.Fatal(err)

@@ -47,8 +47,12 @@ func Guard(address net.Addr, next http.Handler, isPage func(path string) bool) h
 // its Host is not a loopback name, or when a browser marks it as sent by
 // another site, unless page is set and the user follows a link to it.
 func Refuses(r *http.Request, page bool) bool {
-	return !isName(r.Host) || isCrossSite(r) && !(page && isNavigation(r))
+	return RefusesHost(r) || isCrossSite(r) && !(page && isNavigation(r))
 }
+
+// RefusesHost reports whether a listener on loopback must reject a request because
+// its Host is not a loopback name, whatever its origin is.
+func RefusesHost(r *http.Request) bool { return !isName(r.Host) }
 
 // isName reports whether a Host, with or without a port, is localhost or a
 // loopback address. If a page's own domain now resolves to loopback, its

@@ -45,14 +45,14 @@ type batchBody []byte
 // Questions returns how many questions the body holds, if it is well formed.
 func (b batchBody) Questions() int { return bytes.Count(b, []byte("{")) - 1 }
 
-// readBody reads the body of a request up to maxBodyBytes. If it cannot, it
+// readBody reads the body of a request up to Config.BodyBytes. If it cannot, it
 // records why and returns nil.
-func readBody(w http.ResponseWriter, req *http.Request, inbound *request) batchBody {
-	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, api.MaxBodyBytes))
+func (r *Handler) readBody(w http.ResponseWriter, req *http.Request, inbound *request) batchBody {
+	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, int64(r.cfg.BodyBytes)))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		inbound.Violations.Add("requests", fmt.Sprintf("must fit into a body of %d bytes", api.MaxBodyBytes))
+		inbound.Violations.Add("requests", fmt.Sprintf("must fit into a body of %d bytes", tooLarge.Limit))
 	case err != nil:
 		inbound.Violations.Add("body", "could not be read to its end")
 	default:

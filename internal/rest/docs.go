@@ -35,7 +35,8 @@ type docs struct {
 	files map[string]docsFile // by path
 }
 
-// docsFile is a file in memory. Its tag changes with its content.
+// docsFile is a file in memory. Its tag changes with its content, and stands for its
+// compressed form too.
 type docsFile struct {
 	name    string
 	content []byte
@@ -50,7 +51,7 @@ func newDocs() (*docs, error) {
 			return fmt.Errorf("read documentation: %w", err)
 		}
 		sum := sha256.Sum256(content)
-		d.files[at] = docsFile{name: name, content: content, tag: `"` + hex.EncodeToString(sum[:8]) + `"`}
+		d.files[at] = docsFile{name: name, content: content, tag: `W/"` + hex.EncodeToString(sum[:8]) + `"`}
 		return nil
 	}
 	assets, err := fs.Glob(docsFiles, "swaggerui/*.*")

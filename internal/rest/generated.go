@@ -38,7 +38,7 @@ func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 			req.Header.Del("Grpc-Timeout")
 		}
 		if req.Body != nil {
-			req.Body = http.MaxBytesReader(w, req.Body, api.MaxBodyBytes)
+			req.Body = http.MaxBytesReader(w, req.Body, int64(r.cfg.BodyBytes))
 		}
 		inbound.query, inbound.path = req.URL.Query(), path // the gateway refuses one that is malformed
 		next(&generatedWriter{ResponseWriter: w, inbound: inbound}, req, path)
@@ -193,7 +193,7 @@ func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 		var tooLarge *http.MaxBytesError
 		switch {
 		case errors.As(err, &tooLarge):
-			return fmt.Errorf("the body must fit into %d bytes", api.MaxBodyBytes)
+			return fmt.Errorf("the body must fit into %d bytes", tooLarge.Limit)
 		case err != nil:
 			return errors.New("the body could not be read to its end")
 		case len(data) == 0:

@@ -167,7 +167,7 @@ func TestGeneratedHandlersRefuseWhatTheyCannotRead(t *testing.T) {
 		"member twice":         {method: http.MethodPost, path: "/v1/echoes", body: `{"text":"x","text":"y"}`, says: "duplicate"},
 		"two values":           {method: http.MethodPost, path: "/v1/echoes", body: `{"text":"x"} {}`, says: "one JSON value"},
 		"no JSON":              {method: http.MethodPost, path: "/v1/echoes", body: `text`, says: "one JSON value"},
-		"large body":           {method: http.MethodPost, path: "/v1/echoes", body: `{"text":"` + strings.Repeat("x", api.MaxBodyBytes) + `"}`, says: "must fit into 1048576 bytes"},
+		"large body":           {method: http.MethodPost, path: "/v1/echoes", body: `{"text":"` + strings.Repeat("x", 2<<20) + `"}`, says: "must fit into 2097152 bytes"},
 		"malformed timeout":    {path: "/v1/echoes/x", headers: []string{"Grpc-Timeout", "soon"}, says: "up to 8 digits"},
 		"timeout of a stream":  {path: "/v1/echoes/x:watch", headers: []string{"Grpc-Timeout", "soon"}, says: "up to 8 digits"},
 		"parameter, streaming": {path: "/v1/echoes/x:watch?cuont=2", says: "cuont: is no query parameter"},

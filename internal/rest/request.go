@@ -104,7 +104,7 @@ func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]s
 	}
 	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
 	readQuery(req.URL.RawQuery, inbound)
-	body := readBody(w, req, inbound)
+	body := r.readBody(w, req, inbound)
 	resp, err := r.chain.Intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, inbound) // up to the caller's deadline: local answers need no more time
 		if err != nil {

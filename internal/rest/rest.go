@@ -9,11 +9,13 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +30,18 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
+// Config tunes a [Handler]. Its zero value is the documented default.
+type Config struct {
+	// BodyBytes bounds the body of a request; 0 means 2 MiB.
+	BodyBytes int
+	// Origins are the origins of web pages that may read answers, exactly as
+	// browsers send them.
+	Origins []string
+}
+
 // Handler serves the RPCs of a chain over HTTP. It is built by [New].
 type Handler struct {
+	cfg     Config
 	chain   *api.Chain
 	gateway *runtime.ServeMux
 	docs    *docs
@@ -37,7 +49,7 @@ type Handler struct {
 	guarded bool // the listener is bound to loopback
 
 	// Values of headers that are the same in each answer.
-	noSniff, json, noStore []string
+	noSniff, json, noStore, vary []string
 }
 
 // Register registers the handlers that grpc-gateway generates for a service.
@@ -45,14 +57,16 @@ type Register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientC
 
 // New builds the Handler of the RPCs of chain. Functions in further register the
 // services beside the API's. It fails if one of them does.
-func New(chain *api.Chain, further ...Register) (*Handler, error) {
+func New(chain *api.Chain, cfg Config, further ...Register) (*Handler, error) {
 	documents, err := newDocs()
 	if err != nil {
 		return nil, fmt.Errorf("new rest: %w", err)
 	}
+	cfg.BodyBytes = cmp.Or(cfg.BodyBytes, 2<<20)
 	r := &Handler{
-		chain: chain, docs: documents, now: chain.Now,
+		cfg: cfg, chain: chain, docs: documents, now: chain.Now,
 		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
+		vary: slices.Clip([]string{"Accept-Encoding"}),
 	}
 	byHand := false // while handlers are registered
 	none := func(string) (string, bool) { return "", false }
@@ -131,7 +145,21 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		header["Traceparent"] = []string{string(inbound.Trace)}
 	}
 	header["X-Content-Type-Options"] = r.noSniff
-	if r.guarded && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
+	header["Vary"] = r.vary
+	if acceptsGzip(given.Header["Accept-Encoding"]) {
+		inbound.compressed = compressWriter{ResponseWriter: w, isHead: given.Method == http.MethodHead}
+		w = &inbound.compressed
+		defer inbound.compressed.end()
+	}
+	if r.guarded && loopback.RefusesHost(given) {
+		writeHTTPError(w, http.StatusForbidden)
+		return
+	}
+	permitted, answered := r.cors(w, given)
+	if answered {
+		return
+	}
+	if r.guarded && !permitted && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
 		writeHTTPError(w, http.StatusForbidden)
 		return
 	}
@@ -171,6 +199,8 @@ type request struct {
 	ifNoneMatch []string
 	// values hold the response's headers, each a slice of one.
 	values [valueCount]string
+	// compressed is the response's writer if the request accepts gzip.
+	compressed compressWriter
 
 	// probed is set if the request only asks whether its path has a handler for
 	// its method; that sets found.

@@ -158,7 +158,7 @@ func TestWhatIsWrongWithABatchSpoilsTheCall(t *testing.T) {
 		"a mistyped name":       {`{"reqests":[{}]}`, []string{"reqests"}},
 		"one member too many":   {`{"requests":[{}],"segment":2}`, []string{"segment"}},
 		"one question too many": {tooMany, []string{"requests"}},
-		"too many bytes":        {`{"requests":[{}` + strings.Repeat(" ", api.MaxBodyBytes) + `]}`, []string{"requests"}},
+		"too many bytes":        {`{"requests":[{}` + strings.Repeat(" ", 2<<20) + `]}`, []string{"requests"}},
 	} {
 		got := run.Post(t, row.body)
 		st := got.Failure(t)

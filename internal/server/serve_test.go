@@ -419,7 +419,7 @@ func newChain(t *testing.T) (*api.Chain, *rest.Handler) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := rest.New(chain)
+	handler, err := rest.New(chain, rest.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

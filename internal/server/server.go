@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -105,7 +106,8 @@ const (
 	// has the buffer only while it writes.
 	writeBufferBytes = 128 << 10
 	// maxMessageBytes is from which size on grpc-go itself refuses a message,
-	// with a bare status. A smaller one above maxBodyBytes gets ours.
+	// with a bare status, compressed or not. A smaller one above the limit of the
+	// chain gets ours.
 	maxMessageBytes = 4 << 20
 	// operatorTimeout is how long a probe or an operator may take to send a request.
 	operatorTimeout = 10 * time.Second
@@ -182,10 +184,10 @@ func (s *Server) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.Creds(handshake{s}),
 		grpc.UnaryInterceptor(s.chain.Intercept),
-		grpc.ForceServerCodecV2(api.NewCodec()),
+		grpc.ForceServerCodecV2(s.chain.Codec()),
 		grpc.ChainStreamInterceptor(s.awaited.intercept, s.chain.InterceptStream),
 		grpc.UnknownServiceHandler(unknownMethod),
-		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxRecvMsgSize(max(maxMessageBytes, s.chain.GRPCBodyBytes())),
 		grpc.MaxHeaderListSize(uint32(limits.HeaderBytes)),             //nolint:gosec // far smaller
 		grpc.MaxConcurrentStreams(uint32(limits.StreamsPerConnection)), //nolint:gosec // far smaller
 		grpc.ConnectionTimeout(limits.FirstRequest),

@@ -207,7 +207,7 @@ func serve(t testing.TB, partners api.Partners, cfg api.Config) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler, err := rest.New(chain)
+	handler, err := rest.New(chain, rest.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

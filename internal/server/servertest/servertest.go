@@ -44,6 +44,7 @@ type Setup struct {
 	DefaultPartner string
 	Service        evidence.Config
 	API            api.Config
+	REST           rest.Config
 	Server         server.Config
 
 	// ClientTLS is how the clients connect if Server.TLS is set.
@@ -119,7 +120,7 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	if err != nil {
 		t.Fatal(err)
 	}
-	run.Handler, err = rest.New(run.Chain, with.Registers...)
+	run.Handler, err = rest.New(run.Chain, with.REST, with.Registers...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +331,7 @@ func (r *Running) Asked(segment eligibility.Segment) func(testing.TB) {
 	if segment == eligibility.SegmentEducation {
 		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
 	}
-	encode := api.NewCodec()
+	encode := api.NewCodec(1 << 20)
 	handle := func(ctx context.Context, _ any) (any, error) { return r.Chain.Answers().CheckEligibility(ctx, req) }
 	ctx := context.Background()
 	return func(tb testing.TB) {
