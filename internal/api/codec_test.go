@@ -82,7 +82,7 @@ func TestABatchBehindUnknownFieldsIsReadWhole(t *testing.T) {
 	}
 	wire = append(bytes.Repeat([]byte{0x78, 0x00}, 500), wire...)
 	read := new(eligibilityv1.BatchCheckEligibilityRequest)
-	if err := (api.NewCodec(maxBodyBytes)).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, read); err != nil || len(read.GetRequests()) != api.MaxBatch {
+	if err := api.NewCodec(maxBodyBytes).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, read); err != nil || len(read.GetRequests()) != api.MaxBatch {
 		t.Errorf("%d items, %v", len(read.GetRequests()), err)
 	}
 }
@@ -96,7 +96,7 @@ func TestABatchOfTooManyItemsIsNotDecoded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	read := new(eligibilityv1.BatchCheckEligibilityRequest)
-	if err := (api.NewCodec(maxBodyBytes)).Unmarshal(wire, read); err != nil || len(read.GetRequests()) != api.MaxBatch+1 {
+	if err := api.NewCodec(maxBodyBytes).Unmarshal(wire, read); err != nil || len(read.GetRequests()) != api.MaxBatch+1 {
 		t.Errorf("%d items, %v", len(read.GetRequests()), err)
 	}
 	runtime.ReadMemStats(&after)

@@ -113,7 +113,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if err != nil {
 		return err
 	}
-	handler, err := rest.New(chain, rest.Config{})
+	handler, err := rest.New(chain, restConfig(a.cfg))
 	if err != nil {
 		return err
 	}

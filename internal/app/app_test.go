@@ -75,7 +75,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		if encrypted {
 			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
 		}
-		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %+v %v %s", client, calls, store, chain, front, service, traces, encrypted, serverName)
+		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %+v %+v %v %s", restConfig(cfg), client, calls, store, chain, front, service, traces, encrypted, serverName)
 	}
 	seen := 0
 	eachKey(config.Default(), func(key string, in func(*config.Config) reflect.Value) {

@@ -15,6 +15,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
@@ -196,6 +197,8 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		MaxTimeout:     cfg.Server.MaxTimeout,
 		Reserve:        cfg.Server.Reserve,
 		MaxConcurrent:  cfg.Server.Limits.Concurrent,
+		MaxWatches:     cfg.Server.Limits.Watches,
+		GRPCBodyBytes:  cfg.Server.Limits.GRPCBodyBytes,
 		PlainRecords:   cfg.Log.PlainPerSecond,
 		FailureRecords: cfg.Log.FailuresPerSecond,
 		SampleRatio:    cfg.Tracing.SampleRatio,
@@ -203,6 +206,10 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		Version:        build.Version,
 		Commit:         build.Commit,
 	}
+}
+
+func restConfig(cfg *config.Config) rest.Config {
+	return rest.Config{BodyBytes: cfg.Server.Limits.RESTBodyBytes, Origins: cfg.Server.HTTP.CORS.Origins}
 }
 
 func serverConfig(cfg *config.Config, logger *zap.Logger, registry *prometheus.Registry) server.Config {
