@@ -153,7 +153,7 @@ func TestDevAnswersABatchOfNewCustomers(t *testing.T) {
 func TestDevRefusesAWrongEnvironment(t *testing.T) {
 	t.Parallel()
 	err := dev(t.Context(), []string{"ELIGIBILITY_SERVER__GRPC__ADDRESS=0.0.0.0:0", "ELIGIBILITY_NO=1"}, "127.0.0.1:0", nil, new(output), new(output))
-	if err == nil || !strings.Contains(err.Error(), "server.insecure") || !strings.Contains(err.Error(), "ELIGIBILITY_NO") {
+	if err == nil || !strings.Contains(err.Error(), "dev listens on loopback only") || !strings.Contains(err.Error(), "ELIGIBILITY_NO") {
 		t.Errorf("error %v, want both mistakes named", err)
 	}
 }

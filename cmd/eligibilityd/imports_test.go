@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/access":     {"internal/reload"},
 	"internal/allowance":  {},
 	"internal/breaker":    {},
-	"internal/config":     {"internal/loopback"},
+	"internal/config":     {"internal/access", "internal/loopback"},
 	"internal/logging":    {},
 	"internal/loopback":   {},
 	"internal/reload":     {},

@@ -1,22 +1,25 @@
 package config
 
+import "reflect"
+
 // Auth holds how callers prove who they are, and what each may do. Without
 // certificates, tokens_file and jwt there is one caller, anonymous, who may do
 // everything.
 type Auth struct {
 	// Certificates are the callers that present a client certificate. Needs
 	// server.tls.client_ca_file. Optional; none.
-	Certificates []CertificateCaller `yaml:"-"`
+	Certificates []CertificateCaller `yaml:"certificates"`
 	// TokensFile is a file of static tokens, which `eligibilityd token` makes:
 	// a list of {caller, sha256, not_after, rights}. It is read again when it
 	// changes. Optional; none.
 	TokensFile string `yaml:"tokens_file"`
 	// JWT are the issuers whose tokens are accepted, such as a tenant of Entra
-	// ID. Optional; none.
-	JWT []JWT `yaml:"-"`
-	// Callers holds the rights and partners of callers by name. A caller with a
-	// certificate needs an entry. Optional; none.
-	Callers map[string]Caller `yaml:"-"`
+	// ID; at most 16. Optional; none.
+	JWT []JWT `yaml:"jwt"`
+	// Callers holds the rights and partners of callers by name: 1 to 64 visible
+	// ASCII characters except quotes, commas and backslashes. A caller with a
+	// certificate needs an entry with rights. Optional; none.
+	Callers map[string]Caller `yaml:"callers"`
 }
 
 // Enabled reports whether callers must prove who they are.
@@ -27,7 +30,7 @@ func (a Auth) Enabled() bool {
 // CertificateCaller is a caller that presents a client certificate with a
 // subject alternative name.
 type CertificateCaller struct {
-	// Caller is the caller's name.
+	// Caller is the caller's name, as in auth.callers.
 	Caller string `yaml:"caller"`
 	// URI is the URI in the certificate, compared whole. Conflicts with dns.
 	URI string `yaml:"uri"`
@@ -47,7 +50,8 @@ type JWT struct {
 	// configuration states.
 	KeysURL string `yaml:"keys_url"`
 	// Algorithms are the accepted algorithms of signatures: RS256, RS384,
-	// RS512, PS256, ES256, ES384 and EdDSA. Optional; [RS256].
+	// RS512, PS256, ES256, ES384 and EdDSA. HS256 and its like, and none, are
+	// never accepted. Optional; [RS256].
 	Algorithms []string `yaml:"algorithms"`
 	// CallerClaim is the claim with the caller's name. Version 1 tokens of
 	// Entra ID have appid. Optional; azp.
@@ -84,7 +88,7 @@ type Limits struct {
 	Default Limit `yaml:"default"`
 	// Callers holds the limits of callers by name, anonymous among them; those
 	// that a caller does not have are the default's. Optional; none.
-	Callers map[string]Limit `yaml:"-"`
+	Callers map[string]Limit `yaml:"callers"`
 }
 
 // Limit holds how much one caller may ask.
@@ -110,4 +114,23 @@ type Limit struct {
 
 func defaultLimit() Limit {
 	return Limit{RequestsPerSecond: 500, Burst: 1000, Concurrent: 512, NewCustomersPerMinute: 60}
+}
+
+// resolveLimits sets what the limits of a caller leave out to the default.
+func (l *loader) resolveLimits() {
+	const key = "limits.callers"
+	for name, limit := range l.cfg.Limits.Callers {
+		path := entry(key, name)
+		values := reflect.ValueOf(&limit).Elem()
+		for i, f := range appendFields(nil, path, values) {
+			if _, own := l.origins[f.key]; own {
+				continue
+			}
+			from := appendFields(nil, "limits.default", reflect.ValueOf(&l.cfg.Limits.Default).Elem())[i]
+			f.value.Set(from.value)
+			l.inherited[f.key] = from.key
+		}
+		_, limit.NewCustomersGiven = l.origins[join(path, "new_customers_per_minute")]
+		l.cfg.Limits.Callers[name] = limit
+	}
 }

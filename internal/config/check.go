@@ -1,9 +1,10 @@
 package config
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/eligibilityd/eligibilityd/internal/loopback"
 )
 
 const (
@@ -19,10 +20,11 @@ const (
 	unlimited = 1<<31 - 1
 )
 
-// check records a fault for every value that breaks a rule, whatever the
-// command.
-func (l *loader) check() {
-	l.checkListeners()
+// check records a fault for every value that breaks a rule. Only dev has rules of
+// its own.
+func (l *loader) check(command Command) {
+	l.checkServer(command)
+	l.checkAuth(command)
 	l.checkDefaultPartner()
 	for _, s := range l.partners {
 		l.checkPartner(s)
@@ -35,31 +37,6 @@ func (l *loader) check() {
 	l.checkTracing()
 }
 
-func (l *loader) checkListeners() {
-	server := &l.cfg.Server
-	taken := map[string]string{} // canonical address → key that has it
-	for _, listener := range []struct{ key, address string }{
-		{"server.grpc.address", server.GRPC.Address},
-		{"server.http.address", server.HTTP.Address},
-		{"server.admin.address", server.Admin.Address},
-	} {
-		host, port, problem := splitListener(listener.address)
-		switch {
-		case problem != "":
-			l.object(listener.key, "%s", problem)
-		case !loopback.IsHost(host) && !server.Insecure:
-			l.object(listener.key, "%s can be reached from other machines, without TLS or authentication; "+
-				"use 127.0.0.1, or set server.insecure: true if something in front protects it", show(listener.address))
-		case port != 0:
-			address := canonical(host, port)
-			if other, ok := taken[address]; ok {
-				l.object(listener.key, "is the same address as %s", other)
-			}
-			taken[address] = listener.key
-		}
-	}
-}
-
 // checkDurations checks the range of every duration except the ages.
 func (l *loader) checkDurations() {
 	cfg := l.cfg
@@ -70,10 +47,6 @@ func (l *loader) checkDurations() {
 		{"server.default_timeout", cfg.Server.DefaultTimeout, shortestTimeout, longest},
 		{"server.max_timeout", cfg.Server.MaxTimeout, shortestTimeout, longest},
 		{"server.reserve", cfg.Server.Reserve, 1, shortestTimeout / 2},
-		{"server.limits.connection_age", cfg.Server.Limits.ConnectionAge, time.Second, longest},
-		{"server.limits.connection_grace", cfg.Server.Limits.ConnectionGrace, 1, longest},
-		{"server.limits.first_request", cfg.Server.Limits.FirstRequest, 1, longest},
-		{"server.limits.idle", cfg.Server.Limits.Idle, 1, longest},
 		{"server.drain", cfg.Server.Drain, 0, longest},
 		{"server.shutdown_timeout", cfg.Server.ShutdownTimeout, 1, longest},
 		{"cache.redis.read_timeout", cfg.Cache.Redis.ReadTimeout, 1, longest},
@@ -123,6 +96,23 @@ func (l *loader) checkAges() {
 	}
 }
 
+// checkItems rejects a list with items that have a problem or are repeated.
+func (l *loader) checkItems(key string, items []string, problemOf func(string) string) {
+	var problems []string
+	for i, item := range items {
+		problem := problemOf(item)
+		if problem == "" && slices.Contains(items[:i], item) {
+			problem = "is there already"
+		}
+		if problem != "" {
+			problems = append(problems, fmt.Sprintf("item %d %s", i+1, problem))
+		}
+	}
+	if problems != nil {
+		l.object(key, "%s", strings.Join(problems, "; "))
+	}
+}
+
 // objectToEither objects to key. If only other was given, the fault has the
 // position of other; if other was rejected, there is no fault.
 func (l *loader) objectToEither(key, other, format string, args ...any) {
@@ -142,13 +132,6 @@ func (l *loader) checkCounts() {
 		key                    string
 		value, least, greatest int
 	}{
-		{"server.limits.connections", l.cfg.Server.Limits.Connections, 1, 1_000_000},
-		{"server.limits.header_bytes", l.cfg.Server.Limits.HeaderBytes, 1 << 10, 1 << 20},
-		{"server.limits.grpc_body_bytes", l.cfg.Server.Limits.GRPCBodyBytes, 1 << 10, 64 << 20},
-		{"server.limits.rest_body_bytes", l.cfg.Server.Limits.RESTBodyBytes, 1 << 10, 64 << 20},
-		{"server.limits.streams_per_connection", l.cfg.Server.Limits.StreamsPerConnection, 1, 100_000},
-		{"server.limits.concurrent", l.cfg.Server.Limits.Concurrent, 1, 1_000_000},
-		{"server.limits.watches", l.cfg.Server.Limits.Watches, 1, 1_000_000},
 		{"cache.redis.pool_size", l.cfg.Cache.Redis.PoolSize, 1, 10_000},
 		{"log.plain_per_second", l.cfg.Log.PlainPerSecond, 1, unlimited},
 		{"log.failures_per_second", l.cfg.Log.FailuresPerSecond, 1, unlimited},

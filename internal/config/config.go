@@ -63,14 +63,14 @@ type Server struct {
 	// HTTP, for kubelet and Prometheus. It may be on any interface. Optional;
 	// none.
 	Probe Listener `yaml:"probe"`
-	// Admin is the listener for /metrics, /healthz, /readyz and /debug/pprof/:
-	// for the operator's machines only, never for callers.
-	// Optional; 127.0.0.1:9091.
+	// Admin is the listener for /metrics, /healthz, /readyz and /debug/pprof/.
+	// It must be on the loopback interface, whatever else is set. Optional;
+	// 127.0.0.1:9091.
 	Admin Listener `yaml:"admin"`
-	// Insecure permits listeners beyond the loopback interface although they
-	// have neither TLS nor caller authentication. Set it only if something
-	// in front, such as a service mesh or a network policy, does both.
-	// Optional; false.
+	// Insecure permits gRPC and REST listeners beyond the loopback interface
+	// without TLS, or without a method of auth. Set it only if something in
+	// front, such as a service mesh or a network policy, does what is missing.
+	// It disables nothing, and logs a warning at every start. Optional; false.
 	Insecure bool `yaml:"insecure"`
 	// DefaultTimeout is the deadline of a single check whose caller set none,
 	// at least 100ms, since less would leave no time to ask anybody. A batch
@@ -97,8 +97,9 @@ type Server struct {
 // Listener is one listening socket.
 type Listener struct {
 	// Address is host:port. An empty host means every interface, port 0 any
-	// free port. A host other than 127.0.0.0/8, ::1 or localhost needs
-	// server.insecure. No two listeners may have the same address.
+	// free port. A host other than 127.0.0.0/8, ::1 or localhost can be reached
+	// from other machines: gRPC and REST need server.tls and a method of auth
+	// for it, or server.insecure. No two listeners may have the same address.
 	Address string `yaml:"address"`
 }
 

@@ -114,14 +114,14 @@ policy: {not_ready: allow}
 	cfg, err := config.Load(path, []string{
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES= redis-2:6379 , unix:///run/redis.sock",
 		"ELIGIBILITY_SERVER__DRAIN=0s",
-	}, config.Dev)
+	}, config.Doctor)
 	if err == nil || !strings.Contains(err.Error(), "cache.redis.addresses: item 2 is a socket") {
 		t.Fatalf("cfg %v, error %v: the override did not take part in the rules", cfg, err)
 	}
 	cfg, err = config.Load(path, []string{
 		"ELIGIBILITY_CACHE__REDIS__ADDRESSES=",
 		"ELIGIBILITY_SERVER__DRAIN=0s",
-	}, config.Dev)
+	}, config.Doctor)
 	if err != nil {
 		t.Fatal(err)
 	}

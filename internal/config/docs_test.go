@@ -54,19 +54,46 @@ func TestTheExampleLoadsAndStatesTheDefaults(t *testing.T) {
 	}
 }
 
+// exampleSwitchedOn returns the example with the keys that are off.
+func exampleSwitchedOn(t *testing.T) string {
+	t.Helper()
+	return regexp.MustCompile(`(?m)^( *)#((?:- \{?)?[A-Za-z_.]+:)`).ReplaceAllString(deployed(t, "config.example.yaml"), "$1$2")
+}
+
+// TestTheExampleOfAccessLoads switches on the keys that are off in the sections
+// about callers.
+func TestTheExampleOfAccessLoads(t *testing.T) {
+	t.Parallel()
+	text := exampleSwitchedOn(t)
+	text = text[strings.Index(text, "\nserver:"):strings.Index(text, "\npartner_center:")]
+	text = strings.ReplaceAll(text, "127.0.0.1:9090", "0.0.0.0:9090")
+	cfg, err := config.Load(write(t, "config.yaml", text), nil, config.Doctor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth := cfg.Auth
+	if len(auth.Certificates) == 0 || auth.TokensFile == "" || len(auth.JWT) == 0 || len(auth.JWT[0].Rights) == 0 || len(auth.JWT[0].Require) == 0 ||
+		len(auth.Callers) == 0 || len(cfg.Limits.Callers) == 0 || cfg.Server.Probe.Address == "" {
+		t.Errorf("%+v", cfg)
+	}
+}
+
 // TestTheExampleHoldsEveryKey switches on the keys that are off, too.
 func TestTheExampleHoldsEveryKey(t *testing.T) {
 	t.Parallel()
-	text := regexp.MustCompile(`(?m)^( *)#([a-z_]+:)`).ReplaceAllString(deployed(t, "config.example.yaml"), "$1$2")
 	var root map[string]any
-	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
+	if err := yaml.Unmarshal([]byte(exampleSwitchedOn(t)), &root); err != nil {
 		t.Fatal(err)
 	}
 	var got, want []string
+	isKey := map[string]bool{}
+	for _, l := range leaves() {
+		isKey[l.key] = true
+	}
 	var walk func(string, map[string]any)
 	walk = func(prefix string, section map[string]any) {
 		for name, value := range section {
-			if below, ok := value.(map[string]any); ok {
+			if below, ok := value.(map[string]any); ok && !isKey[prefix+name] {
 				walk(prefix+name+".", below)
 				continue
 			}
@@ -127,10 +154,29 @@ func describe(page *strings.Builder, comments map[string]string, parent string, 
 				text = strings.TrimSuffix(text, " Optional; "+shown+".")
 			}
 			fmt.Fprintf(page, "| `%s` | %s | %s |\n", key, byDefault, text)
+			describeEntries(page, comments, key, value)
 		}
 		if isSection {
 			describe(page, comments, key+".", value)
 		}
+	}
+}
+
+// describeEntries describes the keys of each item or entry of a nested key.
+func describeEntries(page *strings.Builder, comments map[string]string, key string, value reflect.Value) {
+	switch kind := value.Kind(); {
+	case kind == reflect.Slice && value.Type().Elem() == reflect.TypeFor[config.JWT]():
+		describe(page, comments, key+"[].", reflect.ValueOf(config.DefaultJWT()))
+	case kind == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct:
+		describe(page, comments, key+"[].", reflect.Zero(value.Type().Elem()))
+	case kind == reflect.Map && value.Type().Elem() == reflect.TypeFor[config.Limit]():
+		for field := range value.Type().Elem().Fields() {
+			if name := field.Tag.Get("yaml"); name != "-" {
+				fmt.Fprintf(page, "| `%s.NAME.%s` | that of `limits.default` | as there |\n", key, name)
+			}
+		}
+	case kind == reflect.Map && value.Type().Elem().Kind() == reflect.Struct:
+		describe(page, comments, key+".NAME.", reflect.Zero(value.Type().Elem()))
 	}
 }
 
@@ -151,7 +197,7 @@ func defaultText(value reflect.Value) string {
 	if hours, whole := strings.CutSuffix(text, "h0m"); whole {
 		text = hours + "h"
 	}
-	if text == "" || text == "[]" || text == "[redacted]" {
+	if text == "" || text == "[]" || text == "map[]" || text == "[redacted]" {
 		return "–"
 	}
 	return "`" + text + "`"

@@ -63,6 +63,10 @@ func (l *loader) readVariable(f field, name, text string) {
 	at := origin{source: name}
 	l.origins[f.key] = at
 	l.give(f.key, at)
+	if isNested(f.value.Type()) {
+		l.readNestedVariable(f, at, text)
+		return
+	}
 	if list, ok := reflect.TypeAssert[*[]string](f.value.Addr()); ok {
 		*list = splitList(text)
 		return
@@ -93,8 +97,21 @@ func (l *loader) unknownVariable(name string) {
 		l.fault(origin{source: prefix + "…"}, "", "unknown variable, and its name is none that a key could have")
 	case serviceLink.MatchString(name):
 		l.fault(origin{source: name}, "", "unknown variable; Kubernetes sets it for a Service of that name: set enableServiceLinks: false in the pod, or call the Service something that does not begin with eligibility-")
+	case l.nestedAbove(name) != "":
+		l.fault(origin{source: name}, "", "unknown variable; "+l.nestedAbove(name)+" holds the whole value, in YAML")
 	default:
 		path := strings.ReplaceAll(strings.TrimPrefix(name, prefix), "__", ".")
 		l.fault(origin{source: name}, "", "unknown variable"+l.suggestVariable(path))
 	}
+}
+
+// nestedAbove returns the variable of the nested key that the variable name would
+// be below, or "".
+func (l *loader) nestedAbove(name string) string {
+	for _, f := range l.fields {
+		if !f.section && isNested(f.value.Type()) && strings.HasPrefix(name, variable(f.key)+"_") {
+			return variable(f.key)
+		}
+	}
+	return ""
 }

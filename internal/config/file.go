@@ -30,24 +30,35 @@ func (l *loader) readFile() bool {
 		l.fault(origin{source: l.path}, "", "cannot be read: "+reason(err))
 		return false
 	}
+	root, second, err := decodeYAML(data)
+	if err != nil {
+		line, problem := notYAML(err)
+		l.fault(origin{l.path, line}, "", problem)
+		return false
+	}
+	if second != nil {
+		l.fault(l.at(second), "", "holds a second document; write all keys in one")
+	}
+	return root == nil || l.readRoot(root)
+}
+
+// decodeYAML returns the root of the document in data, or nil if there is none,
+// and the second document if there is one.
+func decodeYAML(data []byte) (root, second *yaml.Node, err error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var document, second yaml.Node
-	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF):
-		return true
-	case err != nil:
-		l.unreadable(err)
-		return false
+	var documents [2]yaml.Node
+	for i := range documents {
+		switch err := decoder.Decode(&documents[i]); {
+		case errors.Is(err, io.EOF):
+			if i == 1 {
+				root = documents[0].Content[0]
+			}
+			return root, nil, nil
+		case err != nil:
+			return nil, nil, err
+		}
 	}
-	switch err := decoder.Decode(&second); {
-	case errors.Is(err, io.EOF):
-	case err != nil:
-		l.unreadable(err)
-		return false
-	default:
-		l.fault(l.at(&second), "", "holds a second document; write all keys in one")
-	}
-	return l.readRoot(document.Content[0])
+	return documents[0].Content[0], &documents[1], nil
 }
 
 // readRoot reads the values of the document whose root node is n.
@@ -74,24 +85,23 @@ func (l *loader) at(n *yaml.Node) origin { return origin{source: l.path, line: n
 // yamlError matches the prefix of the YAML library's errors.
 var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// unreadable records that the file is not YAML. The library shows text of the
-// file only if an alias is unknown, and a secret that begins with * parses as
-// one.
-func (l *loader) unreadable(err error) {
+// notYAML describes an error of the YAML library and returns its line, or 0. The
+// library shows text of the input only if an alias is unknown, and a secret that
+// begins with * parses as one.
+func notYAML(err error) (line int, problem string) {
 	text := err.Error()
-	match := yamlError.FindStringSubmatch(text)
-	at, near := origin{source: l.path}, ""
-	if match != nil {
+	near := ""
+	if match := yamlError.FindStringSubmatch(text); match != nil {
 		text = text[len(match[0]):]
-		if line := match[1]; line != "" {
-			at.line, _ = strconv.Atoi(line) // the pattern matches digits only
+		if match[1] != "" {
+			line, _ = strconv.Atoi(match[1]) // the pattern matches digits only
 			near = " near this line"
 		}
 	}
 	if strings.HasPrefix(text, "unknown anchor") {
 		text = "a value begins with *; put it in quotes"
 	}
-	l.fault(at, "", "is not valid YAML"+near+": "+text)
+	return line, "is not valid YAML" + near + ": " + text
 }
 
 // readSection reads the keys of the mapping n into that section; "" is the
@@ -106,7 +116,7 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 			continue
 		}
 		if line, repeated := lines[key]; repeated {
-			l.fault(l.at(name), key, fmt.Sprintf("is given twice; line %d has it already", line))
+			l.fault(l.at(name), key, givenTwice(line))
 			continue
 		}
 		lines[key] = name.Line
@@ -116,6 +126,9 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 			l.fault(l.at(name), key, "unknown key"+l.suggest(key))
 		case f.section:
 			l.readSubsection(f, l.at(name), value)
+		case isNested(f.value.Type()):
+			l.origins[key] = l.at(name)
+			nested{l, l.at}.read(f, value)
 		default:
 			l.origins[key] = l.at(name)
 			if problem := setNode(f, value); problem != "" {
@@ -124,6 +137,8 @@ func (l *loader) readSection(section string, n *yaml.Node) {
 		}
 	}
 }
+
+func givenTwice(line int) string { return fmt.Sprintf("is given twice; line %d has it already", line) }
 
 // keyOf returns the key of name in a section. If name cannot be one, problem
 // describes why, and key is what is safe to repeat.
@@ -155,6 +170,8 @@ func (l *loader) readSubsection(f field, at origin, n *yaml.Node) {
 	}
 }
 
+const noValue = "has no value; leave the key out for the default"
+
 // setNode sets the key f to the value of n. If n is invalid, problem describes
 // why.
 func setNode(f field, n *yaml.Node) (problem string) {
@@ -162,7 +179,7 @@ func setNode(f field, n *yaml.Node) (problem string) {
 		return problem
 	}
 	if isNull(n) {
-		return `has no value; leave the key out for the default`
+		return noValue
 	}
 	if list, ok := reflect.TypeAssert[*[]string](f.value.Addr()); ok {
 		return setList(list, n)
@@ -182,6 +199,9 @@ func setNode(f field, n *yaml.Node) (problem string) {
 func setList(list *[]string, n *yaml.Node) (problem string) {
 	if n.Kind != yaml.SequenceNode {
 		return "must be a list, such as [a, b]"
+	}
+	if len(n.Content) > maxEntries {
+		return fmt.Sprintf("holds more than %d items", maxEntries)
 	}
 	var items []string
 	for i, item := range n.Content {

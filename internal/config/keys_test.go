@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
@@ -22,7 +23,7 @@ var others = map[string]string{
 	"server.grpc.address":          "127.0.0.2:1",
 	"server.http.address":          "[::1]:0",
 	"server.admin.address":         "localhost:65535",
-	"server.probe.address":         "0.0.0.0:9092",
+	"server.probe.address":         "127.0.0.1:9092",
 	"server.http.cors.origins":     "https://shop.example",
 	"partner_center.cloud":         "us_government",
 	"partner_center.base_url":      "https://pc.example:8443/proxy",
@@ -56,6 +57,12 @@ var others = map[string]string{
 	"cache.redis.sentinel.password":             "a password",
 	"cache.redis.tls.server_name":               "redis.example",
 	"server.tls.client_certificates":            "required",
+
+	"auth.certificates": `[{caller: checkout, uri: 'spiffe://shop.example/checkout'}, {caller: checkout, dns: checkout.shop.example}]`,
+	"auth.jwt": `[{issuer: 'https://login.example/1/v2.0', audiences: ['api://eligibilityd', b], keys_url: 'https://login.example/keys?p=1', algorithms: [ES256, RS256], ` +
+		`caller_claim: appid, rights_claim: scp, rights: {Eligibility.Check: [check, batch], 'https://x/y': [support]}, require: {tid: '1', 'https://x/idtyp': app}}]`,
+	"auth.callers":   `{checkout: {rights: [check, fresh], partners: [default]}, 'spiffe://shop.example/a.b': {rights: [support]}, 7: {rights: [watch_all]}}`,
+	"limits.callers": `{pipeline: {requests_per_second: 1, burst: 2, concurrent: 3, new_customers_per_minute: 0}, anonymous: {burst: 9}}`,
 }
 
 // companions returns the keys that must be set if l is.
@@ -63,14 +70,19 @@ func companions(t *testing.T, l leaf) map[string]string {
 	t.Helper()
 	with := map[string]string{}
 	switch l.key {
-	case "server.tls.certificate_file":
-		with["server.tls.key_file"] = "/etc/eligibilityd/tls.key"
-	case "server.tls.key_file":
-		with["server.tls.certificate_file"] = "/etc/eligibilityd/tls.crt"
+	case "auth.callers":
+		with["auth.tokens_file"] = "/etc/eligibilityd/tokens.yaml"
+	case "auth.certificates":
+		with["auth.callers"] = `{checkout: {rights: [check]}}`
+		fallthrough
 	case "server.tls.client_ca_file", "server.tls.client_certificates":
 		with["server.tls.certificate_file"] = "/etc/eligibilityd/tls.crt"
 		with["server.tls.key_file"] = "/etc/eligibilityd/tls.key"
 		with["server.tls.client_ca_file"] = "/etc/eligibilityd/callers.crt"
+	case "server.tls.certificate_file":
+		with["server.tls.key_file"] = "/etc/eligibilityd/tls.key"
+	case "server.tls.key_file":
+		with["server.tls.certificate_file"] = "/etc/eligibilityd/tls.crt"
 	case "cache.redis.username":
 		with["cache.redis.password"] = "companion"
 	case "cache.redis.sentinel.username":
@@ -171,8 +183,21 @@ func change(t *testing.T, cfg *config.Config, l leaf, text string) {
 		v.SetBool(text == "true")
 	case []string:
 		v.Set(reflect.ValueOf([]string{text}))
-	default:
+	case string, config.Cloud, config.TokenEndpoint, config.Flow, config.RedisMode, config.NotReady, config.WhenUndecidable, config.UnderReview,
+		config.LogLevel, config.LogFormat, config.ClientCertificates:
 		v.SetString(text)
+	default:
+		if err := yaml.Unmarshal([]byte(text), v.Addr().Interface()); err != nil {
+			t.Fatal(err)
+		}
+		for name, limit := range cfg.Limits.Callers { // the value that gives one of four keys
+			if name == "anonymous" {
+				cfg.Limits.Callers[name] = config.Limit{RequestsPerSecond: 500, Burst: limit.Burst, Concurrent: 512, NewCustomersPerMinute: 60}
+			} else {
+				limit.NewCustomersGiven = true
+				cfg.Limits.Callers[name] = limit
+			}
+		}
 	}
 	if l.key == "partner_center.cloud" {
 		cfg.Partners[0].Authority = "https://login.microsoftonline.us"
@@ -215,7 +240,7 @@ func inFile(values map[string]string) string {
 				value := values[key]
 				if key == "cache.redis.addresses" || key == "server.http.cors.origins" {
 					value = "[" + value + "]"
-				} else if strings.ContainsAny(value, "[#") {
+				} else if strings.ContainsAny(value, "[#") && !strings.Contains(value, "{") {
 					value = `"` + value + `"`
 				}
 				text.WriteString(" " + value)
@@ -317,7 +342,11 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"server.limits.streams_per_connection":       "250",
 		"server.limits.concurrent":                   "4096",
 		"server.limits.watches":                      "4096",
+		"auth.certificates":                          "[]",
 		"auth.tokens_file":                           "",
+		"auth.jwt":                                   "[]",
+		"auth.callers":                               "map[]",
+		"limits.callers":                             "map[]",
 		"limits.default.requests_per_second":         "500",
 		"limits.default.burst":                       "1000",
 		"limits.default.concurrent":                  "512",

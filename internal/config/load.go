@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 )
 
 // Command is the command that a configuration is for. It decides which keys
@@ -39,10 +38,11 @@ func Load(path string, environ []string, command Command) (*Config, error) {
 	l.readEnviron(environ)
 	if readable {
 		l.resolvePartners()
+		l.resolveLimits()
 		l.applyCloud()
 		l.applyRedisMode()
 		l.readSecrets()
-		l.check()
+		l.check(command)
 		if command == Serve || command == Login {
 			l.require(command)
 		}
@@ -127,7 +127,7 @@ func (l *loader) add(fields ...field) {
 func appendFields(all []field, parent string, v reflect.Value) []field {
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Tag.Get("yaml")
-		if name == "-" || name == partnersSection {
+		if name == "-" || join(parent, name) == partnersSection {
 			continue
 		}
 		f := field{key: join(parent, name), value: v.Field(i)}
@@ -177,10 +177,10 @@ func (l *loader) object(key, format string, args ...any) {
 	}
 }
 
-// isRejected reports whether key, or a section that it is in, was rejected.
+// isRejected reports whether key, or what it is in, was rejected.
 func (l *loader) isRejected(key string) bool {
-	for at := len(key); at > 0; at = strings.LastIndexByte(key[:at], '.') {
-		if l.rejected[key[:at]] {
+	for ; key != ""; key = above(key) {
+		if l.rejected[key] {
 			return true
 		}
 	}

@@ -19,9 +19,9 @@ func TestFaultsOfValues(t *testing.T) {
 		"listeners beyond loopback": {
 			text: "server: {grpc: {address: ':9090'}, http: {address: '0.0.0.0:8080'}, admin: {address: 'gate.example:9091'}}\n",
 			want: []string{
-				`config.yaml:1: server.grpc.address: ":9090" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
-				`config.yaml:1: server.http.address: "0.0.0.0:8080" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
-				`config.yaml:1: server.admin.address: "gate.example:9091" can be reached from other machines, without TLS or authentication; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
+				`config.yaml:1: server.grpc.address: ":9090" can be reached from other machines: it needs server.tls, and one of auth.certificates, auth.tokens_file and auth.jwt; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
+				`config.yaml:1: server.http.address: "0.0.0.0:8080" can be reached from other machines: it needs server.tls, and one of auth.certificates, auth.tokens_file and auth.jwt; use 127.0.0.1, or set server.insecure: true if something in front protects it`,
+				`config.yaml:1: server.admin.address: "gate.example:9091" can be reached from other machines: the admin listener must be on loopback, whatever else is set, because it has pprof; server.probe serves health and metrics to other machines`,
 			},
 		},
 		"listeners that are no addresses": {
@@ -48,8 +48,8 @@ func TestFaultsOfValues(t *testing.T) {
 			},
 		},
 		"the same address on every interface": {
-			text: "server: {insecure: true, grpc: {address: ':80'}, admin: {address: '0.0.0.0:80'}}\n",
-			want: []string{`config.yaml:1: server.admin.address: is the same address as server.grpc.address`},
+			text: "server: {insecure: true, grpc: {address: ':80'}, probe: {address: '0.0.0.0:80'}}\n",
+			want: []string{`config.yaml:1: server.probe.address: is the same address as server.grpc.address`},
 		},
 		"tracing": {
 			text: "tracing: {endpoint: 'http://collector.example:4317', sample_ratio: 1.1, headers: 'authorization: Bearer s3cret'}\n",
@@ -170,7 +170,7 @@ cache:
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if diff := cmp.Diff(c.want, faults(t, c.text, c.environ, config.Dev)); diff != "" {
+			if diff := cmp.Diff(c.want, faults(t, c.text, c.environ, config.Doctor)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -295,8 +295,8 @@ func TestInsecureListenersMayBeAnywhere(t *testing.T) {
 		"ELIGIBILITY_SERVER__INSECURE=true",
 		"ELIGIBILITY_SERVER__GRPC__ADDRESS=0.0.0.0:0",
 		"ELIGIBILITY_SERVER__HTTP__ADDRESS=:0",
-		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=0.0.0.0:0",
-	}, config.Dev)
+		"ELIGIBILITY_SERVER__PROBE__ADDRESS=0.0.0.0:0",
+	}, config.Doctor)
 	if err != nil {
 		t.Fatal(err)
 	}

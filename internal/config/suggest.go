@@ -35,6 +35,19 @@ func suggestion(name string) string {
 	return "; did you mean " + name + "?"
 }
 
+// closest returns the key of fields with the fewest letters different from path in
+// its last name, or "" if none is close.
+func closest(fields []field, path string) (key string) {
+	name := fold(last(path))
+	fewest := 2 + len(name)/4
+	for _, f := range fields {
+		if d := distance(name, fold(last(f.key))); d < fewest {
+			key, fewest = f.key, d
+		}
+	}
+	return key
+}
+
 // closest returns the key with the fewest letters different from path. If no
 // key is close, it returns one of the same name in another section.
 func (l *loader) closest(path string, sections bool) string {

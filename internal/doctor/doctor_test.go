@@ -311,11 +311,11 @@ func TestDoctorTriesTheListeners(t *testing.T) {
 	_, partnerCenter := pcsimtest.Start(t)
 	e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t),
 		"ELIGIBILITY_SERVER__INSECURE=true",
-		"ELIGIBILITY_SERVER__GRPC__ADDRESS="+taken.Addr().String(),
+		"ELIGIBILITY_SERVER__GRPC__ADDRESS=203.0.113.1:0",
 		"ELIGIBILITY_SERVER__HTTP__ADDRESS=0.0.0.0:0",
-		"ELIGIBILITY_SERVER__ADMIN__ADDRESS=203.0.113.1:0",
+		"ELIGIBILITY_SERVER__ADMIN__ADDRESS="+taken.Addr().String(),
 	), Options{})
-	e.want("listener grpc", VerdictWarning, "is the service running?")
+	e.want("listener grpc", VerdictFailure, "server.grpc.address")
 	e.want("listener http", VerdictWarning, "server.insecure")
-	e.want("listener admin", VerdictFailure, "server.admin.address")
+	e.want("listener admin", VerdictWarning, "is the service running?")
 }
