@@ -27,8 +27,8 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check the configuration and everything that the service needs",
 		Long: `doctor checks the configuration, both hosts, the clock, the token, multi-factor
-authentication, Redis and the listeners, one line each, and reports how to repair
-each fault. With --customer it also asks Partner Center both questions about
+authentication, Redis, the listeners, their certificate and chain, and the tokens
+and issuers of callers, one line each, and reports how to repair each fault. With --customer it also asks Partner Center both questions about
 that customer. If there are several partners, it examines each. It changes nothing and prints no secret. Run it as the user of the
 service: what it reports about files depends on the user.
 

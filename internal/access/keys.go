@@ -268,6 +268,17 @@ func (s *keySource) fetchHTTP(ctx context.Context) ([]*key, error) {
 	return keys, nil
 }
 
+// CountKeys fetches the key set of an issuer once, as an [Authenticator] does, and
+// returns how many of its keys are for the algorithms of the configuration.
+func CountKeys(ctx context.Context, cfg Issuer) (int, error) {
+	i, err := newIssuer(cfg, &Authenticator{metrics: newMetrics()}, nil, zap.NewNop())
+	if err != nil {
+		return 0, err
+	}
+	keys, err := i.keys.fetchHTTP(ctx)
+	return len(keys), err
+}
+
 // checkAddress refuses addresses from which somebody on the way could send keys.
 func checkAddress(address string) error {
 	parsed, err := url.Parse(address)

@@ -97,19 +97,29 @@ func openTokens(cfg Config, callers map[string]*Caller, a *Authenticator) (*relo
 	})
 }
 
-// CheckTokens returns what is wrong with the contents of a token file, or the time at
-// which the first caller has no valid token left; zero if the file has no tokens.
-func CheckTokens(content []byte, callers map[string]Grant) (time.Time, error) {
+// Token is an entry of a token file.
+type Token struct {
+	Caller   string
+	Rights   Rights
+	NotAfter time.Time
+}
+
+// Tokens returns the entries of a token file, in their order, or what is wrong with its
+// contents.
+func Tokens(content []byte, callers map[string]Grant) ([]Token, error) {
 	grants, err := parseGrants(callers)
 	if err != nil {
-		return time.Time{}, err
+		return nil, err
 	}
 	table, err := parseTokens(content, grants)
 	if err != nil {
-		return time.Time{}, err
+		return nil, err
 	}
-	first, _ := table.firstExpiry()
-	return first, nil
+	tokens := make([]Token, len(table.entries))
+	for i, entry := range table.entries {
+		tokens[i] = Token{Caller: entry.caller.Name, Rights: entry.caller.Rights, NotAfter: entry.notAfter}
+	}
+	return tokens, nil
 }
 
 // parseTokens reads a token file. Its errors name the entry, and quote nothing but

@@ -1,5 +1,6 @@
 // Package doctor diagnoses a configuration and everything that the service needs:
-// hosts, clock, token, Redis, listeners and their certificate. It returns findings and prints nothing.
+// hosts, clock, token, Redis, listeners, their certificate, and the
+// credentials of callers. It returns findings and prints nothing.
 package doctor
 
 import (
@@ -80,7 +81,8 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 	}
 	shared := patient{cfg: cfg, options: options}
 	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners},
-		group{5 * time.Second, shared.checkTLS})
+		group{5 * time.Second, shared.checkTLS},
+		group{15 * time.Second, shared.checkAccess})
 	found := make([][]Finding, len(groups))
 	var checking errgroup.Group
 	for i, group := range groups {

@@ -87,11 +87,11 @@ func TestDoctorFindsAHealthyServiceHealthy(t *testing.T) {
 	for _, check := range []string{
 		"configuration", "login host", "partner center host", "clock", checkTokenFile, checkToken, checkMFA,
 		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisBudget, checkRedisMemory, checkReplicas,
-		"listener grpc", "listener http", "listener admin", checkFiles,
+		"listener grpc", "listener http", "listener admin", checkFiles, checkCallers,
 	} {
 		e.want(check, VerdictOK)
 	}
-	if e.Checks() != 19 {
+	if e.Checks() != 20 {
 		t.Errorf("%d checks: %s", e.Checks(), e.Text)
 	}
 	e.want(checkAccount, VerdictOK, `"Allowed"`)

@@ -26,8 +26,8 @@ const (
 	checkClientAuthorities = "client authorities"
 )
 
-// maxPEMBytes bounds a file of certificates.
-const maxPEMBytes = 4 << 20
+// maxFileBytes bounds a file, as serve does.
+const maxFileBytes = 4 << 20
 
 // checkTLS checks the files of server.tls as serve uses them, and as callers see them.
 func (p patient) checkTLS(context.Context) []Finding {
@@ -50,7 +50,7 @@ func checkKeyPair(cfg config.TLS, roots *x509.CertPool, now time.Time) []Finding
 		return []Finding{failure(checkServerCertificate, "correct server.tls.certificate_file: PEM, the certificate of this service first", "%s %v", cfg.CertificateFile, err)}
 	}
 	findings := []Finding{checkLeaf(chain[0], now)}
-	key, err := readPEM(cfg.KeyFile)
+	key, err := readFile(cfg.KeyFile)
 	if err == nil {
 		_, err = tls.X509KeyPair(text, key)
 	}
@@ -161,7 +161,7 @@ func checkAuthorities(cfg config.TLS, now time.Time) Finding {
 
 // readCertificates returns the certificates in a PEM file, and its contents.
 func readCertificates(path string) (certs []*x509.Certificate, text []byte, err error) {
-	text, err = readPEM(path)
+	text, err = readFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,19 +188,19 @@ func readCertificates(path string) (certs []*x509.Certificate, text []byte, err 
 	return certs, text, nil
 }
 
-// readPEM reads a file. The error has no path.
-func readPEM(path string) ([]byte, error) {
+// readFile reads a file. The error has no path.
+func readFile(path string) ([]byte, error) {
 	file, err := os.Open(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w", withoutPath(err))
 	}
 	defer func() { _ = file.Close() }() // only read from
-	text, err := io.ReadAll(io.LimitReader(file, maxPEMBytes+1))
+	text, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("cannot be read: %w", withoutPath(err))
-	case len(text) > maxPEMBytes:
-		return nil, fmt.Errorf("is larger than %d bytes", maxPEMBytes)
+	case len(text) > maxFileBytes:
+		return nil, fmt.Errorf("is larger than %d bytes", maxFileBytes)
 	}
 	return text, nil
 }
