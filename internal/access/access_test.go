@@ -328,3 +328,27 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestFailuresAreCountedByCause(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.try("Bearer x")
+	r.try("Bearer x")
+	r.try()
+	r.try("Bearer " + staticToken)
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() == "eligibility_authentication_failures_total" {
+			for _, series := range family.GetMetric() {
+				counts[series.GetLabel()[0].GetValue()] = series.GetCounter().GetValue()
+			}
+		}
+	}
+	if counts["unknown"] != 2 || counts["missing"] != 1 || len(counts) != 14 {
+		t.Errorf("counted: %v", counts)
+	}
+}

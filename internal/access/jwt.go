@@ -196,10 +196,10 @@ func (i *issuer) caller(says claims) (*Caller, *failure) {
 	case err == nil:
 	case errors.Is(err, errClaimType):
 		return nil, errClaims
-	case errors.Is(err, jwt.ErrTokenInvalidAudience), says["aud"] == nil:
-		return nil, errAudience
 	case says["exp"] == nil:
 		return nil, errNoExpiry
+	case errors.Is(err, jwt.ErrTokenInvalidAudience), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return nil, errAudience // the issuer is known, and exp is there
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return nil, errExpired
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
