@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/allowance"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -63,6 +64,8 @@ type Config struct {
 	// Access authenticates callers; nil means that every caller is anonymous and
 	// may do all.
 	Access Authenticator
+	// Limits bound what each caller may ask; nil means that nothing does.
+	Limits *allowance.Callers
 	// Callers are the names of callers in the configuration. They have names of their
 	// own in metrics before all others.
 	Callers []string

@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
@@ -17,11 +18,12 @@ import (
 type call struct {
 	lazyContext
 
-	in        *Inbound       // never nil
-	start     time.Time      // when its message had arrived
-	caller    *access.Caller // nil if it is not known
-	requests  *callerSeries  // the caller's
-	series    *rpcMetrics    // the method's, by the way that the RPC came
+	in        *Inbound          // never nil
+	start     time.Time         // when its message had arrived
+	caller    *access.Caller    // nil if it is not known
+	requests  *callerSeries     // the caller's
+	allowed   *allowance.Caller // what the caller may ask; nil if nothing bounds it
+	series    *rpcMetrics       // the method's, by the way that the RPC came
 	requestID string
 	trace     Traceparent
 	span      trace.Span // nil if the RPC is not traced
@@ -81,12 +83,33 @@ func undecided(answer *eligibility.Answer) *eligibility.Error {
 
 type callKey struct{}
 
-// Value returns the call itself under its key.
+// Value returns the call itself under its key, and what its caller may ask about new
+// customers under evidence's.
 func (c *call) Value(key any) any {
-	if key == (callKey{}) {
+	switch key {
+	case callKey{}:
 		return c
+	case evidence.NewCustomersKey{}:
+		if c.allowed == nil {
+			return nil
+		}
+		return c.allowed.NewCustomers(c.caller.Rights.Has(access.Batch))
+	default:
+		return c.lazyContext.Value(key)
 	}
-	return c.lazyContext.Value(key)
+}
+
+// take takes n more requests of those that the caller may make now, or as many as
+// are left. If that is fewer, limited is the error of the others.
+func (c *call) take(now time.Time, n int) (granted int, limited *eligibility.Error) {
+	if c.allowed == nil {
+		return n, nil
+	}
+	granted, retryAfter := c.allowed.Requests(now, n)
+	if granted < n {
+		limited = &eligibility.Error{Kind: eligibility.KindCallerLimited, RetryAfter: retryAfter}
+	}
+	return granted, limited
 }
 
 // callOf returns the call that ctx is, or descends from.

@@ -21,8 +21,6 @@ const (
 	// maxClockLead is how far in the future min_evidence_time may lie, for
 	// callers whose clock runs ahead of ours.
 	maxClockLead = time.Second
-	// leastAge is the least max_age that counts for a caller without the right fresh.
-	leastAge = 30 * time.Second
 	// itemReserve is the part of a batch's time that is kept back for each of its
 	// questions, to report those that are still open and to encode them all.
 	itemReserve = 100 * time.Microsecond
@@ -78,7 +76,12 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	asked := &batch{handler: h, call: c}
 	c.tally, c.batch = &asked.tally, make(BatchReply, n)
 	nameable := maxViolations
+	more, limited := c.take(time.Now(), n-1) // the chain has taken the first
 	for i, item := range req.GetRequests() {
+		if i > more {
+			h.refuse(c, i, limited)
+			continue
+		}
 		faults := c.in.itemFaults(i)
 		question, of := h.question(item, c.caller, &faults)
 		// Each item names one at least, or its caller could not correct it.
@@ -145,7 +148,9 @@ func (h *handler) PrefetchEligibility(ctx context.Context, req *eligibilityv1.Pr
 	}
 	c.partner, c.partners = of, 1
 	ctx, span := c.child(ctx, "prefetch")
-	prefetched := of.service.Prefetch(ctx, ids, asked)
+	more, _ := c.take(time.Now(), len(ids)-1) // the chain has taken the first
+	prefetched := of.service.Prefetch(ctx, ids[:more+1], asked)
+	prefetched.Refused += len(ids) - (more + 1)
 	span.End()
 	c.prefetched = &prefetched
 	return &eligibilityv1.PrefetchEligibilityResponse{
@@ -201,6 +206,7 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, caller *a
 		faults.Add(FieldOperation, "must be an operation that the API defines")
 	}
 	question.Operation = does
+	question.LacksFresh = !caller.Rights.Has(access.Fresh)
 
 	if age := req.GetMaxAge(); age != nil {
 		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
@@ -210,7 +216,7 @@ func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, caller *a
 		case question.MaxAge < 0:
 			faults.Add(FieldMaxAge, "must not be negative")
 		case !caller.Rights.Has(access.Fresh):
-			question.MaxAge = max(question.MaxAge, leastAge)
+			question.MaxAge = max(question.MaxAge, eligibility.FreshAge)
 		}
 	}
 

@@ -29,6 +29,9 @@ const maxRequestIDBytes = 128
 // REST, they have been read, and are returned, by HTTP.
 func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics, caller *access.Caller, traced bool) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}, caller: caller, requests: ch.metrics.callers.of(caller)}
+	if ch.cfg.Limits != nil && caller != nil {
+		c.allowed = ch.cfg.Limits.Of(caller.Name)
+	}
 	stream := grpc.ServerTransportStreamFromContext(ctx)
 	if stream == nil {
 		if in, ok := ctx.Value(InboundKey{}).(*Inbound); ok {

@@ -103,6 +103,9 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	if deadline, ok := c.Deadline(); ok {
 		c.callers, c.left = deadline, deadline.Sub(c.start)
 	}
+	if _, limited := c.take(c.start, 1); limited != nil {
+		return ch.failed(c, limited, 1)
+	}
 	err = ch.recoverStream(srv, &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches, most: ch.cfg.MaxWatches}, info, handler)
 	if err == nil {
 		ch.record(c, codes.OK, nil)
@@ -140,7 +143,8 @@ func questionsIn(method string, req any) int {
 }
 
 // admit turns the RPC away while as many as Config.MaxConcurrent are in progress, or
-// a batch or prefetch while half as many of these are. Otherwise it hands the RPC on.
+// a batch or prefetch while half as many of these are, or while its caller may ask no
+// more. Otherwise it hands the RPC on.
 func (ch *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandler) (any, error) {
 	defer ch.inFlight.Add(-1)
 	overloaded := ch.inFlight.Add(1) > int64(ch.cfg.MaxConcurrent)
@@ -151,6 +155,16 @@ func (ch *Chain) admit(c *call, req any, method string, handler grpc.UnaryHandle
 	if overloaded {
 		ch.metrics.overloaded.Inc()
 		return nil, Overloaded()
+	}
+	if c.allowed != nil {
+		if !c.allowed.Enter() {
+			return nil, &eligibility.Error{Kind: eligibility.KindCallerLimited, RetryAfter: time.Second}
+		}
+		defer c.allowed.Leave()
+		// Of a batch, the first item: the handler takes the others.
+		if _, limited := c.take(c.start, 1); limited != nil {
+			return nil, limited
+		}
 	}
 	if err := refusal(req); err != nil {
 		return nil, err

@@ -15,6 +15,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
@@ -45,8 +47,9 @@ type Replacements struct {
 type App struct {
 	cfg         *config.Config
 	logger      *zap.Logger
-	connections *cache.Connections // nil without Redis
-	engines     []*engine          // one for each partner
+	connections *cache.Connections    // nil without Redis
+	engines     []*engine             // one for each partner
+	access      *access.Authenticator // nil without auth
 	server      *server.Server
 	traces      *tracing.Pipeline // nil without tracing
 }
@@ -100,8 +103,19 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
 		return err
 	}
+	if a.cfg.Auth.Enabled() {
+		if a.access, err = access.New(accessConfig(a.cfg.Auth, a.logger, registry)); err != nil {
+			return fmt.Errorf("auth: %w", err)
+		}
+	}
 	chainConfig := chainConfig(a.cfg, build, a.logger, registry)
 	chainConfig.Now = replace.Now
+	if a.access != nil {
+		chainConfig.Access = a.access
+	}
+	if chainConfig.Limits, err = allowance.New(limitsConfig(a.cfg, registry)); err != nil {
+		return err
+	}
 	if a.traces != nil {
 		chainConfig.Tracer = a.traces.Tracer()
 	}
@@ -119,6 +133,9 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	}
 	serverConfig := serverConfig(a.cfg, a.logger, registry)
 	serverConfig.Limits.Together = connectionsTogether(a.cfg, descriptorLimit(), a.logger)
+	if a.access != nil {
+		serverConfig.Certificate = a.access.Certificate
+	}
 	a.server, err = server.New(chain, handler, serverConfig)
 	return err
 }
@@ -160,6 +177,9 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	})
 	if a.traces != nil {
 		loops.Go(func() error { return a.traces.Run(looping) })
+	}
+	if a.access != nil {
+		loops.Go(func() error { return a.access.Run(looping) })
 	}
 	a.announce(on)
 	err := a.server.Serve(ctx, on)
@@ -217,6 +237,9 @@ func (a *App) followSignals(ctx context.Context) (stop func()) {
 // reload reads the files that may change while the service runs.
 func (a *App) reload() {
 	a.server.Reload()
+	if a.access != nil {
+		a.access.Reload()
+	}
 }
 
 // flush sends what would be lost with the process, to Redis and the collector

@@ -2,12 +2,16 @@ package app
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
@@ -203,9 +207,67 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		FailureRecords: cfg.Log.FailuresPerSecond,
 		SampleRatio:    cfg.Tracing.SampleRatio,
 		Budgets:        budgets,
+		Callers:        callers(cfg),
 		Version:        build.Version,
 		Commit:         build.Commit,
 	}
+}
+
+// accessConfig converts how callers are authenticated.
+func accessConfig(auth config.Auth, logger *zap.Logger, registerer prometheus.Registerer) access.Config {
+	cfg := access.Config{
+		TokensFile: auth.TokensFile, Callers: make(map[string]access.Grant, len(auth.Callers)),
+		Logger: logger.Named("access"), Registerer: registerer,
+	}
+	for _, caller := range auth.Certificates {
+		cfg.Certificates = append(cfg.Certificates, access.CertificateCaller(caller))
+	}
+	for _, issuer := range auth.JWT {
+		cfg.JWT = append(cfg.JWT, access.Issuer(issuer))
+	}
+	for name, caller := range auth.Callers {
+		cfg.Callers[name] = access.Grant(caller)
+	}
+	return cfg
+}
+
+// limitsConfig converts what each caller may ask. Without auth, only limits that
+// name anonymous apply.
+func limitsConfig(cfg *config.Config, registerer prometheus.Registerer) allowance.Config {
+	limits := allowance.Config{Callers: make(map[string]allowance.Limit, len(cfg.Limits.Callers)), Registerer: registerer}
+	if cfg.Auth.Enabled() {
+		limits.Default = limit(cfg.Limits.Default)
+	}
+	for name, given := range cfg.Limits.Callers {
+		limits.Callers[name] = limit(given)
+	}
+	return limits
+}
+
+func limit(given config.Limit) allowance.Limit {
+	bound := allowance.BoundWithoutBatch
+	if given.NewCustomersGiven {
+		bound = allowance.BoundAll
+	}
+	return allowance.Limit{
+		RequestsPerSecond: given.RequestsPerSecond, Burst: given.Burst, Concurrent: given.Concurrent,
+		NewCustomersPerMinute: given.NewCustomersPerMinute, NewCustomers: bound,
+	}
+}
+
+// callers returns the names of callers in the configuration, in order.
+func callers(cfg *config.Config) []string {
+	named := make(map[string]bool)
+	for name := range cfg.Auth.Callers {
+		named[name] = true
+	}
+	for name := range cfg.Limits.Callers {
+		named[name] = true
+	}
+	for _, caller := range cfg.Auth.Certificates {
+		named[caller.Caller] = true
+	}
+	return slices.Sorted(maps.Keys(named))
 }
 
 func restConfig(cfg *config.Config) rest.Config {

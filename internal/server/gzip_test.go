@@ -41,8 +41,8 @@ func (s *sizes) HandleRPC(_ context.Context, event stats.RPCStats) {
 	}
 }
 
-// dial connects to the gRPC listener of a server.
-func dial(t *testing.T, run *servertest.Running, options ...grpc.DialOption) *grpc.ClientConn {
+// dialWith connects to the gRPC listener of a server.
+func dialWith(t *testing.T, run *servertest.Running, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(run.Conn.Target(), append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
@@ -57,7 +57,7 @@ func TestClientsMayCompressOverGRPC(t *testing.T) {
 	t.Parallel()
 	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved()})
 	seen := new(sizes)
-	client := eligibilityv1.NewEligibilityServiceClient(dial(t, run, grpc.WithStatsHandler(seen)))
+	client := eligibilityv1.NewEligibilityServiceClient(dialWith(t, run, grpc.WithStatsHandler(seen)))
 	req := new(eligibilityv1.BatchCheckEligibilityRequest)
 	for range 100 {
 		req.Requests = append(req.Requests, apitest.Ask(apitest.CustomerA))
@@ -107,7 +107,7 @@ func (*bomb) Type() string { return "gzip" }
 func TestDecompressionIsBoundedOverGRPC(t *testing.T) {
 	run := startFor(t, apitest.EachRight(), servertest.Setup{})
 	const size = 512 << 20
-	conn := dial(t, run, grpc.WithCompressor(newBomb(t, size))) //nolint:staticcheck // a compressor that is not the registered one
+	conn := dialWith(t, run, grpc.WithCompressor(newBomb(t, size))) //nolint:staticcheck // a compressor that is not the registered one
 	var before, after runtime.MemStats
 	for token, want := range map[string]codes.Code{"check": codes.ResourceExhausted, "batch": codes.PermissionDenied, "guessed": codes.Unauthenticated} {
 		runtime.GC()
@@ -127,7 +127,7 @@ func TestDecompressionIsBoundedOverGRPC(t *testing.T) {
 		}
 	}
 	// One that is above our limit and below that of grpc-go gets our reason.
-	conn = dial(t, run, grpc.WithCompressor(newBomb(t, 2<<20))) //nolint:staticcheck // as above
+	conn = dialWith(t, run, grpc.WithCompressor(newBomb(t, 2<<20))) //nolint:staticcheck // as above
 	err := conn.Invoke(apitest.With(t.Context(), "check"), eligibilityv1.EligibilityService_CheckEligibility_FullMethodName, apitest.Ask(apitest.CustomerA), new(eligibilityv1.CheckEligibilityResponse))
 	if fields := apitest.ViolatedBy(err); status.Code(err) != codes.InvalidArgument || len(fields) != 1 || fields[0] != "message" {
 		t.Errorf("%v", err)
