@@ -174,3 +174,26 @@ func TestDoctorComparesTheLimitOfOpenFiles(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// What protects listeners that other machines can reach, and whether
+// server.insecure is needed.
+func TestDoctorReportsWhatProtectsTheListeners(t *testing.T) {
+	t.Parallel()
+	ca := accesstest.NewAuthority(t)
+	server := ca.Server(t)
+	tokens := written(t, []byte("[]\n"))
+	secure := []string{"ELIGIBILITY_AUTH__TOKENS_FILE=" + tokens, "ELIGIBILITY_SERVER__HTTP__ADDRESS=0.0.0.0:0", "ELIGIBILITY_SERVER__PROBE__ADDRESS=0.0.0.0:0"}
+	e := tlsFindings(t, nil, server.CertificateFile, server.KeyFile, secure...)
+	e.want("listener http", VerdictOK, "over TLS and with credentials")
+	e.want("listener probe", VerdictOK)
+	if e.Has(checkInsecure) {
+		t.Errorf("%s", e.Text)
+	}
+	tlsFindings(t, nil, server.CertificateFile, server.KeyFile, append(secure, "ELIGIBILITY_SERVER__INSECURE=true")...).
+		want(checkInsecure, VerdictWarning, "remove server.insecure")
+	e = tlsFindings(t, nil, server.CertificateFile, server.KeyFile, "ELIGIBILITY_SERVER__HTTP__ADDRESS=0.0.0.0:0", "ELIGIBILITY_SERVER__INSECURE=true")
+	e.want("listener http", VerdictWarning, "without authentication (server.insecure)")
+	if e.Has(checkInsecure) {
+		t.Errorf("%s", e.Text)
+	}
+}
