@@ -304,11 +304,11 @@ func (x *target) grpc(with *pair, method string, message []byte, fields ...strin
 		return closedBy(err)
 	}
 	if message != nil {
-		if err := conn.WriteData(conn.id, true, message); err != nil {
+		if err := conn.send(message); err != nil {
 			return closedBy(err)
 		}
 	}
-	return conn.receive(conn.id)
+	return conn.receive()
 }
 
 // rest sends a request as it stands.

@@ -255,7 +255,13 @@ type h2 struct {
 	encoded bytes.Buffer
 	encoder *hpack.Encoder
 	next    uint32
-	id      uint32 // of the last stream
+
+	// Of the last stream.
+	id       uint32
+	answer   answer
+	answered bool
+	// How much may be sent.
+	window, streamWindow, initial int
 }
 
 // openH2 opens a connection to address. Without cfg, it is plain text.
@@ -274,7 +280,7 @@ func openH2(address string, cfg *tls.Config) (*h2, error) {
 		}
 		conn = secured
 	}
-	c := &h2{Conn: conn, Framer: http2.NewFramer(conn, conn), next: 1}
+	c := &h2{Conn: conn, Framer: http2.NewFramer(conn, conn), next: 1, window: 65_535, initial: 65_535}
 	c.encoder = hpack.NewEncoder(&c.encoded)
 	c.Framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.Framer.AllowIllegalWrites = true
@@ -299,7 +305,7 @@ func (c *h2) block(fields ...string) []byte {
 // open sends the header of a stream, over several frames if it is large.
 func (c *h2) open(end bool, fields ...string) error {
 	block, first := c.block(fields...), true
-	c.id = c.next
+	c.id, c.answer, c.answered, c.streamWindow = c.next, answer{code: codes.Unknown, header: map[string]string{}}, false, c.initial
 	c.next += 2
 	for first || len(block) > 0 {
 		part := block[:min(len(block), 16<<10)]
@@ -339,62 +345,95 @@ func framed(flag byte, content []byte) []byte {
 	return append(bin.BigEndian.AppendUint32([]byte{flag}, uint32(len(content))), content...) //nolint:gosec // short
 }
 
-// receive returns the answer to a stream.
-func (c *h2) receive(stream uint32) answer {
-	a := answer{code: codes.Unknown, header: map[string]string{}}
-	for {
-		frame, err := c.ReadFrame()
-		if err != nil {
-			var illegal http2.StreamError
-			if errors.As(err, &illegal) {
-				continue
+// send sends the content of the last stream, and its end. If an answer comes before
+// it is all sent, the rest is not.
+func (c *h2) send(content []byte) error {
+	for len(content) > 0 && !c.answered {
+		part := content[:min(len(content), 16<<10)]
+		if len(part) > min(c.window, c.streamWindow) {
+			if err := c.read(); err != nil {
+				return err
 			}
+			continue
+		}
+		content = content[len(part):]
+		c.window, c.streamWindow = c.window-len(part), c.streamWindow-len(part)
+		if err := c.WriteData(c.id, len(content) == 0, part); err != nil {
+			break // the answer may have the cause
+		}
+	}
+	return nil
+}
+
+// receive returns the answer to the last stream.
+func (c *h2) receive() answer {
+	for !c.answered {
+		if err := c.read(); err != nil {
 			return closedBy(err)
 		}
-		switch f := frame.(type) {
-		case *http2.SettingsFrame:
-			if !f.IsAck() {
-				_ = c.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			if !f.IsAck() {
-				_ = c.WritePing(true, f.Data)
-			}
-		case *http2.GoAwayFrame:
-			if f.ErrCode != http2.ErrCodeNo || f.LastStreamID < stream {
-				return answer{ended: "GOAWAY " + f.ErrCode.String()}
-			}
-		case *http2.RSTStreamFrame:
-			if f.StreamID == stream {
-				if a.header["grpc-status"] != "" {
-					return a.complete()
-				}
-				return answer{ended: "RST_STREAM " + f.ErrCode.String()}
-			}
-		case *http2.DataFrame:
-			if f.StreamID != stream {
-				continue
-			}
-			a.body = append(a.body, f.Data()...)
-			if n := uint32(f.Length); n > 0 {
-				_ = c.WriteWindowUpdate(0, n)
-				_ = c.WriteWindowUpdate(stream, n)
+	}
+	return c.answer
+}
+
+// read reads one frame.
+func (c *h2) read() error {
+	frame, err := c.ReadFrame()
+	if err != nil {
+		if _, illegal := errors.AsType[http2.StreamError](err); illegal {
+			return nil
+		}
+		return err
+	}
+	ours := frame.Header().StreamID == c.id
+	switch f := frame.(type) {
+	case *http2.SettingsFrame:
+		if window, ok := f.Value(http2.SettingInitialWindowSize); ok {
+			c.streamWindow += int(window) - c.initial
+			c.initial = int(window)
+		}
+		if !f.IsAck() {
+			return c.WriteSettingsAck()
+		}
+	case *http2.WindowUpdateFrame:
+		if ours {
+			c.streamWindow += int(f.Increment)
+		} else if f.StreamID == 0 {
+			c.window += int(f.Increment)
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			return c.WritePing(true, f.Data)
+		}
+	case *http2.GoAwayFrame:
+		if f.ErrCode != http2.ErrCodeNo || f.LastStreamID < c.id {
+			c.answered, c.answer = true, answer{ended: "GOAWAY " + f.ErrCode.String()}
+		}
+	case *http2.RSTStreamFrame:
+		if ours && c.answer.header["grpc-status"] == "" {
+			c.answered, c.answer = true, answer{ended: "RST_STREAM " + f.ErrCode.String()}
+		}
+	case *http2.DataFrame:
+		if ours {
+			c.answer.body = append(c.answer.body, f.Data()...)
+			if f.Length > 0 {
+				_ = c.WriteWindowUpdate(0, f.Length)
+				_ = c.WriteWindowUpdate(c.id, f.Length)
 			}
 			if f.StreamEnded() {
-				return a.complete()
+				c.answered, c.answer = true, c.answer.complete()
 			}
-		case *http2.MetaHeadersFrame:
-			if f.StreamID != stream {
-				continue
-			}
+		}
+	case *http2.MetaHeadersFrame:
+		if ours {
 			for _, field := range f.Fields {
-				a.header[field.Name] = field.Value
+				c.answer.header[field.Name] = field.Value
 			}
 			if f.StreamEnded() {
-				return a.complete()
+				c.answered, c.answer = true, c.answer.complete()
 			}
 		}
 	}
+	return nil
 }
 
 // complete reads the status from the header and trailer.
@@ -448,11 +487,13 @@ func sendHTTP(address string, cfg *tls.Config, request string) answer {
 	}
 	defer func() { _ = conn.Close() }()
 	go func() { _, _ = io.WriteString(conn, request) }() // the answer may come before its end
-	return readHTTP(bufio.NewReader(conn))
+	return readHTTP(bufio.NewReader(conn), request)
 }
 
-func readHTTP(from *bufio.Reader) answer {
-	resp, err := http.ReadResponse(from, nil)
+// readHTTP reads the answer to a request.
+func readHTTP(from *bufio.Reader, request string) answer {
+	method, _, _ := strings.Cut(request, " ")
+	resp, err := http.ReadResponse(from, &http.Request{Method: method})
 	if err != nil {
 		return closedBy(err)
 	}

@@ -50,62 +50,15 @@ func rss(t *testing.T, pid int) int64 {
 
 // attackSilent opens as many connections as a listener keeps, and says nothing.
 func attackSilent(t *testing.T, x *target, table *attacks) {
-	const connections, idle = 10_000, 2_000
+	const connections, further, idle = 10_000, 100, 2_000
 	cells := map[bool]string{}
 	for _, rest := range []bool{false, true} {
 		address := x.GRPC
 		if rest {
 			address = x.HTTP
 		}
-		// Opened before, it goes on.
-		early, err := openH2(x.GRPC, x.tls(nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		before, begun := rss(t, x.pid), time.Now()
-		conns := make([]net.Conn, connections)
-		var opening sync.WaitGroup
-		for part := range 8 {
-			opening.Go(func() {
-				for i := part; i < connections; i += 8 {
-					conns[i], _ = net.DialTimeout("tcp", address, patience)
-				}
-			})
-		}
-		opening.Wait()
-		opened, held := time.Since(begun), rss(t, x.pid)
-		if err := x.probed(); err != nil {
-			t.Errorf("%s, under 10,000 silent connections: %v", transports[rest], err)
-		}
-		if err := early.call(false, "/grpc.health.v1.Health/Check"); err == nil {
-			err = early.WriteData(early.id, true, framed(0, nil))
-		}
-		if a := early.receive(early.id); err != nil || a.code != codes.OK {
-			t.Errorf("%s, health under 10,000 silent connections: %+v, %v", transports[rest], a, err)
-		}
-		if !rest { // the listener of REST is not full
-			if a := x.rest(nil, httpRequest("GET", checkPath, bearerLine(x.issuer.valid().token))); a.status != http.StatusOK {
-				t.Errorf("a check over REST under silent connections to gRPC: %+v", a)
-			}
-		}
-		t.Logf("%s: 10,000 silent connections in %v: %.1f KiB of memory each", transports[rest], opened.Round(time.Millisecond), float64(held-before)/connections/1024)
-		if each := (held - before) / connections; each > 26<<10 {
-			t.Errorf("%s: a silent connection costs %d bytes, want less than 26 KiB", transports[rest], each)
-		}
-		eventually(t, "silent connections to be closed", func() bool { return x.metric(t, "eligibility_connections{", name(rest)) < 100 })
-		if gone := time.Since(begun); gone > opened+20*time.Second {
-			t.Errorf("%s: silent connections were closed after %v, want 10 s", transports[rest], gone)
-		}
-		for _, conn := range conns {
-			if conn != nil {
-				_ = conn.Close()
-			}
-		}
-		_ = early.Close()
-		cells[rest] = "closed after 10 s; health and probe answer"
-
 		idling := make([]net.Conn, 0, idle)
-		before = rss(t, x.pid)
+		before := rss(t, x.pid)
 		for range idle {
 			var conn net.Conn
 			if rest {
@@ -123,8 +76,66 @@ func attackSilent(t *testing.T, x *target, table *attacks) {
 		for _, conn := range idling {
 			_ = conn.Close()
 		}
+		// Opened before, it goes on.
+		early, err := openH2(x.GRPC, x.tls(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		before = rss(t, x.pid)
+		conns, refused := make([]net.Conn, connections+further), x.metric(t, "eligibility_connections_refused_total", name(rest))
+		var opening sync.WaitGroup
+		for part := range 8 {
+			opening.Go(func() {
+				for i := part; i < len(conns); i += 8 {
+					conns[i], _ = net.DialTimeout("tcp", address, patience)
+				}
+			})
+		}
+		opening.Wait()
+		opened, held := time.Since(begun), rss(t, x.pid)
+		if err := x.probed(); err != nil {
+			t.Errorf("%s, under 10,000 silent connections: %v", transports[rest], err)
+		}
+		if err := early.call(false, "/grpc.health.v1.Health/Check"); err == nil {
+			err = early.send(framed(0, nil))
+		}
+		if a := early.receive(); err != nil || a.code != codes.OK {
+			t.Errorf("%s, health under 10,000 silent connections: %+v, %v", transports[rest], a, err)
+		}
+		if !rest { // the listener of REST is not full
+			if a := x.rest(nil, httpRequest("GET", checkPath, bearerLine(x.issuer.valid().token))); a.status != http.StatusOK {
+				t.Errorf("a check over REST under silent connections to gRPC: %+v", a)
+			}
+		}
+		if n := x.metric(t, "eligibility_connections_refused_total", name(rest)) - refused; n < further {
+			t.Errorf("%s: %.0f connections beyond 10,000 were closed and counted, want %d", transports[rest], n, further)
+		}
+		t.Logf("%s: 10,000 silent connections in %v: %.1f KiB of memory each", transports[rest], opened.Round(time.Millisecond), float64(held-before)/connections/1024)
+		if each := (held - before) / connections; each > 26<<10 {
+			t.Errorf("%s: a silent connection costs %d bytes, want less than 26 KiB", transports[rest], each)
+		}
+		eventually(t, "silent connections to be closed", func() bool { return x.metric(t, "eligibility_connections{", name(rest)) < 100 })
+		if gone := time.Since(begun); gone > opened+20*time.Second {
+			t.Errorf("%s: silent connections were closed after %v, want 10 s", transports[rest], gone)
+		}
+		for _, conn := range conns {
+			if conn != nil {
+				_ = conn.Close()
+			}
+		}
+		_ = early.Close()
+		cells[rest] = "closed after 10 s, further ones at once; health and probe answer"
 	}
 	table.add(t, "10,000 silent connections", cells[false], cells[true])
+}
+
+// place is where a pair has the value of a transport.
+func place(rest bool) int {
+	if rest {
+		return 1
+	}
+	return 0
 }
 
 func name(rest bool) string {
@@ -141,7 +152,7 @@ func (x *target) idleREST(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	_, _ = io.WriteString(conn, "GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	readHTTP(bufio.NewReader(conn))
+	readHTTP(bufio.NewReader(conn), "")
 	return conn
 }
 
@@ -152,8 +163,8 @@ func (x *target) idleGRPC(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	_ = conn.call(false, "/grpc.health.v1.Health/Check")
-	_ = conn.WriteData(conn.id, true, framed(0, nil))
-	if a := conn.receive(conn.id); a.code != codes.OK {
+	_ = conn.send(framed(0, nil))
+	if a := conn.receive(); a.code != codes.OK {
 		t.Fatalf("health: %+v", a)
 	}
 	return conn
@@ -291,7 +302,7 @@ func attackSlow(t *testing.T, x *target, table *attacks) {
 		conn := secured(x.HTTP)
 		_, _ = io.WriteString(conn, "POST "+batchPath+" HTTP/1.1\r\nHost: localhost\r\n"+bearerLine(x.issuer.issue("batches", "Eligibility.Batch").token)+"\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
 		defer drip(conn, func(int) []byte { return []byte(" ") })()
-		return readHTTP(bufio.NewReader(conn))
+		return readHTTP(bufio.NewReader(conn), "")
 	})
 	run("a body, one byte a second", "gRPC", "an answer", func() answer {
 		conn := h2conn()
@@ -311,7 +322,7 @@ func attackSlow(t *testing.T, x *target, table *attacks) {
 				}
 			}
 		}()
-		return conn.receive(id)
+		return conn.receive()
 	})
 	running.Wait()
 	rows := map[string]map[string]string{}
@@ -384,45 +395,46 @@ func attackFloods(t *testing.T, x *target, table *attacks) {
 	token := x.issuer.valid().token
 	ping := [8]byte{1}
 	for _, row := range []struct {
-		name   string
-		ends   bool // the connection must end
+		name string
+		// The connection must end over gRPC, over REST.
+		ends   [2]bool
 		frames func(conn *h2, i int) error
 	}{
-		{"rapid reset, without a token (CVE-2023-44487)", false, func(conn *h2, _ int) error {
+		{"rapid reset, without a token (CVE-2023-44487)", [2]bool{}, func(conn *h2, _ int) error {
 			if err := conn.call(false, checkMethod); err != nil {
 				return err
 			}
 			return conn.WriteRSTStream(conn.id, http2.ErrCodeCancel)
 		}},
-		{"rapid reset, with a valid token (CVE-2023-44487)", false, func(conn *h2, _ int) error {
+		{"rapid reset, with a valid token (CVE-2023-44487)", [2]bool{}, func(conn *h2, _ int) error {
 			if err := conn.call(false, checkMethod, "authorization", "Bearer "+token); err != nil {
 				return err
 			}
 			return conn.WriteRSTStream(conn.id, http2.ErrCodeCancel)
 		}},
-		{"resets that the server is made to send", false, func(conn *h2, _ int) error {
+		{"resets that the server is made to send", [2]bool{}, func(conn *h2, _ int) error {
 			if err := conn.call(false, checkMethod); err != nil {
 				return err
 			}
 			return conn.WriteWindowUpdate(conn.id, 0)
 		}},
-		{"`PING`s", true, func(conn *h2, _ int) error { return conn.WritePing(false, ping) }},
-		{"`SETTINGS`", false, func(conn *h2, i int) error {
+		{"`PING`s", [2]bool{true, false}, func(conn *h2, _ int) error { return conn.WritePing(false, ping) }},
+		{"`SETTINGS`", [2]bool{}, func(conn *h2, i int) error {
 			return conn.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i % 1000)}) //nolint:gosec // small
 		}},
-		{"`CONTINUATION`s without an end", true, func(conn *h2, i int) error {
+		{"`CONTINUATION`s without an end", [2]bool{true, true}, func(conn *h2, i int) error {
 			if i == 0 {
 				return conn.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: conn.block(":method", "POST")})
 			}
 			return conn.WriteContinuation(1, false, conn.block(fmt.Sprintf("x-%d", i), strings.Repeat("a", 1000)))
 		}},
-		{"empty `DATA`", false, func(conn *h2, i int) error {
+		{"empty `DATA`", [2]bool{}, func(conn *h2, i int) error {
 			if i == 0 {
 				return conn.call(false, checkMethod, "authorization", "Bearer "+token)
 			}
 			return conn.WriteData(1, false, nil)
 		}},
-		{"unknown frames", false, func(conn *h2, i int) error { return conn.WriteRawFrame(0xfa, 0, 0, []byte("x")) }},
+		{"unknown frames", [2]bool{}, func(conn *h2, i int) error { return conn.WriteRawFrame(0xfa, 0, 0, []byte("x")) }},
 	} {
 		cells := map[bool]string{}
 		for _, rest := range []bool{false, true} {
@@ -455,14 +467,14 @@ func attackFloods(t *testing.T, x *target, table *attacks) {
 			if grown > 64<<20 {
 				t.Errorf("%s, over %s: memory grew by %d MiB", row.name, transports[rest], grown>>20)
 			}
-			if row.ends && ended == "goes on" {
+			if row.ends[place(rest)] && ended == "goes on" {
 				t.Errorf("%s, over %s: the connection goes on", row.name, transports[rest])
 			}
 			if warm > 5*time.Second {
 				t.Errorf("%s, over %s: others waited %v", row.name, transports[rest], warm)
 			}
 			cells[rest] = "others are answered"
-			if row.ends {
+			if row.ends[place(rest)] {
 				cells[rest] = "connection ended; others are answered"
 			}
 		}

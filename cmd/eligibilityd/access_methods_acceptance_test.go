@@ -20,28 +20,25 @@ func attackMethods(t *testing.T, table *attacks) {
 	question := message(about(allowedID))
 
 	table.begin("Methods and paths, without a token")
-	const unknown = "UNIMPLEMENTED"
 	for _, row := range []struct {
-		name       string
-		method     string   // of gRPC
-		wants      []string // over gRPC
-		target     string   // of REST; by default GET
-		headers    []string
-		wantStatus int
+		name    string
+		method  string // of gRPC
+		target  string // of REST; by default GET
+		headers []string
 	}{
 		{name: "a check", method: checkMethod, target: checkPath},
 		{name: "a batch", method: batchMethod, target: "POST " + batchPath, headers: []string{"Content-Type: application/json", "Content-Length: 2"}},
-		{name: "a method that does not exist", method: "/eligibility.v1.EligibilityService/Nope", target: "/v1/nope", wantStatus: http.StatusNotFound},
-		{name: "a service that does not exist", method: "/eligibility.v2.EligibilityService/CheckEligibility", target: "/v2/customers/" + allowedID + "/eligibility", wantStatus: http.StatusNotFound},
-		{name: "no slash at the start (CVE-2026-33186)", method: checkMethod[1:], target: checkPath[1:], wantStatus: http.StatusBadRequest},
+		{name: "a method that does not exist", method: "/eligibility.v1.EligibilityService/Nope", target: "/v1/nope"},
+		{name: "a service that does not exist", method: "/eligibility.v2.EligibilityService/CheckEligibility", target: "/v2/customers/" + allowedID + "/eligibility"},
+		{name: "no slash at the start (CVE-2026-33186)", method: checkMethod[1:], target: checkPath[1:]},
 		{name: "two slashes at the start (CVE-2026-33186, CVE-2026-0650)", method: "/" + checkMethod, target: "/" + checkPath},
-		{name: "two slashes within (CVE-2026-0650)", method: strings.ReplaceAll(checkMethod, "e/C", "e//C"), target: strings.ReplaceAll(checkPath, "/eli", "//eli"), wantStatus: http.StatusNotFound},
+		{name: "two slashes within (CVE-2026-0650)", method: strings.ReplaceAll(checkMethod, "e/C", "e//C"), target: strings.ReplaceAll(checkPath, "/eli", "//eli")},
 		{name: "a slash at the end", method: checkMethod + "/", target: checkPath + "/"},
-		{name: "another case", method: strings.ToLower(checkMethod), target: strings.ToUpper(checkPath), wantStatus: http.StatusNotFound},
+		{name: "another case", method: strings.ToLower(checkMethod), target: strings.ToUpper(checkPath)},
 		{name: "through an open path (CVE-2026-0650)", method: "/grpc.health.v1.Health/../" + checkMethod[1:], target: "/docs/.." + checkPath},
 		{name: "through `/healthz` (CVE-2026-0650)", method: "/grpc.health.v1.Health/Check/.." + checkMethod, target: "/healthz/.." + checkPath},
 		{name: "through an encoded `..` (CVE-2026-0650)", method: "/grpc.health.v1.Health/%2e%2e" + checkMethod, target: "/docs/%2e%2e" + checkPath},
-		{name: "through an encoded slash (CVE-2026-0650)", method: strings.ReplaceAll(checkMethod, "e/C", "e%2fC"), target: strings.ReplaceAll(checkPath, "/eli", "%2feli"), wantStatus: http.StatusNotFound},
+		{name: "through an encoded slash (CVE-2026-0650)", method: strings.ReplaceAll(checkMethod, "e/C", "e%2fC"), target: strings.ReplaceAll(checkPath, "/eli", "%2feli")},
 		{name: "through a path parameter (CVE-2026-0650)", method: checkMethod + ";/grpc.health.v1.Health/Check", target: checkPath + ";/healthz"},
 		{name: "with a query", method: checkMethod + "?access_token=" + valid, target: checkPath + "?access_token=" + valid},
 		{name: "with the token as a parameter", method: checkMethod + "?authorization=Bearer%20" + valid, target: checkPath + "?authorization=Bearer%20" + valid},
@@ -51,10 +48,10 @@ func attackMethods(t *testing.T, table *attacks) {
 		{name: "`HEAD`", target: "HEAD " + checkPath},
 		{name: "reflection, `/openapi.json` (CVE-2025-46332)", method: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", target: "/openapi.json"},
 		{name: "reflection v1alpha, `/docs` (CVE-2025-46332)", method: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", target: "/docs"},
-		{name: "`/docs/` and below (CVE-2025-46332)", target: "/docs/docs.js", wantStatus: http.StatusNotFound},
-		{name: "`/metrics` (CVE-2025-46332)", method: "/metrics", target: "/metrics", wantStatus: http.StatusNotFound},
-		{name: "`/debug/pprof/heap` (CVE-2025-46332)", method: "/debug/pprof/heap", target: "/debug/pprof/heap", wantStatus: http.StatusNotFound},
-		{name: "channelz", method: "/grpc.channelz.v1.Channelz/GetServers", target: "/grpc.channelz.v1.Channelz/GetServers", wantStatus: http.StatusNotFound},
+		{name: "`/docs/` and below (CVE-2025-46332)", target: "/docs/docs.js"},
+		{name: "`/metrics` (CVE-2025-46332)", method: "/metrics", target: "/metrics"},
+		{name: "`/debug/pprof/heap` (CVE-2025-46332)", method: "/debug/pprof/heap", target: "/debug/pprof/heap"},
+		{name: "channelz", method: "/grpc.channelz.v1.Channelz/GetServers", target: "/grpc.channelz.v1.Channelz/GetServers"},
 	} {
 		grpc, rest := "–", "–"
 		if row.method != "" {
@@ -110,7 +107,7 @@ func attackMethods(t *testing.T, table *attacks) {
 		return sendHTTP(address, nil, httpRequest("GET", checkPath, bearerLine(valid)))
 	}
 	p, q := plain(x.GRPC), plain(x.HTTP)
-	if p.status < 500 && p.status != 0 && p.status != 400 || q.status != http.StatusBadRequest {
+	if p.ended == "" || q.ended == "" {
 		t.Errorf("plain text: %+v, %+v", p, q)
 	}
 	table.add(t, "plain text", p.String(), q.String())
@@ -133,7 +130,7 @@ func attackMethods(t *testing.T, table *attacks) {
 	if err := conn.call(false, checkMethod); err != nil {
 		t.Fatal(err)
 	}
-	g := conn.receive(conn.id)
+	g := conn.receive()
 	if g.code == codes.OK || g.status == http.StatusOK {
 		t.Errorf("gRPC on the listener of REST is answered: %+v", g)
 	}
@@ -141,5 +138,4 @@ func attackMethods(t *testing.T, table *attacks) {
 	if h := x.grpc(nil, "/grpc.health.v1.Health/Check", framed(0, nil)); h.code != codes.OK {
 		t.Errorf("health needs a token: %+v", h)
 	}
-	_ = unknown
 }
