@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/zap"
@@ -331,12 +333,24 @@ func wordsOf(raw json.RawMessage) ([]string, bool) {
 	return texts(raw)
 }
 
-// decodeObject decodes a part of a token that must be a JSON object.
+// decodeObject decodes a part of a token that must be a JSON object. A repeated member
+// makes it unreadable: another reader of the token may have used the other value.
 func decodeObject(part string) (map[string]json.RawMessage, bool) {
 	data, err := base64.RawURLEncoding.Strict().DecodeString(part)
-	if err != nil {
+	if err != nil || !utf8.Valid(data) || !json.Valid(data) || bytes.TrimLeft(data, " \t\r\n")[0] != '{' {
 		return nil, false
 	}
-	var object map[string]json.RawMessage
-	return object, json.Unmarshal(data, &object) == nil && object != nil
+	object := map[string]json.RawMessage{}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	_, _ = decoder.Token() // the brace; what is valid cannot fail
+	for decoder.More() {
+		var value json.RawMessage
+		token, _ := decoder.Token()
+		name, _ := token.(string)
+		if _, repeated := object[name]; repeated || decoder.Decode(&value) != nil {
+			return nil, false
+		}
+		object[name] = value
+	}
+	return object, true
 }
