@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 
+	"github.com/eligibilityd/eligibilityd/internal/access/accesstest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
 )
 
@@ -150,6 +152,21 @@ func startDev(t *testing.T, more ...string) *process {
 	return start(t, func(ctx context.Context, out, log io.Writer) error {
 		return dev(ctx, anyPort(more...), "127.0.0.1:0", nil, out, log)
 	})
+}
+
+// startGuarded runs dev with TLS and every method of auth but certificates. ca is the
+// file of the authority to trust.
+func startGuarded(t *testing.T, more ...string) (p *process, ca string) {
+	t.Helper()
+	authority, issuer := accesstest.NewAuthority(t), accesstest.NewIssuer(t)
+	server := authority.Server(t)
+	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
+	if err := os.WriteFile(tokens, []byte("[]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startDev(t, append(more,
+		"ELIGIBILITY_SERVER__TLS__CERTIFICATE_FILE="+server.CertificateFile, "ELIGIBILITY_SERVER__TLS__KEY_FILE="+server.KeyFile,
+		"ELIGIBILITY_AUTH__TOKENS_FILE="+tokens, "ELIGIBILITY_AUTH__JWT=[{issuer: "+issuer.URL+", audiences: [api://eligibilityd]}]")...), authority.File
 }
 
 // startServe runs serve against a simulator at simulator.

@@ -18,6 +18,10 @@ func TestAlertsSelectSeriesThatExist(t *testing.T) {
 	p := startDev(t)
 	get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
 	_, _, scraped := get(t, "http://"+p.Admin+"/metrics")
+	guarded, ca := startGuarded(t)
+	runCommand(t, "", "check", "--address", guarded.GRPC, "--ca-file", ca, allowedID) // without credentials
+	_, _, more := get(t, "http://"+guarded.Admin+"/metrics")
+	scraped += more
 	selector := regexp.MustCompile(`(eligibility_[a-z_]+)(?:\{([^}]*)\})?`)
 	matcher := regexp.MustCompile(`^([a-z_]+)(=~|=)"([^"]*)"$`)
 	alerts := 0
