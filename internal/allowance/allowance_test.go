@@ -220,7 +220,7 @@ func TestOnlyUnusedCallersAreDropped(t *testing.T) {
 	busy := callers.Of("busy")
 	busy.Enter()
 	charged := callers.Of("charged")
-	charged.NewCustomers(false).Take(t.Context(), allowance.Customer{}, false)
+	charged.NewCustomers(false).Take(t.Context(), allowance.Customer{})
 	idle := callers.Of("idle")
 	now.pass(2 * time.Second)
 	for i := range 10_001 {

@@ -67,8 +67,8 @@ type charge struct {
 // Take takes one customer about whom nothing is known, before Partner Center is
 // called. If none is left, it returns when there is one. A customer that was taken
 // within Window costs nothing again, unless calls to Partner Center keep failing
-// for it. alone keeps Shared out, because its Redis is known to be out of reach.
-func (n *NewCustomers) Take(ctx context.Context, customer Customer, alone bool) (granted bool, retryAfter time.Duration) {
+// for it.
+func (n *NewCustomers) Take(ctx context.Context, customer Customer) (granted bool, retryAfter time.Duration) {
 	n.mu.Lock()
 	now := n.time()
 	if c := n.latest[customer]; c != nil && c.failures <= freeRetries {
@@ -81,7 +81,7 @@ func (n *NewCustomers) Take(ctx context.Context, customer Customer, alone bool) 
 		retryAfter = Window
 	case len(n.charges) >= n.perMinute:
 		retryAfter = n.charges[0].at + Window - now
-	case now < n.refused && !alone:
+	case now < n.refused:
 		retryAfter = n.refused - now
 	}
 	if retryAfter > 0 {
@@ -98,7 +98,7 @@ func (n *NewCustomers) Take(ctx context.Context, customer Customer, alone bool) 
 	n.mu.Unlock()
 
 	defer close(c.decided)
-	c.granted, c.retryAfter = n.share(ctx, alone)
+	c.granted, c.retryAfter = n.share(ctx)
 	if !c.granted {
 		n.refund(c)
 	}
@@ -106,25 +106,23 @@ func (n *NewCustomers) Take(ctx context.Context, customer Customer, alone bool) 
 }
 
 // share takes one from Shared, if there is one and it replies.
-func (n *NewCustomers) share(ctx context.Context, alone bool) (granted bool, retryAfter time.Duration) {
+func (n *NewCustomers) share(ctx context.Context) (granted bool, retryAfter time.Duration) {
 	if n.shared == nil {
 		n.metrics.granted.Inc()
 		return true, 0
 	}
-	if !alone {
-		granted, wait, err := n.shared.TakeNewCustomer(ctx, n.caller, n.perMinute)
-		switch {
-		case err != nil:
-		case granted:
-			n.metrics.granted.Inc()
-			return true, 0
-		default:
-			n.metrics.refused.Inc()
-			return false, min(max(wait, minRefused), Window)
-		}
+	granted, wait, err := n.shared.TakeNewCustomer(ctx, n.caller, n.perMinute)
+	switch {
+	case err != nil:
+		n.metrics.alone.Inc()
+		return true, 0
+	case granted:
+		n.metrics.granted.Inc()
+		return true, 0
+	default:
+		n.metrics.refused.Inc()
+		return false, min(max(wait, minRefused), Window)
 	}
-	n.metrics.alone.Inc()
-	return true, 0
 }
 
 // refund removes a charge that Shared has refused.

@@ -58,7 +58,7 @@ func TestNoWindowHasMoreNewCustomers(t *testing.T) {
 			if rapid.IntRange(0, 9).Draw(rt, "set") == 0 {
 				now.pass(-time.Duration(rapid.Int64Range(0, 1e13).Draw(rt, "set back by")))
 			}
-			granted, retryAfter := n.Take(rt.Context(), customer(i), rapid.Bool().Draw(rt, "alone"))
+			granted, retryAfter := n.Take(rt.Context(), customer(i))
 			within := 0
 			for _, at := range grants {
 				if elapsed-at < time.Minute {
@@ -84,7 +84,7 @@ func TestACustomerCostsOnceAMinute(t *testing.T) {
 	now := newClock()
 	n := newCustomersOf(t, 2, allowance.Config{Now: now.Now})
 	take := func(i int) bool {
-		granted, _ := n.Take(t.Context(), customer(i), false)
+		granted, _ := n.Take(t.Context(), customer(i))
 		return granted
 	}
 	for range 100 {
@@ -96,7 +96,7 @@ func TestACustomerCostsOnceAMinute(t *testing.T) {
 		t.Fatal("the second was refused")
 	} else if other.Partner = "us"; take(3) {
 		t.Fatal("a third was granted")
-	} else if granted, _ := n.Take(t.Context(), other, false); granted {
+	} else if granted, _ := n.Take(t.Context(), other); granted {
 		t.Fatal("the same ID at another partner cost nothing")
 	}
 	now.pass(62 * time.Second)
@@ -112,7 +112,7 @@ func TestFailingCustomersAreNotFreeForEver(t *testing.T) {
 	n := newCustomersOf(t, 3, allowance.Config{Now: newClock().Now})
 	fetches := 0
 	for range 100 {
-		if granted, _ := n.Take(t.Context(), customer(1), false); granted {
+		if granted, _ := n.Take(t.Context(), customer(1)); granted {
 			fetches++
 			n.Failed(customer(1))
 		}
@@ -136,7 +136,7 @@ func TestARefusalOfSharedHolds(t *testing.T) {
 		return !refuses, 10 * time.Second, nil
 	})})
 	for i := range 1000 {
-		if granted, retryAfter := n.Take(t.Context(), customer(i), false); granted || retryAfter > 10*time.Second {
+		if granted, retryAfter := n.Take(t.Context(), customer(i)); granted || retryAfter > 10*time.Second {
 			t.Fatalf("granted %v, %v", granted, retryAfter)
 		}
 	}
@@ -146,11 +146,11 @@ func TestARefusalOfSharedHolds(t *testing.T) {
 	now.pass(10 * time.Second)
 	refuses = false
 	for i := range 5 {
-		if granted, _ := n.Take(t.Context(), customer(i), false); !granted {
+		if granted, _ := n.Take(t.Context(), customer(i)); !granted {
 			t.Errorf("customer %d was refused", i)
 		}
 	}
-	if granted, _ := n.Take(t.Context(), customer(5), false); granted {
+	if granted, _ := n.Take(t.Context(), customer(5)); granted {
 		t.Error("shared grants more than the limit")
 	}
 }
@@ -169,7 +169,7 @@ func TestConcurrentChecksOfOneCustomer(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if granted, _ := n.Take(t.Context(), customer(1), false); granted != grants {
+				if granted, _ := n.Take(t.Context(), customer(1)); granted != grants {
 					t.Errorf("granted %v, shared replied %v", granted, grants)
 				}
 			})
@@ -196,7 +196,7 @@ func TestConcurrentNewCustomers(t *testing.T) {
 	for worker := range 8 {
 		all.Go(func() {
 			for i := range 100 {
-				if ok, _ := n.Take(t.Context(), customer(worker*1000+i), false); ok {
+				if ok, _ := n.Take(t.Context(), customer(worker*1000+i)); ok {
 					granted.Add(1)
 				}
 			}
@@ -224,7 +224,7 @@ func TestTheRightToBatchesLiftsTheDefaultOnly(t *testing.T) {
 
 func TestNoNewCustomers(t *testing.T) {
 	t.Parallel()
-	if granted, retryAfter := newCustomersOf(t, 0, allowance.Config{}).Take(t.Context(), customer(1), false); granted || retryAfter <= 0 {
+	if granted, retryAfter := newCustomersOf(t, 0, allowance.Config{}).Take(t.Context(), customer(1)); granted || retryAfter <= 0 {
 		t.Errorf("granted %v, again in %v", granted, retryAfter)
 	}
 }

@@ -176,7 +176,8 @@ func ages(cfg *config.Config) eligibility.Ages {
 // batches of a partner.
 func ServiceConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger, registerer prometheus.Registerer) evidence.Config {
 	return evidence.Config{
-		Ages: ages(cfg),
+		Partner: partner.Name,
+		Ages:    ages(cfg),
 		Policy: eligibility.Policy{
 			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
 			AllowReducing:    cfg.Policy.UnderReview == config.UnderReviewAllowReducing,

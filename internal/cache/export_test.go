@@ -169,3 +169,9 @@ func BudgetSteps(client redis.UniversalClient, key string) func(ctx context.Cont
 func (s *Store) BudgetKeys() (state, replicas string) {
 	return s.redis.keys.ofPartner("budget"), s.redis.keys.ofPartner("replicas")
 }
+
+// AllowanceKey is the key of a caller.
+func (a *Allowances) AllowanceKey(caller string) string { return a.key(caller) }
+
+// SetClock replaces the clock of the process.
+func (a *Allowances) SetClock(now func() time.Time) { a.now = now }

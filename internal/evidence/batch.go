@@ -45,6 +45,9 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		return
 	}
 	s.load(ctx, open, (*check).missing, s.store.Load)
+	for i := range open {
+		s.denyNewer(&open[i].check)
+	}
 	pace := s.fetchAll(ctx, open)
 	if ctx.Err() == nil {
 		looking, cancel := context.WithTimeout(ctx, reloadTimeout)

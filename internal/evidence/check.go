@@ -15,6 +15,8 @@ type check struct {
 	// caller set none.
 	youngest       time.Time
 	spares         *spares // bounds the fetches that no decision needs; nil for a single check
+	failed         func()  // as in fetchRequest, for the account; may be nil
+	known          bool    // some tier holds evidence about the customer, of any age
 	account        view
 	qualifications view
 }
@@ -28,6 +30,7 @@ type view struct {
 	fetch          *fetch // the one that the check waits for, or nil
 	waived         bool   // the check does not wait for the facet, which it does not need
 	coolingDown    bool   // Err is of an earlier check: the facet failed and is not needed
+	tooNew         bool   // min_evidence_time alone excludes evidence younger than FreshAge
 }
 
 // completed reports whether the check is done with the facet.
@@ -94,9 +97,12 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 // its usable age, neither it nor anything older answers.
 func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
-	if evidence == nil ||
-		evidence.FetchTime.After(now.Add(eligibility.ClockTolerance)) ||
-		evidence.FetchTime.Before(c.req.MinEvidenceTime) {
+	if evidence == nil || evidence.FetchTime.After(now.Add(eligibility.ClockTolerance)) {
+		return
+	}
+	c.known = true
+	if evidence.FetchTime.Before(c.req.MinEvidenceTime) {
+		v.tooNew = v.tooNew || c.req.LacksFresh && s.isYoung(c, v, found, now)
 		return
 	}
 	if v.Evidence != nil && !s.replaces(c, v, evidence, now) {

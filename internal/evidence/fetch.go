@@ -24,6 +24,9 @@ func (s *Service) run(f *fetch) bool {
 	oldest := f.bound.dated
 	return s.spawn(func() {
 		got, acquired := s.obtain(f, oldest)
+		if got.err != nil && got.call.Attempts > 0 && f.failed != nil {
+			f.failed()
+		}
 		s.inflight.finish(f, got, s.now())
 		if acquired {
 			s.publish(f)

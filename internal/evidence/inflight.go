@@ -86,6 +86,7 @@ type fetch struct {
 	sending  sync.Once     // closes sent
 	priority *Priority
 	account  *fetch     // the fetch of the account, if this one must not send before it
+	failed   func()     // called if Partner Center was called and gave no evidence; may be nil
 	state    fetchState // guarded by the shard's mutex
 	bound    recency    // what the result satisfies; guarded by the shard's mutex
 	created  time.Time  // on the monotonic clock
@@ -112,6 +113,9 @@ type fetchRequest struct {
 	// account, if set, is the fetch that must have sent its request before this
 	// one does, unless this one leaves LaneSpare.
 	account *fetch
+	// failed is called if a fetch that is started for the request calls Partner
+	// Center and gets no evidence; nil is allowed.
+	failed func()
 	// enough reports whether no fetch is needed any more, because one finished
 	// after the caller last looked.
 	enough func() bool
@@ -199,7 +203,7 @@ func (n *inflight) join(ctx context.Context, shard *inflightShard, r fetchReques
 func newFetch(ctx context.Context, r fetchRequest) *fetch {
 	f := &fetch{
 		key: r.Key, done: make(chan struct{}), sent: make(chan struct{}), priority: NewPriority(r.lane),
-		account: r.account, bound: r.bound, created: time.Now(), asking: trace.SpanContextFromContext(ctx),
+		account: r.account, failed: r.failed, bound: r.bound, created: time.Now(), asking: trace.SpanContextFromContext(ctx),
 	}
 	f.ctx, f.span = startFetchSpan(context.WithoutCancel(ctx), r.Key)
 	return f
@@ -275,6 +279,15 @@ func (f *fetch) finished() <-chan struct{} {
 		return nil
 	}
 	return f.done
+}
+
+// fetching reports whether a fetch about the customer is in flight.
+func (n *inflight) fetching(id eligibility.CustomerID) bool {
+	shard := n.shard(eligibility.Key{CustomerID: id})
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	return shard.fetches[eligibility.Key{CustomerID: id, Facet: eligibility.FacetAccount}] != nil ||
+		shard.fetches[eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}] != nil
 }
 
 // coolingDown returns the failure because of which key is not fetched yet unless

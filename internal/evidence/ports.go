@@ -37,6 +37,9 @@ type Found struct {
 	// MustRevalidate reports that another replica may have newer evidence: this
 	// answers only if neither the shared tier nor Partner Center can be asked.
 	MustRevalidate bool
+	// Unread reports that the shared tier could not be read, so that it may hold
+	// evidence, or newer evidence.
+	Unread bool
 }
 
 // Store keeps evidence. Newer evidence replaces older, never the reverse. A

@@ -48,6 +48,8 @@ const (
 type Config struct {
 	// Ages by outcome; the zero value means DefaultAges.
 	Ages eligibility.Ages
+	// Partner names the partner, to count the new customers of each apart.
+	Partner string
 	// Policy is passed to [eligibility.Decide].
 	Policy eligibility.Policy
 	// QualificationsGrace is how long an answer that does not need the
@@ -66,8 +68,9 @@ type Config struct {
 
 // Service answers whether customers may buy. It is safe for concurrent use.
 type Service struct {
-	source Source
-	store  Store
+	source  Source
+	store   Store
+	partner string
 
 	ages             eligibility.Ages
 	policy           eligibility.Policy
@@ -120,6 +123,7 @@ func New(source Source, store Store, cfg Config) (*Service, error) {
 	s := &Service{
 		source:           source,
 		store:            store,
+		partner:          cfg.Partner,
 		ages:             cfg.Ages,
 		policy:           cfg.Policy,
 		grace:            cfg.QualificationsGrace,
@@ -170,8 +174,9 @@ func (s *Service) now() time.Time { return s.clock() }
 // Check answers one question within ctx. Errors are *Error: of kind
 // KindNotFound, KindNotServed, KindUnavailable, KindThrottled, KindCredentials,
 // KindInvalidResponse, KindDeadlineExceeded, KindCanceled, KindOverloaded once
-// Run has ended, or KindInternal. A fetch that ctx does not wait for goes on and
-// fills the cache.
+// Run has ended, KindPermissionDenied if the caller lacks the right fresh,
+// KindCallerLimited if it may not ask about a new customer now, or KindInternal. A
+// fetch that ctx does not wait for goes on and fills the cache.
 func (s *Service) Check(ctx context.Context, req eligibility.Request) (eligibility.Answer, error) {
 	now := s.now()
 	var c check
@@ -195,15 +200,24 @@ func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
 // complete. It moves a copy to the heap, so that a completed one stays off it.
 func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (eligibility.Answer, error) {
 	keys := c.missing(make([]eligibility.Key, 0, 2))
+	unread := false
 	for i, found := range s.store.Load(ctx, keys) {
 		v := c.view(keys[i].Facet)
+		unread = unread || found.Unread
 		s.admit(&c, v, found, now)
 		if v.Fresh {
 			s.refreshEarly(ctx, &c, v, now)
 		}
 	}
-	if !c.completed() {
+	refused := s.denyNewer(&c)
+	if !c.completed() && !s.takeNewCustomer(ctx, &c) {
+		refused = true
+	}
+	switch {
+	case !c.completed():
 		s.fetch(ctx, &c, LaneCheckout)
+	case refused && unread: // the shared tier may hold what the caller must not fetch
+		s.reload(ctx, &c)
 	}
 	return s.decide(&c, s.now())
 }

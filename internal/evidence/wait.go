@@ -73,6 +73,9 @@ func (s *Service) startFetches(ctx context.Context, c *check, in Lane) {
 			s.admit(c, v, s.store.Peek(v.key, now), now)
 			return v.Fresh
 		}}
+		if v == &c.account {
+			o.failed = c.failed
+		}
 		if v == &c.account || c.req.Segment != eligibility.SegmentCommercial {
 			v.fetch = s.inflight.start(ctx, o)
 			continue
