@@ -181,6 +181,7 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 		} else {
 			founds[i] = s.held(key, now)
 		}
+		founds[i].Unread = i < len(shared) && !shared[i].read
 	}
 	return founds
 }

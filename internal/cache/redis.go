@@ -95,6 +95,8 @@ func newSharedTier(cfg RedisConfig, connections *Connections, logger *zap.Logger
 // loaded is what Redis holds under a key: evidence or nil.
 type loaded struct {
 	evidence *eligibility.Evidence
+	// read is whether Redis replied: nil evidence is then absent.
+	read bool
 	// current is whether it was read from a server that has the last heartbeat of
 	// this replica.
 	current bool
@@ -137,10 +139,12 @@ func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit
 		switch {
 		case errors.Is(err, redis.Nil), err == nil && fromFuture(evidence, now):
 			r.metrics.redisMiss.Inc()
+			found[i].read = true
 		case err == nil:
 			r.metrics.redisHit.Inc()
-			found[i] = loaded{evidence: evidence, current: read.current}
+			found[i] = loaded{evidence: evidence, read: true, current: read.current}
 		case errors.Is(err, errValue), redis.HasErrorPrefix(err, "WRONGTYPE"):
+			found[i].read = true
 			removals = append(removals, removal{key: keys[i], value: value})
 		default:
 			fault = err

@@ -281,13 +281,12 @@ func (f *fetch) finished() <-chan struct{} {
 	return f.done
 }
 
-// fetching reports whether a fetch about the customer is in flight.
-func (n *inflight) fetching(id eligibility.CustomerID) bool {
-	shard := n.shard(eligibility.Key{CustomerID: id})
+// fetching reports whether a fetch of key is in flight.
+func (n *inflight) fetching(key eligibility.Key) bool {
+	shard := n.shard(key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	return shard.fetches[eligibility.Key{CustomerID: id, Facet: eligibility.FacetAccount}] != nil ||
-		shard.fetches[eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}] != nil
+	return shard.fetches[key] != nil
 }
 
 // coolingDown returns the failure because of which key is not fetched yet unless

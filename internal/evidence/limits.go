@@ -42,12 +42,12 @@ func (s *Service) denyNewer(c *check) (denied bool) {
 }
 
 // takeNewCustomer counts the customer of the check as a new one if that is what it
-// is: no tier holds anything about it, and no fetch about it is in flight. If its
+// is: no tier holds anything about it, and its account is not being fetched. If its
 // caller has none left, it fails the check and returns false. If the shared tier was
 // not read, the customer counts as new.
 func (s *Service) takeNewCustomer(ctx context.Context, c *check) bool {
 	left, _ := ctx.Value(NewCustomersKey{}).(*allowance.NewCustomers)
-	if left == nil || c.known || errors.Is(ctx.Err(), context.Canceled) || s.inflight.fetching(c.req.CustomerID) {
+	if left == nil || c.known || errors.Is(ctx.Err(), context.Canceled) || s.inflight.fetching(c.account.key) {
 		return true
 	}
 	now := s.now()
