@@ -49,14 +49,14 @@ func TestTokenFilesThatAreRefused(t *testing.T) {
 			"line 2: entry 2 (b): has the sha256 of entry 1",
 		},
 	} {
-		_, err := access.CheckTokens([]byte(one.content), map[string]access.Grant{"legacy": {Rights: []string{"check"}}})
+		_, err := access.Tokens([]byte(one.content), map[string]access.Grant{"legacy": {Rights: []string{"check"}}})
 		if err == nil || !strings.Contains(err.Error(), one.want) {
 			t.Errorf("%s: got %v, want %q", name, err, one.want)
 		} else if strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), sum) {
 			t.Errorf("%s: %v has what may be a secret", name, err)
 		}
 	}
-	if _, err := access.CheckTokens([]byte("[]"), nil); err != nil {
+	if _, err := access.Tokens([]byte("[]"), nil); err != nil {
 		t.Errorf("no tokens: %v", err)
 	}
 }
@@ -177,8 +177,8 @@ func TestNewToken(t *testing.T) {
 		if got := r.try("Bearer " + token); got != "spiffe://shop.example/checkout check,watch_all" {
 			t.Fatalf("%s: %q", line, got)
 		}
-		if first, err := access.CheckTokens([]byte(line), nil); err != nil || first.Sub(end).Abs() > time.Second {
-			t.Fatalf("%v, %v", first, err)
+		if read, err := access.Tokens([]byte(line), nil); err != nil || len(read) != 1 || read[0].NotAfter.Sub(end).Abs() > time.Second {
+			t.Fatalf("%v, %v", read, err)
 		}
 	}
 	for name, one := range map[string]struct {
