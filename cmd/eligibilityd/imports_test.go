@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	},
 
 	"cmd/eligibilityd": {
-		"internal/app", "internal/doctor", "internal/config", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
+		"internal/access", "internal/app", "internal/doctor", "internal/config", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
 		"internal/tokenstore", "gen/eligibility/v1",
 	},

@@ -100,6 +100,7 @@ Start with: eligibilityd dev`,
 		newCheckCommand(),
 		newDoctorCommand(),
 		newLoginCommand(),
+		newTokenCommand(),
 		newVersionCommand(),
 	)
 	return root
