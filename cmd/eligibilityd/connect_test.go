@@ -504,3 +504,42 @@ func TestCheckWaitsForTheLimitOfItsCaller(t *testing.T) {
 		t.Errorf("after %v, asked %d and %d times", waited, customers.asked[ids[7]], customers.asked[ids[8]])
 	}
 }
+
+// The service itself answers as the tests above assume.
+func TestCheckAsksAServiceThatAuthenticates(t *testing.T) {
+	t.Parallel()
+	p, ca, issuer := startGuarded(t)
+	file := filepath.Join(t.TempDir(), "token")
+	check := func(address, token string) (code int, out, errOut string) {
+		args := []string{"check", "--address", address, "--ca-file", ca}
+		if token != "" {
+			if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			args = append(args, "--token-file", file)
+		}
+		return runCommand(t, "", append(args, allowedID)...)
+	}
+	token := func(rights ...any) string { return issuer.Token(t, "shop", map[string]any{"roles": rights}) }
+	eventually(t, "the issuer's keys to be fetched", func() bool {
+		code, _, _ := check(p.GRPC, token("check", "batch"))
+		return code == 0
+	})
+	for name, row := range map[string]struct {
+		address, token string
+		want           string
+	}{
+		"no token":             {p.GRPC, "", "requires credentials"},
+		"unknown token":        {p.GRPC, secretToken, "does not accept the token"},
+		"another audience":     {p.GRPC, issuer.Token(t, "shop", map[string]any{"roles": []any{"batch"}, "aud": "api://another"}), "does not accept the token"},
+		"another right":        {p.GRPC, token("check"), `lacks the right "batch"`},
+		"REST port":            {p.HTTP, token("batch"), "REST port"},
+		"REST port, no token":  {p.HTTP, "", "REST port"},
+		"admin port, over TLS": {p.Admin, token("batch"), "REST port"},
+	} {
+		code, out, errOut := check(row.address, row.token)
+		if code != exitUndecided || !strings.Contains(errOut, row.want) || strings.Contains(errOut, "rpc error") || row.token != "" && strings.Contains(errOut+out, row.token) {
+			t.Errorf("%s: exit code %d, %s, want %q", name, code, errOut, row.want)
+		}
+	}
+}

@@ -156,17 +156,19 @@ func startDev(t *testing.T, more ...string) *process {
 
 // startGuarded runs dev with TLS and every method of auth but certificates. ca is the
 // file of the authority to trust.
-func startGuarded(t *testing.T, more ...string) (p *process, ca string) {
+func startGuarded(t *testing.T, more ...string) (p *process, ca string, issuer *accesstest.Issuer) {
 	t.Helper()
-	authority, issuer := accesstest.NewAuthority(t), accesstest.NewIssuer(t)
+	authority := accesstest.NewAuthority(t)
+	issuer = accesstest.NewIssuer(t)
 	server := authority.Server(t)
 	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
 	if err := os.WriteFile(tokens, []byte("[]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return startDev(t, append(more,
+	p = startDev(t, append(more,
 		"ELIGIBILITY_SERVER__TLS__CERTIFICATE_FILE="+server.CertificateFile, "ELIGIBILITY_SERVER__TLS__KEY_FILE="+server.KeyFile,
-		"ELIGIBILITY_AUTH__TOKENS_FILE="+tokens, "ELIGIBILITY_AUTH__JWT=[{issuer: "+issuer.URL+", audiences: [api://eligibilityd]}]")...), authority.File
+		"ELIGIBILITY_AUTH__TOKENS_FILE="+tokens, "ELIGIBILITY_AUTH__JWT=[{issuer: "+issuer.URL+", audiences: [api://eligibilityd]}]")...)
+	return p, authority.File, issuer
 }
 
 // startServe runs serve against a simulator at simulator.

@@ -18,7 +18,7 @@ func TestAlertsSelectSeriesThatExist(t *testing.T) {
 	p := startDev(t)
 	get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
 	_, _, scraped := get(t, "http://"+p.Admin+"/metrics")
-	guarded, ca := startGuarded(t)
+	guarded, ca, _ := startGuarded(t)
 	runCommand(t, "", "check", "--address", guarded.GRPC, "--ca-file", ca, allowedID) // without credentials
 	_, _, more := get(t, "http://"+guarded.Admin+"/metrics")
 	scraped += more
