@@ -8,6 +8,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 
+	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
@@ -18,11 +19,17 @@ import (
 // writer. What grpc-gateway allocates to find the route is not ours: it is measured
 // apart and subtracted.
 func TestAllocationsOfALocalHitOverREST(t *testing.T) {
-	run := servertest.StartWarm(t, api.Config{PlainRecords: 1})
+	limits, err := allowance.New(allowance.Config{Default: allowance.Limit{RequestsPerSecond: 1_000_000, Burst: 1_000_000, Concurrent: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := servertest.StartWarm(t, api.Config{PlainRecords: 1, Access: apitest.EachRight(), Limits: limits})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, run.REST+"/v1/customers/"+apitest.CustomerA+"/eligibility", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Accept-Encoding", "gzip") // of a body that is too small for it
+	req.Header.Set("Authorization", "check")
 	w := &discardWriter{header: make(http.Header)}
 	got := apitest.FewestAllocations(func() {
 		clear(w.header)
