@@ -113,7 +113,13 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if a.access != nil {
 		chainConfig.Access = a.access
 	}
-	if chainConfig.Limits, err = allowance.New(limitsConfig(a.cfg, registry)); err != nil {
+	limits := limitsConfig(a.cfg, registry)
+	if a.connections != nil {
+		if limits.Shared, err = cache.NewAllowances(RedisConfig(a.cfg), a.connections, a.logger.Named("cache")); err != nil {
+			return err
+		}
+	}
+	if chainConfig.Limits, err = allowance.New(limits); err != nil {
 		return err
 	}
 	if a.traces != nil {
