@@ -38,7 +38,6 @@ type failure struct {
 // Error implements error.
 func (f *failure) Error() string { return f.text }
 
-//nolint:gochecknoglobals // constants
 var (
 	errNone    = &failure{causeMissing, "no credentials"}
 	errSeveral = &failure{causeMalformed, "more than one authorization"}

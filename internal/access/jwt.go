@@ -288,7 +288,7 @@ func (c claims) text(name string) (string, error) {
 func (c claims) time(name string) (*jwt.NumericDate, error) {
 	raw, has := c[name]
 	if !has {
-		return nil, nil
+		return nil, nil //nolint:nilnil // as jwt.Claims demands for a claim that is missing
 	}
 	var seconds *float64
 	if err := json.Unmarshal(raw, &seconds); err != nil || seconds == nil || *seconds < 0 || *seconds > maxSeconds {

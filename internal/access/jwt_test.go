@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -104,13 +105,8 @@ func TestClaims(t *testing.T) {
 		"a claim nobody asked for": {map[string]any{"x": map[string]any{"y": []int{1}}}, "shop check"},
 		"a deeply nested claim":    {map[string]any{"x": json.RawMessage(strings.Repeat("[", 2000) + strings.Repeat("]", 2000))}, "shop check"},
 	} {
-		claims := map[string]any{}
-		for name, value := range required {
-			claims[name] = value
-		}
-		for name, value := range one.change {
-			claims[name] = value
-		}
+		claims := maps.Clone(required)
+		maps.Copy(claims, one.change)
 		if got := r.try("Bearer " + r.issuer.Token(t, "shop", claims)); got != one.want {
 			t.Errorf("%s: got %q, want %q", name, got, one.want)
 		}

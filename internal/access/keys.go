@@ -159,7 +159,7 @@ func (s *keySource) run(ctx context.Context) error {
 		began := s.clock.elapsed()
 		keys, err := s.fetch(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the fetch was ended with the process
 		}
 		wait := refreshInterval*9/10 + rand.N(refreshInterval/5) //nolint:gosec // spreads load
 		if err == nil {

@@ -23,7 +23,7 @@ import (
 
 func nop() *zap.Logger { return zap.NewNop() }
 
-func writeJSON(w http.ResponseWriter, value any) { _ = json.NewEncoder(w).Encode(value) }
+func writeJSON(w http.ResponseWriter, value any) { _ = json.NewEncoder(w).Encode(value) } //nolint:errchkjson // the test gives it
 
 // A key set that cannot be used replaces nothing, whatever the issuer does.
 func TestFetchesThatFailReplaceNothing(t *testing.T) {

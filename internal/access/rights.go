@@ -28,7 +28,7 @@ const (
 
 // words are the names of the rights in configurations and errors, in the order of
 // their bits.
-var words = [...]string{"check", "batch", "fresh", "prefetch", "watch", "watch_all", "support"}
+var words = [...]string{"check", "batch", "fresh", "prefetch", "watch", "watch_all", "support"} //nolint:gochecknoglobals // constants
 
 // Words returns the names of all rights.
 func Words() []string { return append([]string(nil), words[:]...) }
