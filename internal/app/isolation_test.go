@@ -87,18 +87,24 @@ type partnerReplica struct {
 
 func startPartnerFleet(t *testing.T, replicas int, server *cachetest.Redis, partners ...string) *partnerFleet {
 	t.Helper()
+	return startFleetWith(t, replicas, server, nil, partners...)
+}
+
+// startFleetWith is startPartnerFleet with further variables of the configuration.
+func startFleetWith(t *testing.T, replicas int, server *cachetest.Redis, variables []string, partners ...string) *partnerFleet {
+	t.Helper()
 	f := &partnerFleet{partners: partners, sources: make(map[string]*partnerSource), raw: server.Client()}
 	t.Cleanup(func() { _ = f.raw.Close() })
 	for _, name := range partners {
 		f.sources[name] = &partnerSource{partner: name, status: make(map[eligibility.CustomerID]string)}
 	}
 	for range replicas {
-		cfg, err := config.Load("", []string{
+		cfg, err := config.Load("", append([]string{
 			"ELIGIBILITY_SERVER__GRPC__ADDRESS=127.0.0.1:0", "ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:0",
 			"ELIGIBILITY_SERVER__ADMIN__ADDRESS=127.0.0.1:0", "ELIGIBILITY_SERVER__DRAIN=0s", "ELIGIBILITY_SERVER__SHUTDOWN_TIMEOUT=1s",
 			"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + server.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=2s",
 			"ELIGIBILITY_POLICY__UNDER_REVIEW=allow_reducing",
-		}, config.Dev)
+		}, variables...), config.Dev)
 		if err != nil {
 			t.Fatal(err)
 		}
