@@ -33,9 +33,6 @@ func (l *loader) checkAuth(command Command) {
 
 func (l *loader) checkCertificates() {
 	const key = "auth.certificates"
-	if len(l.cfg.Auth.Certificates) > 0 && l.cfg.Server.TLS.ClientCAFile == "" {
-		l.object(key, "needs server.tls.client_ca_file, which client certificates are verified against")
-	}
 	taken := map[string]string{} // what a certificate holds → path of its entry
 	for i, c := range l.cfg.Auth.Certificates {
 		path := key + "[" + strconv.Itoa(i) + "]"
@@ -64,6 +61,9 @@ func (l *loader) checkCertificates() {
 		}
 		taken[name] = path
 	}
+	if len(l.cfg.Auth.Certificates) > 0 && l.cfg.Server.TLS.ClientCAFile == "" {
+		l.object(key, "needs server.tls.client_ca_file, which client certificates are verified against")
+	}
 }
 
 // checkCertificateCaller checks the caller of the certificate at path, whose rights
@@ -84,9 +84,6 @@ func (l *loader) checkCertificateCaller(path string, c CertificateCaller) {
 
 func (l *loader) checkIssuers() {
 	const key = "auth.jwt"
-	if n := len(l.cfg.Auth.JWT); n > maxIssuers {
-		l.object(key, "has %d issuers, and at most %d are supported", n, maxIssuers)
-	}
 	taken := map[string]string{} // issuer → path of its entry
 	for i, j := range l.cfg.Auth.JWT {
 		path := key + "[" + strconv.Itoa(i) + "]"
@@ -114,6 +111,9 @@ func (l *loader) checkIssuers() {
 		l.checkClaim(path+".caller_claim", j.CallerClaim)
 		l.checkClaim(path+".rights_claim", j.RightsClaim)
 		l.checkClaims(path, j)
+	}
+	if n := len(l.cfg.Auth.JWT); n > maxIssuers {
+		l.object(key, "has %d issuers, and at most %d are supported", n, maxIssuers)
 	}
 }
 
@@ -175,9 +175,6 @@ func (l *loader) checkClaim(key, name string) {
 func (l *loader) checkCallers(command Command) {
 	const key = "auth.callers"
 	auth := &l.cfg.Auth
-	if len(auth.Callers) > 0 && !auth.Enabled() {
-		l.object(key, "has no effect without a method that identifies callers: auth.certificates, auth.tokens_file or auth.jwt")
-	}
 	_, isSeveral := l.origins[partnersSection]
 	for _, name := range slices.Sorted(maps.Keys(auth.Callers)) {
 		path, caller := entry(key, name), auth.Callers[name]
@@ -190,16 +187,21 @@ func (l *loader) checkCallers(command Command) {
 		if _, given := l.origins[path+".partners"]; given && len(caller.Partners) == 0 {
 			l.object(path+".partners", "names no partner; leave it out for all")
 		}
-		if command == Dev && !isSeveral {
-			continue
-		}
 		l.checkItems(path+".partners", caller.Partners, func(name string) string {
-			if !slices.ContainsFunc(l.partners, func(s partnerSection) bool { return s.name == name }) {
+			if isKnown := command == Dev && !isSeveral; !isKnown && !slices.ContainsFunc(l.partners, func(s partnerSection) bool { return s.name == name }) {
 				return "is none of the partners"
 			}
 			return ""
 		})
 	}
+	if len(auth.Callers) > 0 && l.lacksMethod() {
+		l.object(key, "has no effect without a method that identifies callers: auth.certificates, auth.tokens_file or auth.jwt")
+	}
+}
+
+// lacksMethod reports whether no method of auth was given, valid or not.
+func (l *loader) lacksMethod() bool {
+	return !l.cfg.Auth.Enabled() && !l.isRejected("auth.certificates") && !l.isRejected("auth.tokens_file") && !l.isRejected("auth.jwt")
 }
 
 // checkRights rejects lists of rights that are empty, or have an item that is no

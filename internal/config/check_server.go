@@ -73,7 +73,7 @@ func (l *loader) unprotected(command Command) string {
 	if !l.cfg.Server.TLS.Enabled() && !l.isRejected("server.tls.certificate_file") {
 		missing = append(missing, "server.tls")
 	}
-	if !l.cfg.Auth.Enabled() && !l.isRejected("auth.certificates") && !l.isRejected("auth.tokens_file") && !l.isRejected("auth.jwt") {
+	if l.lacksMethod() {
 		missing = append(missing, "one of auth.certificates, auth.tokens_file and auth.jwt")
 	}
 	if missing == nil {

@@ -20,9 +20,13 @@ func FuzzLoad(f *testing.F) {
 		"partner_center: {base_url: 'http://[::1%25lo]:1/v1', audience: 'api://a/.default', tenant_id: a.b}",
 		"partners: {eu: {cloud: china}, us: , 1-a: {refresh_token_file: /t}, B: {}}\ndefault_partner: us\npartner_defaults: {refresh_token_file: /t}",
 		"partners: {eu: {}}\npartner_center: {flow: app_only}",
+		"auth: {jwt: [{issuer: 'https://i/', audiences: [a], rights: {A.b: [check]}, require: {tid: 1}}], callers: {a.b: {rights: [], partners: [eu]}}}",
+		"auth: {certificates: [{caller: a, uri: 'x:y'}, {caller: b, dns: b}, ~], jwt: {}, tokens_file: }\nlimits: {default: {burst: 0}, callers: {a: {burst: 1}, [x]: {}}}",
+		"server: {tls: {key_file: k}, http: {cors: {origins: ['*', 'https://a:443']}}, probe: {address: ':1'}, limits: {idle: 0, concurrent: -1}}",
 		"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nlog: *c",
 	} {
-		f.Add(seed, "LOG__LEVEL=info\nCACHE__REDIS__ADDRESSES=a:1,b:2\nPARTNERS__MY_REGION__CLIENT_ID=x\nDEFAULT_PARTNER=eu")
+		f.Add(seed, "LOG__LEVEL=info\nCACHE__REDIS__ADDRESSES=a:1,b:2\nPARTNERS__MY_REGION__CLIENT_ID=x\nDEFAULT_PARTNER=eu\n"+
+			"AUTH__JWT=[{issuer: x, audiences: [a]}]\nLIMITS__CALLERS={a: {burst: 2}}\nAUTH__CALLERS=*a\nAUTH__CERTIFICATES=- {}")
 	}
 	example, err := os.ReadFile(filepath.Join("..", "..", "deploy", "config.example.yaml"))
 	if err != nil {

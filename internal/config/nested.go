@@ -114,8 +114,11 @@ func (r nested) entries(key string, v reflect.Value, n *yaml.Node) {
 // element returns the value of n, an item or entry of type t.
 func (r nested) element(path string, t reflect.Type, n *yaml.Node) reflect.Value {
 	v := reflect.New(t)
-	if issuer, ok := reflect.TypeAssert[*JWT](v); ok {
-		*issuer = DefaultJWT()
+	switch value := v.Interface().(type) {
+	case *JWT:
+		*value = DefaultJWT()
+	case *Limit:
+		*value = defaultLimit()
 	}
 	r.value(path, v.Elem(), n)
 	return v.Elem()
