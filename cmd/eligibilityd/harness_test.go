@@ -94,6 +94,7 @@ type addresses struct {
 	GRPC  string `json:"grpc"`
 	HTTP  string `json:"http"`
 	Admin string `json:"admin"`
+	Probe string `json:"probe"`
 }
 
 // process is a command under test that serves until stop.
