@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/access/accesstest"
+	"github.com/eligibilityd/eligibilityd/internal/reload"
 )
 
 // Idle connections beyond the limit of open files leave probes and operators, and
@@ -20,7 +22,7 @@ func TestFewDescriptorsLeaveProbesAnAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := launchFile(t, "/bin/sh", nil, anyPort("ELIGIBILITY_SERVER__PROBE__ADDRESS=127.0.0.1:0"),
+	p := launchFile(t, "/bin/sh", nil, anyPort("ELIGIBILITY_SERVER__PROBE__ADDRESS=127.0.0.1:0", "ELIGIBILITY_SERVER__LIMITS__FIRST_REQUEST=1h"),
 		"-c", `ulimit -n 256 && exec "$0" "$@"`, name, "dev", "--control-address", "127.0.0.1:0")
 	var idle []net.Conn
 	for _, address := range []string{p.GRPC, p.HTTP, p.GRPC, p.Probe, p.Admin} {
@@ -74,8 +76,12 @@ func TestSIGHUPReloadsTheCertificate(t *testing.T) {
 	}
 	serves(first)
 	second.CopyTo(t, certificate, key)
+	signalled := time.Now()
 	p.signal(t, syscall.SIGHUP)
 	p.await(t, `"msg":"files reloaded"`)
+	if took := time.Since(signalled); took > reload.Interval/2 {
+		t.Errorf("reloaded after %v", took)
+	}
 	serves(second)
 	for _, file := range []string{certificate, key} {
 		if err := os.Remove(file); err != nil {

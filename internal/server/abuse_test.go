@@ -144,7 +144,7 @@ func TestFloodsAreBounded(t *testing.T) { //nolint:paralleltest // it measures m
 					Server: server.Config{TLS: serverTLS(t, authority), Limits: server.Limits{FirstRequest: time.Minute}},
 				})
 				before := heap()
-				h := newHostile(t, dial(t, hosts(run)[transport], h2), transport == "rest")
+				h := newHostile(t, connect(t, hosts(run)[transport], h2), transport == "rest")
 				if !flood.deaf {
 					go func() { _, _ = io.Copy(io.Discard, h.Conn) }()
 				}

@@ -43,7 +43,7 @@ func held(answer <-chan struct{}) apitest.Source {
 	}
 }
 
-func dial(t *testing.T, address string, cfg *tls.Config) net.Conn {
+func connect(t *testing.T, address string, cfg *tls.Config) net.Conn {
 	t.Helper()
 	var conn net.Conn
 	var err error
@@ -107,7 +107,7 @@ func TestConnectionsWithoutARequestAreClosed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			begun := time.Now()
-			conn := dial(t, row.address, row.cfg)
+			conn := connect(t, row.address, row.cfg)
 			_, _ = io.WriteString(conn, row.sends)
 			if row.drips != "" {
 				go func() {
@@ -159,7 +159,7 @@ func TestOldConnectionsAreAskedToClose(t *testing.T) {
 		t.Error("the connection over grpc got no GOAWAY")
 	}
 	// HTTP/1.1: the response after the age has Connection: close, none before.
-	conn := dial(t, hosts(run)["rest"], authority.ClientTLS(nil))
+	conn := connect(t, hosts(run)["rest"], authority.ClientTLS(nil))
 	begun, reader := time.Now(), bufio.NewReader(conn)
 	for {
 		sent := time.Now()
@@ -201,7 +201,7 @@ func TestOldConnectionsAreAskedToClose(t *testing.T) {
 		t.Error("the client over h2 opened no other connection")
 	}
 	// Without a request, it is closed after the grace.
-	idle := dial(t, hosts(run)["rest"], authority.ClientTLS(nil))
+	idle := connect(t, hosts(run)["rest"], authority.ClientTLS(nil))
 	if _, err := io.WriteString(idle, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestLimitsOfConnectionsAndHeaders(t *testing.T) {
 	address := hosts(run)
 	var open []net.Conn
 	for range 3 {
-		conn := dial(t, address["rest"], nil)
+		conn := connect(t, address["rest"], nil)
 		if _, err := io.WriteString(conn, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -226,14 +226,14 @@ func TestLimitsOfConnectionsAndHeaders(t *testing.T) {
 		}
 		open = append(open, conn)
 	}
-	if took := ends(t, dial(t, address["rest"], nil)); took > bound/2 {
+	if took := ends(t, connect(t, address["rest"], nil)); took > bound/2 {
 		t.Errorf("a connection too many was open for %v", took)
 	}
-	first := dial(t, address["grpc"], nil)
+	first := connect(t, address["grpc"], nil)
 	if _, err := first.Read(make([]byte, 1)); err != nil { // the server's settings
 		t.Errorf("gRPC has no room: %v", err)
 	}
-	if n, err := dial(t, address["grpc"], nil).Read(make([]byte, 1)); n > 0 || err == nil {
+	if n, err := connect(t, address["grpc"], nil).Read(make([]byte, 1)); n > 0 || err == nil {
 		t.Error("gRPC and REST have five connections together, want four")
 	}
 	for _, line := range []string{
@@ -253,7 +253,7 @@ func TestLimitsOfConnectionsAndHeaders(t *testing.T) {
 			t.Fatal("the connection stays counted")
 		}
 	}
-	large := dial(t, address["rest"], nil)
+	large := connect(t, address["rest"], nil)
 	if _, err := io.WriteString(large, "GET /nothing HTTP/1.1\r\nHost: localhost\r\nX-Large: "+strings.Repeat("x", 5<<10)); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestProbesAreAnsweredWhateverOthersDo(t *testing.T) {
 	address := hosts(run)
 	for _, full := range []string{address["grpc"], address["rest"], strings.TrimPrefix(run.Probe, "http://"), strings.TrimPrefix(run.Admin, "http://")} {
 		for range 100 {
-			dial(t, full, nil)
+			connect(t, full, nil)
 		}
 	}
 	for _, base := range []string{run.Probe, run.Admin} {
@@ -320,7 +320,7 @@ func TestAnOldConnectionIsNotCutUnderAYoungRequest(t *testing.T) {
 		Source: apitest.Noticed(started, held(answer)),
 		Server: server.Config{Limits: server.Limits{ConnectionAge: 3 * time.Second, ConnectionGrace: 6 * time.Second, FirstRequest: time.Second}},
 	})
-	conn := dial(t, hosts(run)["rest"], nil)
+	conn := connect(t, hosts(run)["rest"], nil)
 	begun, reader := time.Now(), bufio.NewReader(conn)
 	ask := func(path string) (*http.Response, error) {
 		if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
