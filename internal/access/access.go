@@ -179,6 +179,17 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// AwaitKeys waits until the first fetch of each issuer's keys by Run has ended, or ctx
+// has. Before that, a token of the issuer is refused.
+func (a *Authenticator) AwaitKeys(ctx context.Context) {
+	for _, i := range a.issuers {
+		select {
+		case <-i.keys.tried:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // Reload makes Run read changed files at once.
 func (a *Authenticator) Reload() {
 	if a.tokens != nil {

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,12 +93,13 @@ type keySource struct {
 	keys    atomic.Pointer[[]*key]
 	fetched atomic.Int64 // when the last fetch that succeeded began, by the time that passes
 	wanted  chan struct{}
+	tried   chan struct{} // closed when the first fetch has ended
 }
 
 func newKeySource(cfg Issuer, a *Authenticator, logger *zap.Logger) *keySource {
 	s := &keySource{
 		issuer: cfg.Issuer, url: cfg.KeysURL, algorithms: cfg.Algorithms, logger: logger, clock: a.clock, metrics: a.metrics,
-		wanted: make(chan struct{}, 1),
+		wanted: make(chan struct{}, 1), tried: make(chan struct{}),
 	}
 	s.fetch = s.fetchHTTP
 	a.metrics.fetches.WithLabelValues(s.issuer, "ok")
@@ -151,6 +153,7 @@ func (s *keySource) want() {
 // never twice within [fetchGap]. It measures by the time that passes.
 func (s *keySource) run(ctx context.Context) error {
 	failures := 0
+	tried := sync.OnceFunc(func() { close(s.tried) })
 	for {
 		select {
 		case <-s.wanted: // the fetch that begins serves it
@@ -178,6 +181,7 @@ func (s *keySource) run(ctx context.Context) error {
 			failures++
 			wait = fetchGap + rand.N(fetchGap/2) //nolint:gosec // spreads load
 		}
+		tried()
 		if !sleep(ctx, fetchGap, nil) || !sleep(ctx, wait-fetchGap, s.wanted) {
 			return nil
 		}

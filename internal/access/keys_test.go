@@ -348,3 +348,42 @@ func TestNoErrorHasPartsOfAToken(t *testing.T) {
 		}
 	}
 }
+
+// AwaitKeys waits for the first fetch of each issuer, whether it succeeds or not, and no
+// longer than its context.
+func TestAwaitKeysWaitsForTheFirstFetch(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+		issuer, slow := accesstest.NewIssuer(t), accesstest.NewIssuer(t)
+		asked, reply := make(chan struct{}), make(chan struct{})
+		slow.Answer(func(w http.ResponseWriter, _ *http.Request) {
+			close(asked)
+			<-reply
+			w.WriteHeader(status)
+		})
+		a, err := access.New(access.Config{JWT: []access.Issuer{configOf(issuer), configOf(slow)}, Logger: nop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		<-asked
+		impatient, giveUp := context.WithTimeout(ctx, 50*time.Millisecond)
+		a.AwaitKeys(impatient)
+		if impatient.Err() == nil {
+			t.Error("did not wait for the slow issuer")
+		}
+		giveUp()
+		close(reply)
+		a.AwaitKeys(ctx)
+		token := issuer.Token(t, "shop", map[string]any{"roles": "check"})
+		if got := outcome(a.Authenticate(access.Credentials{Authorization: []string{"Bearer " + token}})); got != "shop check" {
+			t.Errorf("after AwaitKeys: %s", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -26,7 +26,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
 
-// readyWithin is when the service reports itself ready although no token has
+// readyWithin is when the service reports itself ready although no token or key has
 // come: an outage of the login host must not stop a restart.
 const readyWithin = 10 * time.Second
 
@@ -178,7 +178,7 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 		}
 	}
 	fetches.Go(func() error {
-		a.awaitTokens(fetching)
+		a.awaitRemotes(fetching)
 		return nil
 	})
 	if a.traces != nil {
@@ -274,15 +274,19 @@ func (a *App) Close() error {
 	return errors.Join(faults...)
 }
 
-// awaitTokens reports the service ready once connections to Redis were tried and
-// the first token of each partner has come, or when waiting longer would keep a
-// restart from serving what it holds. One partner delays the others no longer.
-func (a *App) awaitTokens(ctx context.Context) {
+// awaitRemotes reports the service ready once connections to Redis were tried, the
+// first token of each partner has come and the keys of each issuer were fetched, or
+// when waiting longer would keep a restart from serving what it holds. One partner
+// delays the others no longer.
+func (a *App) awaitRemotes(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	var waits sync.WaitGroup
 	for _, engine := range a.engines {
 		waits.Go(func() { engine.awaitToken(ctx) })
+	}
+	if a.access != nil {
+		waits.Go(func() { a.access.AwaitKeys(ctx) })
 	}
 	waits.Wait()
 	a.server.SetReady()
