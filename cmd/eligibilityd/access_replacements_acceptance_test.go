@@ -113,7 +113,9 @@ func attackReplacements(t *testing.T, table *attacks) { //nolint:funlen // one t
 		_, err := client.CheckEligibility(metadata.AppendToOutgoingContext(call, "authorization", "Bearer "+current.Load()[i%2]), about(allowedID))
 		note(err)
 	})
-	kept := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: x.tls(nil), MaxIdleConnsPerHost: 64}}
+	// The transport opens connections that it may not need; the server closes them after
+	// 10 s without a request, and a GET on a new connection is not repeated.
+	kept := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: x.tls(nil), MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second}}
 	fresh := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: x.tls(nil), DisableKeepAlives: true}}
 	every(2*time.Millisecond, func(i int) {
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://"+x.HTTP+checkPath, http.NoBody)
