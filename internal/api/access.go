@@ -111,10 +111,11 @@ func (ch *Chain) BeginREST(ctx context.Context, method string, in *Inbound) erro
 	}
 	right, known := ch.needed[method]
 	failure := authorize(in.caller, right, known)
-	in.call = ch.identify(ctx, method, ch.metrics.rpcs[method], in.caller, true)
+	c := ch.identify(ctx, method, ch.metrics.rpcs[method], in.caller, true)
 	if failure != nil {
-		return ch.refuse(in.call, failure)
+		return ch.refuse(c, failure)
 	}
+	in.call = c
 	return nil
 }
 

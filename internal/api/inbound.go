@@ -22,7 +22,7 @@ type Inbound struct {
 	Credentials access.Credentials
 
 	caller *access.Caller // nil until [Chain.Authenticate]
-	call   *call          // nil until [Chain.BeginREST]
+	call   *call          // nil until [Chain.BeginREST] has permitted it
 }
 
 // InboundKey is the key of a context's *Inbound.

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
@@ -344,4 +346,23 @@ func exchangeHead(t *testing.T, run *servertest.Running, method, target, header 
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
 	return code
+}
+
+// A handler that goes on although its RPC was refused gets the refusal again.
+func TestARefusedRPCOverRESTCannotBeCalled(t *testing.T) {
+	t.Parallel()
+	run := startFor(t, apitest.EachRight(), servertest.Setup{})
+	in := &api.Inbound{Credentials: access.Credentials{Authorization: []string{"batch"}}}
+	ctx := context.WithValue(t.Context(), api.InboundKey{}, in)
+	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
+	if err := run.Chain.BeginREST(ctx, info.FullMethod, in); status.Code(err) != codes.PermissionDenied {
+		t.Fatalf("begin: %v", err)
+	}
+	_, err := run.Chain.Intercept(ctx, apitest.Ask(apitest.CustomerA), info, func(context.Context, any) (any, error) {
+		t.Error("the handler was called")
+		return nil, nil //nolint:nilnil // it must not be called
+	})
+	if status.Code(err) != codes.PermissionDenied {
+		t.Errorf("intercept: %v", err)
+	}
 }
