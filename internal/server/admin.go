@@ -18,6 +18,10 @@ const (
 	stateStopping
 )
 
+// maxScrapes is how many scrapes of a listener may be in progress; further ones get
+// 503. Each takes a processor, and anybody who reaches the probe listener may ask.
+const maxScrapes = 4
+
 func stateName(state int32) string {
 	switch state {
 	case stateStarting:
@@ -44,7 +48,7 @@ func newAdmin(gatherer prometheus.Gatherer, state func() int32, complaints *zap.
 func newProbe(gatherer prometheus.Gatherer, state func() int32, complaints *zap.Logger) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
-		ErrorLog: zap.NewStdLog(complaints),
+		ErrorLog: zap.NewStdLog(complaints), MaxRequestsInFlight: maxScrapes,
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeState(w, http.StatusOK, "alive")
