@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"internal/doctor": {"internal/access", "internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 
 	// Any layer may import these; they do not depend on the service.
-	"internal/access":     {"internal/reload"},
+	"internal/access":     {"internal/reload", "internal/remote"},
 	"internal/allowance":  {},
 	"internal/breaker":    {},
 	"internal/config":     {"internal/access", "internal/loopback"},

@@ -22,6 +22,8 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 const (
@@ -32,6 +34,8 @@ const (
 	// fetchTimeout and maxFetchBytes bound each of the two requests of a fetch.
 	fetchTimeout  = 5 * time.Second
 	maxFetchBytes = 1 << 20
+	// maxAddressBytes bounds the address of a key set, which may be logged.
+	maxAddressBytes = 2048
 	// keysFor is how long keys are valid without being confirmed by a fetch.
 	keysFor = 24 * time.Hour
 	// maxKeys bounds a key set; issuers have about ten.
@@ -286,7 +290,7 @@ func CountKeys(ctx context.Context, cfg Issuer) (int, error) {
 // checkAddress refuses addresses from which somebody on the way could send keys.
 func checkAddress(address string) error {
 	parsed, err := url.Parse(address)
-	if err != nil || parsed.Hostname() == "" || parsed.User != nil {
+	if err != nil || len(address) > maxAddressBytes || parsed.Hostname() == "" || parsed.User != nil {
 		return errors.New("is not the address of a server")
 	}
 	host := parsed.Hostname()
@@ -296,7 +300,7 @@ func checkAddress(address string) error {
 	return errors.New("must begin with https://")
 }
 
-// get decodes the JSON document at address.
+// get decodes the JSON document at address. Its errors have no text of the issuer's.
 func get(ctx context.Context, client *http.Client, address string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
@@ -305,7 +309,7 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	request.Header.Set("Accept", "application/json")
 	response, err := client.Do(request)
 	if err != nil {
-		return err
+		return remote.Cause(ctx, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
@@ -314,7 +318,7 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxFetchBytes+1))
 	switch {
 	case err != nil:
-		return err
+		return remote.Cause(ctx, err)
 	case len(body) > maxFetchBytes:
 		return errors.New("is larger than 1 MiB")
 	case json.Unmarshal(body, into) != nil:

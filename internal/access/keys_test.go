@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -385,5 +386,35 @@ func TestAwaitKeysWaitsForTheFirstFetch(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestNoErrorOfAFetchHasTextOfTheIssuer(t *testing.T) {
+	t.Parallel()
+	const mark = "canary"
+	for name, sent := range map[string]string{
+		"status line": "HTTP/1.1 " + mark + "\r\n\r\n",
+		"header":      "HTTP/1.1 200 OK\r\n" + mark + "\r\n\r\n",
+		"length":      "HTTP/1.1 200 OK\r\nContent-Length: " + mark + "\r\n\r\n",
+		"chunk":       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + mark + "\r\n",
+	} {
+		r := newRig(t, nil)
+		r.issuer.Answer(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, sent)
+			_ = conn.Close()
+		})
+		if err := r.FetchKeys(t.Context(), r.issuer.URL); err == nil || strings.Contains(err.Error(), mark) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := newRig(t, nil)
+	r.issuer.Discover("jwks_uri", "https://localhost/"+strings.Repeat(mark, 1000))
+	if err := r.FetchKeys(t.Context(), r.issuer.URL); err == nil || strings.Contains(err.Error(), mark) {
+		t.Errorf("a long address: %v", err)
 	}
 }

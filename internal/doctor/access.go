@@ -2,9 +2,7 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/config"
-	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
 // The checks of auth.
@@ -115,9 +112,6 @@ func checkKeys(ctx context.Context, issuer config.JWT) Finding {
 		CallerClaim: issuer.CallerClaim, RightsClaim: issuer.RightsClaim, Rights: issuer.Rights, Require: issuer.Require,
 	})
 	if err != nil {
-		if broken, ok := errors.AsType[*url.Error](err); ok {
-			err = remote.Cause(ctx, broken)
-		}
 		return failure(checkIssuer, "check auth.jwt.issuer, to the letter, keys_url and algorithms, and the way to its host; until its keys are fetched its callers have no access",
 			"%s: %v", issuer.Issuer, err)
 	}
