@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -15,23 +16,35 @@ import (
 )
 
 func newFloorCommand() *cobra.Command {
-	var address, answer string
+	var address, answer, certificate, key string
 	cmd := &cobra.Command{
 		Use:       "floor {grpc|http|gateway}",
 		Short:     "Serve one of the floors, as compare does",
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"grpc", "http", "gateway"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return serveFloor(cmd.Context(), args[0], address, answer)
+			return serveFloor(cmd.Context(), args[0], address, answer, certificate, key)
 		},
 	}
 	cmd.Flags().StringVar(&address, "address", "127.0.0.1:9190", "where to listen")
 	cmd.Flags().StringVar(&answer, "answer", "", "file with the answer: an encoded message, for http the body")
+	cmd.Flags().StringVar(&certificate, "certificate", "", "PEM file of its certificate; without one it serves plain text")
+	cmd.Flags().StringVar(&key, "key", "", "PEM file of the key of the certificate")
 	_ = cmd.MarkFlagRequired("answer") // the flag is there
 	return cmd
 }
 
-func serveFloor(ctx context.Context, kind, address, file string) error {
+// serveFloor serves a floor. certificate and key are files in PEM, or both "" for
+// plain text.
+func serveFloor(ctx context.Context, kind, address, file, certificate, key string) error {
+	var security *tls.Config
+	if certificate != "" {
+		pair, err := tls.LoadX509KeyPair(certificate, key)
+		if err != nil {
+			return err
+		}
+		security = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	}
 	stored, err := os.ReadFile(file) //nolint:gosec // the user names the file
 	if err != nil {
 		return err
@@ -41,14 +54,14 @@ func serveFloor(ctx context.Context, kind, address, file string) error {
 		return err
 	}
 	if kind == "http" {
-		return floor.ServeHTTP(ctx, listener, stored)
+		return floor.ServeHTTP(ctx, listener, stored, security)
 	}
 	answer := new(eligibilityv1.CheckEligibilityResponse)
 	if err := proto.Unmarshal(stored, answer); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	if kind == "grpc" {
-		return floor.ServeGRPC(ctx, listener, answer)
+		return floor.ServeGRPC(ctx, listener, answer, security)
 	}
 	return floor.ServeGateway(ctx, listener, answer)
 }

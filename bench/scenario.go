@@ -17,6 +17,11 @@ const (
 	nameREST       = "rest"
 	nameRESTRedis  = "rest, redis"
 	nameGateway    = "self-dialling gateway"
+
+	nameFloorGRPCTLS = "bare grpc-go, tls"
+	nameGRPCTLS      = "grpc, tls, token"
+	nameFloorHTTPTLS = "bare net/http, tls"
+	nameRESTTLS      = "rest, tls, token"
 )
 
 const (
@@ -59,6 +64,8 @@ func comparisons() []comparison {
 		{"rest", nameREST, nameFloorHTTP, unitRatio, 1.6},
 		{"rest-redis", nameRESTRedis, nameFloorHTTP, unitMicroseconds, 15},
 		{"gateway", nameREST, nameGateway, unitRatio, 0.3},
+		{"grpc-tls", nameGRPCTLS, nameFloorGRPCTLS, unitRatio, 0.95},
+		{"rest-tls", nameRESTTLS, nameFloorHTTPTLS, unitRatio, 1.4},
 	}
 }
 
@@ -98,6 +105,10 @@ func targetsOf(r *rig.Rig, customers int, wanted []comparison) ([]target, error)
 		{Name: nameREST, Address: r.Local.HTTP, Paths: paths, service: &r.Local, local: true},
 		{Name: nameRESTRedis, Address: r.Shared.HTTP, Paths: paths, service: &r.Shared},
 		{Name: nameGateway, Address: r.Gateway.HTTP, Paths: paths, Processes: []int{r.Gateway.PID}},
+		{Name: nameFloorGRPCTLS, Address: r.FloorGRPCTLS.GRPC, Method: methodCheck, Requests: checks, Processes: []int{r.FloorGRPCTLS.PID}, access: r.Access},
+		{Name: nameGRPCTLS, Address: r.Secure.GRPC, Method: methodCheck, Requests: checks, service: &r.Secure, local: true, access: r.Access},
+		{Name: nameFloorHTTPTLS, Address: r.FloorHTTPTLS.HTTP, Paths: paths, Processes: []int{r.FloorHTTPTLS.PID}, access: r.Access},
+		{Name: nameRESTTLS, Address: r.Secure.HTTP, Paths: paths, service: &r.Secure, local: true, access: r.Access},
 	}
 	var needed []target
 	for _, t := range all {

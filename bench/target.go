@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,11 +33,17 @@ type target struct {
 	// for each.
 	Requests [][]byte `json:"requests,omitempty"`
 	Paths    []string `json:"paths,omitempty"`
+	// AuthoritiesFile holds, in PEM, the authorities of a server with TLS, and
+	// TokenFile the bearer token of each request; "" means neither.
+	AuthoritiesFile string `json:"authorities_file,omitempty"`
+	TokenFile       string `json:"token_file,omitempty"`
 	// Processes are the process ids of the server.
 	Processes []int `json:"processes"`
 	// Callers is the number of concurrent requests; if it is 0, as many as
 	// usual.
 	Callers int `json:"callers,omitempty"`
+
+	access load.Access
 
 	// If service is set, the target is the service itself, whose counters are
 	// read.
@@ -54,25 +62,52 @@ func readTargets(path string) ([]target, error) {
 	if err := json.Unmarshal(text, &targets); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	for i := range targets {
+		if err := targets[i].readAccess(); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
 	return targets, nil
 }
 
-// requests returns all requests.
+// requests returns all requests, with the token if they are HTTP.
 func (t target) requests() [][]byte {
 	all := t.Requests
 	for _, path := range t.Paths {
-		all = append(all, load.HTTPRequest("GET", path, nil))
+		all = append(all, load.HTTPRequest("GET", path, t.access.Token, nil))
 	}
 	return all
+}
+
+// readAccess reads the files of authorities and token.
+func (t *target) readAccess() error {
+	if t.AuthoritiesFile != "" {
+		text, err := os.ReadFile(t.AuthoritiesFile)
+		if err != nil {
+			return err
+		}
+		t.access.Authorities = x509.NewCertPool()
+		if !t.access.Authorities.AppendCertsFromPEM(text) {
+			return fmt.Errorf("%s: no certificate", t.AuthoritiesFile)
+		}
+	}
+	if t.TokenFile != "" {
+		text, err := os.ReadFile(t.TokenFile)
+		if err != nil {
+			return err
+		}
+		t.access.Token = strings.TrimSpace(string(text))
+	}
+	return nil
 }
 
 // dial returns a caller of the target; if it is gRPC, with that many
 // connections.
 func (t target) dial(connections int) (load.Caller, error) { //nolint:ireturn // either of two
 	if t.Method == "" {
-		return load.NewHTTP(t.Address), nil
+		return load.NewHTTP(t.Address, t.access), nil
 	}
-	return load.NewGRPC(t.Address, t.Method, connections)
+	return load.NewGRPC(t.Address, t.Method, connections, t.access)
 }
 
 // checkMessages are the encoded questions about that many customers.

@@ -5,6 +5,7 @@ package floor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -33,9 +35,13 @@ func (e *echo) CheckEligibility(context.Context, *eligibilityv1.CheckEligibility
 }
 
 // ServeGRPC serves a bare grpc-go server that answers every check with answer,
-// until ctx ends.
-func ServeGRPC(ctx context.Context, listener net.Listener, answer *eligibilityv1.CheckEligibilityResponse) error {
-	server := grpc.NewServer()
+// until ctx ends. If security is nil, it is in plain text.
+func ServeGRPC(ctx context.Context, listener net.Listener, answer *eligibilityv1.CheckEligibilityResponse, security *tls.Config) error {
+	var options []grpc.ServerOption
+	if security != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(security)))
+	}
+	server := grpc.NewServer(options...)
 	eligibilityv1.RegisterEligibilityServiceServer(server, &echo{answer: answer})
 	defer context.AfterFunc(ctx, server.Stop)()
 	if err := server.Serve(listener); err != nil {
@@ -45,8 +51,11 @@ func ServeGRPC(ctx context.Context, listener net.Listener, answer *eligibilityv1
 }
 
 // ServeHTTP serves a bare net/http server that answers every request with body,
-// until ctx ends.
-func ServeHTTP(ctx context.Context, listener net.Listener, body []byte) error {
+// until ctx ends. If security is nil, it is in plain text.
+func ServeHTTP(ctx context.Context, listener net.Listener, body []byte, security *tls.Config) error {
+	if security != nil {
+		listener = tls.NewListener(listener, security)
+	}
 	return serve(ctx, listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
@@ -66,7 +75,7 @@ func ServeGateway(ctx context.Context, listener net.Listener, answer *eligibilit
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 1)
-	go func() { failed <- ServeGRPC(ctx, backend, answer) }()
+	go func() { failed <- ServeGRPC(ctx, backend, answer, nil) }()
 
 	mux := runtime.NewServeMux()
 	if err := gateway.RegisterEligibilityServiceHandlerFromEndpoint(ctx, mux, backend.Addr().String(),

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
 )
 
@@ -22,14 +21,12 @@ var _ Caller = (*GRPC)(nil)
 
 // NewGRPC returns a caller of a method, such as
 // /eligibility.v1.EligibilityService/CheckEligibility, over that many
-// connections without TLS. A request is an encoded message. Connections open on
-// first use.
-func NewGRPC(address, method string, connections int) (*GRPC, error) {
+// connections. A request is an encoded message. Connections open on first use.
+func NewGRPC(address, method string, connections int, access Access) (*GRPC, error) {
 	caller := &GRPC{method: method}
 	for range connections {
 		conn, err := grpc.NewClient("passthrough:///"+address,
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})))
+			append(access.DialOptions(), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})))...)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("load: %w", err), caller.Close())
 		}

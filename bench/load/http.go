@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ const maxConnections = 512
 // time on each.
 type HTTP struct {
 	address string
+	access  Access
 	slots   chan struct{} // one for each connection in use
 
 	mu   sync.Mutex
@@ -34,17 +36,21 @@ type httpConn struct {
 
 var _ Caller = (*HTTP)(nil)
 
-// NewHTTP returns a caller with persistent connections, without TLS. A request
-// is in wire format; [HTTPRequest] encodes one. If all connections are in use,
-// it opens another, up to 512.
-func NewHTTP(address string) *HTTP {
-	return &HTTP{address: address, slots: make(chan struct{}, maxConnections)}
+// NewHTTP returns a caller with persistent connections. A request is in wire
+// format, with its token; [HTTPRequest] encodes one. If all connections are in
+// use, it opens another, up to 512.
+func NewHTTP(address string, access Access) *HTTP {
+	return &HTTP{address: address, access: access, slots: make(chan struct{}, maxConnections)}
 }
 
-// HTTPRequest returns an HTTP/1.1 request in wire format.
-func HTTPRequest(method, path string, body []byte) []byte {
+// HTTPRequest returns an HTTP/1.1 request in wire format, without a token if that
+// is "".
+func HTTPRequest(method, path, token string, body []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: application/json\r\n", method, path)
+	if token != "" {
+		fmt.Fprintf(&b, "Authorization: Bearer %s\r\n", token)
+	}
 	if len(body) > 0 {
 		fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
 	}
@@ -84,6 +90,9 @@ func (c *HTTP) take(ctx context.Context) (*httpConn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.address)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
+	}
+	if c.access.Authorities != nil {
+		conn = tls.Client(conn, c.access.tls()) // the first request shakes hands
 	}
 	return &httpConn{conn, bufio.NewReaderSize(conn, 16<<10)}, nil
 }

@@ -174,9 +174,9 @@ func TestHTTPKeepsConnectionsAndReportsFailures(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	caller := load.NewHTTP(strings.TrimPrefix(server.URL, "http://"))
-	good := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("GET", "/ok", nil), load.HTTPRequest("GET", "/last", nil)}, Callers: 2, Duration: 50 * time.Millisecond})
-	bad := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("POST", "/no", []byte("{}"))}, Callers: 2, Duration: 50 * time.Millisecond})
+	caller := load.NewHTTP(strings.TrimPrefix(server.URL, "http://"), load.Access{})
+	good := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("GET", "/ok", "", nil), load.HTTPRequest("GET", "/last", "", nil)}, Callers: 2, Duration: 50 * time.Millisecond})
+	bad := run(t, caller, load.Config{Requests: [][]byte{load.HTTPRequest("POST", "/no", "", []byte("{}"))}, Callers: 2, Duration: 50 * time.Millisecond})
 	if err := caller.Close(); err != nil {
 		t.Error(err)
 	}

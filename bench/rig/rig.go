@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
 )
 
 // Config selects the programs and the customers.
@@ -39,12 +41,18 @@ type Rig struct {
 	// FloorGRPC and FloorHTTP are the minimum cost of a transport; Gateway
 	// connects to its own port.
 	FloorGRPC, FloorHTTP, Gateway Server
+	// Secure is Local with TLS and callers; FloorGRPCTLS and FloorHTTPTLS have the
+	// same certificate. Access is how each of the three is reached: the token is a
+	// JWT, which Secure verifies once.
+	Secure, FloorGRPCTLS, FloorHTTPTLS Server
+	Access                             load.Access
 	// Redis is the address of redis-server.
 	Redis string
 
 	cfg       Config
 	dir       string
 	simulator string
+	issuer    *issuer
 	processes []*process
 }
 
@@ -61,7 +69,7 @@ func New(ctx context.Context, cfg Config) (_ *Rig, err error) {
 			r.Close()
 		}
 	}()
-	for _, step := range []func(context.Context) error{r.startRedis, r.startSimulator, r.startServices, r.startFloors} {
+	for _, step := range []func(context.Context) error{r.startRedis, r.startSimulator, r.startIssuer, r.startServices, r.startFloors} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("rig: %w", err)
 		}
@@ -73,6 +81,9 @@ func New(ctx context.Context, cfg Config) (_ *Rig, err error) {
 func (r *Rig) Close() {
 	for _, p := range slices.Backward(r.processes) {
 		p.stop()
+	}
+	if r.issuer != nil {
+		r.issuer.close()
 	}
 	_ = os.RemoveAll(r.dir) // in the directory for temporary files
 }
@@ -128,17 +139,24 @@ func (r *Rig) startFloors(ctx context.Context) error {
 	}
 	for _, floor := range []struct {
 		kind, answer string
+		tls          bool
 		server       *Server
 	}{
-		{"grpc", encoded, &r.FloorGRPC},
-		{"http", json, &r.FloorHTTP},
-		{"gateway", encoded, &r.Gateway},
+		{"grpc", encoded, false, &r.FloorGRPC},
+		{"http", json, false, &r.FloorHTTP},
+		{"gateway", encoded, false, &r.Gateway},
+		{"grpc", encoded, true, &r.FloorGRPCTLS},
+		{"http", json, true, &r.FloorHTTPTLS},
 	} {
 		var address string
 		if err := freeAddresses(ctx, &address); err != nil {
 			return err
 		}
-		p, err := r.run("floor "+floor.kind, r.cfg.Self, "floor", floor.kind, "--address", address, "--answer", floor.answer)
+		args := []string{"floor", floor.kind, "--address", address, "--answer", floor.answer}
+		if floor.tls {
+			args = append(args, "--certificate", r.file(certificateFile), "--key", r.file(keyFile))
+		}
+		p, err := r.run("floor "+floor.kind, r.cfg.Self, args...)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/template"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
 )
 
 // pollEvery is the interval of readiness checks of a starting process.
@@ -38,6 +40,8 @@ type settings struct {
 	ClientSecret           string
 	RefreshTokenFile       string
 	LocalMaxAge, KeyPrefix string
+
+	Certificate, Key, Issuer, Audience string // "" without TLS and callers
 }
 
 // CustomerID returns the id of the i-th customer of the simulator.
@@ -77,18 +81,22 @@ func (r *Rig) startSimulator(ctx context.Context) error {
 	return p.await(ctx, pollEvery, accepts(r.simulator))
 }
 
-// startServices starts the service twice: one trusts its local tier for longer
-// than the benchmark runs, the other not at all.
+// startServices starts the service three times: one trusts its local tier for longer
+// than the benchmark runs, the other not at all; the third is the first with TLS and
+// callers.
 func (r *Rig) startServices(ctx context.Context) error {
 	var err error
-	if r.Local, err = r.startService(ctx, "local", "24h"); err != nil {
+	if r.Local, err = r.startService(ctx, "local", "24h", false); err != nil {
 		return err
 	}
-	r.Shared, err = r.startService(ctx, "shared", "1ns")
+	if r.Secure, err = r.startService(ctx, "secure", "24h", true); err != nil {
+		return err
+	}
+	r.Shared, err = r.startService(ctx, "shared", "1ns", false)
 	return err
 }
 
-func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Server, error) {
+func (r *Rig) startService(ctx context.Context, name, localMaxAge string, secure bool) (Server, error) {
 	var s Server
 	var nobody string
 	if err := freeAddresses(ctx, &s.GRPC, &s.HTTP, &s.Admin, &nobody); err != nil {
@@ -98,13 +106,19 @@ func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Serve
 	if err != nil {
 		return Server{}, err
 	}
-	var text strings.Builder
-	if err := template.Must(template.New("").Parse(serviceConfig)).Execute(&text, settings{
+	with := settings{
 		GRPC: s.GRPC, HTTP: s.HTTP, Admin: s.Admin,
 		Simulator: r.simulator, Redis: r.Redis, Collector: nobody,
 		TenantID: tenantID, ClientID: clientID, ClientSecret: clientSecret,
 		RefreshTokenFile: token, LocalMaxAge: localMaxAge, KeyPrefix: name,
-	}); err != nil {
+	}
+	access := load.Access{}
+	if secure {
+		with.Certificate, with.Key, with.Issuer, with.Audience = r.file(certificateFile), r.file(keyFile), r.issuer.url, audience
+		access = r.Access
+	}
+	var text strings.Builder
+	if err := template.Must(template.New("").Parse(serviceConfig)).Execute(&text, with); err != nil {
 		return Server{}, err
 	}
 	path, err := r.write(name+".yaml", []byte(text.String()))
@@ -119,7 +133,7 @@ func (r *Rig) startService(ctx context.Context, name, localMaxAge string) (Serve
 	if err := p.await(ctx, pollEvery, answers("http://"+s.Admin+"/readyz")); err != nil {
 		return Server{}, err
 	}
-	if err := warm(ctx, s, r.cfg.Customers); err != nil {
+	if err := warm(ctx, s, access, r.cfg.Customers); err != nil {
 		return Server{}, fmt.Errorf("%w\n%s", err, p.output.String())
 	}
 	return s, nil

@@ -7,8 +7,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -23,10 +24,10 @@ const warmBatch = 100
 // warm asks a service about every customer until the tiers answer for each.
 // Evidence is written to Redis after the answer was sent, so if the second pass
 // comes too early, it repeats.
-func warm(ctx context.Context, s Server, customers int) error {
+func warm(ctx context.Context, s Server, access load.Access, customers int) error {
 	ctx, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
-	return withClient(s.GRPC, func(client eligibilityv1.EligibilityServiceClient) error {
+	return withClient(s.GRPC, access, func(client eligibilityv1.EligibilityServiceClient) error {
 		again := time.NewTicker(20 * time.Millisecond)
 		defer again.Stop()
 		for {
@@ -78,7 +79,7 @@ func Check(i int) *eligibilityv1.CheckEligibilityRequest {
 // answer returns the service's answer about a customer, encoded as protobuf and
 // as REST's JSON: the floors send the same.
 func (r *Rig) answer(ctx context.Context) (message, body []byte, err error) {
-	err = withClient(r.Local.GRPC, func(client eligibilityv1.EligibilityServiceClient) error {
+	err = withClient(r.Local.GRPC, load.Access{}, func(client eligibilityv1.EligibilityServiceClient) error {
 		resp, err := client.CheckEligibility(ctx, Check(0))
 		if err != nil {
 			return fmt.Errorf("answer for the floors: %w", err)
@@ -96,8 +97,8 @@ func (r *Rig) answer(ctx context.Context) (message, body []byte, err error) {
 // Path returns the REST path of the question about the i-th customer.
 func Path(i int) string { return "/v1/customers/" + CustomerID(i) + "/eligibility" }
 
-func withClient(address string, use func(eligibilityv1.EligibilityServiceClient) error) error {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func withClient(address string, access load.Access, use func(eligibilityv1.EligibilityServiceClient) error) error {
+	conn, err := grpc.NewClient(address, access.DialOptions()...)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
