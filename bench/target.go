@@ -63,7 +63,7 @@ func readTargets(path string) ([]target, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	for i := range targets {
-		if err := targets[i].readAccess(); err != nil {
+		if targets[i].access, err = targets[i].readAccess(); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -80,25 +80,26 @@ func (t target) requests() [][]byte {
 }
 
 // readAccess reads the files of authorities and token.
-func (t *target) readAccess() error {
+func (t target) readAccess() (load.Access, error) {
+	var access load.Access
 	if t.AuthoritiesFile != "" {
 		text, err := os.ReadFile(t.AuthoritiesFile)
 		if err != nil {
-			return err
+			return access, err
 		}
-		t.access.Authorities = x509.NewCertPool()
-		if !t.access.Authorities.AppendCertsFromPEM(text) {
-			return fmt.Errorf("%s: no certificate", t.AuthoritiesFile)
+		access.Authorities = x509.NewCertPool()
+		if !access.Authorities.AppendCertsFromPEM(text) {
+			return access, fmt.Errorf("%s: no certificate", t.AuthoritiesFile)
 		}
 	}
 	if t.TokenFile != "" {
 		text, err := os.ReadFile(t.TokenFile)
 		if err != nil {
-			return err
+			return access, err
 		}
-		t.access.Token = strings.TrimSpace(string(text))
+		access.Token = strings.TrimSpace(string(text))
 	}
-	return nil
+	return access, nil
 }
 
 // dial returns a caller of the target; if it is gRPC, with that many

@@ -9,9 +9,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -52,17 +52,14 @@ func (r *Rig) startIssuer(ctx context.Context) error {
 		return err
 	}
 	r.issuer = &issuer{url: "http://" + listener.Addr().String()}
-	documents := map[string]any{
-		"/.well-known/openid-configuration": map[string]any{"issuer": r.issuer.url, "jwks_uri": r.issuer.url + "/keys"},
-		"/keys": map[string]any{"keys": []map[string]string{{
-			"kty": "RSA", "use": "sig", "alg": "RS256", "kid": keyID,
-			"n": base64.RawURLEncoding.EncodeToString(key.N.Bytes()),
-			"e": base64.RawURLEncoding.EncodeToString(big.NewInt(int64(key.E)).Bytes()),
-		}}},
+	documents := map[string]string{
+		"/.well-known/openid-configuration": fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/keys"}`, r.issuer.url, r.issuer.url),
+		"/keys": fmt.Sprintf(`{"keys":[{"kty":"RSA","use":"sig","alg":"RS256","kid":%q,"n":%q,"e":%q}]}`, keyID,
+			base64.RawURLEncoding.EncodeToString(key.N.Bytes()), base64.RawURLEncoding.EncodeToString(big.NewInt(int64(key.E)).Bytes())),
 	}
 	r.issuer.server = &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(documents[req.URL.Path]) // if the service has left, it asks again
+		_, _ = io.WriteString(w, documents[req.URL.Path]) // if the service has left, it asks again
 	})}
 	go func() { _ = r.issuer.server.Serve(listener) }() // until close
 	now := time.Now()
