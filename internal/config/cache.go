@@ -67,8 +67,8 @@ type Redis struct {
 	// ReadTimeout is how long a check waits for Redis before it continues
 	// without it; more than 0. Optional; 50ms.
 	ReadTimeout time.Duration `yaml:"read_timeout"`
-	// WriteTimeout is how long a write may take, off the caller's path; more
-	// than 0. Optional; 100ms.
+	// WriteTimeout is how long a write may take, off the caller's path except for
+	// the count of new customers of all replicas; more than 0. Optional; 100ms.
 	WriteTimeout time.Duration `yaml:"write_timeout"`
 	// PoolSize is the greatest number of connections of this process to each
 	// server, subscriptions aside; 1 to 10000. Optional; 20.
