@@ -103,6 +103,7 @@ func startFleetWith(t *testing.T, replicas int, server *cachetest.Redis, variabl
 			"ELIGIBILITY_SERVER__GRPC__ADDRESS=127.0.0.1:0", "ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:0",
 			"ELIGIBILITY_SERVER__ADMIN__ADDRESS=127.0.0.1:0", "ELIGIBILITY_SERVER__DRAIN=0s", "ELIGIBILITY_SERVER__SHUTDOWN_TIMEOUT=1s",
 			"ELIGIBILITY_CACHE__REDIS__ADDRESSES=" + server.Address, "ELIGIBILITY_CACHE__REDIS__READ_TIMEOUT=2s",
+			"ELIGIBILITY_CACHE__REDIS__WRITE_TIMEOUT=2s", // a busy machine must not make replicas count alone
 			"ELIGIBILITY_POLICY__UNDER_REVIEW=allow_reducing",
 		}, variables...), config.Dev)
 		if err != nil {

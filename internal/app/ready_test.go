@@ -59,7 +59,11 @@ func TestAReplicaIsReadyOnceItHasTheKeysOfIssuers(t *testing.T) {
 	go func() { ended <- built.Run(ctx, on) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	ready := func() bool {
-		resp, err := client.Get("http://" + on.Admin.Addr().String() + "/readyz")
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+on.Admin.Addr().String()+"/readyz", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
