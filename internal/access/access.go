@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/eligibilityd/eligibilityd/internal/reload"
 )
@@ -81,6 +82,7 @@ type Authenticator struct {
 	tokens       *reload.Value[*tokenTable] // nil: there are none
 	issuers      map[string]*issuer
 	verified     verifiedTokens
+	foreign      *rate.Limiter // tokens whose key is unknown and that are examined all the same
 	metrics      *metrics
 	clock        clock
 }
@@ -104,7 +106,7 @@ func newAuthenticator(cfg Config, clock clock) (*Authenticator, error) {
 	}
 	a := &Authenticator{
 		enabled: len(cfg.Certificates) > 0 || cfg.TokensFile != "" || len(cfg.JWT) > 0,
-		issuers: map[string]*issuer{}, metrics: newMetrics(), clock: clock,
+		issuers: map[string]*issuer{}, foreign: rate.NewLimiter(foreignPerSecond, foreignPerSecond), metrics: newMetrics(), clock: clock,
 	}
 	if a.certificates, err = nameCertificates(cfg.Certificates, grants); err != nil {
 		return nil, err

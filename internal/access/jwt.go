@@ -24,6 +24,8 @@ const (
 	// maxKeysTried bounds the signatures verified for one token that names no key, or a
 	// name that several keys have.
 	maxKeysTried = 8
+	// foreignPerSecond bounds the work for tokens that cannot be valid.
+	foreignPerSecond = 100
 	// maxSeconds is the largest time that a claim may hold, in the year 5138.
 	maxSeconds = 1e11
 )
@@ -110,8 +112,19 @@ func newIssuer(cfg Issuer, a *Authenticator, callers map[string]*Caller, logger 
 	return i, nil
 }
 
+// publishes reports whether any issuer has a key of that name.
+func (a *Authenticator) publishes(kid string) bool {
+	for _, i := range a.issuers {
+		if i.keys.has(kid) {
+			return true
+		}
+	}
+	return false
+}
+
 // verify returns what a token says. All that is cheap is examined first; the signature
-// last, by a method that the configuration, not the token, permits.
+// last, by a method that the configuration, not the token, permits. Of tokens whose
+// key no issuer has published, only foreignPerSecond are examined for their cause.
 func (a *Authenticator) verify(token string) (verifiedToken, *failure) {
 	parts := strings.Split(token, ".") // three
 	if len(parts[0]) > maxHeaderBytes || parts[2] == "" {
@@ -124,6 +137,9 @@ func (a *Authenticator) verify(token string) (verifiedToken, *failure) {
 	named, failure := parseHeader(header)
 	if failure != nil {
 		return verifiedToken{}, failure
+	}
+	if named.kid != "" && !a.publishes(named.kid) && !a.foreign.AllowN(a.clock.now(), 1) {
+		return verifiedToken{}, errKey
 	}
 	all, ok := decodeObject(parts[1])
 	if !ok {

@@ -145,6 +145,12 @@ func (s *keySource) candidates(header jwtHeader) ([]*key, *failure) {
 	return found, nil
 }
 
+// has reports whether the set has a key of that name, valid or not.
+func (s *keySource) has(kid string) bool {
+	current := s.keys.Load()
+	return current != nil && slices.ContainsFunc(*current, func(k *key) bool { return k.id == kid })
+}
+
 // want asks run for a fetch and waits for nothing.
 func (s *keySource) want() {
 	select {
