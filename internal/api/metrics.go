@@ -110,17 +110,13 @@ func newMetrics(cfg Config, services []Service, inFlight func() float64) (*metri
 		faults = append(faults, cfg.Registerer.Register(collector))
 	}
 	return &metrics{
-		rpcs:    rpcSeries(services, handled, duration),
-		other:   seriesOf("other", handled, duration),
-		callers: callers,
-		allowed: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
-		blocked: decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
-		errors:  errorSeries(failures),
-		questions: questionCounters{
-			decided: questions.WithLabelValues("decided"), undecided: questions.WithLabelValues("undecided"),
-			rejected: questions.WithLabelValues("rejected"), abandoned: questions.WithLabelValues("abandoned"),
-			ours: questions.WithLabelValues("failed"),
-		},
+		rpcs:       rpcSeries(services, handled, duration),
+		other:      seriesOf("other", handled, duration),
+		callers:    callers,
+		allowed:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
+		blocked:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
+		errors:     errorSeries(failures),
+		questions:  questionSeries(questions),
 		overloaded: overloaded,
 		panics:     panics,
 	}, errors.Join(faults...)
@@ -156,6 +152,14 @@ func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.Reas
 		series[reason] = decisions.WithLabelValues(reason.String())
 	}
 	return series
+}
+
+func questionSeries(questions *prometheus.CounterVec) questionCounters {
+	return questionCounters{
+		decided: questions.WithLabelValues("decided"), undecided: questions.WithLabelValues("undecided"),
+		rejected: questions.WithLabelValues("rejected"), abandoned: questions.WithLabelValues("abandoned"),
+		ours: questions.WithLabelValues("failed"),
+	}
 }
 
 func errorSeries(failures *prometheus.CounterVec) map[string]prometheus.Counter {

@@ -26,15 +26,16 @@ func (p patient) checkAccess(ctx context.Context) []Finding {
 	if !auth.Enabled() {
 		return []Finding{ok(checkCallers, "without auth, every caller is anonymous and may do everything")}
 	}
-	findings := make([]Finding, len(auth.JWT))
+	issuers := make([]Finding, len(auth.JWT))
 	var fetching errgroup.Group
 	for i, issuer := range auth.JWT {
 		fetching.Go(func() error {
-			findings[i] = checkKeys(ctx, issuer)
+			issuers[i] = checkKeys(ctx, issuer)
 			return nil
 		})
 	}
 	_ = fetching.Wait() // if a check fails, that is a finding
+	findings := slices.Clip(issuers)
 	grants := make(map[string]access.Grant, len(auth.Callers))
 	for name, caller := range auth.Callers {
 		grants[name] = access.Grant{Rights: caller.Rights, Partners: caller.Partners}

@@ -13,12 +13,12 @@ import (
 // one packet as it is.
 const compressFrom = 1 << 10
 
-// compressors holds compressors at their fastest level: bodies repeat themselves, so
-// the others gain little.
-var compressors = sync.Pool{New: func() any {
+// newCompressor returns a *gzip.Writer at its fastest level: bodies repeat themselves,
+// so the others gain little.
+func newCompressor() any {
 	compressor, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // it fails only for a level that does not exist
 	return compressor
-}}
+}
 
 // acceptsGzip reports whether a request with these values of Accept-Encoding accepts
 // gzip: named, or by a wildcard, and not with a weight of zero.
@@ -64,10 +64,11 @@ func compressible(contentType string) bool {
 type compressWriter struct {
 	http.ResponseWriter
 
-	isHead     bool
-	status     int  // of the header that the first write sends; 0: 200
-	decided    bool // the header was sent
-	compressor *gzip.Writer
+	compressors *sync.Pool // of *gzip.Writer
+	compressor  *gzip.Writer
+	status      int // of the header that the first write sends; 0: 200
+	isHead      bool
+	decided     bool // the header was sent
 }
 
 // WriteHeader keeps the status until it is known whether the body is compressed. A
@@ -102,7 +103,7 @@ func (w *compressWriter) decide(size int) {
 		header.Set("Content-Encoding", "gzip")
 		header.Del("Content-Length")
 		header.Del("Accept-Ranges")
-		w.compressor, _ = compressors.Get().(*gzip.Writer)
+		w.compressor, _ = w.compressors.Get().(*gzip.Writer)
 		w.compressor.Reset(w.ResponseWriter)
 	}
 	if w.status != 0 {
@@ -134,6 +135,6 @@ func (w *compressWriter) end() {
 	}
 	_ = w.compressor.Close() // a caller who left is no concern
 	w.compressor.Reset(nil)
-	compressors.Put(w.compressor)
+	w.compressors.Put(w.compressor)
 	w.compressor = nil
 }

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -48,6 +49,8 @@ type Handler struct {
 	now     func() time.Time
 	guarded bool // the listener is bound to loopback
 
+	compressors sync.Pool // of *gzip.Writer
+
 	// Values of headers that are the same in each answer.
 	noSniff, json, noStore, vary []string
 }
@@ -64,7 +67,7 @@ func New(chain *api.Chain, cfg Config, further ...Register) (*Handler, error) {
 	}
 	cfg.BodyBytes = cmp.Or(cfg.BodyBytes, 2<<20)
 	r := &Handler{
-		cfg: cfg, chain: chain, docs: documents, now: chain.Now,
+		cfg: cfg, chain: chain, docs: documents, now: chain.Now, compressors: sync.Pool{New: newCompressor},
 		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
 		vary: slices.Clip([]string{"Accept-Encoding"}),
 	}
@@ -147,20 +150,11 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	header["X-Content-Type-Options"] = r.noSniff
 	header["Vary"] = r.vary
 	if acceptsGzip(given.Header["Accept-Encoding"]) {
-		inbound.compressed = compressWriter{ResponseWriter: w, isHead: given.Method == http.MethodHead}
+		inbound.compressed = compressWriter{ResponseWriter: w, compressors: &r.compressors, isHead: given.Method == http.MethodHead}
 		w = &inbound.compressed
 		defer inbound.compressed.end()
 	}
-	if r.guarded && loopback.RefusesHost(given) {
-		writeHTTPError(w, http.StatusForbidden)
-		return
-	}
-	permitted, answered := r.cors(w, given)
-	if answered {
-		return
-	}
-	if r.guarded && !permitted && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
-		writeHTTPError(w, http.StatusForbidden)
+	if r.screened(w, given) {
 		return
 	}
 	if err := r.chain.Authenticate(inbound, &inbound.Inbound); err != nil {
@@ -186,6 +180,24 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 		req.Method = http.MethodGet // net/http leaves the body out
 	}
 	r.gateway.ServeHTTP(w, req)
+}
+
+// screened answers requests that a web page in a browser must not send, and those by
+// which a browser asks what a page may send. It reports whether it has answered.
+func (r *Handler) screened(w http.ResponseWriter, given *http.Request) bool {
+	if r.guarded && loopback.RefusesHost(given) {
+		writeHTTPError(w, http.StatusForbidden)
+		return true
+	}
+	permitted, answered := r.cors(w, given)
+	if answered {
+		return true
+	}
+	if r.guarded && !permitted && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
+		writeHTTPError(w, http.StatusForbidden)
+		return true
+	}
+	return false
 }
 
 // request is what an HTTP request holds beside the message that is made of

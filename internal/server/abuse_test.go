@@ -3,14 +3,12 @@ package server_test
 import (
 	"bytes"
 	"context"
-
 	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"strings"
-
 	"testing"
 	"time"
 
@@ -63,7 +61,7 @@ func (h *hostile) block(further ...string) []byte {
 
 // floods are what a hostile client does, again and again, until the server ends the
 // connection or the time is over.
-var floods = map[string]struct { //nolint:gochecknoglobals // only read
+var floods = map[string]struct {
 	step func(h *hostile, i int) error
 	// ends is whether each of the servers ends the connection: gRPC and REST.
 	grpcEnds, restEnds bool
@@ -71,7 +69,7 @@ var floods = map[string]struct { //nolint:gochecknoglobals // only read
 }{
 	// CVE-2023-44487.
 	"rapid reset": {step: func(h *hostile, i int) error {
-		id := uint32(2*i + 1) //nolint:gosec // small
+		id := uint32(2*i + 1)
 		if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: h.block(), EndHeaders: true, EndStream: h.rest}); err != nil {
 			return err
 		}
@@ -115,7 +113,7 @@ var floods = map[string]struct { //nolint:gochecknoglobals // only read
 			fields = append(fields, "x-bomb", bomb)
 		}
 		return h.WriteHeaders(http2.HeadersFrameParam{
-			StreamID: uint32(2*i + 1), BlockFragment: h.block(fields...), EndHeaders: true, EndStream: true, //nolint:gosec // small
+			StreamID: uint32(2*i + 1), BlockFragment: h.block(fields...), EndHeaders: true, EndStream: true,
 		})
 	}},
 	"empty data": {step: func(h *hostile, i int) error {
@@ -125,7 +123,7 @@ var floods = map[string]struct { //nolint:gochecknoglobals // only read
 		return h.WriteData(1, false, nil)
 	}},
 	"priorities": {step: func(h *hostile, i int) error {
-		return h.WritePriority(uint32(2*i+1), http2.PriorityParam{StreamDep: 0, Weight: 1}) //nolint:gosec // small
+		return h.WritePriority(uint32(2*i+1), http2.PriorityParam{StreamDep: 0, Weight: 1})
 	}},
 }
 

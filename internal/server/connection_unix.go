@@ -44,7 +44,7 @@ func (c *connection) ReadOnReady(size int, pool mem.BufferPool) (buffer *[]byte,
 func readAgain(fd int, into []byte) (int, error) {
 	for {
 		n, err := syscall.Read(fd, into)
-		if err != syscall.EINTR { //nolint:errorlint // a bare errno
+		if err != syscall.EINTR {
 			return max(n, 0), err //nolint:wrapcheck // a bare errno
 		}
 	}

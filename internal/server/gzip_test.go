@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -166,11 +167,11 @@ func TestBatchesLeaveRoomForChecks(t *testing.T) {
 			t.Errorf("beyond half: %v", err)
 		}
 	}
-	if overREST.StatusCode != 429 || overREST.Failure(t).Reason() != "OVERLOADED" || overREST.Header.Get("Retry-After") == "" {
+	if overREST.StatusCode != http.StatusTooManyRequests || overREST.Failure(t).Reason() != "OVERLOADED" || overREST.Header.Get("Retry-After") == "" {
 		t.Errorf("beyond half over REST: %d %s", overREST.StatusCode, overREST.Body)
 	}
 	fill(most/2, func(id string) { _, _ = run.Client.CheckEligibility(ctx, apitest.Ask(id)) })
-	if got := run.Get(t, apitest.CustomerB, ""); got.StatusCode != 429 {
+	if got := run.Get(t, apitest.CustomerB, ""); got.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("one check too many: %d %s", got.StatusCode, got.Body)
 	}
 	if err := run.Conn.Invoke(t.Context(), "/grpc.health.v1.Health/Check", &healthv1.HealthCheckRequest{}, &healthv1.HealthCheckResponse{}); err != nil {

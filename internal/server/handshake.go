@@ -22,7 +22,7 @@ type handshake struct {
 var errNotHTTP2 = errors.New("the client does not offer h2 by ALPN")
 
 // ServerHandshake returns the connection to read from and what is known about it.
-func (h handshake) ServerHandshake(accepted net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (h handshake) ServerHandshake(accepted net.Conn) (net.Conn, credentials.AuthInfo, error) { //nolint:ireturn // gRPC's interface
 	conn, ours := accepted.(*connection)
 	if !ours {
 		return nil, nil, errors.New("the connection is not from the server's listener")
@@ -31,7 +31,7 @@ func (h handshake) ServerHandshake(accepted net.Conn) (net.Conn, credentials.Aut
 		return conn, conn, nil
 	}
 	client := tls.Server(conn, h.server.certificates.Get().grpc)
-	err := client.Handshake() // the deadline is grpc-go's
+	err := client.HandshakeContext(context.Background()) // the deadline is grpc-go's
 	state := client.ConnectionState()
 	if err == nil && state.NegotiatedProtocol != "h2" {
 		err = errNotHTTP2
@@ -58,7 +58,7 @@ func (s *Server) certificateOf(state *tls.ConnectionState) *access.Certificate {
 }
 
 // ClientHandshake fails: the server is no client.
-func (handshake) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (handshake) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) { //nolint:ireturn // gRPC's interface
 	return nil, nil, errors.ErrUnsupported
 }
 
@@ -71,7 +71,7 @@ func (h handshake) Info() credentials.ProtocolInfo {
 }
 
 // Clone returns h, which has no state of its own.
-func (h handshake) Clone() credentials.TransportCredentials { return h }
+func (h handshake) Clone() credentials.TransportCredentials { return h } //nolint:ireturn // gRPC's interface
 
 // OverrideServerName does nothing: it is for clients.
 func (handshake) OverrideServerName(string) error { return nil }

@@ -61,7 +61,7 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, content, 0o600); err != nil {
+	if err := os.WriteFile(to, content, 0o600); err != nil { //nolint:gosec // a test names it
 		t.Fatal(err)
 	}
 }
@@ -334,7 +334,7 @@ func TestReloadReplacesCertificatesOrKeepsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, broken := range []string{"", "no PEM", string(content) + string(content[:len(content)/2])} {
-		if err := os.WriteFile(files.ClientCAFile, []byte(broken), 0o600); err != nil {
+		if err := os.WriteFile(files.ClientCAFile, []byte(broken), 0o600); err != nil { //nolint:gosec // a file of the test
 			t.Fatal(err)
 		}
 		reloaded(t, run, "files not reloaded") // the pair that fits waits for the authorities
