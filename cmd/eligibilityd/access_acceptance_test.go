@@ -49,10 +49,7 @@ func TestAcceptanceAccess(t *testing.T) { //nolint:paralleltest // it measures
 }
 
 // attacks are the rows of the table.
-type attacks struct {
-	section string
-	rows    []string
-}
+type attacks struct{ rows []string }
 
 // begin starts a section of the table.
 func (a *attacks) begin(title string) {

@@ -41,7 +41,9 @@ func init() { //nolint:gochecknoinits // before TestMain, which is not ours
 		if err := json.Unmarshal([]byte(text), &c); err != nil {
 			panic(err)
 		}
-		_ = json.NewEncoder(os.Stdout).Encode(c.load())
+		if err := json.NewEncoder(os.Stdout).Encode(c.load()); err != nil {
+			panic(err)
+		}
 		os.Exit(0)
 	}
 }
@@ -104,7 +106,7 @@ func (c caller) load() callerTally {
 			break
 		}
 		if wait := time.Until(due); wait > 0 {
-			time.Sleep(wait) //nolint:forbidigo // an open loop
+			time.Sleep(wait)
 		}
 		select {
 		case slots <- struct{}{}:
@@ -221,10 +223,10 @@ func (x *target) play(t *testing.T, c caller) (done func() callerTally) {
 }
 
 // transports are both, by the value of caller.REST.
-var transports = map[bool]string{false: "gRPC", true: "REST"} //nolint:gochecknoglobals // only read
+var transports = map[bool]string{false: "gRPC", true: "REST"}
 
 // attackCallers measures what one caller can do to the others.
-func attackCallers(t *testing.T, table *attacks) {
+func attackCallers(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	table.begin("One caller against the others")
 	t.Run("Kids", func(t *testing.T) { attackKids(t, table) })
 	t.Run("Ids", func(t *testing.T) { attackIDs(t, table) })
@@ -266,7 +268,7 @@ func duel(t *testing.T, x, twin *target, honest caller, attack func(on *target) 
 }
 
 // attackKids sends 10,000 tokens a second whose kid nobody has seen.
-func attackKids(t *testing.T, table *attacks) {
+func attackKids(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	x := startTarget(t, "", "")
 	twin := *x
 	twin.issuer = startIssuer(t)
@@ -300,7 +302,7 @@ func attackKids(t *testing.T, table *attacks) {
 
 // attackIDs sends 2,000 random ids a second to two replicas, half of them over each
 // transport.
-func attackIDs(t *testing.T, table *attacks) {
+func attackIDs(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	const perMinute = 60
 	redis := cachetest.StartRedis(t)
 	x := &target{environ: []string{"ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=400"}}

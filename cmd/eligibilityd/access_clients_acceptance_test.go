@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -20,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -106,7 +108,7 @@ func writeLinked(t *testing.T, dir string, files map[string][]byte) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := os.MkdirTemp(dir, "..")
+	fresh, err := os.MkdirTemp(dir, "..") //nolint:usetesting // beside what it replaces
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,9 +143,7 @@ type claims map[string]any
 // with returns a copy in which some claims differ; nil removes one.
 func (c claims) with(changes claims) claims {
 	changed := claims{}
-	for name, value := range c {
-		changed[name] = value
-	}
+	maps.Copy(changed, c)
 	for name, value := range changes {
 		if changed[name] = value; value == nil {
 			delete(changed, name)
@@ -223,7 +223,7 @@ func (a answer) String() string {
 	case a.ended != "":
 		return a.ended
 	case a.right != "":
-		return fmt.Sprintf("%s, right `%s`", a.reason, a.right)
+		return fmt.Sprintf("%s, right %#q", a.reason, a.right)
 	case a.reason != "":
 		return a.reason
 	case a.status != 0:
@@ -247,6 +247,31 @@ func closedBy(err error) answer {
 	}
 }
 
+// dial opens a connection, without TLS.
+func dial(address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: patience}).DialContext(context.Background(), "tcp", address)
+}
+
+// open opens a connection that lasts no longer than patience. With cfg, the client
+// offers protocol by ALPN; without it, the connection is plain text.
+func open(address string, cfg *tls.Config, protocol string) (net.Conn, error) {
+	conn, err := dial(address)
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if cfg == nil {
+		return conn, nil
+	}
+	cfg = cfg.Clone()
+	cfg.NextProtos = []string{protocol}
+	secured := tls.Client(conn, cfg)
+	if err := secured.HandshakeContext(context.Background()); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secured, nil
+}
+
 // h2 is one HTTP/2 connection that does as it is told.
 type h2 struct {
 	net.Conn
@@ -266,19 +291,9 @@ type h2 struct {
 
 // openH2 opens a connection to address. Without cfg, it is plain text.
 func openH2(address string, cfg *tls.Config) (*h2, error) {
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := open(address, cfg, "h2")
 	if err != nil {
 		return nil, err
-	}
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	if cfg != nil {
-		cfg = cfg.Clone()
-		cfg.NextProtos = []string{"h2"}
-		secured := tls.Client(conn, cfg)
-		if err := secured.Handshake(); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-		conn = secured
 	}
 	c := &h2{Conn: conn, Framer: http2.NewFramer(conn, conn), next: 1, window: 65_535, initial: 65_535}
 	c.encoder = hpack.NewEncoder(&c.encoded)
@@ -359,7 +374,7 @@ func (c *h2) send(content []byte) error {
 		content = content[len(part):]
 		c.window, c.streamWindow = c.window-len(part), c.streamWindow-len(part)
 		if err := c.WriteData(c.id, len(content) == 0, part); err != nil {
-			break // the answer may have the cause
+			return nil //nolint:nilerr // the answer may have the cause
 		}
 	}
 	return nil
@@ -462,21 +477,7 @@ func (a answer) complete() answer {
 
 // dialTLS opens a connection for HTTP/1.1. Without cfg, it is plain text.
 func dialTLS(address string, cfg *tls.Config) (net.Conn, error) {
-	conn, err := net.DialTimeout("tcp", address, patience)
-	if err != nil {
-		return nil, err
-	}
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	if cfg == nil {
-		return conn, nil
-	}
-	cfg = cfg.Clone()
-	cfg.NextProtos = []string{"http/1.1"}
-	secured := tls.Client(conn, cfg)
-	if err := secured.Handshake(); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return secured, nil
+	return open(address, cfg, "http/1.1")
 }
 
 // sendHTTP sends a request as it stands and returns the answer.

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +23,7 @@ import (
 )
 
 // attackConnections are silent, slow and loud connections.
-func attackConnections(t *testing.T, table *attacks) {
+func attackConnections(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	x := startTarget(t, "", "")
 	for range 20 { // warm: what honest callers cost is not the attackers'
 		if err := x.answers(); err != nil {
@@ -49,7 +48,7 @@ func rss(t *testing.T, pid int) int64 {
 }
 
 // attackSilent opens as many connections as a listener keeps, and says nothing.
-func attackSilent(t *testing.T, table *attacks) {
+func attackSilent(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	const connections, further, idle = 10_000, 100, 2_000
 	cells := map[bool]string{}
 	for _, rest := range []bool{false, true} {
@@ -89,7 +88,7 @@ func attackSilent(t *testing.T, table *attacks) {
 		for part := range 8 {
 			opening.Go(func() {
 				for i := part; i < len(conns); i += 8 {
-					conns[i], _ = net.DialTimeout("tcp", address, patience)
+					conns[i], _ = dial(address)
 				}
 			})
 		}
@@ -98,7 +97,7 @@ func attackSilent(t *testing.T, table *attacks) {
 		if err := x.probed(); err != nil {
 			t.Errorf("%s, under 10,000 silent connections: %v", transports[rest], err)
 		}
-		if err := early.call(false, "/grpc.health.v1.Health/Check"); err == nil {
+		if err = early.call(false, "/grpc.health.v1.Health/Check"); err == nil {
 			err = early.send(framed(0, nil))
 		}
 		if a := early.receive(); err != nil || a.code != codes.OK {
@@ -199,7 +198,7 @@ func drip(conn net.Conn, pieces func(i int) []byte) (stop func()) {
 }
 
 // attackSlow sends what takes for ever. All run at the same time.
-func attackSlow(t *testing.T, x *target, table *attacks) {
+func attackSlow(t *testing.T, x *target, table *attacks) { //nolint:thelper // a test of its own
 	token := x.issuer.valid().token
 	secured := func(address string) net.Conn {
 		conn, err := dialTLS(address, x.tls(nil))
@@ -236,7 +235,7 @@ func attackSlow(t *testing.T, x *target, table *attacks) {
 	// TLS, of which the first bytes arrive.
 	for transport, address := range map[string]string{"gRPC": x.GRPC, "REST": x.HTTP} {
 		run("a handshake of TLS, one byte a second", transport, "connection closed", func() answer {
-			conn, err := net.Dial("tcp", address)
+			conn, err := dial(address)
 			if err != nil {
 				return closedBy(err)
 			}
@@ -245,21 +244,13 @@ func attackSlow(t *testing.T, x *target, table *attacks) {
 			return answer{ended: "connection closed"}
 		})
 		run("a handshake of TLS, then silence", transport, "connection closed", func() answer {
-			conn := net.Conn(nil)
-			if transport == "gRPC" {
-				cfg := x.tls(nil)
-				cfg.NextProtos = []string{"h2"}
-				plain, err := net.Dial("tcp", address)
-				if err != nil {
-					return closedBy(err)
-				}
-				handshaken := tls.Client(plain, cfg)
-				if err := handshaken.Handshake(); err != nil {
-					return closedBy(err)
-				}
-				conn = handshaken
-			} else {
-				conn = secured(address)
+			protocol := "h2"
+			if transport == "REST" {
+				protocol = "http/1.1"
+			}
+			conn, err := open(address, x.tls(nil), protocol)
+			if err != nil {
+				return closedBy(err)
 			}
 			ends(conn, time.Now())
 			return answer{ended: "connection closed"}
@@ -392,7 +383,7 @@ func (x *target) flood(t *testing.T, address string, d time.Duration, frames fun
 }
 
 // attackFloods sends what HTTP/2 permits, too often.
-func attackFloods(t *testing.T, x *target, table *attacks) {
+func attackFloods(t *testing.T, x *target, table *attacks) { //nolint:thelper // a test of its own
 	token := x.issuer.valid().token
 	ping := [8]byte{1}
 	for _, row := range []struct {
@@ -435,7 +426,7 @@ func attackFloods(t *testing.T, x *target, table *attacks) {
 			}
 			return conn.WriteData(1, false, nil)
 		}},
-		{"unknown frames", [2]bool{}, func(conn *h2, i int) error { return conn.WriteRawFrame(0xfa, 0, 0, []byte("x")) }},
+		{"unknown frames", [2]bool{}, func(conn *h2, _ int) error { return conn.WriteRawFrame(0xfa, 0, 0, []byte("x")) }},
 	} {
 		cells := map[bool]string{}
 		for _, rest := range []bool{false, true} {
@@ -484,7 +475,7 @@ func attackFloods(t *testing.T, x *target, table *attacks) {
 }
 
 // attackBombs sends little that becomes much.
-func attackBombs(t *testing.T, x *target, table *attacks) {
+func attackBombs(t *testing.T, x *target, table *attacks) { //nolint:thelper // a test of its own
 	token := x.issuer.issue("batches", "Eligibility.Check", "Eligibility.Batch").token
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
@@ -549,7 +540,7 @@ func attackBombs(t *testing.T, x *target, table *attacks) {
 }
 
 // attackDescriptors opens more connections than the process may have descriptors.
-func attackDescriptors(t *testing.T, table *attacks) {
+func attackDescriptors(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	x := &target{under: []string{"sh", "-c", `ulimit -n 256; exec "$0" "$@"`}}
 	x.init(t)
 	x.restart(t, cachetest.StartRedis(t).Address, "", "")
@@ -561,7 +552,7 @@ func attackDescriptors(t *testing.T, table *attacks) {
 		}
 		var conns []net.Conn
 		for range 300 {
-			if conn, err := net.DialTimeout("tcp", address, patience); err == nil {
+			if conn, err := dial(address); err == nil {
 				conns = append(conns, conn)
 			}
 		}

@@ -47,7 +47,7 @@ const (
 // attackCredentials sends each credential with a check over both transports. Whatever
 // is refused gets the same answer, byte for byte, whether the customer exists or
 // not, before the body is sent.
-func attackCredentials(t *testing.T, table *attacks) {
+func attackCredentials(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	x := startTarget(t, "", "")
 	v := x.issuer.valid()
 	sections := []struct {
@@ -143,7 +143,7 @@ func (x *target) present(t *testing.T, row credential) (grpc, rest string) {
 	if c.header["grpc-status-details-bin"] != a.header["grpc-status-details-bin"] || c.message != a.message || c.code != a.code {
 		t.Errorf("%s, over gRPC, for an unknown customer: %+v, not %+v", row.name, c, a)
 	}
-	return fmt.Sprintf("`%s`", grpc), fmt.Sprintf("%d `%s`", b.status, rest)
+	return fmt.Sprintf("%#q", grpc), fmt.Sprintf("%d %#q", b.status, rest)
 }
 
 // as returns an answer that is want if both are an end without an answer: whether the
@@ -186,7 +186,6 @@ func misplaced(v issued) []credential {
 	}
 }
 
-//nolint:funlen // a list
 func jwtAttacks(t *testing.T, x *target, v issued) []credential {
 	t.Helper()
 	other, _ := accesstest.NewKey(t, "evil", "RS256").Private.(*rsa.PrivateKey)
@@ -269,9 +268,9 @@ func jwtAttacks(t *testing.T, x *target, v issued) []credential {
 		{name: "`crit`, empty", authorization: header(claims{"crit": []string{}})},
 		{name: "`b64: false` with `crit`", authorization: header(claims{"crit": []string{"b64"}, "b64": false})},
 		{name: "a key in the header (`jwk`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","kid":"evil","jwk":%s}`, evil), v.claims.String(), rs(other, sha256Hash)))},
-		{name: "an address of keys in the header (`jku`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","kid":"evil","jku":"%s/evil"}`, x.issuer.URL), v.claims.String(), rs(other, sha256Hash)))},
-		{name: "an address of a certificate in the header (`x5u`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","kid":"evil","x5u":"%s/evil"}`, x.issuer.URL), v.claims.String(), rs(other, sha256Hash)))},
-		{name: "a certificate in the header (`x5c`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","x5c":["%s"]}`, base64url(der)), v.claims.String(), rs(other, sha256Hash)))},
+		{name: "an address of keys in the header (`jku`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","kid":"evil","jku":%q}`, x.issuer.URL+"/evil"), v.claims.String(), rs(other, sha256Hash)))},
+		{name: "an address of a certificate in the header (`x5u`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","kid":"evil","x5u":%q}`, x.issuer.URL+"/evil"), v.claims.String(), rs(other, sha256Hash)))},
+		{name: "a certificate in the header (`x5c`)", authorization: bearers(forged(fmt.Sprintf(`{"alg":"RS256","x5c":[%q]}`, base64url(der)), v.claims.String(), rs(other, sha256Hash)))},
 		{name: "without `kid`, by another key", authorization: bearers(forged(`{"alg":"RS256"}`, v.claims.String(), rs(other, sha256Hash)))},
 		{name: "`kid` as a list", authorization: bearers(forged(`{"alg":"RS256","kid":["first"]}`, v.claims.String(), rs(v.key, sha256Hash)))},
 		{name: "compressed (`zip: DEF`, CVE-2024-28180)", authorization: bearers(compressed(v))},
@@ -435,7 +434,7 @@ func (x *target) revealsNothing(t *testing.T, tokens []string) {
 		t.Error("no refusal was logged: nothing was looked at")
 	}
 	for _, token := range tokens {
-		for _, part := range strings.Split(token, ".") {
+		for part := range strings.SplitSeq(token, ".") {
 			if len(part) > 24 && strings.Contains(seen, part[:24]) {
 				at := strings.Index(seen, part[:24])
 				t.Errorf("a part of a token got out: …%s", seen[max(0, at-200):min(len(seen), at+100)])

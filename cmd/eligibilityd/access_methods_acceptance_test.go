@@ -13,7 +13,7 @@ import (
 )
 
 // attackMethods calls what does not exist, or exists under another name.
-func attackMethods(t *testing.T, table *attacks) {
+func attackMethods(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	x := startTarget(t, "", "")
 	valid := x.issuer.valid().token
 	batchOnly := x.issuer.issue("batches", "Eligibility.Batch").token

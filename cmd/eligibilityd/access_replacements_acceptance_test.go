@@ -27,7 +27,7 @@ import (
 
 // attackReplacements replaces certificate, tokens and the issuer's key ten times each
 // under load.
-func attackReplacements(t *testing.T, table *attacks) { //nolint:funlen // one thing after another
+func attackReplacements(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	const rounds, reloadSlack = 10, 16 * time.Second
 	x := startTarget(t, "", "limits: {default: {requests_per_second: 10000, burst: 10000}}\n")
 	tokens := filepath.Join(x.dir, "tokens.yaml")
@@ -139,12 +139,8 @@ func attackReplacements(t *testing.T, table *attacks) { //nolint:funlen // one t
 
 	var slowest time.Duration
 	shows := func(former string, address string) bool {
-		conn, err := tls.Dial("tcp", address, func() *tls.Config { c := x.tls(nil); c.NextProtos = []string{"h2"}; return c }())
-		if err != nil {
-			return false
-		}
-		defer func() { _ = conn.Close() }()
-		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String() != former
+		shown, err := x.serial(address)
+		return err == nil && shown != former
 	}
 	for round := range rounds {
 		begun := time.Now()
@@ -224,10 +220,19 @@ func attackReplacements(t *testing.T, table *attacks) { //nolint:funlen // one t
 // serialOf returns the serial number of the certificate that x presents.
 func serialOf(t *testing.T, x *target) string {
 	t.Helper()
-	conn, err := tls.Dial("tcp", x.HTTP, x.tls(nil))
+	serial, err := x.serial(x.HTTP)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serial
+}
+
+// serial returns the serial number of the certificate that x presents at address.
+func (x *target) serial(address string) (string, error) {
+	conn, err := open(address, x.tls(nil), "h2")
+	if err != nil {
+		return "", err
+	}
 	defer func() { _ = conn.Close() }()
-	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
 }

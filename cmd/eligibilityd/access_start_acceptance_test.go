@@ -21,7 +21,7 @@ import (
 
 // attackStart starts the program with each combination of listener, TLS, method of
 // auth and insecure.
-func attackStart(t *testing.T, table *attacks) {
+func attackStart(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	dir, ca := t.TempDir(), accesstest.NewAuthority(t)
 	installServer(t, ca, dir)
 	if err := os.WriteFile(filepath.Join(dir, "tokens.yaml"), []byte("[]\n"), 0o600); err != nil {
@@ -48,8 +48,10 @@ log: {format: json}
 	listeners := []choice{{"loopback", "127.0.0.1:0"}, {"beyond", "0.0.0.0:0"}, {"beyond", ":0"}, {"loopback", "[::1]:0"}, {"beyond", "[::]:0"}}
 	tlses := []choice{{"none", ""}, {"pair", certificate + ", " + key}, {"pair", certificate + ", " + key + ", " + clients}, {"half", certificate}, {"half", key}, {"half", clients}}
 	auths := []choice{
-		{"none", ""}, {"certificates", "certificates: [{caller: till, uri: 'spiffe://x/y'}], callers: {till: {rights: [check]}}"},
-		{"tokens", "tokens_file: '" + dir + "/tokens.yaml'"}, {"jwt", "jwt: [{issuer: '" + keys.URL + "', audiences: [a]}]"},
+		{"none", ""},
+		{"certificates", "certificates: [{caller: till, uri: 'spiffe://x/y'}], callers: {till: {rights: [check]}}"},
+		{"tokens", "tokens_file: '" + dir + "/tokens.yaml'"},
+		{"jwt", "jwt: [{issuer: '" + keys.URL + "', audiences: [a]}]"},
 	}
 	outcomes, combinations := map[string][2][]string{}, 0
 	for _, listener := range listeners {

@@ -16,7 +16,7 @@ import (
 // by block.
 func commandsOf(t *testing.T, path, heading string) [][]string {
 	t.Helper()
-	text, err := os.ReadFile(path) //nolint:gosec // one of our own documents
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestTheCommandsForAnOpenNetworkWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func(ctx context.Context, line string, environ ...string) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, "bash", "-ec", line)
+		cmd := exec.CommandContext(ctx, "bash", "-ec", line) //nolint:gosec // of one of our own documents
 		cmd.Dir, cmd.Env = dir, append(append(os.Environ(), asProgram+"=1"), environ...)
 		return cmd
 	}
@@ -74,7 +74,7 @@ func TestTheCommandsForAnOpenNetworkWork(t *testing.T) {
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		err := cmd.Run()
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the test ended it
 		}
 		return err
 	})
