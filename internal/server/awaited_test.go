@@ -3,6 +3,7 @@ package server
 import (
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -145,5 +146,49 @@ func TestConnectionsAreBounded(t *testing.T) {
 	_, _ = two.Close(), three.Close()
 	if counted.open.Load() != 0 {
 		t.Errorf("%d are open, want none", counted.open.Load())
+	}
+}
+
+// pipes is a listener whose connections lead nowhere.
+type pipes struct{ net.Listener }
+
+func (pipes) Accept() (net.Conn, error) {
+	_, server := net.Pipe()
+	return server, nil
+}
+
+func TestConnectionsWithoutARequestAreReplacedFirst(t *testing.T) {
+	t.Parallel()
+	counted := &connections{refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused_total", Help: "refused"})}
+	listener := &operatorListener{Listener: pipes{}, connections: counted, max: 3}
+	var conns []*operatorConnection
+	for _, step := range []struct {
+		state    http.ConnState // of the next connection
+		replaced int            // by it
+	}{
+		{http.StateActive, -1},
+		{http.StateIdle, -1},
+		{http.StateNew, -1},
+		{http.StateActive, 1},
+		{http.StateActive, 2},
+		{http.StateActive, 0}, // all have a request
+		{http.StateIdle, 3},
+		{http.StateActive, 6},
+	} {
+		accepted, err := listener.Accept()
+		conn, ok := accepted.(*operatorConnection)
+		if err != nil || !ok {
+			t.Fatal(accepted, err)
+		}
+		noteState(conn, step.state)
+		for i, other := range conns {
+			if i == step.replaced && other.place != nil {
+				t.Errorf("connection %d does not replace %d", len(conns), i)
+			}
+		}
+		conns = append(conns, conn)
+		if want := int64(min(len(conns), 3)); counted.open.Load() != want {
+			t.Errorf("%d are open, want %d", counted.open.Load(), want)
+		}
 	}
 }

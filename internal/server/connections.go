@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
@@ -116,7 +117,8 @@ func (l *boundedListener) drop() {
 }
 
 // operatorListener is the listener of probes and operators, who must be answered
-// whatever others do: beyond max, a new connection replaces the oldest.
+// whatever others do: beyond max, a new connection replaces the oldest of those
+// without a request in progress, or, if all have one, the oldest.
 type operatorListener struct {
 	net.Listener
 	*connections
@@ -139,22 +141,45 @@ func (l *operatorListener) Accept() (net.Conn, error) {
 	l.mu.Lock()
 	conn.place = l.oldest.PushBack(conn)
 	if l.oldest.Len() > l.max {
-		replaced, _ = l.oldest.Front().Value.(*operatorConnection)
+		replaced = l.replaceable(conn)
 	}
 	l.mu.Unlock()
 	if replaced != nil {
 		l.refused.Inc()
-		_ = replaced.Close() // it has been open for longest
+		_ = replaced.Close()
 	}
 	return conn, nil
+}
+
+// replaceable returns the connection that the latest replaces; l.mu is held.
+func (l *operatorListener) replaceable(latest *operatorConnection) *operatorConnection {
+	for place := l.oldest.Front(); place != latest.place; place = place.Next() {
+		if conn, _ := place.Value.(*operatorConnection); !conn.active {
+			return conn
+		}
+	}
+	oldest, _ := l.oldest.Front().Value.(*operatorConnection)
+	return oldest
+}
+
+// noteState notes whether a connection of an operatorListener has a request in
+// progress, for [http.Server.ConnState].
+func noteState(accepted net.Conn, state http.ConnState) {
+	if conn, ok := accepted.(*operatorConnection); ok { // it is nothing else
+		conn.of.mu.Lock()
+		defer conn.of.mu.Unlock()
+		conn.active = state == http.StateActive
+	}
 }
 
 // operatorConnection is a connection of an operatorListener.
 type operatorConnection struct {
 	net.Conn
 
-	of    *operatorListener
-	place *list.Element // nil once closed; guarded by of.mu
+	of *operatorListener
+
+	place  *list.Element // nil once closed; guarded by of.mu
+	active bool          // it has a request in progress; guarded by of.mu
 }
 
 // Close closes the connection. It may be called more than once.

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,6 +53,36 @@ func TestScrapesInProgressAreBounded(t *testing.T) {
 			if code := <-done; code != http.StatusOK {
 				t.Errorf("a scrape: %d", code)
 			}
+		}
+	}
+}
+
+// A flood of connections does not cut off an answer.
+func TestAScrapeInProgressKeepsItsConnection(t *testing.T) {
+	t.Parallel()
+	run := servertest.Start(t, servertest.Setup{})
+	c := heldCollector{make(chan struct{}), make(chan struct{})}
+	run.Registry.MustRegister(c)
+	for _, base := range []string{run.Probe, run.Admin} {
+		done := make(chan error)
+		go func() {
+			resp, err := http.Get(base + "/metrics") //nolint:gosec,noctx // our own server
+			if err == nil {
+				err = resp.Body.Close()
+			}
+			done <- err
+		}()
+		<-c.asked
+		for range 100 {
+			connect(t, strings.TrimPrefix(base, "http://"), nil)
+		}
+		// It comes after all of them, and it is answered.
+		if got := run.Do(t, http.MethodGet, base+"/healthz", ""); got.StatusCode != http.StatusOK {
+			t.Errorf("healthz: %d", got.StatusCode)
+		}
+		c.answer <- struct{}{}
+		if err := <-done; err != nil {
+			t.Errorf("the scrape in progress: %v", err)
 		}
 	}
 }

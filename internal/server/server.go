@@ -255,6 +255,7 @@ func (s *Server) newOperators(handler http.Handler, writeTimeout time.Duration) 
 	server := s.newHTTP(handler)
 	server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = operatorTimeout, writeTimeout, 2*time.Minute
 	server.MaxHeaderBytes = 16 << 10
+	server.ConnState = noteState
 	return server
 }
 
