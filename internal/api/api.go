@@ -158,8 +158,8 @@ type Chain struct {
 
 	inFlight atomic.Int64
 	bulk     atomic.Int64 // batches and prefetches in flight
-	watches  atomic.Int64 // streaming RPCs whose first message has arrived
-	beside   atomic.Int64 // streams of health and reflection whose first message has arrived
+	watches  openStreams  // streaming RPCs
+	beside   openStreams  // streams of health and reflection
 
 	stopping context.Context //nolint:containedctx // the chain's own life, no request's: ends the streams of watchers
 	stop     context.CancelFunc
@@ -175,6 +175,8 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
 	c := &Chain{cfg: withDefaults(cfg), headers: sync.Pool{New: newCallerHeader}}
+	c.watches.most = c.cfg.MaxWatches
+	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = c.cfg.Logger
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)

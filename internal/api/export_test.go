@@ -21,7 +21,11 @@ func (ch *Chain) FailureLimit(reason string) *logging.Limiter { return ch.limits
 func (ch *Chain) SetInFlight(n int64) { ch.inFlight.Store(n) }
 
 // SetBeside makes the chain count so many streams of health and reflection as open.
-func (ch *Chain) SetBeside(n int64) { ch.beside.Store(n) }
+func (ch *Chain) SetBeside(n int) {
+	ch.beside.mu.Lock()
+	defer ch.beside.mu.Unlock()
+	ch.beside.count = n
+}
 
 // CountFailure counts a question that ended with an error.
 func (ch *Chain) CountFailure(err *eligibility.Error) { ch.metrics.failed(err, 1) }

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -93,7 +94,7 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 		if _, err := ch.Begin(stream.Context(), info.FullMethod); err != nil {
 			return err
 		}
-		return ch.recoverStream(srv, &boundedStream{ServerStream: stream, open: &ch.beside, most: maxBeside}, info, handler)
+		return ch.recoverStream(srv, &boundedStream{ServerStream: stream, open: &ch.beside}, info, handler)
 	}
 	c, err := ch.begun(stream.Context(), info.FullMethod)
 	if err != nil {
@@ -106,7 +107,7 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	if _, limited := c.take(c.start, 1); limited != nil {
 		return ch.failed(c, limited, 1)
 	}
-	err = ch.recoverStream(srv, &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches, most: ch.cfg.MaxWatches}, info, handler)
+	err = ch.recoverStream(srv, &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches}, info, handler)
 	if err == nil {
 		ch.record(c, codes.OK, nil)
 		return nil
@@ -223,17 +224,59 @@ func (ch *Chain) recoverStream(srv any, stream *boundedStream, info *grpc.Stream
 	return handler(srv, stream)
 }
 
-// maxBeside is how many streams of health and reflection may be open after their
-// first message. They take no room from the API's.
-const maxBeside = 4096
+const (
+	// maxBeside is how many streams of health and reflection may be open after their
+	// first message. They take no room from the API's.
+	maxBeside = 4096
+	// fairBeside is how many of them a connection may have when all are open. None is
+	// denied because of what other connections hold.
+	fairBeside = 1
+)
+
+// openStreams counts streams whose first message has arrived. It is safe for
+// concurrent use.
+type openStreams struct {
+	most int // open streams; set once
+	fair int // of one connection, if most are open; set once
+
+	mu    sync.Mutex
+	count int
+	of    map[*peer.Peer]int // connection → its streams
+}
+
+// enter reports whether there is room for a stream of conn, and counts it.
+func (o *openStreams) enter(conn *peer.Peer) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.count >= o.most && o.of[conn] >= o.fair {
+		return false
+	}
+	if o.of == nil {
+		o.of = make(map[*peer.Peer]int)
+	}
+	o.count++
+	o.of[conn]++
+	return true
+}
+
+// leave ends the count of a stream that entered.
+func (o *openStreams) leave(conn *peer.Peer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.count--
+	o.of[conn]--
+	if o.of[conn] == 0 {
+		delete(o.of, conn)
+	}
+}
 
 // boundedStream is a stream whose context ends with the server. It counts as open
 // from its first message on.
 type boundedStream struct {
 	grpc.ServerStream
 	ctx     context.Context //nolint:containedctx // a stream's context is handed on by its method only
-	open    *atomic.Int64
-	most    int // open streams
+	open    *openStreams
+	conn    *peer.Peer // one for each connection
 	counted bool
 }
 
@@ -246,8 +289,9 @@ func (b *boundedStream) RecvMsg(m any) error {
 	if err := refusedStatus(b.ServerStream.RecvMsg(m), m); err != nil || b.counted {
 		return err
 	}
-	b.counted = true
-	if b.open.Add(1) > int64(b.most) {
+	b.conn, _ = peer.FromContext(b.ctx)
+	b.counted = b.open.enter(b.conn)
+	if !b.counted {
 		return &statusError{*Overloaded()}
 	}
 	return nil
@@ -267,7 +311,7 @@ func refusedStatus(err error, message any) error {
 // leave ends the count.
 func (b *boundedStream) leave() {
 	if b.counted {
-		b.open.Add(-1)
+		b.open.leave(b.conn)
 	}
 }
 
