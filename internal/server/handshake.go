@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/credentials"
@@ -37,15 +38,70 @@ func (h handshake) ServerHandshake(accepted net.Conn) (net.Conn, credentials.Aut
 		err = errNotHTTP2
 	}
 	if err != nil {
-		if !errors.Is(err, io.EOF) { // a load balancer that looks whether the port is open
-			h.server.complaints.Warn("tls handshake failed", zap.String("listener", "grpc"), zap.Stringer("from", conn.RemoteAddr()), zap.Error(err))
-		}
+		logHandshake(h.server.complaints, "grpc", conn.RemoteAddr().String(), err.Error())
 		_ = client.Close() // grpc-go closes the connection
 		return nil, nil, err
 	}
 	conn.secured = true
 	conn.certificate = h.server.certificateOf(&state)
 	return client, conn, nil
+}
+
+// handshakeCauses are the causes of failed handshakes, by what the error of package
+// tls contains. The first match counts. The error itself is not logged: it repeats
+// names of the client's certificate and the protocols that it offers.
+var handshakeCauses = []struct{ contains, cause string }{
+	{"tls: failed to verify certificate: x509: certificate signed by unknown authority", "certificate of an unknown authority"},
+	{"tls: failed to verify certificate: x509: certificate has expired or is not yet valid", "certificate has expired or is not valid yet"},
+	{"tls: failed to verify certificate: x509: certificate specifies an incompatible key usage", "certificate is not for clients"},
+	{"tls: failed to verify certificate", "certificate cannot be verified"},
+	{"tls: failed to parse client certificate", "certificate cannot be parsed"},
+	{"tls: invalid signature by the client certificate", "client does not prove that it has the certificate's key"},
+	{"tls: client didn't provide a certificate", "client presents no certificate"},
+	{"tls: client requested unsupported application protocols", "client offers no protocol of the listener by ALPN"},
+	{errNotHTTP2.Error(), errNotHTTP2.Error()},
+	{"tls: client offered only unsupported versions", "client offers only unsupported versions of TLS"},
+	{"tls: no cipher suite supported by both client and server", "client offers no supported cipher suite"},
+	{"tls: no key exchanges supported by both client and server", "client offers no supported key exchange"},
+	{"tls: first record does not look like a TLS handshake", "client does not speak TLS"},
+	{"client sent an HTTP request to an HTTPS server", "client does not speak TLS"},
+	{"remote error: tls: ", "client rejects the handshake"}, // often the server's certificate
+	{"i/o timeout", "timeout"},
+	{"connection reset by peer", "connection closed"},
+	{"EOF", "connection closed"},
+}
+
+// logHandshake logs that a handshake failed, without any text of the client.
+func logHandshake(logger *zap.Logger, listener, from, failure string) {
+	if failure == io.EOF.Error() {
+		return // a load balancer that looks whether the port is open
+	}
+	cause := "protocol violation"
+	for _, known := range handshakeCauses {
+		if strings.Contains(failure, known.contains) {
+			cause = known.cause
+			break
+		}
+	}
+	logger.Warn("tls handshake failed", zap.String("listener", listener), zap.String("from", from), zap.String("cause", cause))
+}
+
+// httpComplaints logs what package http complains about, without any text of a client.
+type httpComplaints struct{ logger *zap.Logger }
+
+// Write logs one complaint.
+func (h httpComplaints) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if failed, ok := strings.CutPrefix(text, "http: TLS handshake error from "); ok {
+		from, failure, _ := strings.Cut(failed, ": ")
+		logHandshake(h.logger, "http", from, failure)
+		return len(line), nil
+	}
+	if begun, _, ok := strings.Cut(text, ": bogus greeting"); ok {
+		text = begun // it would repeat what the client sent
+	}
+	h.logger.Warn(text)
+	return len(line), nil
 }
 
 // certificateOf returns the certificate that a client presented in its handshake,

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -260,8 +261,7 @@ func (s *Server) newOperators(handler http.Handler, writeTimeout time.Duration) 
 }
 
 func (s *Server) newHTTP(handler http.Handler) *http.Server {
-	// The logger's only failure is a level that it does not know.
-	errorLog, _ := zap.NewStdLogAt(s.complaints, zap.WarnLevel)
+	errorLog := log.New(httpComplaints{s.complaints}, "", 0)
 	// OPTIONS * is for the handler too, which authenticates.
 	return &http.Server{Handler: handler, ErrorLog: errorLog, DisableGeneralOptionsHandler: true} //nolint:gosec // the caller sets its timeouts
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -469,5 +470,82 @@ func TestFailedHandshakesAreLoggedAtALimitedRate(t *testing.T) {
 	defer cancel()
 	if _, err := run.Client.CheckEligibility(ctx, apitest.Ask(apitest.CustomerA)); status.Code(err) != codes.OK {
 		t.Errorf("another caller: %v", err)
+	}
+}
+
+// Failed handshakes are logged with their cause, and with no text of the client.
+func TestFailedHandshakesAreLoggedWithoutTextOfTheClient(t *testing.T) {
+	t.Parallel()
+	const evil = "evil.example"
+	authority, foreign := accesstest.NewAuthority(t), accesstest.NewAuthority(t)
+	files := serverTLS(t, authority)
+	files.ClientCAFile, files.RequireClientCertificate = authority.File, true
+	pair := authority.Client(t, "spiffe://shop.example/checkout")
+	run := servertest.Start(t, servertest.Setup{
+		Source: apitest.Approved(), Server: server.Config{TLS: files, FailureRecords: 1000}, ClientTLS: authority.ClientTLS(pair),
+	})
+	client := x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	expired, serverOnly := client, client
+	expired.NotBefore, expired.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	serverOnly.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	protocols, plain, old := authority.ClientTLS(pair), authority.ClientTLS(pair), authority.ClientTLS(pair)
+	protocols.NextProtos = []string{evil}
+	old.MinVersion, old.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
+	plain.RootCAs = foreign.Pool()
+	for cause, cfg := range map[string]*tls.Config{
+		"certificate of an unknown authority":               presents(authority.ClientTLS(nil), foreign.Issue(t, evil, client)),
+		"certificate has expired or is not valid yet":       presents(authority.ClientTLS(nil), authority.Issue(t, evil, expired)),
+		"certificate is not for clients":                    presents(authority.ClientTLS(nil), authority.Issue(t, evil, serverOnly)),
+		"client presents no certificate":                    authority.ClientTLS(nil),
+		"client offers no protocol of the listener by ALPN": protocols,
+		"client offers only unsupported versions of TLS":    old,
+		"client rejects the handshake":                      plain,
+	} {
+		for transport, address := range hosts(run) {
+			seen := run.Logs.Len()
+			offered := cfg.Clone()
+			if transport == "grpc" && len(offered.NextProtos) == 0 {
+				offered.NextProtos = []string{"h2"}
+			}
+			// With TLS 1.3, the client's part ends before the server refuses it.
+			if conn, err := (&tls.Dialer{Config: offered}).DialContext(t.Context(), "tcp", address); err == nil {
+				ends(t, conn)
+				_ = conn.Close()
+			}
+			listener := map[string]string{"grpc": "grpc", "rest": "http"}[transport]
+			for deadline := time.Now().Add(bound); ; time.Sleep(time.Millisecond) {
+				var records []map[string]any
+				for _, entry := range run.Logs.All()[seen:] {
+					if entry.Message == "tls handshake failed" {
+						records = append(records, entry.ContextMap())
+					}
+				}
+				if len(records) > 0 {
+					if got := records[0]; got["cause"] != cause || got["listener"] != listener || got["from"] == "" {
+						t.Errorf("%s: %s logs %v", cause, transport, got)
+					}
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%s: %s logs nothing", cause, transport)
+				}
+			}
+		}
+	}
+	// A client of HTTP/2 that begins with something else.
+	h2 := authority.ClientTLS(pair)
+	h2.NextProtos = []string{"h2"}
+	conn := connect(t, hosts(run)["rest"], h2)
+	if _, err := io.WriteString(conn, strings.Repeat(evil, 10)); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, conn)
+	for _, entry := range run.Logs.All() {
+		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, evil) || strings.Contains(text, "x509") {
+			t.Errorf("the log has %s", text)
+		}
+	}
+	if run.Logs.FilterMessageSnippet("error reading preface").Len() != 1 {
+		t.Error("the preface is not logged")
 	}
 }
