@@ -26,8 +26,9 @@ token itself is printed once and kept nowhere.
 
   umask 077; eligibilityd token --caller checkout --rights check >token 2>>tokens.yaml
 
-A caller may have several entries. To replace a token, add the new entry, wait
-10 s until it is read, give the caller the new token, and remove the old entry.`,
+The first entry replaces the [] of a file without tokens. A caller may have
+several entries. To replace a token, add the new entry, wait 10 s until it is
+read, give the caller the new token, and remove the old entry.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if days < 1 || days > maxTokenDays {

@@ -83,3 +83,19 @@ func TestATokenThatIsNotPrintedFails(t *testing.T) {
 		t.Errorf("exit code %d, %q", code, stderr.String())
 	}
 }
+
+// A file without tokens holds [], which an entry after it makes invalid.
+func TestTheHelpOfTokenStatesWhatTheFirstEntryReplaces(t *testing.T) {
+	t.Parallel()
+	help, _, code := makeToken(t, "--help")
+	if code != 0 || !strings.Contains(help, "The first entry replaces the [] of a file without tokens.") {
+		t.Errorf("exit code %d, %s", code, help)
+	}
+	_, entry, _ := makeToken(t, "--caller", "a", "--rights", "check")
+	if _, err := access.Tokens([]byte("[]\n"+entry), nil); err == nil {
+		t.Error("an entry after [] is read")
+	}
+	if read, err := access.Tokens([]byte(entry), nil); err != nil || len(read) != 1 {
+		t.Errorf("in its place: %v, %v", read, err)
+	}
+}
