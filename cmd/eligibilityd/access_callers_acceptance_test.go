@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,8 +63,8 @@ type caller struct {
 	IDs     []string // in turn; none: another random id for each request
 	Rate    float64
 	Seconds float64
-	// Attacks makes the process yield its processor to others, as if it were on another
-	// machine. It skips requests while 512 are without an answer.
+	// Attacks makes the caller skip requests while 512 are without an answer, and yield
+	// to other callers.
 	Attacks bool
 }
 
@@ -97,7 +99,7 @@ func (c caller) load() callerTally {
 	slots := make(chan struct{}, 1<<20)
 	if c.Attacks {
 		slots = make(chan struct{}, 512)
-		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19)
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 5)
 	}
 	start := time.Now()
 	for n := 0; ; n++ {
@@ -193,6 +195,19 @@ func (c caller) overREST(cfg *tls.Config) func(id, authorization string) string 
 	}
 }
 
+// onProcessors returns the words that start a process on processors of its own, so that
+// callers take no time from the services that they call: the last one is the callers'.
+func onProcessors(callers bool) []string {
+	last := runtime.NumCPU() - 1
+	if last == 0 {
+		return nil
+	}
+	if callers {
+		return []string{"taskset", "-c", strconv.Itoa(last)}
+	}
+	return []string{"taskset", "-c", fmt.Sprintf("0-%d", last-1)}
+}
+
 // play starts a caller in a process of its own. done returns its tally.
 func (x *target) play(t *testing.T, c caller) (done func() callerTally) {
 	t.Helper()
@@ -204,7 +219,8 @@ func (x *target) play(t *testing.T, c caller) (done func() callerTally) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, cmd := new(output), exec.CommandContext(context.WithoutCancel(t.Context()), program) //nolint:gosec // the test's own binary
+	words := append(onProcessors(true), program)
+	out, cmd := new(output), exec.CommandContext(context.WithoutCancel(t.Context()), words[0], words[1:]...) //nolint:gosec // the test's own binary
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asCaller+"="+asJSON(c)), out, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -269,7 +285,9 @@ func duel(t *testing.T, x, twin *target, honest caller, attack func(on *target) 
 
 // attackKids sends 10,000 tokens a second whose kid nobody has seen.
 func attackKids(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
-	x := startTarget(t, "", "")
+	x := &target{under: onProcessors(false)}
+	x.init(t)
+	x.restart(t, cachetest.StartRedis(t).Address, "", "")
 	twin := *x
 	twin.issuer = startIssuer(t)
 	twin.restart(t, cachetest.StartRedis(t).Address, "", "")
@@ -305,7 +323,7 @@ func attackKids(t *testing.T, table *attacks) { //nolint:thelper // a test of it
 func attackIDs(t *testing.T, table *attacks) { //nolint:thelper // a test of its own
 	const perMinute = 60
 	redis := cachetest.StartRedis(t)
-	x := &target{environ: []string{"ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=400"}}
+	x := &target{under: onProcessors(false), environ: []string{"ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=400"}}
 	x.init(t)
 	limits := fmt.Sprintf("limits: {default: {new_customers_per_minute: %d}, callers: {shop: {new_customers_per_minute: 100000}}}\n", perMinute)
 	x.restart(t, redis.Address, "", limits)

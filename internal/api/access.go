@@ -152,12 +152,45 @@ func (ch *Chain) refuseREST(ctx context.Context, in *Inbound, failure *eligibili
 	return ch.refuse(c, failure)
 }
 
+const (
+	// refusalsPerSecond is how many requests without a valid caller are answered at
+	// once. Each further one is answered after refusalPause, so that a flood of them
+	// takes little time from callers.
+	refusalsPerSecond = 1000
+	refusalPause      = time.Second
+	// maxPaused bounds the requests that wait; more are answered at once.
+	maxPaused = 4096
+)
+
+// pauseRefusal waits before a request without a valid caller is refused, if there are
+// many.
+func (ch *Chain) pauseRefusal(ctx context.Context) {
+	if ch.refusals.Allow() {
+		return
+	}
+	defer ch.paused.Add(-1)
+	if ch.paused.Add(1) > maxPaused {
+		return
+	}
+	pause := time.NewTimer(refusalPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+	case <-ch.stopping.Done():
+	}
+}
+
 // refuse records an RPC that was refused before its message was received, and returns
 // its status.
 func (ch *Chain) refuse(c *call, failure *eligibility.Error) error {
 	c.start = time.Now()
 	defer c.end()
-	return ch.failed(c, failure, 1)
+	err := ch.failed(c, failure, 1)
+	if failure.Kind == eligibility.KindUnauthenticated {
+		ch.pauseRefusal(c)
+	}
+	return err
 }
 
 func (ch *Chain) authenticate(given access.Credentials) (*access.Caller, *eligibility.Error) {

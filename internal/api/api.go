@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
@@ -161,6 +162,9 @@ type Chain struct {
 	watches  openStreams  // streaming RPCs
 	beside   openStreams  // streams of health and reflection
 
+	refusals *rate.Limiter // of requests without a valid caller that are answered at once
+	paused   atomic.Int64  // such requests that wait
+
 	stopping context.Context //nolint:containedctx // the chain's own life, no request's: ends the streams of watchers
 	stop     context.CancelFunc
 }
@@ -174,7 +178,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
-	c := &Chain{cfg: withDefaults(cfg), headers: sync.Pool{New: newCallerHeader}}
+	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsPerSecond), headers: sync.Pool{New: newCallerHeader}}
 	c.watches.most = c.cfg.MaxWatches
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = c.cfg.Logger
