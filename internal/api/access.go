@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
@@ -154,9 +155,11 @@ func (ch *Chain) refuseREST(ctx context.Context, in *Inbound, failure *eligibili
 
 const (
 	// refusalsPerSecond is how many requests without a valid caller are answered at
-	// once. Each further one is answered after refusalPause, so that a flood of them
-	// takes little time from callers.
-	refusalsPerSecond = 1000
+	// once, and refusalsBurst how many of them may come together. Each further one is
+	// answered after one to two refusalPause, so that a flood of them takes little time
+	// from callers.
+	refusalsPerSecond = 500
+	refusalsBurst     = 50
 	refusalPause      = time.Second
 	// maxPaused bounds the requests that wait; more are answered at once.
 	maxPaused = 4096
@@ -172,7 +175,7 @@ func (ch *Chain) pauseRefusal(ctx context.Context) {
 	if ch.paused.Add(1) > maxPaused {
 		return
 	}
-	pause := time.NewTimer(refusalPause)
+	pause := time.NewTimer(refusalPause + rand.N(refusalPause)) //nolint:gosec // spreads load
 	defer pause.Stop()
 	select {
 	case <-pause.C:

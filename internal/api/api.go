@@ -178,7 +178,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
-	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsPerSecond), headers: sync.Pool{New: newCallerHeader}}
+	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}}
 	c.watches.most = c.cfg.MaxWatches
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = c.cfg.Logger
