@@ -52,7 +52,7 @@ func TestStreamsOfWatchersAreBounded(t *testing.T) {
 	end()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		end, err = watch(run.Conn)
-		defer end()
+		t.Cleanup(end)
 		if err == nil {
 			break
 		}

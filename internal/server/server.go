@@ -10,7 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log"
+	"log" //nolint:depguard // http.Server takes its Logger only
 	"net"
 	"net/http"
 	"sync/atomic"
