@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
@@ -129,41 +130,44 @@ func TestKnownCustomersCostNothing(t *testing.T) {
 // facets together, whatever the segment.
 func TestAFetchInFlightCostsNothing(t *testing.T) {
 	t.Parallel()
-	sent, goOn := make(chan struct{}, 10), make(chan struct{})
-	source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
-		query.Started()
-		sent <- struct{}{}
-		<-goOn
-		if query.Facet == eligibility.FacetQualifications {
-			return eligibility.Evidence{}, eligibility.Call{Attempts: 1}, nil
-		}
-		return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{Attempts: 1}, nil
-	})
-	service, stop := serve(t, source, newMemory(), evidence.Config{})
-	defer stop()
-	one, none := bounded(t, 1), bounded(t, 0)
-	var all sync.WaitGroup
-	check := func(ctx context.Context, segment eligibility.Segment) {
-		all.Go(func() {
-			if _, err := service.Check(ctx, eligibility.Request{CustomerID: customer, Segment: segment}); err != nil {
-				t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		sent, goOn := make(chan struct{}, 10), make(chan struct{})
+		source := fetchFunc(func(_ context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
+			query.Started()
+			sent <- struct{}{}
+			<-goOn
+			if query.Facet == eligibility.FacetQualifications {
+				return eligibility.Evidence{}, eligibility.Call{Attempts: 1}, nil
 			}
+			return eligibility.Evidence{Status: eligibility.AccountStatusAllowed}, eligibility.Call{Attempts: 1}, nil
 		})
-	}
-	for range 20 { // they may all come before the fetch
-		check(one, eligibility.SegmentEducation)
-	}
-	<-sent
-	<-sent
-	for range 20 {
-		check(one, eligibility.SegmentCommercial)
-		check(none, eligibility.SegmentCommercial)
-	}
-	if _, err := service.Check(one, asking(7)); !limited(err) {
-		t.Errorf("another customer: %v", err)
-	}
-	close(goOn)
-	all.Wait()
+		service, stop := serve(t, source, newMemory(), evidence.Config{})
+		defer stop()
+		one, none := bounded(t, 1), bounded(t, 0)
+		var all sync.WaitGroup
+		check := func(ctx context.Context, segment eligibility.Segment) {
+			all.Go(func() {
+				if _, err := service.Check(ctx, eligibility.Request{CustomerID: customer, Segment: segment}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 20 { // they may all come before the fetch
+			check(one, eligibility.SegmentEducation)
+		}
+		<-sent
+		<-sent
+		for range 20 {
+			check(one, eligibility.SegmentCommercial)
+			check(none, eligibility.SegmentCommercial)
+		}
+		if _, err := service.Check(one, asking(7)); !limited(err) {
+			t.Errorf("another customer: %v", err)
+		}
+		synctest.Wait() // all wait for the fetches
+		close(goOn)
+		all.Wait()
+	})
 }
 
 // Retries of a customer whose fetch failed cost nothing, unless calls to Partner
