@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+	"github.com/eligibilityd/eligibilityd/internal/access/accesstest"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim/pcsimtest"
@@ -137,6 +138,43 @@ func TestCheckConfig(t *testing.T) {
 	}
 	if err := serve(t.Context(), append(environ, "ELIGIBILITY_POLICY__FAIL_OPEN=true"), "", true, &out, new(output)); err == nil {
 		t.Error("an unknown variable is accepted")
+	}
+}
+
+// A check of the configuration reads the files that serve needs at its start.
+func TestCheckConfigReportsMissingFiles(t *testing.T) {
+	t.Parallel()
+	missing := filepath.Join(t.TempDir(), "missing")
+	pair := accesstest.NewAuthority(t).Server(t)
+	certificate, key := "ELIGIBILITY_SERVER__TLS__CERTIFICATE_FILE=", "ELIGIBILITY_SERVER__TLS__KEY_FILE="
+	for name, test := range map[string]struct {
+		environ []string
+		section string // which the message names, beside the file
+	}{
+		"none is missing": {environ: []string{certificate + pair.CertificateFile, key + pair.KeyFile}},
+		"tokens":          {environ: []string{"ELIGIBILITY_AUTH__TOKENS_FILE=" + missing}, section: "static tokens"},
+		"certificate":     {environ: []string{certificate + missing, key + pair.KeyFile}, section: "server.tls"},
+		"key":             {environ: []string{certificate + pair.CertificateFile, key + missing}, section: "server.tls"},
+		"client authorities": {
+			environ: []string{certificate + pair.CertificateFile, key + pair.KeyFile, "ELIGIBILITY_SERVER__TLS__CLIENT_CA_FILE=" + missing},
+			section: "server.tls",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			err := serve(t.Context(), pcsimtest.Environ("http://127.0.0.1:1", pcsimtest.TokenFile(t), test.environ...), "", true, &out, new(output))
+			switch {
+			case test.section == "":
+				if err != nil || out.String() != "configuration ok\n" {
+					t.Errorf("%q, %v", out.String(), err)
+				}
+			case err == nil || out.Len() > 0:
+				t.Errorf("accepted: %q", out.String())
+			case !strings.Contains(err.Error(), test.section) || !strings.Contains(err.Error(), missing):
+				t.Errorf("%v; it must name %s and the file", err, test.section)
+			}
+		})
 	}
 }
 
