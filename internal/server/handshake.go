@@ -50,7 +50,7 @@ func (h handshake) ServerHandshake(accepted net.Conn) (net.Conn, credentials.Aut
 // handshakeCauses are the causes of failed handshakes, by what the error of package
 // tls contains. The first match counts. The error itself is not logged: it repeats
 // names of the client's certificate and the protocols that it offers.
-var handshakeCauses = []struct{ contains, cause string }{
+var handshakeCauses = []struct{ contains, cause string }{ //nolint:gochecknoglobals // never changed
 	{"tls: failed to verify certificate: x509: certificate signed by unknown authority", "certificate of an unknown authority"},
 	{"tls: failed to verify certificate: x509: certificate has expired or is not yet valid", "certificate has expired or is not valid yet"},
 	{"tls: failed to verify certificate: x509: certificate specifies an incompatible key usage", "certificate is not for clients"},
