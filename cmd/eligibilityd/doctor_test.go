@@ -37,7 +37,7 @@ func TestDoctorPrintsALineForEachCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 13 || !strings.HasPrefix(lines[5], "ok       token ") {
+	if len(lines) != 15 || !strings.HasPrefix(lines[5], "ok       token ") {
 		t.Errorf("%d lines:\n%s", len(lines), out.String())
 	}
 }
