@@ -228,6 +228,14 @@ func (t *observedTransport) ClientHandshake(ctx context.Context, authority strin
 			t.seen.fail(err)
 			return nil, nil, err
 		}
+		present := cfg.GetClientCertificate
+		cfg.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			t.seen.ask()
+			if present == nil {
+				return new(tls.Certificate), nil // none
+			}
+			return present(request)
+		}
 		security = credentials.NewTLS(cfg)
 	}
 	conn, info, err := security.ClientHandshake(ctx, authority, raw)
@@ -257,12 +265,25 @@ type lastConnection struct {
 	made  bool   // there was a connection
 	start string // the first bytes that were read from it
 	err   error  // why it failed
+	asked bool   // the server asked for a certificate
 }
 
 func (l *lastConnection) begin() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.made, l.start, l.err = true, "", nil
+	l.made, l.start, l.err, l.asked = true, "", nil, false
+}
+
+func (l *lastConnection) ask() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = true
+}
+
+func (l *lastConnection) wasAsked() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
 }
 
 func (l *lastConnection) fail(err error) {

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -151,6 +153,10 @@ func (s *service) withoutTLS(err error) string {
 	}
 	if strings.Contains(text, "ALPN") {
 		return restPort
+	}
+	// The connection may be cut before the alert about the certificate is read.
+	if s.seen.wasAsked() && (errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return s.alert("certificate")
 	}
 	return "TLS failed: " + printable(text)
 }
