@@ -104,7 +104,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 		return err
 	}
 	if a.cfg.Auth.Enabled() {
-		if a.access, err = access.New(accessConfig(a.cfg.Auth, a.logger, registry)); err != nil {
+		if a.access, err = access.New(AccessConfig(a.cfg.Auth, a.logger, registry)); err != nil {
 			return fmt.Errorf("auth: %w", err)
 		}
 	}

@@ -76,7 +76,7 @@ func TestEveryKeyArrives(t *testing.T) {
 		if encrypted {
 			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
 		}
-		auth, limits := accessConfig(cfg.Auth, zap.NewNop(), nil), limitsConfig(cfg, nil)
+		auth, limits := AccessConfig(cfg.Auth, zap.NewNop(), nil), limitsConfig(cfg, nil)
 		auth.Logger = nil
 		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %+v %+v %v %s %+v %+v", restConfig(cfg), client, calls, store, chain, front, service, traces, encrypted, serverName, auth, limits)
 	}

@@ -214,8 +214,8 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 	}
 }
 
-// accessConfig converts how callers are authenticated.
-func accessConfig(auth config.Auth, logger *zap.Logger, registerer prometheus.Registerer) access.Config {
+// AccessConfig converts how callers are authenticated.
+func AccessConfig(auth config.Auth, logger *zap.Logger, registerer prometheus.Registerer) access.Config {
 	cfg := access.Config{
 		TokensFile: auth.TokensFile, Callers: make(map[string]access.Grant, len(auth.Callers)),
 		Logger: logger.Named("access"), Registerer: registerer,

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
@@ -26,9 +28,10 @@ func (p patient) checkAccess(ctx context.Context) []Finding {
 	if !auth.Enabled() {
 		return []Finding{ok(checkCallers, "without auth, every caller is anonymous and may do everything")}
 	}
-	issuers := make([]Finding, len(auth.JWT))
+	cfg := app.AccessConfig(auth, zap.NewNop(), nil)
+	issuers := make([]Finding, len(cfg.JWT))
 	var fetching errgroup.Group
-	for i, issuer := range auth.JWT {
+	for i, issuer := range cfg.JWT {
 		fetching.Go(func() error {
 			issuers[i] = checkKeys(ctx, issuer)
 			return nil
@@ -36,16 +39,12 @@ func (p patient) checkAccess(ctx context.Context) []Finding {
 	}
 	_ = fetching.Wait() // if a check fails, that is a finding
 	findings := slices.Clip(issuers)
-	grants := make(map[string]access.Grant, len(auth.Callers))
-	for name, caller := range auth.Callers {
-		grants[name] = access.Grant{Rights: caller.Rights, Partners: caller.Partners}
-	}
 	named := map[string]bool{}
 	for _, caller := range auth.Certificates {
 		named[caller.Caller] = true
 	}
 	if auth.TokensFile != "" {
-		tokens, found := readTokens(auth.TokensFile, grants, time.Now())
+		tokens, found := readTokens(auth.TokensFile, cfg.Callers, time.Now())
 		findings = append(findings, found...)
 		for _, token := range tokens {
 			named[token.Caller] = true
@@ -107,11 +106,8 @@ func readTokens(path string, grants map[string]access.Grant, now time.Time) ([]a
 }
 
 // checkKeys fetches the keys of an issuer as serve does.
-func checkKeys(ctx context.Context, issuer config.JWT) Finding {
-	count, err := access.CountKeys(ctx, access.Issuer{
-		Issuer: issuer.Issuer, Audiences: issuer.Audiences, KeysURL: issuer.KeysURL, Algorithms: issuer.Algorithms,
-		CallerClaim: issuer.CallerClaim, RightsClaim: issuer.RightsClaim, Rights: issuer.Rights, Require: issuer.Require,
-	})
+func checkKeys(ctx context.Context, issuer access.Issuer) Finding {
+	count, err := access.CountKeys(ctx, issuer)
 	if err != nil {
 		return failure(checkIssuer, "check auth.jwt.issuer, to the letter, keys_url and algorithms, and the way to its host; until its keys are fetched its callers have no access",
 			"%s: %v", issuer.Issuer, err)
