@@ -42,6 +42,8 @@ func needs() map[string]access.Rights {
 		"CheckEligibility":      access.Check,
 		"BatchCheckEligibility": access.Batch,
 		"PrefetchEligibility":   access.Prefetch,
+		"WatchEligibility":      access.Watch,
+		"ListReviews":           access.Support,
 	}
 }
 

@@ -46,7 +46,7 @@ type Config struct {
 	MaxConcurrent int
 
 	// MaxWatches is how many streaming RPCs may be open, which do not count as in
-	// progress; 0 means 4096.
+	// progress; 0 means 10,000.
 	MaxWatches int
 	// GRPCBodyBytes bounds a message over gRPC, uncompressed; 0 means 1 MiB. A batch
 	// of MaxBatch questions takes about a fifth of it.
@@ -112,7 +112,7 @@ func withDefaults(c Config) Config {
 	c.MaxTimeout = cmp.Or(c.MaxTimeout, 30*time.Second)
 	c.Reserve = cmp.Or(c.Reserve, 20*time.Millisecond)
 	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 4096)
-	c.MaxWatches = cmp.Or(c.MaxWatches, 4096)
+	c.MaxWatches = cmp.Or(c.MaxWatches, 10_000)
 	c.GRPCBodyBytes = cmp.Or(c.GRPCBodyBytes, 1<<20)
 	c.PlainRecords = cmp.Or(c.PlainRecords, 100)
 	c.FailureRecords = cmp.Or(c.FailureRecords, 20)

@@ -65,6 +65,10 @@ func FaultOf(kind eligibility.Kind) Fault {
 		return Fault{codes.PermissionDenied, "PERMISSION_DENIED", "The caller does not have the right that this request needs.", false, zapcore.WarnLevel}
 	case eligibility.KindCallerLimited:
 		return Fault{codes.ResourceExhausted, "CALLER_LIMITED", "The caller has reached its limit for now.", true, zapcore.WarnLevel}
+	case eligibility.KindResumeTokenExpired:
+		return Fault{codes.OutOfRange, "RESUME_TOKEN_EXPIRED", "The changes after the resume token are no longer kept.", false, zapcore.WarnLevel}
+	case eligibility.KindFeedUnavailable:
+		return Fault{codes.Unavailable, "FEED_UNAVAILABLE", "The feed of changes cannot be read at the moment.", true, zapcore.ErrorLevel}
 	default:
 		return Fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
 	}

@@ -52,11 +52,11 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 	case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
 		counter = q.undecided
 	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed,
-		eligibility.KindUnauthenticated, eligibility.KindPermissionDenied, eligibility.KindCallerLimited:
+		eligibility.KindUnauthenticated, eligibility.KindPermissionDenied, eligibility.KindCallerLimited, eligibility.KindResumeTokenExpired:
 		counter = q.rejected
 	case eligibility.KindCanceled, eligibility.KindDeadlineExceeded:
 		counter = q.abandoned
-	case eligibility.KindInternal, eligibility.KindOverloaded:
+	case eligibility.KindInternal, eligibility.KindOverloaded, eligibility.KindFeedUnavailable:
 	}
 	counter.Add(float64(questions))
 }

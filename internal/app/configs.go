@@ -202,7 +202,7 @@ func chainConfig(cfg *config.Config, build Build, logger *zap.Logger, registry *
 		MaxTimeout:     cfg.Server.MaxTimeout,
 		Reserve:        cfg.Server.Reserve,
 		MaxConcurrent:  cfg.Server.Limits.Concurrent,
-		MaxWatches:     cfg.Server.Limits.Watches,
+		MaxWatches:     cfg.Watch.MaxStreams,
 		GRPCBodyBytes:  cfg.Server.Limits.GRPCBodyBytes,
 		PlainRecords:   cfg.Log.PlainPerSecond,
 		FailureRecords: cfg.Log.FailuresPerSecond,

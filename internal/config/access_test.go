@@ -71,7 +71,7 @@ server:
 			text: `
 server:
   limits: {connections: 0, connection_age: 999ms, connection_grace: 0s, first_request: 0s, idle: 0s, header_bytes: 1023, grpc_body_bytes: 1023,
-    rest_body_bytes: 67108865, streams_per_connection: 100001, concurrent: 0, watches: 1000001}
+    rest_body_bytes: 67108865, streams_per_connection: 100001, concurrent: 0}
 `,
 			command: config.Doctor,
 			want: []string{
@@ -85,7 +85,6 @@ server:
 				`config.yaml:4: server.limits.rest_body_bytes: 67108865 must be at most 67108864`,
 				`config.yaml:4: server.limits.streams_per_connection: 100001 must be at most 100000`,
 				`config.yaml:4: server.limits.concurrent: 0 must be at least 1`,
-				`config.yaml:4: server.limits.watches: 1000001 must be at most 1000000`,
 			},
 		},
 		"limits of callers": {

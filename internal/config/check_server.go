@@ -164,7 +164,6 @@ func (l *loader) checkServerLimits() {
 		{"rest_body_bytes", limits.RESTBodyBytes, 1 << 10, 64 << 20},
 		{"streams_per_connection", limits.StreamsPerConnection, 1, 100_000},
 		{"concurrent", limits.Concurrent, 1, 1_000_000},
-		{"watches", limits.Watches, 1, 1_000_000},
 	} {
 		l.checkCount("server.limits."+n.name, n.value, n.least, n.greatest)
 	}

@@ -40,6 +40,15 @@ type Config struct {
 	DefaultPartner string `yaml:"default_partner"`
 	// Cache configures the tiers that keep evidence, and how long it counts.
 	Cache Cache `yaml:"cache"`
+	// Feed configures the feed of changes.
+	Feed Feed `yaml:"feed"`
+	// Watch configures the streams of changes.
+	Watch Watch `yaml:"watch"`
+	// Reviews configures the checks of customers under review.
+	Reviews Reviews `yaml:"reviews"`
+	// Webhooks are called with the changes of a partner's customers; at most 32.
+	// Optional; none.
+	Webhooks []Webhook `yaml:"webhooks"`
 	// Policy holds the partner's decisions if Microsoft's answer leaves room.
 	Policy Policy `yaml:"policy"`
 	// Log configures the log on standard error.
@@ -237,6 +246,9 @@ func Default() *Config {
 				QualificationsInReview: Age{Fresh: 2 * time.Minute, Usable: 6 * time.Hour},
 			},
 		},
+		Feed:    defaultFeed(),
+		Watch:   Watch{MaxStreams: 10_000},
+		Reviews: defaultReviews(),
 		Policy: Policy{
 			NotReady:            NotReadyBlock,
 			WhenUndecidable:     UndecidableError,

@@ -45,6 +45,7 @@ var others = map[string]string{
 	"cache.redis.integrity_key":    "0123456789abcdef0123456789abcdef",
 	"tracing.endpoint":             "https://collector.example:4317",
 	"tracing.headers":              "authorization=Bearer%20x",
+	"webhooks":                     "[{name: orders, partner: default, url: 'https://orders.example/x', secret_file: /run/secret, segment: education, only: unblocked, allow_private: true}]",
 
 	"partner_center.token_endpoint": "v1",
 
@@ -341,7 +342,14 @@ func TestDefaultsAreAsSpecified(t *testing.T) {
 		"server.limits.rest_body_bytes":              "2097152",
 		"server.limits.streams_per_connection":       "250",
 		"server.limits.concurrent":                   "4096",
-		"server.limits.watches":                      "4096",
+		"feed.retention":                             "168h0m0s",
+		"feed.max_events":                            "200000",
+		"watch.max_streams":                          "10000",
+		"reviews.enabled":                            "true",
+		"reviews.budget_share":                       "0.2",
+		"reviews.give_up_after":                      "720h0m0s",
+		"reviews.max_tracked":                        "50000",
+		"webhooks":                                   "[]",
 		"auth.certificates":                          "[]",
 		"auth.tokens_file":                           "",
 		"auth.jwt":                                   "[]",

@@ -119,6 +119,8 @@ func (r nested) element(path string, t reflect.Type, n *yaml.Node) reflect.Value
 		*value = DefaultJWT()
 	case *Limit:
 		*value = defaultLimit()
+	case *Webhook:
+		*value = DefaultWebhook()
 	}
 	r.value(path, v.Elem(), n)
 	return v.Elem()

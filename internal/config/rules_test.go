@@ -308,7 +308,7 @@ func TestInsecureListenersMayBeAnywhere(t *testing.T) {
 func TestBoundsAreIncluded(t *testing.T) {
 	t.Parallel()
 	_, err := config.Load(write(t, "config.yaml", `
-server: {default_timeout: 100ms, max_timeout: 100ms, reserve: 50ms, drain: 0s, shutdown_timeout: 8760h, limits: {concurrent: 1, watches: 1, connections: 1, streams_per_connection: 1,
+server: {default_timeout: 100ms, max_timeout: 100ms, reserve: 50ms, drain: 0s, shutdown_timeout: 8760h, limits: {concurrent: 1, connections: 1, streams_per_connection: 1,
   header_bytes: 1024, grpc_body_bytes: 1024, rest_body_bytes: 67108864, connection_age: 1s, connection_grace: 1ns, first_request: 8760h, idle: 1ns}}
 partner_center: {attempt_timeout: 10s, budget_per_minute: 1, batch_concurrency: 1}
 cache:
@@ -316,6 +316,9 @@ cache:
   local: {max_entries: 1, max_age: 1ns}
   ages: {allowed: {fresh: 1h, usable: 1h}, pending: {fresh: 1ns, usable: 8760h}}
 policy: {qualifications_grace: 0}
+feed: {retention: 1m, max_events: 64}
+watch: {max_streams: 1}
+reviews: {enabled: false, budget_share: 1, give_up_after: 1h, max_tracked: 64}
 `), nil, config.Dev)
 	if err != nil {
 		t.Error(err)

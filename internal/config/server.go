@@ -84,9 +84,6 @@ type ServerLimits struct {
 	// OVERLOADED. Batches and prefetches may be half of them. 1 to 1000000.
 	// Optional; 4096.
 	Concurrent int `yaml:"concurrent"`
-	// Watches is how many watches may be in progress, which do not count as
-	// calls. 1 to 1000000. Optional; 4096.
-	Watches int `yaml:"watches"`
 }
 
 func defaultServerLimits() ServerLimits {
@@ -101,6 +98,5 @@ func defaultServerLimits() ServerLimits {
 		RESTBodyBytes:        2 << 20,
 		StreamsPerConnection: 250,
 		Concurrent:           4096,
-		Watches:              4096,
 	}
 }

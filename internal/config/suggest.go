@@ -5,6 +5,7 @@ import "strings"
 // moved maps keys of earlier versions to the keys that replace them.
 var moved = map[string]string{ //nolint:gochecknoglobals // only read
 	"server.max_concurrent": "server.limits.concurrent",
+	"server.limits.watches": "watch.max_streams",
 }
 
 // suggest returns "; did you mean …?" with the closest key, or "" if none is

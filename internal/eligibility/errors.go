@@ -41,12 +41,16 @@ const (
 	KindPermissionDenied
 	// KindCallerLimited: the caller has used up what it may ask for now.
 	KindCallerLimited
+	// KindResumeTokenExpired: the changes after a resume token are no longer kept.
+	KindResumeTokenExpired
+	// KindFeedUnavailable: the feed of changes cannot be read.
+	KindFeedUnavailable
 )
 
 // Kinds lists every kind, for tables that must cover all of them.
 func Kinds() []Kind {
-	kinds := make([]Kind, 0, KindCallerLimited+1)
-	for k := KindInternal; k <= KindCallerLimited; k++ {
+	kinds := make([]Kind, 0, KindFeedUnavailable+1)
+	for k := KindInternal; k <= KindFeedUnavailable; k++ {
 		kinds = append(kinds, k)
 	}
 	return kinds
@@ -81,6 +85,10 @@ func (k Kind) String() string {
 		return "permission_denied"
 	case KindCallerLimited:
 		return "caller_limited"
+	case KindResumeTokenExpired:
+		return "resume_token_expired"
+	case KindFeedUnavailable:
+		return "feed_unavailable"
 	default:
 		return "internal"
 	}

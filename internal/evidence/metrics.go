@@ -15,7 +15,7 @@ import (
 type metrics struct {
 	led, joined, shared prometheus.Counter
 	fresh, stale        [eligibility.TierPartnerCenter + 1]prometheus.Counter // by the slowest tier used
-	staleBy             [eligibility.KindCallerLimited + 1]prometheus.Counter // by why asking failed
+	staleBy             [eligibility.KindFeedUnavailable + 1]prometheus.Counter // by why asking failed
 }
 
 // answered counts a decision that uses evidence.

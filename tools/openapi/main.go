@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/getkin/kin-openapi/openapi2"
 	"github.com/getkin/kin-openapi/openapi2conv"
@@ -40,6 +41,8 @@ func run(dir string) error {
 	if err != nil {
 		return fmt.Errorf("read swagger: %w", err)
 	}
+	// The plugin qualifies names that a nested enumeration shares with a message.
+	read = []byte(strings.NewReplacer(`"v1.Reason"`, `"Reason"`, `/v1.Reason"`, `/Reason"`, `WatchEnd.Reason"`, `WatchEndReason"`).Replace(string(read)))
 	var swagger openapi2.T
 	if err := json.Unmarshal(read, &swagger); err != nil {
 		return fmt.Errorf("read swagger: %w", err)

@@ -30,6 +30,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Facet is one of the two things that Partner Center knows about a customer.
+type Facet int32
+
+const (
+	// Never sent.
+	Facet_FACET_UNSPECIFIED Facet = 0
+	// The account's validation status.
+	Facet_FACET_ACCOUNT Facet = 1
+	// The qualifications.
+	Facet_FACET_QUALIFICATIONS Facet = 2
+)
+
+// Enum value maps for Facet.
+var (
+	Facet_name = map[int32]string{
+		0: "FACET_UNSPECIFIED",
+		1: "FACET_ACCOUNT",
+		2: "FACET_QUALIFICATIONS",
+	}
+	Facet_value = map[string]int32{
+		"FACET_UNSPECIFIED":    0,
+		"FACET_ACCOUNT":        1,
+		"FACET_QUALIFICATIONS": 2,
+	}
+)
+
+func (x Facet) Enum() *Facet {
+	p := new(Facet)
+	*p = x
+	return p
+}
+
+func (x Facet) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Facet) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[0].Descriptor()
+}
+
+func (Facet) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[0]
+}
+
+func (x Facet) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Facet.Descriptor instead.
+func (Facet) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{0}
+}
+
 // Segment is the kind of customer that an offer is meant for.
 type Segment int32
 
@@ -77,11 +130,11 @@ func (x Segment) String() string {
 }
 
 func (Segment) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[0].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[1].Descriptor()
 }
 
 func (Segment) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[0]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[1]
 }
 
 func (x Segment) Number() protoreflect.EnumNumber {
@@ -90,7 +143,7 @@ func (x Segment) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Segment.Descriptor instead.
 func (Segment) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{0}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{1}
 }
 
 // Operation is what an order does to the customer's subscriptions.
@@ -146,11 +199,11 @@ func (x Operation) String() string {
 }
 
 func (Operation) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[1].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[2].Descriptor()
 }
 
 func (Operation) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[1]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[2]
 }
 
 func (x Operation) Number() protoreflect.EnumNumber {
@@ -159,7 +212,7 @@ func (x Operation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Operation.Descriptor instead.
 func (Operation) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{1}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{2}
 }
 
 // Decision says whether the customer may buy.
@@ -199,11 +252,11 @@ func (x Decision) String() string {
 }
 
 func (Decision) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[2].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[3].Descriptor()
 }
 
 func (Decision) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[2]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[3]
 }
 
 func (x Decision) Number() protoreflect.EnumNumber {
@@ -212,7 +265,7 @@ func (x Decision) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision.Descriptor instead.
 func (Decision) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{2}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{3}
 }
 
 // ReasonCode names a reason for a decision. More may be added: a program
@@ -309,11 +362,11 @@ func (x ReasonCode) String() string {
 }
 
 func (ReasonCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[3].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[4].Descriptor()
 }
 
 func (ReasonCode) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[3]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[4]
 }
 
 func (x ReasonCode) Number() protoreflect.EnumNumber {
@@ -322,7 +375,7 @@ func (x ReasonCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReasonCode.Descriptor instead.
 func (ReasonCode) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{3}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{4}
 }
 
 // Remedy says what can change a reason, and by whom.
@@ -375,11 +428,11 @@ func (x Remedy) String() string {
 }
 
 func (Remedy) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[4].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[5].Descriptor()
 }
 
 func (Remedy) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[4]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[5]
 }
 
 func (x Remedy) Number() protoreflect.EnumNumber {
@@ -388,7 +441,7 @@ func (x Remedy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Remedy.Descriptor instead.
 func (Remedy) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{4}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{5}
 }
 
 // AccountStatus is the outcome of Microsoft's review of a customer's account.
@@ -448,11 +501,11 @@ func (x AccountStatus) String() string {
 }
 
 func (AccountStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[5].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[6].Descriptor()
 }
 
 func (AccountStatus) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[5]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[6]
 }
 
 func (x AccountStatus) Number() protoreflect.EnumNumber {
@@ -461,7 +514,7 @@ func (x AccountStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccountStatus.Descriptor instead.
 func (AccountStatus) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{5}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{6}
 }
 
 // QualificationType is what a customer can be qualified as.
@@ -514,11 +567,11 @@ func (x QualificationType) String() string {
 }
 
 func (QualificationType) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[6].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[7].Descriptor()
 }
 
 func (QualificationType) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[6]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[7]
 }
 
 func (x QualificationType) Number() protoreflect.EnumNumber {
@@ -527,7 +580,7 @@ func (x QualificationType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QualificationType.Descriptor instead.
 func (QualificationType) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{6}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{7}
 }
 
 // VettingStatus is how far Microsoft's vetting of a qualification has come.
@@ -575,11 +628,11 @@ func (x VettingStatus) String() string {
 }
 
 func (VettingStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[7].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[8].Descriptor()
 }
 
 func (VettingStatus) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[7]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[8]
 }
 
 func (x VettingStatus) Number() protoreflect.EnumNumber {
@@ -588,7 +641,7 @@ func (x VettingStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VettingStatus.Descriptor instead.
 func (VettingStatus) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{7}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{8}
 }
 
 // EvidenceSource is where evidence was found, from fastest to slowest.
@@ -632,11 +685,11 @@ func (x EvidenceSource) String() string {
 }
 
 func (EvidenceSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[8].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[9].Descriptor()
 }
 
 func (EvidenceSource) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[8]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[9]
 }
 
 func (x EvidenceSource) Number() protoreflect.EnumNumber {
@@ -645,7 +698,64 @@ func (x EvidenceSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EvidenceSource.Descriptor instead.
 func (EvidenceSource) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{8}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{9}
+}
+
+// Reason is why a stream ends.
+type WatchEnd_Reason int32
+
+const (
+	// Never sent.
+	WatchEnd_REASON_UNSPECIFIED WatchEnd_Reason = 0
+	// The replica stops.
+	WatchEnd_REASON_DRAINING WatchEnd_Reason = 1
+	// The stream has lasted for as long as streams do.
+	WatchEnd_REASON_MAX_AGE WatchEnd_Reason = 2
+	// The caller did not receive for 30 seconds.
+	WatchEnd_REASON_SLOW WatchEnd_Reason = 3
+)
+
+// Enum value maps for WatchEnd_Reason.
+var (
+	WatchEnd_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "REASON_DRAINING",
+		2: "REASON_MAX_AGE",
+		3: "REASON_SLOW",
+	}
+	WatchEnd_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED": 0,
+		"REASON_DRAINING":    1,
+		"REASON_MAX_AGE":     2,
+		"REASON_SLOW":        3,
+	}
+)
+
+func (x WatchEnd_Reason) Enum() *WatchEnd_Reason {
+	p := new(WatchEnd_Reason)
+	*p = x
+	return p
+}
+
+func (x WatchEnd_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchEnd_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[10].Descriptor()
+}
+
+func (WatchEnd_Reason) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[10]
+}
+
+func (x WatchEnd_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchEnd_Reason.Descriptor instead.
+func (WatchEnd_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // CheckEligibilityRequest names the customer and what is being sold.
@@ -1485,6 +1595,632 @@ func (x *PrefetchEligibilityResponse) GetRefusedCount() int32 {
 	return 0
 }
 
+// WatchEligibilityRequest names the customers to watch.
+type WatchEligibilityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Up to 1,000 customers, each as in CheckEligibilityRequest. None means all of
+	// the partner's, which needs a right of its own.
+	CustomerIds []string `protobuf:"bytes,1,rep,name=customer_ids,json=customerIds,proto3" json:"customer_ids,omitempty"`
+	// The segment that the answers are for. Unspecified means commercial.
+	Segment Segment `protobuf:"varint,2,opt,name=segment,proto3,enum=eligibility.v1.Segment" json:"segment,omitempty"`
+	// Where to go on: the `resume_token` of the last message of an earlier stream
+	// with the same customers, at any replica. Takes precedence over `start_time`.
+	// One that is older than the service keeps changes is refused as
+	// RESUME_TOKEN_EXPIRED: begin anew without one.
+	ResumeToken string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// Begin with the changes since then, or with the oldest that is kept if that is
+	// later. If neither this nor a token is set, the stream begins with the current
+	// answers about `customer_ids`, and with later changes only if it is empty.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// The partner who sells, as in CheckEligibilityRequest.
+	Partner       string `protobuf:"bytes,5,opt,name=partner,proto3" json:"partner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEligibilityRequest) Reset() {
+	*x = WatchEligibilityRequest{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEligibilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEligibilityRequest) ProtoMessage() {}
+
+func (x *WatchEligibilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEligibilityRequest.ProtoReflect.Descriptor instead.
+func (*WatchEligibilityRequest) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchEligibilityRequest) GetCustomerIds() []string {
+	if x != nil {
+		return x.CustomerIds
+	}
+	return nil
+}
+
+func (x *WatchEligibilityRequest) GetSegment() Segment {
+	if x != nil {
+		return x.Segment
+	}
+	return Segment_SEGMENT_UNSPECIFIED
+}
+
+func (x *WatchEligibilityRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+func (x *WatchEligibilityRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *WatchEligibilityRequest) GetPartner() string {
+	if x != nil {
+		return x.Partner
+	}
+	return ""
+}
+
+// WatchEligibilityResponse is one message of a stream.
+type WatchEligibilityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to go on after this message. Opaque.
+	ResumeToken string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// Exactly one of these is set.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchEligibilityResponse_Change
+	//	*WatchEligibilityResponse_Progress
+	//	*WatchEligibilityResponse_End
+	Event         isWatchEligibilityResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEligibilityResponse) Reset() {
+	*x = WatchEligibilityResponse{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEligibilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEligibilityResponse) ProtoMessage() {}
+
+func (x *WatchEligibilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEligibilityResponse.ProtoReflect.Descriptor instead.
+func (*WatchEligibilityResponse) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchEligibilityResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+func (x *WatchEligibilityResponse) GetEvent() isWatchEligibilityResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchEligibilityResponse) GetChange() *EligibilityChange {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEligibilityResponse_Change); ok {
+			return x.Change
+		}
+	}
+	return nil
+}
+
+func (x *WatchEligibilityResponse) GetProgress() *WatchProgress {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEligibilityResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *WatchEligibilityResponse) GetEnd() *WatchEnd {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEligibilityResponse_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isWatchEligibilityResponse_Event interface {
+	isWatchEligibilityResponse_Event()
+}
+
+type WatchEligibilityResponse_Change struct {
+	// A customer's eligibility has changed, or is the current one.
+	Change *EligibilityChange `protobuf:"bytes,2,opt,name=change,proto3,oneof"`
+}
+
+type WatchEligibilityResponse_Progress struct {
+	// How far the stream has come. Sent at once and then every 15 seconds.
+	Progress *WatchProgress `protobuf:"bytes,3,opt,name=progress,proto3,oneof"`
+}
+
+type WatchEligibilityResponse_End struct {
+	// The last message: why the stream ends.
+	End *WatchEnd `protobuf:"bytes,4,opt,name=end,proto3,oneof"`
+}
+
+func (*WatchEligibilityResponse_Change) isWatchEligibilityResponse_Event() {}
+
+func (*WatchEligibilityResponse_Progress) isWatchEligibilityResponse_Event() {}
+
+func (*WatchEligibilityResponse_End) isWatchEligibilityResponse_Event() {}
+
+// EligibilityChange is a change of one customer's eligibility.
+type EligibilityChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the change: the same change has the same id whenever and wherever it is
+	// received, so that a caller can leave out what it has had.
+	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// The customer: lower case, hyphenated.
+	CustomerId string `protobuf:"bytes,2,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The answer before the change. Absent if nothing was known, or nothing that
+	// decides.
+	Before *CheckEligibilityResponse `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// The answer after the change, as of then. Absent if what is known does not
+	// decide: a check does.
+	After *CheckEligibilityResponse `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	// True for the current answers at the beginning of a stream, which are no changes.
+	Initial bool `protobuf:"varint,5,opt,name=initial,proto3" json:"initial,omitempty"`
+	// True if an earlier stream, whose token this one goes on from, may have had the
+	// change already.
+	Redelivered bool `protobuf:"varint,6,opt,name=redelivered,proto3" json:"redelivered,omitempty"`
+	// When the service found out.
+	ObserveTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EligibilityChange) Reset() {
+	*x = EligibilityChange{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EligibilityChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EligibilityChange) ProtoMessage() {}
+
+func (x *EligibilityChange) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EligibilityChange.ProtoReflect.Descriptor instead.
+func (*EligibilityChange) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *EligibilityChange) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *EligibilityChange) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *EligibilityChange) GetBefore() *CheckEligibilityResponse {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *EligibilityChange) GetAfter() *CheckEligibilityResponse {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *EligibilityChange) GetInitial() bool {
+	if x != nil {
+		return x.Initial
+	}
+	return false
+}
+
+func (x *EligibilityChange) GetRedelivered() bool {
+	if x != nil {
+		return x.Redelivered
+	}
+	return false
+}
+
+func (x *EligibilityChange) GetObserveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObserveTime
+	}
+	return nil
+}
+
+// WatchProgress is how far a stream has come.
+type WatchProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True once all current answers have been sent.
+	InitialComplete bool `protobuf:"varint,1,opt,name=initial_complete,json=initialComplete,proto3" json:"initial_complete,omitempty"`
+	// All changes that the service found out until then have been sent.
+	ThroughTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=through_time,json=throughTime,proto3" json:"through_time,omitempty"`
+	// The time of the oldest change that is kept. Absent if none is.
+	OldestTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchProgress) Reset() {
+	*x = WatchProgress{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchProgress) ProtoMessage() {}
+
+func (x *WatchProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
+func (*WatchProgress) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchProgress) GetInitialComplete() bool {
+	if x != nil {
+		return x.InitialComplete
+	}
+	return false
+}
+
+func (x *WatchProgress) GetThroughTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ThroughTime
+	}
+	return nil
+}
+
+func (x *WatchProgress) GetOldestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestTime
+	}
+	return nil
+}
+
+// WatchEnd is why a stream ends. The caller goes on with its last resume token.
+type WatchEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why.
+	Reason        WatchEnd_Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=eligibility.v1.WatchEnd_Reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEnd) Reset() {
+	*x = WatchEnd{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEnd) ProtoMessage() {}
+
+func (x *WatchEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEnd.ProtoReflect.Descriptor instead.
+func (*WatchEnd) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchEnd) GetReason() WatchEnd_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return WatchEnd_REASON_UNSPECIFIED
+}
+
+// ListReviewsRequest asks for a page of the customers under review.
+type ListReviewsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The partner who sells, as in CheckEligibilityRequest.
+	Partner string `protobuf:"bytes,1,opt,name=partner,proto3" json:"partner,omitempty"`
+	// How many reviews to return, 1 to 1,000. Zero means 100.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the page before; empty for the first.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReviewsRequest) Reset() {
+	*x = ListReviewsRequest{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReviewsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReviewsRequest) ProtoMessage() {}
+
+func (x *ListReviewsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReviewsRequest.ProtoReflect.Descriptor instead.
+func (*ListReviewsRequest) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListReviewsRequest) GetPartner() string {
+	if x != nil {
+		return x.Partner
+	}
+	return ""
+}
+
+func (x *ListReviewsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReviewsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListReviewsResponse is a page of the customers under review.
+type ListReviewsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reviews, in no particular order.
+	Reviews []*Review `protobuf:"bytes,1,rep,name=reviews,proto3" json:"reviews,omitempty"`
+	// Asks for the next page. Empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReviewsResponse) Reset() {
+	*x = ListReviewsResponse{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReviewsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReviewsResponse) ProtoMessage() {}
+
+func (x *ListReviewsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReviewsResponse.ProtoReflect.Descriptor instead.
+func (*ListReviewsResponse) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListReviewsResponse) GetReviews() []*Review {
+	if x != nil {
+		return x.Reviews
+	}
+	return nil
+}
+
+func (x *ListReviewsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Review is a customer, or a qualification of one, that Microsoft is reviewing.
+type Review struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The customer: lower case, hyphenated.
+	CustomerId string `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// What is under review.
+	Facet Facet `protobuf:"varint,2,opt,name=facet,proto3,enum=eligibility.v1.Facet" json:"facet,omitempty"`
+	// The word exactly as Partner Center sent it: the account's status, or the
+	// vetting status of the qualification.
+	StatusText string `protobuf:"bytes,3,opt,name=status_text,json=statusText,proto3" json:"status_text,omitempty"`
+	// Since when the service has known of the review.
+	PendingSinceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=pending_since_time,json=pendingSinceTime,proto3" json:"pending_since_time,omitempty"`
+	// When it was last checked.
+	LastCheckTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_check_time,json=lastCheckTime,proto3" json:"last_check_time,omitempty"`
+	// When it will be checked next, unless somebody asks sooner.
+	NextCheckTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next_check_time,json=nextCheckTime,proto3" json:"next_check_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Review) Reset() {
+	*x = Review{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Review) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Review) ProtoMessage() {}
+
+func (x *Review) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Review.ProtoReflect.Descriptor instead.
+func (*Review) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Review) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *Review) GetFacet() Facet {
+	if x != nil {
+		return x.Facet
+	}
+	return Facet_FACET_UNSPECIFIED
+}
+
+func (x *Review) GetStatusText() string {
+	if x != nil {
+		return x.StatusText
+	}
+	return ""
+}
+
+func (x *Review) GetPendingSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PendingSinceTime
+	}
+	return nil
+}
+
+func (x *Review) GetLastCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastCheckTime
+	}
+	return nil
+}
+
+func (x *Review) GetNextCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextCheckTime
+	}
+	return nil
+}
+
 var File_eligibility_v1_eligibility_proto protoreflect.FileDescriptor
 
 const file_eligibility_v1_eligibility_proto_rawDesc = "" +
@@ -1552,7 +2288,62 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\vfresh_count\x18\x01 \x01(\x05R\n" +
 	"freshCount\x12%\n" +
 	"\x0efetching_count\x18\x02 \x01(\x05R\rfetchingCount\x12#\n" +
-	"\rrefused_count\x18\x03 \x01(\x05R\frefusedCount*\x80\x01\n" +
+	"\rrefused_count\x18\x03 \x01(\x05R\frefusedCount\"\xe7\x01\n" +
+	"\x17WatchEligibilityRequest\x12!\n" +
+	"\fcustomer_ids\x18\x01 \x03(\tR\vcustomerIds\x121\n" +
+	"\asegment\x18\x02 \x01(\x0e2\x17.eligibility.v1.SegmentR\asegment\x12!\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\x129\n" +
+	"\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x18\n" +
+	"\apartner\x18\x05 \x01(\tR\apartner\"\xee\x01\n" +
+	"\x18WatchEligibilityResponse\x12!\n" +
+	"\fresume_token\x18\x01 \x01(\tR\vresumeToken\x12;\n" +
+	"\x06change\x18\x02 \x01(\v2!.eligibility.v1.EligibilityChangeH\x00R\x06change\x12;\n" +
+	"\bprogress\x18\x03 \x01(\v2\x1d.eligibility.v1.WatchProgressH\x00R\bprogress\x12,\n" +
+	"\x03end\x18\x04 \x01(\v2\x18.eligibility.v1.WatchEndH\x00R\x03endB\a\n" +
+	"\x05event\"\xcc\x02\n" +
+	"\x11EligibilityChange\x12\x19\n" +
+	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x1f\n" +
+	"\vcustomer_id\x18\x02 \x01(\tR\n" +
+	"customerId\x12@\n" +
+	"\x06before\x18\x03 \x01(\v2(.eligibility.v1.CheckEligibilityResponseR\x06before\x12>\n" +
+	"\x05after\x18\x04 \x01(\v2(.eligibility.v1.CheckEligibilityResponseR\x05after\x12\x18\n" +
+	"\ainitial\x18\x05 \x01(\bR\ainitial\x12 \n" +
+	"\vredelivered\x18\x06 \x01(\bR\vredelivered\x12=\n" +
+	"\fobserve_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\"\xb6\x01\n" +
+	"\rWatchProgress\x12)\n" +
+	"\x10initial_complete\x18\x01 \x01(\bR\x0finitialComplete\x12=\n" +
+	"\fthrough_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vthroughTime\x12;\n" +
+	"\voldest_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"oldestTime\"\x9f\x01\n" +
+	"\bWatchEnd\x127\n" +
+	"\x06reason\x18\x01 \x01(\x0e2\x1f.eligibility.v1.WatchEnd.ReasonR\x06reason\"Z\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fREASON_DRAINING\x10\x01\x12\x12\n" +
+	"\x0eREASON_MAX_AGE\x10\x02\x12\x0f\n" +
+	"\vREASON_SLOW\x10\x03\"j\n" +
+	"\x12ListReviewsRequest\x12\x18\n" +
+	"\apartner\x18\x01 \x01(\tR\apartner\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"o\n" +
+	"\x13ListReviewsResponse\x120\n" +
+	"\areviews\x18\x01 \x03(\v2\x16.eligibility.v1.ReviewR\areviews\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x02\n" +
+	"\x06Review\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12+\n" +
+	"\x05facet\x18\x02 \x01(\x0e2\x15.eligibility.v1.FacetR\x05facet\x12\x1f\n" +
+	"\vstatus_text\x18\x03 \x01(\tR\n" +
+	"statusText\x12H\n" +
+	"\x12pending_since_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x10pendingSinceTime\x12B\n" +
+	"\x0flast_check_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastCheckTime\x12B\n" +
+	"\x0fnext_check_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextCheckTime*K\n" +
+	"\x05Facet\x12\x15\n" +
+	"\x11FACET_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rFACET_ACCOUNT\x10\x01\x12\x18\n" +
+	"\x14FACET_QUALIFICATIONS\x10\x02*\x80\x01\n" +
 	"\aSegment\x12\x17\n" +
 	"\x13SEGMENT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SEGMENT_COMMERCIAL\x10\x01\x12\x15\n" +
@@ -1622,11 +2413,13 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\x1bEVIDENCE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EVIDENCE_SOURCE_LOCAL\x10\x01\x12\x19\n" +
 	"\x15EVIDENCE_SOURCE_REDIS\x10\x02\x12\"\n" +
-	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\xe1\x02\n" +
+	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\xa2\x04\n" +
 	"\x12EligibilityService\x12e\n" +
 	"\x10CheckEligibility\x12'.eligibility.v1.CheckEligibilityRequest\x1a(.eligibility.v1.CheckEligibilityResponse\x12t\n" +
 	"\x15BatchCheckEligibility\x12,.eligibility.v1.BatchCheckEligibilityRequest\x1a-.eligibility.v1.BatchCheckEligibilityResponse\x12n\n" +
-	"\x13PrefetchEligibility\x12*.eligibility.v1.PrefetchEligibilityRequest\x1a+.eligibility.v1.PrefetchEligibilityResponseB\x8e\x01\n" +
+	"\x13PrefetchEligibility\x12*.eligibility.v1.PrefetchEligibilityRequest\x1a+.eligibility.v1.PrefetchEligibilityResponse\x12g\n" +
+	"\x10WatchEligibility\x12'.eligibility.v1.WatchEligibilityRequest\x1a(.eligibility.v1.WatchEligibilityResponse0\x01\x12V\n" +
+	"\vListReviews\x12\".eligibility.v1.ListReviewsRequest\x1a#.eligibility.v1.ListReviewsResponseB\x8e\x01\n" +
 	"%io.github.eligibilityd.eligibility.v1P\x01ZEgithub.com/eligibilityd/eligibilityd/gen/eligibility/v1;eligibilityv1\xaa\x02\x1bEligibilityd.Eligibility.V1b\x06proto3"
 
 var (
@@ -1641,66 +2434,96 @@ func file_eligibility_v1_eligibility_proto_rawDescGZIP() []byte {
 	return file_eligibility_v1_eligibility_proto_rawDescData
 }
 
-var file_eligibility_v1_eligibility_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_eligibility_v1_eligibility_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_eligibility_v1_eligibility_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_eligibility_v1_eligibility_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_eligibility_v1_eligibility_proto_goTypes = []any{
-	(Segment)(0),                          // 0: eligibility.v1.Segment
-	(Operation)(0),                        // 1: eligibility.v1.Operation
-	(Decision)(0),                         // 2: eligibility.v1.Decision
-	(ReasonCode)(0),                       // 3: eligibility.v1.ReasonCode
-	(Remedy)(0),                           // 4: eligibility.v1.Remedy
-	(AccountStatus)(0),                    // 5: eligibility.v1.AccountStatus
-	(QualificationType)(0),                // 6: eligibility.v1.QualificationType
-	(VettingStatus)(0),                    // 7: eligibility.v1.VettingStatus
-	(EvidenceSource)(0),                   // 8: eligibility.v1.EvidenceSource
-	(*CheckEligibilityRequest)(nil),       // 9: eligibility.v1.CheckEligibilityRequest
-	(*CheckEligibilityResponse)(nil),      // 10: eligibility.v1.CheckEligibilityResponse
-	(*Reason)(nil),                        // 11: eligibility.v1.Reason
-	(*Qualification)(nil),                 // 12: eligibility.v1.Qualification
-	(*BatchCheckEligibilityRequest)(nil),  // 13: eligibility.v1.BatchCheckEligibilityRequest
-	(*BatchCheckEligibilityResponse)(nil), // 14: eligibility.v1.BatchCheckEligibilityResponse
-	(*BatchCheckEligibilityResult)(nil),   // 15: eligibility.v1.BatchCheckEligibilityResult
-	(*BatchCheckEligibilityError)(nil),    // 16: eligibility.v1.BatchCheckEligibilityError
-	(*PrefetchEligibilityRequest)(nil),    // 17: eligibility.v1.PrefetchEligibilityRequest
-	(*PrefetchEligibilityResponse)(nil),   // 18: eligibility.v1.PrefetchEligibilityResponse
-	(*durationpb.Duration)(nil),           // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 20: google.protobuf.Timestamp
+	(Facet)(0),                            // 0: eligibility.v1.Facet
+	(Segment)(0),                          // 1: eligibility.v1.Segment
+	(Operation)(0),                        // 2: eligibility.v1.Operation
+	(Decision)(0),                         // 3: eligibility.v1.Decision
+	(ReasonCode)(0),                       // 4: eligibility.v1.ReasonCode
+	(Remedy)(0),                           // 5: eligibility.v1.Remedy
+	(AccountStatus)(0),                    // 6: eligibility.v1.AccountStatus
+	(QualificationType)(0),                // 7: eligibility.v1.QualificationType
+	(VettingStatus)(0),                    // 8: eligibility.v1.VettingStatus
+	(EvidenceSource)(0),                   // 9: eligibility.v1.EvidenceSource
+	(WatchEnd_Reason)(0),                  // 10: eligibility.v1.WatchEnd.Reason
+	(*CheckEligibilityRequest)(nil),       // 11: eligibility.v1.CheckEligibilityRequest
+	(*CheckEligibilityResponse)(nil),      // 12: eligibility.v1.CheckEligibilityResponse
+	(*Reason)(nil),                        // 13: eligibility.v1.Reason
+	(*Qualification)(nil),                 // 14: eligibility.v1.Qualification
+	(*BatchCheckEligibilityRequest)(nil),  // 15: eligibility.v1.BatchCheckEligibilityRequest
+	(*BatchCheckEligibilityResponse)(nil), // 16: eligibility.v1.BatchCheckEligibilityResponse
+	(*BatchCheckEligibilityResult)(nil),   // 17: eligibility.v1.BatchCheckEligibilityResult
+	(*BatchCheckEligibilityError)(nil),    // 18: eligibility.v1.BatchCheckEligibilityError
+	(*PrefetchEligibilityRequest)(nil),    // 19: eligibility.v1.PrefetchEligibilityRequest
+	(*PrefetchEligibilityResponse)(nil),   // 20: eligibility.v1.PrefetchEligibilityResponse
+	(*WatchEligibilityRequest)(nil),       // 21: eligibility.v1.WatchEligibilityRequest
+	(*WatchEligibilityResponse)(nil),      // 22: eligibility.v1.WatchEligibilityResponse
+	(*EligibilityChange)(nil),             // 23: eligibility.v1.EligibilityChange
+	(*WatchProgress)(nil),                 // 24: eligibility.v1.WatchProgress
+	(*WatchEnd)(nil),                      // 25: eligibility.v1.WatchEnd
+	(*ListReviewsRequest)(nil),            // 26: eligibility.v1.ListReviewsRequest
+	(*ListReviewsResponse)(nil),           // 27: eligibility.v1.ListReviewsResponse
+	(*Review)(nil),                        // 28: eligibility.v1.Review
+	(*durationpb.Duration)(nil),           // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 30: google.protobuf.Timestamp
 }
 var file_eligibility_v1_eligibility_proto_depIdxs = []int32{
-	0,  // 0: eligibility.v1.CheckEligibilityRequest.segment:type_name -> eligibility.v1.Segment
-	19, // 1: eligibility.v1.CheckEligibilityRequest.max_age:type_name -> google.protobuf.Duration
-	20, // 2: eligibility.v1.CheckEligibilityRequest.min_evidence_time:type_name -> google.protobuf.Timestamp
-	1,  // 3: eligibility.v1.CheckEligibilityRequest.operation:type_name -> eligibility.v1.Operation
-	2,  // 4: eligibility.v1.CheckEligibilityResponse.decision:type_name -> eligibility.v1.Decision
-	11, // 5: eligibility.v1.CheckEligibilityResponse.reasons:type_name -> eligibility.v1.Reason
-	5,  // 6: eligibility.v1.CheckEligibilityResponse.account_status:type_name -> eligibility.v1.AccountStatus
-	12, // 7: eligibility.v1.CheckEligibilityResponse.qualifications:type_name -> eligibility.v1.Qualification
-	20, // 8: eligibility.v1.CheckEligibilityResponse.evidence_time:type_name -> google.protobuf.Timestamp
-	20, // 9: eligibility.v1.CheckEligibilityResponse.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 10: eligibility.v1.CheckEligibilityResponse.recheck_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: eligibility.v1.CheckEligibilityResponse.source:type_name -> eligibility.v1.EvidenceSource
-	3,  // 12: eligibility.v1.Reason.code:type_name -> eligibility.v1.ReasonCode
-	4,  // 13: eligibility.v1.Reason.remedy:type_name -> eligibility.v1.Remedy
-	6,  // 14: eligibility.v1.Qualification.type:type_name -> eligibility.v1.QualificationType
-	7,  // 15: eligibility.v1.Qualification.vetting_status:type_name -> eligibility.v1.VettingStatus
-	20, // 16: eligibility.v1.Qualification.vetting_created_time:type_name -> google.protobuf.Timestamp
-	9,  // 17: eligibility.v1.BatchCheckEligibilityRequest.requests:type_name -> eligibility.v1.CheckEligibilityRequest
-	15, // 18: eligibility.v1.BatchCheckEligibilityResponse.results:type_name -> eligibility.v1.BatchCheckEligibilityResult
-	10, // 19: eligibility.v1.BatchCheckEligibilityResult.response:type_name -> eligibility.v1.CheckEligibilityResponse
-	16, // 20: eligibility.v1.BatchCheckEligibilityResult.error:type_name -> eligibility.v1.BatchCheckEligibilityError
-	19, // 21: eligibility.v1.BatchCheckEligibilityError.retry_after:type_name -> google.protobuf.Duration
-	0,  // 22: eligibility.v1.PrefetchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
-	9,  // 23: eligibility.v1.EligibilityService.CheckEligibility:input_type -> eligibility.v1.CheckEligibilityRequest
-	13, // 24: eligibility.v1.EligibilityService.BatchCheckEligibility:input_type -> eligibility.v1.BatchCheckEligibilityRequest
-	17, // 25: eligibility.v1.EligibilityService.PrefetchEligibility:input_type -> eligibility.v1.PrefetchEligibilityRequest
-	10, // 26: eligibility.v1.EligibilityService.CheckEligibility:output_type -> eligibility.v1.CheckEligibilityResponse
-	14, // 27: eligibility.v1.EligibilityService.BatchCheckEligibility:output_type -> eligibility.v1.BatchCheckEligibilityResponse
-	18, // 28: eligibility.v1.EligibilityService.PrefetchEligibility:output_type -> eligibility.v1.PrefetchEligibilityResponse
-	26, // [26:29] is the sub-list for method output_type
-	23, // [23:26] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	1,  // 0: eligibility.v1.CheckEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	29, // 1: eligibility.v1.CheckEligibilityRequest.max_age:type_name -> google.protobuf.Duration
+	30, // 2: eligibility.v1.CheckEligibilityRequest.min_evidence_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: eligibility.v1.CheckEligibilityRequest.operation:type_name -> eligibility.v1.Operation
+	3,  // 4: eligibility.v1.CheckEligibilityResponse.decision:type_name -> eligibility.v1.Decision
+	13, // 5: eligibility.v1.CheckEligibilityResponse.reasons:type_name -> eligibility.v1.Reason
+	6,  // 6: eligibility.v1.CheckEligibilityResponse.account_status:type_name -> eligibility.v1.AccountStatus
+	14, // 7: eligibility.v1.CheckEligibilityResponse.qualifications:type_name -> eligibility.v1.Qualification
+	30, // 8: eligibility.v1.CheckEligibilityResponse.evidence_time:type_name -> google.protobuf.Timestamp
+	30, // 9: eligibility.v1.CheckEligibilityResponse.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 10: eligibility.v1.CheckEligibilityResponse.recheck_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: eligibility.v1.CheckEligibilityResponse.source:type_name -> eligibility.v1.EvidenceSource
+	4,  // 12: eligibility.v1.Reason.code:type_name -> eligibility.v1.ReasonCode
+	5,  // 13: eligibility.v1.Reason.remedy:type_name -> eligibility.v1.Remedy
+	7,  // 14: eligibility.v1.Qualification.type:type_name -> eligibility.v1.QualificationType
+	8,  // 15: eligibility.v1.Qualification.vetting_status:type_name -> eligibility.v1.VettingStatus
+	30, // 16: eligibility.v1.Qualification.vetting_created_time:type_name -> google.protobuf.Timestamp
+	11, // 17: eligibility.v1.BatchCheckEligibilityRequest.requests:type_name -> eligibility.v1.CheckEligibilityRequest
+	17, // 18: eligibility.v1.BatchCheckEligibilityResponse.results:type_name -> eligibility.v1.BatchCheckEligibilityResult
+	12, // 19: eligibility.v1.BatchCheckEligibilityResult.response:type_name -> eligibility.v1.CheckEligibilityResponse
+	18, // 20: eligibility.v1.BatchCheckEligibilityResult.error:type_name -> eligibility.v1.BatchCheckEligibilityError
+	29, // 21: eligibility.v1.BatchCheckEligibilityError.retry_after:type_name -> google.protobuf.Duration
+	1,  // 22: eligibility.v1.PrefetchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	1,  // 23: eligibility.v1.WatchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	30, // 24: eligibility.v1.WatchEligibilityRequest.start_time:type_name -> google.protobuf.Timestamp
+	23, // 25: eligibility.v1.WatchEligibilityResponse.change:type_name -> eligibility.v1.EligibilityChange
+	24, // 26: eligibility.v1.WatchEligibilityResponse.progress:type_name -> eligibility.v1.WatchProgress
+	25, // 27: eligibility.v1.WatchEligibilityResponse.end:type_name -> eligibility.v1.WatchEnd
+	12, // 28: eligibility.v1.EligibilityChange.before:type_name -> eligibility.v1.CheckEligibilityResponse
+	12, // 29: eligibility.v1.EligibilityChange.after:type_name -> eligibility.v1.CheckEligibilityResponse
+	30, // 30: eligibility.v1.EligibilityChange.observe_time:type_name -> google.protobuf.Timestamp
+	30, // 31: eligibility.v1.WatchProgress.through_time:type_name -> google.protobuf.Timestamp
+	30, // 32: eligibility.v1.WatchProgress.oldest_time:type_name -> google.protobuf.Timestamp
+	10, // 33: eligibility.v1.WatchEnd.reason:type_name -> eligibility.v1.WatchEnd.Reason
+	28, // 34: eligibility.v1.ListReviewsResponse.reviews:type_name -> eligibility.v1.Review
+	0,  // 35: eligibility.v1.Review.facet:type_name -> eligibility.v1.Facet
+	30, // 36: eligibility.v1.Review.pending_since_time:type_name -> google.protobuf.Timestamp
+	30, // 37: eligibility.v1.Review.last_check_time:type_name -> google.protobuf.Timestamp
+	30, // 38: eligibility.v1.Review.next_check_time:type_name -> google.protobuf.Timestamp
+	11, // 39: eligibility.v1.EligibilityService.CheckEligibility:input_type -> eligibility.v1.CheckEligibilityRequest
+	15, // 40: eligibility.v1.EligibilityService.BatchCheckEligibility:input_type -> eligibility.v1.BatchCheckEligibilityRequest
+	19, // 41: eligibility.v1.EligibilityService.PrefetchEligibility:input_type -> eligibility.v1.PrefetchEligibilityRequest
+	21, // 42: eligibility.v1.EligibilityService.WatchEligibility:input_type -> eligibility.v1.WatchEligibilityRequest
+	26, // 43: eligibility.v1.EligibilityService.ListReviews:input_type -> eligibility.v1.ListReviewsRequest
+	12, // 44: eligibility.v1.EligibilityService.CheckEligibility:output_type -> eligibility.v1.CheckEligibilityResponse
+	16, // 45: eligibility.v1.EligibilityService.BatchCheckEligibility:output_type -> eligibility.v1.BatchCheckEligibilityResponse
+	20, // 46: eligibility.v1.EligibilityService.PrefetchEligibility:output_type -> eligibility.v1.PrefetchEligibilityResponse
+	22, // 47: eligibility.v1.EligibilityService.WatchEligibility:output_type -> eligibility.v1.WatchEligibilityResponse
+	27, // 48: eligibility.v1.EligibilityService.ListReviews:output_type -> eligibility.v1.ListReviewsResponse
+	44, // [44:49] is the sub-list for method output_type
+	39, // [39:44] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_eligibility_v1_eligibility_proto_init() }
@@ -1713,13 +2536,18 @@ func file_eligibility_v1_eligibility_proto_init() {
 		(*BatchCheckEligibilityResult_Response)(nil),
 		(*BatchCheckEligibilityResult_Error)(nil),
 	}
+	file_eligibility_v1_eligibility_proto_msgTypes[11].OneofWrappers = []any{
+		(*WatchEligibilityResponse_Change)(nil),
+		(*WatchEligibilityResponse_Progress)(nil),
+		(*WatchEligibilityResponse_End)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_eligibility_v1_eligibility_proto_rawDesc), len(file_eligibility_v1_eligibility_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   10,
+			NumEnums:      11,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,8 @@ const (
 	EligibilityService_CheckEligibility_FullMethodName      = "/eligibility.v1.EligibilityService/CheckEligibility"
 	EligibilityService_BatchCheckEligibility_FullMethodName = "/eligibility.v1.EligibilityService/BatchCheckEligibility"
 	EligibilityService_PrefetchEligibility_FullMethodName   = "/eligibility.v1.EligibilityService/PrefetchEligibility"
+	EligibilityService_WatchEligibility_FullMethodName      = "/eligibility.v1.EligibilityService/WatchEligibility"
+	EligibilityService_ListReviews_FullMethodName           = "/eligibility.v1.EligibilityService/ListReviews"
 )
 
 // EligibilityServiceClient is the client API for EligibilityService service.
@@ -107,6 +109,20 @@ type EligibilityServiceClient interface {
 	// cart opens, so that the check at the checkout is answered from the cache. It
 	// returns nothing about any customer.
 	PrefetchEligibility(ctx context.Context, in *PrefetchEligibilityRequest, opts ...grpc.CallOption) (*PrefetchEligibilityResponse, error)
+	// Receive changes of customers' eligibility as they become known.
+	//
+	// A stream of the changes that any replica of the service finds out, from now on
+	// or from a resume token on: at least once, and in order for each customer. It
+	// never asks Partner Center. A change shows what was known when it was found
+	// out: an order still needs a check before it is placed, with the change's
+	// `evidence_time` as `min_evidence_time`.
+	//
+	// A stream ends after about half an hour, when the replica stops, or if its
+	// caller does not receive, each time with a WatchEnd; the caller goes on with its
+	// last resume token.
+	WatchEligibility(ctx context.Context, in *WatchEligibilityRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEligibilityResponse], error)
+	// List the customers under review, which the service checks by itself.
+	ListReviews(ctx context.Context, in *ListReviewsRequest, opts ...grpc.CallOption) (*ListReviewsResponse, error)
 }
 
 type eligibilityServiceClient struct {
@@ -141,6 +157,35 @@ func (c *eligibilityServiceClient) PrefetchEligibility(ctx context.Context, in *
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PrefetchEligibilityResponse)
 	err := c.cc.Invoke(ctx, EligibilityService_PrefetchEligibility_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eligibilityServiceClient) WatchEligibility(ctx context.Context, in *WatchEligibilityRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEligibilityResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EligibilityService_ServiceDesc.Streams[0], EligibilityService_WatchEligibility_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEligibilityRequest, WatchEligibilityResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EligibilityService_WatchEligibilityClient = grpc.ServerStreamingClient[WatchEligibilityResponse]
+
+func (c *eligibilityServiceClient) ListReviews(ctx context.Context, in *ListReviewsRequest, opts ...grpc.CallOption) (*ListReviewsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReviewsResponse)
+	err := c.cc.Invoke(ctx, EligibilityService_ListReviews_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -223,6 +268,20 @@ type EligibilityServiceServer interface {
 	// cart opens, so that the check at the checkout is answered from the cache. It
 	// returns nothing about any customer.
 	PrefetchEligibility(context.Context, *PrefetchEligibilityRequest) (*PrefetchEligibilityResponse, error)
+	// Receive changes of customers' eligibility as they become known.
+	//
+	// A stream of the changes that any replica of the service finds out, from now on
+	// or from a resume token on: at least once, and in order for each customer. It
+	// never asks Partner Center. A change shows what was known when it was found
+	// out: an order still needs a check before it is placed, with the change's
+	// `evidence_time` as `min_evidence_time`.
+	//
+	// A stream ends after about half an hour, when the replica stops, or if its
+	// caller does not receive, each time with a WatchEnd; the caller goes on with its
+	// last resume token.
+	WatchEligibility(*WatchEligibilityRequest, grpc.ServerStreamingServer[WatchEligibilityResponse]) error
+	// List the customers under review, which the service checks by itself.
+	ListReviews(context.Context, *ListReviewsRequest) (*ListReviewsResponse, error)
 	mustEmbedUnimplementedEligibilityServiceServer()
 }
 
@@ -241,6 +300,12 @@ func (UnimplementedEligibilityServiceServer) BatchCheckEligibility(context.Conte
 }
 func (UnimplementedEligibilityServiceServer) PrefetchEligibility(context.Context, *PrefetchEligibilityRequest) (*PrefetchEligibilityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PrefetchEligibility not implemented")
+}
+func (UnimplementedEligibilityServiceServer) WatchEligibility(*WatchEligibilityRequest, grpc.ServerStreamingServer[WatchEligibilityResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEligibility not implemented")
+}
+func (UnimplementedEligibilityServiceServer) ListReviews(context.Context, *ListReviewsRequest) (*ListReviewsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReviews not implemented")
 }
 func (UnimplementedEligibilityServiceServer) mustEmbedUnimplementedEligibilityServiceServer() {}
 func (UnimplementedEligibilityServiceServer) testEmbeddedByValue()                            {}
@@ -317,6 +382,35 @@ func _EligibilityService_PrefetchEligibility_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EligibilityService_WatchEligibility_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEligibilityRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EligibilityServiceServer).WatchEligibility(m, &grpc.GenericServerStream[WatchEligibilityRequest, WatchEligibilityResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EligibilityService_WatchEligibilityServer = grpc.ServerStreamingServer[WatchEligibilityResponse]
+
+func _EligibilityService_ListReviews_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReviewsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EligibilityServiceServer).ListReviews(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EligibilityService_ListReviews_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EligibilityServiceServer).ListReviews(ctx, req.(*ListReviewsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EligibilityService_ServiceDesc is the grpc.ServiceDesc for EligibilityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -336,7 +430,17 @@ var EligibilityService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "PrefetchEligibility",
 			Handler:    _EligibilityService_PrefetchEligibility_Handler,
 		},
+		{
+			MethodName: "ListReviews",
+			Handler:    _EligibilityService_ListReviews_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEligibility",
+			Handler:       _EligibilityService_WatchEligibility_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "eligibility/v1/eligibility.proto",
 }

@@ -1,0 +1,51 @@
+package eligibility
+
+import (
+	"cmp"
+	"slices"
+)
+
+// SameFacts reports whether two pieces of evidence about one facet state the same:
+// the absence, the status word as the rule reads it, and the set of qualifications
+// with their vetting. When and under which correlation id they were fetched, the
+// order of qualifications, their repetition and the spelling of words do not matter.
+func (e *Evidence) SameFacts(other *Evidence) bool {
+	if e.Facet != other.Facet || e.Absence != other.Absence || e.Status != other.Status || FoldWord(e.StatusText) != FoldWord(other.StatusText) {
+		return false
+	}
+	return slices.EqualFunc(factsOf(e.Qualifications), factsOf(other.Qualifications), func(a, b Qualification) bool {
+		return compareFacts(a, b) == 0
+	})
+}
+
+// factsOf returns the set of qualifications, in an order of its own.
+func factsOf(held []Qualification) []Qualification {
+	sorted := slices.SortedFunc(slices.Values(held), compareFacts)
+	return slices.CompactFunc(sorted, func(a, b Qualification) bool { return compareFacts(a, b) == 0 })
+}
+
+func compareFacts(a, b Qualification) int {
+	return cmp.Or(
+		cmp.Compare(FoldWord(a.TypeText), FoldWord(b.TypeText)),
+		cmp.Compare(FoldWord(a.VettingStatusText), FoldWord(b.VettingStatusText)),
+		cmp.Compare(a.VettingReason, b.VettingReason),
+		a.VettingCreatedTime.Compare(b.VettingCreatedTime),
+	)
+}
+
+// UnderReview reports whether evidence is a block of purchases that may pass by
+// itself: of all of them, or of those in a segment that asks for a qualification.
+func (p Policy) UnderReview(evidence *Evidence) bool {
+	if evidence.Absence != AbsenceNone {
+		return false
+	}
+	if evidence.Facet == FacetAccount {
+		return p.accountReason(evidence.Status, OperationPurchase).Temporary()
+	}
+	for _, segment := range []Segment{SegmentEducation, SegmentGovernment, SegmentNonprofit} {
+		if segmentReason(segment, evidence.Qualifications).Temporary() {
+			return true
+		}
+	}
+	return false
+}
