@@ -35,7 +35,7 @@ func (l *loader) check(command Command) {
 	l.checkAges()
 	l.checkCounts()
 	l.checkTracing()
-	l.checkChanges()
+	l.checkChanges(command)
 }
 
 // checkDurations checks the range of every duration except the ages.

@@ -3,7 +3,7 @@ package config
 import "time"
 
 // checkChanges checks feed, watch, reviews and webhooks.
-func (l *loader) checkChanges() {
+func (l *loader) checkChanges(command Command) {
 	cfg := l.cfg
 	l.checkDuration("feed.retention", cfg.Feed.Retention, time.Minute, longest)
 	l.checkCount("feed.max_events", cfg.Feed.MaxEvents, 64, 10_000_000)
@@ -13,4 +13,5 @@ func (l *loader) checkChanges() {
 	}
 	l.checkDuration("reviews.give_up_after", cfg.Reviews.GiveUpAfter, time.Hour, longest)
 	l.checkCount("reviews.max_tracked", cfg.Reviews.MaxTracked, 64, 1_000_000)
+	l.checkWebhooks(command)
 }
