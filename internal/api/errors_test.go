@@ -35,6 +35,9 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 		eligibility.KindUnauthenticated:  {Code: codes.Unauthenticated, Reason: "UNAUTHENTICATED", Details: 1},
 		eligibility.KindPermissionDenied: {Code: codes.PermissionDenied, Reason: "PERMISSION_DENIED", Details: 1},
 		eligibility.KindCallerLimited:    {Code: codes.ResourceExhausted, Reason: "CALLER_LIMITED", Retry: 7 * time.Second, Details: 2},
+
+		eligibility.KindResumeTokenExpired: {Code: codes.OutOfRange, Reason: "RESUME_TOKEN_EXPIRED", Details: 1},
+		eligibility.KindFeedUnavailable:    {Code: codes.Unavailable, Reason: "FEED_UNAVAILABLE", Retry: 7 * time.Second, Details: 2},
 	}
 	messages := make(map[string]eligibility.Kind)
 	for _, kind := range eligibility.Kinds() {

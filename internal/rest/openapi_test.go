@@ -20,7 +20,16 @@ import (
 
 // description is what tests read of the OpenAPI document.
 type description struct {
-	OpenAPI    string `json:"openapi"`
+	OpenAPI string `json:"openapi"`
+	Paths   map[string]map[string]struct {
+		Parameters []struct {
+			Name string `json:"name"`
+			In   string `json:"in"`
+		} `json:"parameters"`
+		Responses map[string]struct {
+			Content map[string]json.RawMessage `json:"content"`
+		} `json:"responses"`
+	} `json:"paths"`
 	Components struct {
 		Schemas map[string]struct {
 			Required   []string                   `json:"required"`
@@ -53,9 +62,26 @@ func TestTheOpenAPIDocumentRequiresWhatIsAlwaysPresent(t *testing.T) {
 	requests := map[string][]string{
 		"CheckEligibilityRequest": {"customerId"}, "BatchCheckEligibilityRequest": {"requests"}, "PrefetchEligibilityRequest": {"customerIds"},
 	}
+	// Requests without a body: their fields are parameters.
+	parameters := map[string]string{"WatchEligibilityRequest": "/v1/eligibility:watch", "ListReviewsRequest": "/v1/reviews"}
 	messages := eligibilityv1.File_eligibility_v1_eligibility_proto.Messages()
 	for i := range messages.Len() {
 		name, fields := string(messages.Get(i).Name()), messages.Get(i).Fields()
+		if path, ok := parameters[name]; ok {
+			var want, got []string
+			for j := range fields.Len() {
+				want = append(want, fields.Get(j).JSONName())
+			}
+			for _, parameter := range read.Paths[path]["get"].Parameters {
+				if parameter.In == "query" {
+					got = append(got, parameter.Name)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-fields +query parameters):\n%s", name, diff)
+			}
+			continue
+		}
 		want, isRequest := requests[name]
 		for j := range fields.Len() {
 			field := fields.Get(j)
@@ -80,6 +106,20 @@ func TestTheOpenAPIDocumentRequiresWhatIsAlwaysPresent(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"code", "message", "details"}, read.Components.Schemas["Status"].Required); diff != "" {
 		t.Errorf("errors (-always present +required):\n%s", diff)
+	}
+}
+
+// A stream has types of its own, and its errors that of all errors.
+func TestTheOpenAPIDocumentDescribesStreams(t *testing.T) {
+	t.Parallel()
+	for code, response := range readDescription(t).Paths["/v1/eligibility:watch"]["get"].Responses {
+		want := []string{"application/json"}
+		if code == "200" {
+			want = []string{"application/x-ndjson", "text/event-stream"}
+		}
+		if got := slices.Sorted(maps.Keys(response.Content)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", code, got, want)
+		}
 	}
 }
 

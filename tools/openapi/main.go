@@ -82,6 +82,9 @@ func run(dir string) error {
 func addExamples(from *openapi2.Operation, to *openapi3.Operation) {
 	for code, response := range from.Responses.Map() {
 		target := to.Responses.Value(code).Value
+		if stream := target.Content["application/x-ndjson"]; stream != nil && code != "200" { // errors are no streams
+			target.Content = openapi3.Content{"application/json": stream}
+		}
 		if media := target.Content.Get("application/json"); media != nil && media.Schema != nil && media.Schema.Ref == "" {
 			target.Content = nil // a response without a body
 		} else if example := response.Examples["application/json"]; example != nil && media != nil {

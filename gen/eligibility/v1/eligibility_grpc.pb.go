@@ -78,6 +78,10 @@ const (
 //     unless its operator has set another, or the default for callers without a
 //     deadline: 2 s, for a batch that limit. The fetch goes on, so that the next
 //     call is likely to be answered from the cache.
+//   - RESUME_TOKEN_EXPIRED (code OUT_OF_RANGE, HTTP 400): the changes after the
+//     resume token of a stream are no longer kept: begin a stream without one.
+//   - FEED_UNAVAILABLE (code UNAVAILABLE, HTTP 503, RetryInfo): the feed of
+//     changes cannot be read. A stream goes on with its last resume token.
 //   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
 //   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
 //   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
@@ -237,6 +241,10 @@ func (c *eligibilityServiceClient) ListReviews(ctx context.Context, in *ListRevi
 //     unless its operator has set another, or the default for callers without a
 //     deadline: 2 s, for a batch that limit. The fetch goes on, so that the next
 //     call is likely to be answered from the cache.
+//   - RESUME_TOKEN_EXPIRED (code OUT_OF_RANGE, HTTP 400): the changes after the
+//     resume token of a stream are no longer kept: begin a stream without one.
+//   - FEED_UNAVAILABLE (code UNAVAILABLE, HTTP 503, RetryInfo): the feed of
+//     changes cannot be read. A stream goes on with its last resume token.
 //   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
 //   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
 //   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
