@@ -31,8 +31,9 @@ build: ## Build bin/eligibilityd
 		-o bin/eligibilityd ./cmd/eligibilityd
 
 .PHONY: test
-test: ## Run every test, racing and shuffled; sees to a redis-server first
+test: ## Run every test, racing and shuffled; sees to redis-server, openssl and curl first
 	@scripts/redis-server.sh >/dev/null
+	@scripts/programs.sh bash openssl curl
 	go test -race -shuffle=on ./...
 	go test -run '^TestAllocations' ./internal/...
 

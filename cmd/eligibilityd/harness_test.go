@@ -202,10 +202,13 @@ func (p *process) ask(t *testing.T, req *eligibilityv1.CheckEligibilityRequest) 
 	return eligibilityv1.NewEligibilityServiceClient(conn).CheckEligibility(ctx, req)
 }
 
-// get fetches a URL and returns status, header and body.
+// get fetches a URL and returns status, header and body. The test fails if that takes
+// longer than patience.
 func get(t *testing.T, url string) (int, http.Header, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
