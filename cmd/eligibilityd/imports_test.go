@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/eligibility": {}, // and the standard library only
 	"internal/evidence":    {"internal/allowance", "internal/eligibility"},
 	"internal/budget":      {"internal/evidence"},
+	"internal/changes":     {"internal/eligibility"},
 
 	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},

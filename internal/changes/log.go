@@ -11,8 +11,6 @@ import (
 
 // LogConfig tunes a [Log]. Its zero value is the documented default.
 type LogConfig struct {
-	// Now is the wall clock; nil means time.Now.
-	Now func() time.Time
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
 }
@@ -46,8 +44,8 @@ type Start struct {
 	Customers []eligibility.CustomerID
 }
 
-// Event is what a [Cursor] returns: a change of one of its customers, or the mere
-// advance of its token past changes of others.
+// Event is what a [Cursor] returns: a change of one of its customers, or, while the
+// cursor catches up, the mere advance of its token past changes of others.
 type Event struct {
 	// Change is nil if only the token has advanced.
 	Change *Change
@@ -60,7 +58,8 @@ type Event struct {
 	Token string
 }
 
-// Cursor is one reader's place in the feed. One goroutine uses it.
+// Cursor is one reader's place in the feed. One goroutine calls Next; others may call
+// Progress at the same time. A Cursor that is no longer used needs no closing.
 type Cursor struct{}
 
 // Follow returns a Cursor that begins at start. Errors are *eligibility.Error:
@@ -70,8 +69,11 @@ func (l *Log) Follow(ctx context.Context, start Start) (*Cursor, error) {
 	return &Cursor{}, nil
 }
 
-// Next returns the next events, at least one, and waits for it until ctx ends. Errors
-// are those of Follow; a cursor that has failed is of no more use.
+// Next returns the next events, at least one and at most a few hundred, and waits for
+// the first until ctx ends. It then returns the error of ctx, and the cursor can be
+// used again. Other errors are those of Follow, after which the cursor is of no more
+// use. Events of customers whom the cursor does not follow return nothing from Next:
+// Progress has the token that they advance.
 func (c *Cursor) Next(ctx context.Context) ([]Event, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
