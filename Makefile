@@ -9,7 +9,8 @@ LINT := go tool -modfile=tools/lint/go.mod golangci-lint
 # Empty in a tree without git, such as a source archive; main knows what to say then.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
-# More flags for acceptance-redis, such as -soak 3m, and for acceptance-budget, such as -measured 5m.
+# More flags for acceptance-redis, such as -soak 3m, for acceptance-budget, such as -measured 5m, and for
+# acceptance-changes, such as -flips 1m.
 ARGS ?=
 # How long each fuzz target runs.
 FUZZTIME ?= 2m
@@ -40,7 +41,7 @@ test: ## Run every test, racing and shuffled; sees to redis-server, openssl and 
 .PHONY: acceptance
 acceptance: ## Run the slow tests (9 minutes); needs chromium, chromedriver and node
 	@scripts/redis-server.sh >/dev/null
-	go test -race -tags acceptance -run Acceptance -skip 'Acceptance(Redis|Upgrade|Budget|Access)' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
+	go test -race -tags acceptance -run Acceptance -skip 'Acceptance(Redis|Upgrade|Budget|Access|Changes)' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
 
 .PHONY: acceptance-redis
 acceptance-redis: ## Let Redis fail under load (30 minutes): docs/cache-failures.md
@@ -61,6 +62,12 @@ acceptance-budget: ## Spend Partner Center's budget in a fleet (16 minutes): doc
 acceptance-access: ## Attack the program over gRPC and REST (12 minutes): docs/security.md
 	@scripts/redis-server.sh >/dev/null
 	go test -tags acceptance -run AcceptanceAccess -count 1 -v -timeout 30m ./cmd/eligibilityd
+
+.PHONY: acceptance-changes
+acceptance-changes: ## Prove the feed of changes (40 minutes, a row up to 10): docs/changes.md
+	@scripts/redis-server.sh >/dev/null
+	@scripts/debian-packages.sh nginx=nginx-light chromium chromedriver=chromium-driver
+	go test -tags acceptance -run AcceptanceChanges -count 1 -v -timeout 60m ./cmd/eligibilityd $(ARGS)
 
 .PHONY: bench
 bench: ## Run every Go benchmark BENCHCOUNT (6) times into bench.txt
