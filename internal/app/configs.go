@@ -102,9 +102,14 @@ func cacheConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger,
 		MaxBytes:    max(cfg.Cache.Local.MaxBytes/len(cfg.Partners), 1),
 		LocalMaxAge: cfg.Cache.Local.MaxAge,
 		Ages:        ages(cfg),
-		Redis:       redis,
-		Logger:      logger.Named("cache"),
-		Registerer:  registerer,
+		Policy:      policy(cfg),
+		Feed:        cache.FeedConfig{Retention: cfg.Feed.Retention, MaxEvents: cfg.Feed.MaxEvents},
+		Reviews: cache.ReviewsConfig{
+			Enabled: cfg.Reviews.Enabled, GiveUpAfter: cfg.Reviews.GiveUpAfter, MaxTracked: cfg.Reviews.MaxTracked,
+		},
+		Redis:      redis,
+		Logger:     logger.Named("cache"),
+		Registerer: registerer,
 	}
 }
 
@@ -172,17 +177,21 @@ func ages(cfg *config.Config) eligibility.Ages {
 	}
 }
 
+func policy(cfg *config.Config) eligibility.Policy {
+	return eligibility.Policy{
+		NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
+		AllowReducing:    cfg.Policy.UnderReview == config.UnderReviewAllowReducing,
+		BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
+	}
+}
+
 // ServiceConfig converts the configuration of the policy, the ages and the
 // batches of a partner.
 func ServiceConfig(cfg *config.Config, partner config.Partner, logger *zap.Logger, registerer prometheus.Registerer) evidence.Config {
 	return evidence.Config{
-		Partner: partner.Name,
-		Ages:    ages(cfg),
-		Policy: eligibility.Policy{
-			NotReadyAllowed:  cfg.Policy.NotReady == config.NotReadyAllow,
-			AllowReducing:    cfg.Policy.UnderReview == config.UnderReviewAllowReducing,
-			BlockUndecidable: cfg.Policy.WhenUndecidable == config.UndecidableBlock,
-		},
+		Partner:             partner.Name,
+		Ages:                ages(cfg),
+		Policy:              policy(cfg),
 		BatchConcurrency:    partner.BatchConcurrency,
 		QualificationsGrace: max(cfg.Policy.QualificationsGrace, 1), // 0 would mean the default
 		Logger:              logger.Named("eligibility"),

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
@@ -32,6 +33,13 @@ type Config struct {
 	// Ages are the ages of evidence. They bound the life of tombstones and of writes
 	// in the outbox. The zero value means eligibility.DefaultAges.
 	Ages eligibility.Ages
+	// Policy decides which evidence is of a customer under review.
+	Policy eligibility.Policy
+	// Feed bounds the feed of changes.
+	Feed FeedConfig
+	// Reviews configures the list of customers under review. There is none without
+	// Redis.
+	Reviews ReviewsConfig
 	// Redis configures the shared tier; without Addresses there is none.
 	Redis RedisConfig
 	// Connections are those to the Redis of that configuration, if several stores
@@ -51,6 +59,7 @@ type Store struct {
 	redis     *sharedTier // nil without Redis
 	leases    *leases
 	outbox    *outbox
+	feed      changes.Feed
 	connected chan struct{}
 	ages      eligibility.Ages
 	maxAge    time.Duration
@@ -81,6 +90,9 @@ func New(cfg Config) (*Store, error) {
 	if cfg.MaxEntries < 0 || cfg.MaxBytes < 0 || cfg.LocalMaxAge < 0 {
 		return nil, errors.New("cache: max entries, max bytes and local max age must not be negative")
 	}
+	if err := cfg.setFeedDefaults(); err != nil {
+		return nil, err
+	}
 	if cfg.Ages == (eligibility.Ages{}) {
 		cfg.Ages = eligibility.DefaultAges()
 	}
@@ -96,6 +108,8 @@ func New(cfg Config) (*Store, error) {
 		local: local, leases: newLeases(), outbox: newOutbox(cfg.Now, metrics), connected: make(chan struct{}),
 		ages: cfg.Ages, maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics,
 	}
+	feed := newMemoryFeed(cfg.Feed.Retention, cfg.Now, metrics)
+	store.feed, local.replaced = feed, feed.add
 	if len(cfg.Redis.Addresses) > 0 {
 		if store.redis, err = newSharedTier(cfg.Redis, cfg.Connections, cfg.Logger, metrics, cfg.Now); err != nil {
 			return nil, err

@@ -17,6 +17,9 @@ type local struct {
 	entries *otter.Cache[eligibility.Key, entry]
 	evicted *atomic.Uint64
 	tombs   *tombstones
+	// replaced, if set, is called with evidence that put holds from now on and what
+	// it replaces, nil if nothing; for each key one call after the other.
+	replaced func(key eligibility.Key, before, after *eligibility.Evidence)
 }
 
 // entry is what is held under a key. It is never changed, only replaced.
@@ -102,9 +105,23 @@ func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirm
 			newest = entry{evidence: evidence, confirmed: confirmed}
 		}
 		ok = true
+		if l.replaced != nil && newest.evidence == evidence {
+			l.noteReplaced(key, old.evidence, evidence, now)
+		}
 		return newest, otter.WriteOp
 	})
 	return newest, ok
+}
+
+// noteReplaced calls replaced. Of two fetches in one millisecond only the first
+// counts, and what is from the future counts as absent.
+func (l *local) noteReplaced(key eligibility.Key, before, after *eligibility.Evidence, now time.Time) {
+	switch {
+	case before == nil || fromFuture(before, now):
+		l.replaced(key, nil, after)
+	case before.FetchTime.Before(after.FetchTime):
+		l.replaced(key, before, after)
+	}
 }
 
 // replaces reports whether a replaces b: it is newer or, if both fetches

@@ -19,6 +19,8 @@ type metrics struct {
 	unreadableMessages                       prometheus.Counter
 	writeBacks, losses, outboxDropped        prometheus.Counter
 	takeOvers                                prometheus.Counter
+	changesWritten, changesTrimmed           prometheus.Counter
+	changesLost, changesUnreadable           prometheus.Counter
 	waits                                    prometheus.Gauge
 }
 
@@ -31,6 +33,7 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 	for _, collector := range []prometheus.Collector{
 		m.lookups, m.redisFaults, m.unreadable, m.published, m.received, m.unreadableMessages, m.takeOvers, m.waits,
 		m.writeBacks, m.losses, m.outboxDropped,
+		m.changesWritten, m.changesTrimmed, m.changesLost, m.changesUnreadable,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier (approximate).",
@@ -91,6 +94,9 @@ func newCounters() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "eligibility_cache_" + name, Help: help})
 	}
+	change := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "eligibility_changes_" + name, Help: help})
+	}
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_cache_lookups_total",
 		Help: "Lookups of evidence by tier and result, whatever the age of the evidence; untrusted: the local tier had to revalidate in Redis; skipped: the circuit breaker for reads was open.",
@@ -121,6 +127,12 @@ func newCounters() *metrics {
 			"Evidence that Redis did not store and for which the outbox had no room. Redis then confirms nothing older."),
 		takeOvers: counter("lease_takeovers_total",
 			"Fetches taken over from another replica that died, was slow in the background or lost its lease."),
+		changesWritten: change("written_total", "Changes that this replica wrote to the feed."),
+		changesTrimmed: change("trimmed_total", "Changes that this replica removed from the feed because of their age or number."),
+		changesLost: change("lost_total",
+			"Changes that Redis did not write to the feed although it stored their evidence. No watcher receives them."),
+		changesUnreadable: change("unreadable_total",
+			"Entries of the feed that this replica read and skipped because they could not be read, or did not verify."),
 		waits: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "eligibility_cache_lease_waits",
 			Help: "Waits for fetches of other replicas.",
