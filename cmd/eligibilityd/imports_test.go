@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"internal/evidence":    {"internal/allowance", "internal/eligibility"},
 	"internal/budget":      {"internal/evidence"},
 	"internal/changes":     {"internal/eligibility"},
+	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/logging", "internal/loopback", "internal/remote"},
 
 	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},

@@ -12,7 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 )
 
-const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" //nolint:gosec // of no receiver
+const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 func TestFaultsOfWebhooks(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,104 @@
+package webhooks
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/eligibilityd/eligibilityd/internal/logging"
+)
+
+// failureRecords is how many records of failed attempts are logged each minute.
+const failureRecords = 10
+
+// Sender sends the changes of one webhook while its process holds the lease. Make it
+// with [New].
+type Sender struct {
+	cfg      Config
+	holder   string
+	client   *http.Client
+	timeout  time.Duration // of an attempt
+	logger   *zap.Logger
+	failures *zap.Logger // limited
+
+	// What the process knows if the Store loses its state. The fields belong to Run.
+	position string  // the last one seen
+	parked   []*item // of its own lease, until another process has held it
+}
+
+// New returns the Sender of a webhook, for which Run must be called.
+func New(cfg Config) *Sender { return newSender(cfg, nil) }
+
+func newSender(cfg Config, resolver *net.Resolver) *Sender {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	logger := cfg.Logger.With(zap.String("webhook", cfg.Name))
+	return &Sender{
+		cfg:      cfg,
+		holder:   hex.EncodeToString(id[:]) + " " + cfg.Host,
+		client:   newClient(cfg, resolver),
+		timeout:  attemptTimeout,
+		logger:   logger,
+		failures: logging.Limit(logger, logging.NewLimiter(failureRecords, time.Minute)),
+	}
+}
+
+// Run holds the lease whenever it is free, and sends changes while it does, until ctx
+// ends. Requests under way may then end within Config.Grace; a change whose request
+// did not is sent again by the next holder.
+func (s *Sender) Run(ctx context.Context) error {
+	defer s.client.CloseIdleConnections()
+	for ctx.Err() == nil {
+		if !s.tryHold(ctx) {
+			wait(ctx, beatInterval)
+		}
+	}
+	return nil
+}
+
+// tryHold sends changes as long as the lease is held. It reports whether it was.
+func (s *Sender) tryHold(ctx context.Context) (held bool) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.logger.Error("sender panicked; it starts anew", zap.Any("cause", cause), zap.ByteString("stack", debug.Stack()))
+			held = false
+		}
+	}()
+	asked := time.Now()
+	status, err := s.cfg.Store.Acquire(ctx, s.cfg.Name, s.holder, leaseLife, time.Time{})
+	if err != nil {
+		return false // the store counts and logs it
+	}
+	state := ParseState(status.State)
+	if !status.Held {
+		s.parked = nil
+		if state.Position != "" {
+			s.position = state.Position
+		}
+		return false
+	}
+	records, err := s.cfg.Store.Parked(ctx, s.cfg.Name)
+	if err != nil {
+		_ = s.cfg.Store.Release(ctx, s.cfg.Name, s.holder)
+		return false
+	}
+	h := newHold(s, status, state, records, asked.Add(leaseLife))
+	h.run(ctx)
+	return true
+}
+
+// wait waits for a duration or the end of ctx.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
