@@ -49,3 +49,26 @@ func (p Policy) UnderReview(evidence *Evidence) bool {
 	}
 	return false
 }
+
+// Differs reports whether two pieces of evidence about one facet make a difference to
+// a purchase in the segment: to the facet's part in the decision and its reasons, or
+// to the qualification that the segment asks for. before is nil if nothing was known;
+// that makes a difference if the facet has a part.
+func (p Policy) Differs(segment Segment, before, after *Evidence) bool {
+	switch {
+	case after.Facet == FacetQualifications && segment == SegmentCommercial:
+		return false
+	case before == nil || before.Absence != after.Absence:
+		return true
+	case after.Absence != AbsenceNone:
+		return false
+	case after.Facet == FacetAccount:
+		return p.accountReason(before.Status, OperationPurchase) != p.accountReason(after.Status, OperationPurchase)
+	}
+	if segmentReason(segment, before.Qualifications) != segmentReason(segment, after.Qualifications) {
+		return true
+	}
+	needed := neededQualification(segment)
+	earlier, later := deciding(before.Qualifications, needed), deciding(after.Qualifications, needed)
+	return earlier != nil && later != nil && compareFacts(*earlier, *later) != 0
+}
