@@ -61,10 +61,11 @@ func ClientConfig(cfg config.PartnerCenter, logger *zap.Logger, registerer prome
 // share if store has a Redis.
 func budgetConfig(cfg *config.Config, partner config.Partner, build Build, store *cache.Store, registerer prometheus.Registerer) budget.Config {
 	return budget.Config{
-		PerMinute:  partner.BudgetPerMinute,
-		Shared:     store.SharedBudget(),
-		Replica:    Replica(cfg, partner, build),
-		Registerer: registerer,
+		PerMinute:   partner.BudgetPerMinute,
+		ReviewShare: cfg.Reviews.BudgetShare,
+		Shared:      store.SharedBudget(),
+		Replica:     Replica(cfg, partner, build),
+		Registerer:  registerer,
 	}
 }
 

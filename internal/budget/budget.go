@@ -29,8 +29,10 @@ const (
 	maxBooking = time.Second
 	// minAttempt is the least time worth starting an attempt with.
 	minAttempt = 250 * time.Millisecond
-	// fetchLife is how long a fetch may wait for the budget.
-	fetchLife = 10 * time.Second
+	// fetchLife is how long a fetch may wait for the budget, and reviewLife that of a
+	// review, of which more are made as soon as there is room.
+	fetchLife  = 10 * time.Second
+	reviewLife = 2 * time.Second
 	// longBooking is the wait after which a call looks again for a pause.
 	longBooking = 50 * time.Millisecond
 	// maxAsking bounds how many checkouts ask at the same time: more would wait for
@@ -67,6 +69,9 @@ type Config struct {
 	// PerMinute is how many calls a minute all replicas that share Shared may make
 	// together. Zero means DefaultPerMinute.
 	PerMinute int
+	// ReviewShare is the part of the budget in force that calls in LaneReview may
+	// have; 0 is all.
+	ReviewShare float64
 	// Shared is the budget that replicas share; nil means that this process has the
 	// budget alone.
 	Shared Shared
@@ -82,7 +87,8 @@ type Config struct {
 // concurrent use.
 type Budget struct {
 	perMinute float64
-	shared    Shared // nil without
+	reviews   float64 // Config.ReviewShare
+	shared    Shared  // nil without
 	replica   Replica
 	metrics   *metrics
 	lanes     [evidence.Lanes]queue
@@ -127,7 +133,7 @@ func New(cfg Config) (*Budget, error) {
 		cfg.Now = time.Now
 	}
 	b := &Budget{
-		perMinute: float64(cfg.PerMinute), shared: cfg.Shared, replica: cfg.Replica, now: cfg.Now, origin: cfg.Now(),
+		perMinute: float64(cfg.PerMinute), reviews: cfg.ReviewShare, shared: cfg.Shared, replica: cfg.Replica, now: cfg.Now, origin: cfg.Now(),
 		share: State{window: window}, guard: State{window: guardWindow}, fleet: Fleet{Size: 1},
 		asking: make(chan struct{}, maxAsking),
 	}
@@ -370,7 +376,7 @@ func (b *Budget) learn(reply Reply) {
 // do makes a step: on the shared state, or if that is out of reach on this
 // replica's share.
 func (b *Budget) do(ctx context.Context, step Step) Reply {
-	step.PerMinute = b.perMinute
+	step.PerMinute, step.ReviewShare = b.perMinute, b.reviews
 	if b.shared == nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -440,9 +446,9 @@ func (b *Budget) adopt(step Step, reply Reply) {
 	}
 	switch {
 	case reply.Granted:
-		b.share.Do(now, Step{Kind: KindCharge, PerMinute: b.part(), Calls: 1})
+		b.share.Do(now, Step{Kind: KindCharge, PerMinute: b.part(), ReviewShare: b.reviews, Lane: step.Lane, Calls: 1})
 	case step.Kind == KindCharge:
-		b.share.Do(now, Step{Kind: KindCharge, PerMinute: b.part(), Calls: step.Calls})
+		b.share.Do(now, Step{Kind: KindCharge, PerMinute: b.part(), ReviewShare: b.reviews, Lane: step.Lane, Calls: step.Calls})
 	}
 }
 
@@ -450,11 +456,16 @@ func (b *Budget) adopt(step Step, reply Reply) {
 func (b *Budget) doAlone(step Step) Reply {
 	now := b.time()
 	step.PerMinute = b.part()
-	if l := limitsOf(step.PerMinute, b.share.factor, window); !b.alone && b.fleet.Size > 1 && l.depth == l.interval {
+	if !b.alone && b.fleet.Size > 1 {
 		// The burst of a share is at least one call, so that of many shares would be
 		// more than the budget's. They begin one after the other instead, at equal
 		// distances.
-		b.share.arrival = max(b.share.arrival, now+math.Floor((float64(b.fleet.Place)+0.5)/float64(b.fleet.Size)*l.interval))
+		turn := (float64(b.fleet.Place) + 0.5) / float64(b.fleet.Size)
+		if l := limitsOf(step.PerMinute, b.share.factor, window); l.depth == l.interval {
+			b.share.arrival = max(b.share.arrival, now+math.Floor(turn*l.interval))
+		}
+		reviews := reviewLimits(step, b.share.factor, window)
+		b.share.review = max(b.share.review, now+reviews.depth-reviews.interval+math.Floor(turn*reviews.interval))
 	}
 	b.alone = true
 	return b.share.Do(now, step)
@@ -490,7 +501,7 @@ func (b *Budget) Throttled(ctx context.Context, asked time.Duration) time.Durati
 			asked = min(asked+rand.N(firstPenalty<<min(b.strikes-2, 7)), MaxPause) //nolint:gosec // spreads load, keeps no secret
 		}
 	}
-	reply := b.share.Do(b.time(), Step{Kind: KindPause, PerMinute: b.part(), Pause: asked})
+	reply := b.share.Do(b.time(), Step{Kind: KindPause, PerMinute: b.part(), ReviewShare: b.reviews, Pause: asked})
 	b.see(reply)
 	b.unstored = b.shared != nil
 	b.mu.Unlock()
@@ -502,7 +513,7 @@ func (b *Budget) Throttled(ctx context.Context, asked time.Duration) time.Durati
 func (b *Budget) store(ctx context.Context) {
 	b.mu.Lock()
 	left := duration(max(b.share.pause-b.time(), 0))
-	step := Step{Kind: KindPause, PerMinute: b.perMinute, Pause: left, Seed: b.seed()}
+	step := Step{Kind: KindPause, PerMinute: b.perMinute, ReviewShare: b.reviews, Pause: left, Seed: b.seed()}
 	due := b.unstored && left > 0
 	b.unstored = due
 	b.mu.Unlock()
@@ -545,7 +556,8 @@ func (b *Budget) Charge(ctx context.Context, calls int) {
 }
 
 // Room returns how many calls of lane the budget would admit within the life of a
-// fetch from now on.
+// fetch from now on. In LaneReview, of which all replicas make as many as they can,
+// it is this replica's part of those of the next 2 seconds, rounded up.
 func (b *Budget) Room(ctx context.Context, lane evidence.Lane) int {
 	reply := b.do(ctx, Step{Kind: KindLook})
 	b.mu.Lock()
@@ -555,7 +567,19 @@ func (b *Budget) Room(ctx context.Context, lane evidence.Lane) int {
 	if reserve+l.interval > l.depth {
 		return 0
 	}
-	return max(int((micros(fetchLife)+l.depth-reserve-micros(reply.Debt))/l.interval), 0)
+	if lane != evidence.LaneReview {
+		return l.room(fetchLife, reserve, reply.Debt)
+	}
+	room := min(l.room(reviewLife, reserve, reply.Debt), b.reviewLimits(reply).room(reviewLife, 0, reply.ReviewDebt))
+	if b.alone {
+		return room
+	}
+	return (room + b.fleet.Size - 1) / b.fleet.Size
+}
+
+// room is how many calls would be admitted within life that leave reserve, after debt.
+func (l limits) room(life time.Duration, reserve float64, debt time.Duration) int {
+	return max(int((micros(life)+l.depth-reserve-micros(debt))/l.interval), 0)
 }
 
 // see records the last reply for the metrics. b.mu is held.
@@ -579,6 +603,15 @@ func (b *Budget) limits(reply Reply) limits {
 		return limitsOf(b.part(), toFactor(reply.Factor), window)
 	}
 	return limitsOf(b.perMinute, toFactor(reply.Factor), window)
+}
+
+// reviewLimits are those of LaneReview by which reply was made. b.mu is held.
+func (b *Budget) reviewLimits(reply Reply) limits {
+	step := Step{PerMinute: b.perMinute, ReviewShare: b.reviews}
+	if b.alone {
+		step.PerMinute = b.part()
+	}
+	return reviewLimits(step, toFactor(reply.Factor), window)
 }
 
 // hasLeft reports whether the caller is no longer there, or out of time. A

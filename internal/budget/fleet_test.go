@@ -29,7 +29,7 @@ func replica(t *testing.T, server *cachetest.Redis, perMinute int, registerer pr
 		t.Fatal(err)
 	}
 	b, err := budget.New(budget.Config{
-		PerMinute: perMinute, Shared: store.SharedBudget(), Registerer: registerer, Replica: budget.Replica{Host: "test", PerMinute: perMinute},
+		PerMinute: perMinute, ReviewShare: 0.2, Shared: store.SharedBudget(), Registerer: registerer, Replica: budget.Replica{Host: "test", PerMinute: perMinute},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -567,6 +567,88 @@ func TestRoom(t *testing.T) {
 	replicas[0].Throttled(t.Context(), time.Minute)
 	if got := replicas[1].Room(t.Context(), evidence.LanePrefetch); got != 0 {
 		t.Errorf("in a pause: room for %d", got)
+	}
+}
+
+// The room of reviews is that of their share, of the next seconds, and divided among
+// the replicas; a share that is spent leaves none, and takes nothing from callers.
+func TestRoomOfReviews(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	replicas := fleet(t, server, 2, 3000) // 600 reviews a minute: a burst of 12, and one in 103 ms
+	if got := replicas[0].Room(t.Context(), evidence.LaneReview); got < 14 || got > 16 {
+		t.Errorf("room for %d, want half of 31", got)
+	}
+	began := time.Now()
+	calls := drain(t, replicas, evidence.LaneReview)
+	if most := 12 + refilled(began, 600); calls < 11 || calls > most {
+		t.Errorf("%d reviews at once, want 12 to %d", calls, most)
+	}
+	if got := replicas[1].Room(t.Context(), evidence.LaneReview); got > 10 {
+		t.Errorf("spent by both: room for %d", got)
+	}
+	if got := replicas[1].Room(t.Context(), evidence.LaneCheckout); got < 600 {
+		t.Errorf("room for %d checkouts", got)
+	}
+	replicas[0].Throttled(t.Context(), time.Minute)
+	if got := replicas[1].Room(t.Context(), evidence.LaneReview); got != 0 {
+		t.Errorf("in a pause: room for %d", got)
+	}
+}
+
+// When Redis dies, the replicas keep to the share together, also those that are more
+// than its calls.
+func TestTheShareOfReviewsWithoutRedis(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ size, perMinute int }{{1, 300}, {5, 300}, {20, 100}} {
+		t.Run(fmt.Sprint(test.size), func(t *testing.T) {
+			t.Parallel()
+			server := cachetest.StartRedis(t)
+			clock := time.Now()
+			var replicas []*budget.Budget
+			for range test.size {
+				store, err := cache.New(cache.Config{Redis: cache.RedisConfig{Addresses: []string{server.Address}, Namespace: "a", WriteTimeout: 2 * time.Second}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = store.Close() })
+				b, err := budget.New(budget.Config{PerMinute: test.perMinute, ReviewShare: 0.2, Shared: store.SharedBudget(), Now: func() time.Time { return clock }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				replicas = append(replicas, b)
+			}
+			for range 2 { // the second time, all are counted
+				for _, b := range replicas {
+					budget.Announce(t.Context(), b)
+				}
+			}
+			drain(t, replicas, evidence.LaneReview)
+			server.Kill()
+			if at := drain(t, replicas, evidence.LaneReview); at > 0 { // the clock stands
+				t.Errorf("%d reviews more at once", at)
+			}
+			calls := make([]int, 300)
+			total := 0
+			for second := range calls {
+				calls[second] = drain(t, replicas, evidence.LaneReview)
+				total += calls[second]
+				clock = clock.Add(time.Second)
+			}
+			most := test.perMinute / 5 * 6 / 5
+			for begin := range len(calls) - 60 {
+				minute := 0
+				for _, n := range calls[begin : begin+60] {
+					minute += n
+				}
+				if minute > most {
+					t.Fatalf("%d reviews within a minute, want at most %d: %v", minute, most, calls)
+				}
+			}
+			if least := test.perMinute / 5 * 5 * 8 / 10; total < least {
+				t.Errorf("%d reviews in 5 minutes, want %d or more", total, least)
+			}
+		})
 	}
 }
 

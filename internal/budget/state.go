@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -16,11 +17,17 @@ const (
 	// guardWindow is that of the guard of a process, which must not delay what
 	// the budget of the fleet admits.
 	guardWindow = 60 * time.Second
-	// burstShare is the part of the budget that can be spent at once.
-	burstShare = 10
+	// burstShare is the part of the budget that can be spent at once, and
+	// reviewBurstShare that of the part for reviews: a smaller one, so that they use
+	// nearly all of theirs.
+	burstShare       = 10
+	reviewBurstShare = 50
 	// minPerMinute and maxPerMinute bound what the arithmetic distinguishes.
 	minPerMinute = 0.01
 	maxPerMinute = 1_000_000
+	// minReviews is how many calls a minute reviews have at least: more than none,
+	// however small the budget is.
+	minReviews = 0.1
 	// fetchCalls are the calls that a fetch may need, replays included.
 	fetchCalls = 3
 	// debt is the longest time for which a budget can be overdrawn, by places that
@@ -72,8 +79,10 @@ type Step struct {
 	PerMinute float64
 	Lane      evidence.Lane // for KindTake
 	Book      time.Duration // for KindTake: the longest wait for which a place is booked
-	Calls     int           // for KindCharge
+	Calls     int           // for KindCharge, in Lane
 	Pause     time.Duration // for KindPause: from now on
+	// ReviewShare is the part of PerMinute that LaneReview may have; 0 is all.
+	ReviewShare float64
 	// Seed is what the caller knows of a budget whose state was lost.
 	Seed Seed
 }
@@ -95,21 +104,23 @@ type Reply struct {
 	Wait    time.Duration
 	// Paused is what is left of the pause.
 	Paused time.Duration
-	// Debt is the time until the whole burst is there.
-	Debt time.Duration
+	// Debt is the time until the whole burst is there, and ReviewDebt that until the
+	// burst of LaneReview's part is.
+	Debt, ReviewDebt time.Duration
 	// Factor is the adapted part of the configured budget, in millionths.
 	Factor int
 	// Fresh reports that the state was absent.
 	Fresh bool
 }
 
-// State is the state of one budget: one arrival time (GCRA), the adapted part of
-// the configured budget, and the pause. The script of package cache runs the same
+// State is the state of one budget: its arrival time (GCRA) and that of LaneReview's
+// part, the adapted part of the configured budget, and the pause. The script of package cache runs the same
 // steps on a hash in Redis, with the same arithmetic: whole microseconds and
 // millionths, which a float64 holds exactly. Times count from the origin of
 // whatever clock the caller uses.
 type State struct {
 	arrival float64 // when the whole burst is there again
+	review  float64 // when that of LaneReview's part is
 	factor  float64 // in millionths; 0: there is no state yet
 	grown   float64 // up to when the factor has grown
 	pause   float64 // end of the pause
@@ -124,10 +135,25 @@ func NewState() *State { return &State{window: window} }
 // microseconds: the depth is the burst times the interval.
 type limits struct{ interval, depth float64 }
 
-// limitsOf returns the limits of a budget. The burst and what is refilled within
-// window make up the budget, so that no window has more calls.
+// limitsOf returns the limits of a budget.
 func limitsOf(perMinute, factor float64, window time.Duration) limits {
 	rate := float64(min(max(perMinute, minPerMinute), maxPerMinute)*factor) / whole
+	return limitsAt(rate, burstShare, window)
+}
+
+// reviewLimits returns those of LaneReview's part. They are as if the budget had no
+// more.
+func reviewLimits(step Step, factor float64, window time.Duration) limits {
+	rate := float64(min(max(step.ReviewPerMinute(), minPerMinute), maxPerMinute)*factor) / whole
+	return limitsAt(max(rate, minReviews), reviewBurstShare, window)
+}
+
+// ReviewPerMinute is how many of the configured calls a minute LaneReview may have.
+func (s Step) ReviewPerMinute() float64 { return s.PerMinute * cmp.Or(s.ReviewShare, 1) }
+
+// limitsAt returns the limits of calls at rate a minute. The burst and what is
+// refilled within window make up that, so that no window has more calls.
+func limitsAt(rate, burstShare float64, window time.Duration) limits {
 	burst := max(1, rate/burstShare)
 	interval := math.Ceil(micros(window) / (rate - burst + 1))
 	return limits{interval: interval, depth: math.Floor(burst * interval)}
@@ -175,6 +201,7 @@ func (s *State) clock(now float64) float64 {
 	switch {
 	case back > micros(skew):
 		s.arrival, s.grown, s.pause = max(s.arrival-back, 0), max(s.grown-back, 0), max(s.pause-back, 0)
+		s.review = max(s.review-back, 0)
 	case back > 0:
 		return s.last
 	}
@@ -185,8 +212,9 @@ func (s *State) clock(now float64) float64 {
 // at makes one step at a time that is no reading of the clock.
 func (s *State) at(now float64, step Step) Reply {
 	fresh := s.repair(now, step)
-	l := limitsOf(step.PerMinute, s.factor, s.window)
+	l, reviews := limitsOf(step.PerMinute, s.factor, s.window), reviewLimits(step, s.factor, s.window)
 	s.arrival = min(s.arrival, max(now, s.pause)+l.longestDebt())
+	s.review = min(s.review, max(now, s.pause)+reviews.longestDebt())
 	reply := Reply{Fresh: fresh}
 	switch step.Kind {
 	case KindLook:
@@ -195,15 +223,19 @@ func (s *State) at(now float64, step Step) Reply {
 			break
 		}
 		var wait float64
-		reply.Granted, wait = s.take(now, l, step)
+		reply.Granted, wait = s.take(now, l, reviews, step)
 		reply.Wait = duration(wait)
 	case KindCharge:
 		s.arrival = min(max(s.arrival, now)+l.interval*float64(step.Calls), max(now, s.pause)+l.longestDebt())
+		if step.Lane == evidence.LaneReview {
+			s.review = min(max(s.review, now)+reviews.interval*float64(step.Calls), max(now, s.pause)+reviews.longestDebt())
+		}
 	case KindPause:
 		s.throttle(now, step)
 	}
 	reply.Paused = duration(max(s.pause-now, 0))
 	reply.Debt = duration(max(s.arrival-now, 0))
+	reply.ReviewDebt = duration(max(s.review-now, 0))
 	reply.Factor = int(s.factor)
 	return reply
 }
@@ -216,9 +248,10 @@ func (s *State) repair(now float64, step Step) (fresh bool) {
 		if step.Seed.Factor > 0 {
 			s.factor = toFactor(step.Seed.Factor)
 		}
-		s.arrival, s.grown, s.pause = now, now, now+micros(step.Seed.Pause)
+		s.arrival, s.review, s.grown, s.pause = now, now, now, now+micros(step.Seed.Pause)
 		if step.Seed.Lost {
 			s.arrival += limitsOf(step.PerMinute, s.factor, s.window).depth
+			s.review = now + reviewLimits(step, s.factor, s.window).depth
 		}
 	}
 	if s.grown > now {
@@ -229,8 +262,9 @@ func (s *State) repair(now float64, step Step) (fresh bool) {
 }
 
 // take takes one call, or books its place if the step allows the wait. A call
-// that has to wait shows that more calls are needed than the factor allows.
-func (s *State) take(now float64, l limits, step Step) (granted bool, wait float64) {
+// that has to wait for the budget, not for the part of reviews, shows that more calls
+// are needed than the factor allows.
+func (s *State) take(now float64, l, reviews limits, step Step) (granted bool, wait float64) {
 	reserve := l.reserve(step.Lane)
 	if reserve+l.interval > l.depth {
 		return false, micros(MaxPause) // never, with this burst
@@ -240,10 +274,17 @@ func (s *State) take(now float64, l limits, step Step) (granted bool, wait float
 	if wait > 0 && step.Lane > evidence.LaneSpare {
 		s.grow(now)
 	}
+	review := max(s.review, now) + reviews.interval
+	if step.Lane == evidence.LaneReview {
+		wait = max(wait, review-reviews.depth-now)
+	}
 	if wait > micros(step.Book) {
 		return false, wait
 	}
 	s.arrival = start + l.interval
+	if step.Lane == evidence.LaneReview {
+		s.review = review
+	}
 	return true, wait
 }
 
@@ -272,4 +313,5 @@ func (s *State) throttle(now float64, step Step) {
 	s.pause = max(s.pause, now+min(micros(step.Pause), micros(MaxPause)))
 	s.grown = s.pause
 	s.arrival = max(s.arrival, s.pause+limitsOf(step.PerMinute, s.factor, s.window).depth)
+	s.review = max(s.review, s.pause+reviewLimits(step, s.factor, s.window).depth)
 }

@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -57,6 +58,77 @@ func noMinuteExceeds(t *rapid.T, window time.Duration) {
 	for i := perMinute; i < len(calls); i++ {
 		if calls[i]-calls[i-perMinute] < 60_000_000 {
 			t.Fatalf("budget %d: calls %d to %d within %.6f s", perMinute, i-perMinute, i, (calls[i]-calls[i-perMinute])/1e6)
+		}
+	}
+}
+
+// Whatever else is asked, no minute has more calls in LaneReview than its share, and
+// none more of all lanes than the budget.
+func TestNoMinuteExceedsTheShareOfReviews(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		perMinute, share := float64(rapid.IntRange(1, 600).Draw(t, "budget")), rapid.Float64Range(0.01, 1).Draw(t, "share")
+		s := NewState()
+		var calls, all []float64
+		now := float64(0)
+		reviews := rapid.IntRange(1, 10).Draw(t, "reviews in ten")
+		for range rapid.IntRange(1, 600).Draw(t, "steps") {
+			step := Step{Kind: KindTake, PerMinute: perMinute, ReviewShare: share, Lane: evidence.LaneReview}
+			if rapid.IntRange(1, 10).Draw(t, "lane") > reviews {
+				step.Lane = evidence.LaneCheckout
+			}
+			if rapid.IntRange(0, 199).Draw(t, "429") == 199 {
+				step = Step{Kind: KindPause, PerMinute: perMinute, ReviewShare: share, Pause: time.Duration(rapid.IntRange(0, 90).Draw(t, "asked")) * time.Second}
+			}
+			reply := s.Do(now, step)
+			if reply.Granted {
+				all = append(all, now)
+				if step.Lane == evidence.LaneReview {
+					calls = append(calls, now)
+				}
+			}
+			if rapid.Bool().Draw(t, "waits") {
+				now += micros(reply.Wait + reply.Paused)
+			}
+		}
+		within := func(what string, calls []float64, most int) {
+			for i := most; i < len(calls); i++ {
+				if calls[i]-calls[i-most] < 60_000_000 {
+					t.Fatalf("budget %v, share %v: %d calls of %s within %.6f s, want at most %d", perMinute, share, most+1, what, (calls[i]-calls[i-most])/1e6, most)
+				}
+			}
+		}
+		within("reviews", calls, max(int(math.Ceil(perMinute*share)), 1))
+		within("all lanes", all, int(perMinute))
+	})
+}
+
+// Reviews of a fleet that has nothing else to do use their share, within two points of
+// the budget in force; with callers who use the rest as well.
+func TestReviewsUseTheirShare(t *testing.T) {
+	t.Parallel()
+	for _, perMinute := range []float64{30, 60, 300, 400, 4000} {
+		for _, factor := range []float64{whole, 500_000} {
+			for _, checkouts := range []bool{false, true} {
+				s := NewState()
+				s.Do(0, Step{PerMinute: perMinute})
+				reviews, others, next := 0, 0, 0.0
+				const minutes = 10
+				for now := float64(0); now < minutes*60_000_000; now += 5_000 {
+					s.factor = factor // a wait makes it grow
+					if s.Do(now, Step{Kind: KindTake, PerMinute: perMinute, ReviewShare: 0.2, Lane: evidence.LaneReview}).Granted {
+						reviews++
+					}
+					if checkouts && now >= next && s.Do(now, Step{Kind: KindTake, PerMinute: perMinute, ReviewShare: 0.2, Lane: evidence.LaneCheckout}).Granted {
+						others++
+						next += 60_000_000 / (perMinute * factor / whole * 0.6)
+					}
+				}
+				inForce := perMinute * factor / whole * minutes
+				if part := float64(reviews) / inForce * 100; part < 18 || part > 22 {
+					t.Errorf("budget %v, factor %v, callers %v: reviews use %.1f %% (%d), others %d", perMinute, factor, checkouts, part, reviews, others)
+				}
+			}
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
 	"github.com/eligibilityd/eligibilityd/internal/budget"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // budgetClock is how the scripts of the budget get the time, in microseconds: from
@@ -30,30 +31,36 @@ if not clock.err then now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) en
 // counts only if it can be true. A hash without a time starts with what the caller
 // knows: with a full burst only if the caller has not seen it before.
 //
+// review in the hash is the time of LaneReview's part of the budget. A hash in which
+// it is absent is from a release that made no reviews, which leaves it as it is.
+//
 // KEYS budget; ARGV now, kind, calls a minute, the part of the burst that must
 // remain, the calls that must remain or -1 if the lane has room for one in any
 // case, the longest wait that books a place, calls to charge, pause, 1 if the
 // caller has seen the hash before, the factor (0 is all) and the rest of the
-// pause that the caller knows. It returns {1 if granted, wait, rest of the pause,
-// time until the whole burst is there, factor, 1 if the hash had no time}.
+// pause that the caller knows, the calls a minute of LaneReview, 1 if it is the lane.
+// It returns {1 if granted, wait, rest of the pause, time until the whole burst is
+// there, factor, 1 if the hash had no time, time until LaneReview's burst is there}.
 const budgetScript = `
 local window, maxPause, debt = 61000000, 600000000, 10000000
 local skew = 5000000
 local whole, minFactor, growthStep, growthGap = 1000000, 100000, 3000, 5000000
 local kind, perMinute = ARGV[2], math.min(math.max(tonumber(ARGV[3]), 0.01), 1000000)
 local part, calls = tonumber(ARGV[4]), tonumber(ARGV[5])
-local function limits(factor)
-  local rate = perMinute * factor / whole
-  local burst = math.max(1, rate / 10)
+local reviewsPerMinute, isReview = math.min(math.max(tonumber(ARGV[12]), 0.01), 1000000), ARGV[13] == '1'
+local function limitsAt(rate, share)
+  local burst = math.max(1, rate / share)
   local interval = math.ceil(window / (rate - burst + 1))
   return interval, math.floor(burst * interval)
 end
+local function limits(factor) return limitsAt(perMinute * factor / whole, 10) end
+local function reviewLimits(factor) return limitsAt(math.max(reviewsPerMinute * factor / whole, 0.1), 50) end
 local function bounded(text, low, high)
   local n = tonumber(text)
   if n and n >= low and n <= high then return math.floor(n) end
   return nil
 end
-local held = redis.pcall('HMGET', KEYS[1], 'tat', 'factor', 'grown', 'pause', 'now')
+local held = redis.pcall('HMGET', KEYS[1], 'tat', 'factor', 'grown', 'pause', 'now', 'review')
 if held.err then
   if not string.find(held.err, 'WRONGTYPE', 1, true) then return redis.call('HMGET', KEYS[1], 'tat') end
   redis.call('DEL', KEYS[1])
@@ -72,12 +79,15 @@ local factor = bounded(held[2], minFactor, whole) or math.min(math.max(seed, min
 local grown = math.min(time(held[3]) or now, now)
 local pause = math.min(time(held[4]) or now + tonumber(ARGV[11]), now + maxPause)
 local interval, depth = limits(factor)
+local reviewInterval, reviewDepth = reviewLimits(factor)
+local review = time(held[6]) or now
 if not tat then
-  tat, fresh = now, 1
-  if ARGV[9] == '1' then tat = now + depth end
+  tat, review, fresh = now, now, 1
+  if ARGV[9] == '1' then tat, review = now + depth, now + reviewDepth end
 end
 local function bound() return math.max(now, pause) + depth + math.max(debt, interval) end
-tat = math.min(tat, bound())
+local function reviewBound() return math.max(now, pause) + reviewDepth + math.max(debt, reviewInterval) end
+tat, review = math.min(tat, bound()), math.min(review, reviewBound())
 local granted, wait = 0, 0
 if kind == 'take' and pause <= now then
   local reserve = math.floor(depth * part)
@@ -92,21 +102,28 @@ if kind == 'take' and pause <= now then
       factor = math.min(factor + steps, whole)
       if now - grown > growthGap then grown = now else grown = grown + steps * growthStep end
     end
-    if wait <= tonumber(ARGV[6]) then granted, tat = 1, start + interval end
+    local reviewed = math.max(review, now) + reviewInterval
+    if isReview then wait = math.max(wait, reviewed - reviewDepth - now) end
+    if wait <= tonumber(ARGV[6]) then
+      granted, tat = 1, start + interval
+      if isReview then review = reviewed end
+    end
   end
 elseif kind == 'charge' then
   tat = math.min(math.max(tat, now) + interval * tonumber(ARGV[7]), bound())
+  if isReview then review = math.min(math.max(review, now) + reviewInterval * tonumber(ARGV[7]), reviewBound()) end
 elseif kind == 'pause' then
   if pause <= now then factor = math.max(math.floor(factor * 7 / 10), minFactor) end
   pause = math.max(pause, now + math.min(tonumber(ARGV[8]), maxPause))
   grown = pause
   interval, depth = limits(factor)
-  tat = math.max(tat, pause + depth)
+  reviewInterval, reviewDepth = reviewLimits(factor)
+  tat, review = math.max(tat, pause + depth), math.max(review, pause + reviewDepth)
 end
 redis.call('HSET', KEYS[1], 'tat', string.format('%.0f', tat), 'factor', factor, 'grown', string.format('%.0f', grown),
-  'pause', string.format('%.0f', pause), 'now', string.format('%.0f', now))
+  'pause', string.format('%.0f', pause), 'now', string.format('%.0f', now), 'review', string.format('%.0f', review))
 redis.call('PEXPIRE', KEYS[1], 2100000)
-return {granted, wait, math.max(pause - now, 0), math.max(tat - now, 0), factor, fresh}
+return {granted, wait, math.max(pause - now, 0), math.max(tat - now, 0), factor, fresh, math.max(review - now, 0)}
 `
 
 // replicasScript records a replica and returns all of them, those that were not
@@ -200,19 +217,23 @@ var stepKinds = [...]string{ //nolint:gochecknoglobals // only read
 
 func stepArgs(now time.Time, step budget.Step) []any {
 	part, calls := budget.Reserve(step.Lane)
-	lost := 0
+	lost, review := 0, 0
 	if step.Seed.Lost {
 		lost = 1
+	}
+	if step.Lane == evidence.LaneReview {
+		review = 1
 	}
 	return []any{
 		now.UnixMicro(), stepKinds[step.Kind], strconv.FormatFloat(step.PerMinute, 'g', -1, 64), part, calls,
 		step.Book.Microseconds(), step.Calls, step.Pause.Microseconds(), lost, step.Seed.Factor, step.Seed.Pause.Microseconds(),
+		strconv.FormatFloat(step.ReviewPerMinute(), 'g', -1, 64), review,
 	}
 }
 
 // decodeStep bounds what the reply says: a server may reply anything.
 func decodeStep(answer []int64) (budget.Reply, error) {
-	if len(answer) != 6 {
+	if len(answer) != 7 {
 		return budget.Reply{}, errMessage
 	}
 	for _, n := range answer {
@@ -227,6 +248,8 @@ func decodeStep(answer []int64) (budget.Reply, error) {
 		Debt:    time.Duration(answer[3]) * time.Microsecond,
 		Factor:  int(answer[4]),
 		Fresh:   answer[5] == 1,
+
+		ReviewDebt: time.Duration(answer[6]) * time.Microsecond,
 	}, nil
 }
 

@@ -2,6 +2,8 @@ package cache_test
 
 import (
 	"fmt"
+	"math"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +18,7 @@ import (
 )
 
 func drawStep(t *rapid.T, perMinute float64) budget.Step {
-	step := budget.Step{PerMinute: perMinute, Kind: budget.KindTake, Lane: evidence.Lane(rapid.IntRange(0, evidence.Lanes-1).Draw(t, "lane"))} //nolint:gosec // small
+	step := budget.Step{PerMinute: perMinute, ReviewShare: rapid.SampledFrom([]float64{0, 1, 0.2, 0.003}).Draw(t, "share"), Kind: budget.KindTake, Lane: evidence.Lane(rapid.IntRange(0, evidence.Lanes-1).Draw(t, "lane"))} //nolint:gosec // small
 	switch rapid.IntRange(0, 19).Draw(t, "kind") {
 	case 0:
 		step.Kind, step.Pause = budget.KindPause, time.Duration(rapid.IntRange(0, 900_000_000).Draw(t, "pause"))*time.Microsecond
@@ -268,4 +270,61 @@ func TestTheBudgetOnACluster(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// Replicas of the release before reviews and of this one have one budget together,
+// and reviews keep to their share of it.
+func TestTheBudgetDuringAnUpgrade(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("testdata/budget_before_reviews.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := cachetest.StartRedis(t).Client()
+	key := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		key++
+		name := fmt.Sprint("upgrade:", key)
+		newer, older := cache.BudgetSteps(client, name), cache.OldBudgetSteps(client, name, string(text))
+		perMinute := float64(rapid.IntRange(5, 60).Draw(rt, "budget"))
+		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMicro()
+		var all, reviews []int64
+		for range rapid.IntRange(20, 150).Draw(rt, "steps") {
+			now += int64(rapid.IntRange(0, 1_000_000).Draw(rt, "passes"))
+			step := budget.Step{Kind: budget.KindTake, PerMinute: perMinute, ReviewShare: 0.2, Lane: evidence.LaneCheckout}
+			switch rapid.IntRange(0, 2).Draw(rt, "who") {
+			case 0:
+				granted, err := older(t.Context(), now, step)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				if granted {
+					all = append(all, now)
+				}
+				continue
+			case 1:
+				step.Lane = evidence.LaneReview
+			}
+			reply, err := newer(t.Context(), now, step)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if reply.Granted {
+				all = append(all, now)
+				if step.Lane == evidence.LaneReview {
+					reviews = append(reviews, now)
+				}
+			}
+		}
+		for what, c := range map[string]struct {
+			calls []int64
+			most  int
+		}{"all": {all, int(perMinute)}, "reviews": {reviews, int(math.Ceil(perMinute * 0.2))}} {
+			for i := c.most; i < len(c.calls); i++ {
+				if c.calls[i]-c.calls[i-c.most] < time.Minute.Microseconds() {
+					rt.Fatalf("%s: more than %d within a minute", what, c.most)
+				}
+			}
+		}
+	})
 }

@@ -175,3 +175,13 @@ func (a *Allowances) AllowanceKey(caller string) string { return a.key(caller) }
 
 // SetClock replaces the clock of the process.
 func (a *Allowances) SetClock(now func() time.Time) { a.now = now }
+
+// OldBudgetSteps makes steps by the script of the release before reviews, which
+// testdata has. It returns whether the call was admitted.
+func OldBudgetSteps(client redis.UniversalClient, key, text string) func(ctx context.Context, now int64, step budget.Step) (bool, error) {
+	script := redis.NewScript("local now = tonumber(ARGV[1])\n" + text)
+	return func(ctx context.Context, now int64, step budget.Step) (bool, error) {
+		answer, err := script.Run(ctx, client, []string{key}, stepArgs(time.UnixMicro(now), step)[:11]...).Int64Slice()
+		return err == nil && answer[0] == 1, err
+	}
+}
