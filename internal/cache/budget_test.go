@@ -84,13 +84,17 @@ func TestADamagedBudgetIsRepaired(t *testing.T) {
 		if left := client.PTTL(ctx, key).Val(); left <= 0 || left > time.Hour {
 			t.Errorf("%s: lives for %v", what, left)
 		}
-		later, err := steps(ctx, now+(13*time.Minute).Microseconds(), take)
-		if err != nil || !later.Granted {
-			t.Errorf("%s: after 13 minutes %+v, %v", what, later, err)
+		for _, lane := range []evidence.Lane{evidence.LaneReview, evidence.LaneCheckout} {
+			step := take
+			step.Lane, step.ReviewShare = lane, 0.2
+			later, err := steps(ctx, now+(13*time.Minute).Microseconds(), step)
+			if err != nil || !later.Granted || later.ReviewDebt > time.Minute {
+				t.Errorf("%s: after 13 minutes in lane %v: %+v, %v", what, lane, later, err)
+			}
 		}
 		client.Del(ctx, key)
 	}
-	for _, field := range []string{"tat", "factor", "grown", "pause", "now"} {
+	for _, field := range []string{"tat", "factor", "grown", "pause", "now", "review"} {
 		for _, value := range values {
 			if _, err := steps(ctx, now, take); err != nil {
 				t.Fatal(err)
@@ -109,7 +113,7 @@ func TestADamagedBudgetIsRepaired(t *testing.T) {
 	client.RPush(ctx, key, "a", "list")
 	check("a list")
 	rapid.Check(t, func(rt *rapid.T) {
-		for _, field := range []string{"tat", "factor", "grown", "pause", "now"} {
+		for _, field := range []string{"tat", "factor", "grown", "pause", "now", "review"} {
 			client.HSet(ctx, key, field, rapid.OneOf(rapid.String(), rapid.SampledFrom(values)).Draw(rt, field))
 		}
 		check("random")
