@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"internal/changes":     {"internal/eligibility"},
 	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/logging", "internal/loopback", "internal/remote"},
 
-	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote"},
+	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/webhooks"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
 	"internal/api":      {"internal/access", "internal/allowance", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 

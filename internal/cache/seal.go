@@ -18,6 +18,7 @@ const (
 	sealLease   = 'l'
 	sealFailure = 'f'
 	sealBeat    = 'b'
+	sealWebhook = 'w'
 )
 
 const (

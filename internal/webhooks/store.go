@@ -61,8 +61,8 @@ type Store interface {
 	// Commit writes all of a commit or, if holder has lost the lease, nothing and
 	// returns ErrNotHeld.
 	Commit(ctx context.Context, name, holder string, commit Commit) error
-	// Parked returns the records that wait for a further attempt. Unreadable ones are
-	// left out and removed.
+	// Parked returns the records that wait for a further attempt. The Value of one
+	// that is damaged or forged is nil.
 	Parked(ctx context.Context, name string) ([]Record, error)
 }
 
