@@ -31,6 +31,7 @@ func changesRows() []changesRow {
 		{"Shutdown", "SIGTERM with 1,000 streams", changesAtShutdown},
 		{"Reviews", "500 customers under review that no caller checks, of whom 50 flip; one of three replicas is killed", changesByReviews},
 		{"Share", "20,000 tracked reviews and a budget of 600 a minute", changesWithASmallBudget},
+		{"Pipeline", "`examples/pipeline` with the orders of 200 customers under review", changesForAPipeline},
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 )
 
-// nginxConfig is a proxy with nginx's own defaults: it buffers answers, and closes a
+// nginxConfig is a proxy with the defaults of nginx: it buffers answers, and closes a
 // connection to a replica that sends nothing for 60 s. The numbers are its directory, its
 // address and the upstream servers.
 const nginxConfig = `
@@ -38,6 +38,7 @@ http {
 			proxy_pass http://replicas;
 			proxy_http_version 1.1;
 			proxy_set_header Connection "";
+			proxy_set_header Host $http_host;
 			proxy_read_timeout 60s;
 		}
 	}
