@@ -26,7 +26,7 @@ type narrow struct {
 }
 
 func (n *narrow) Room(_ context.Context, lane evidence.Lane) int {
-	if lane != evidence.LanePrefetch {
+	if lane != evidence.LanePrefetch && lane != evidence.LaneReview {
 		panic("room of another lane")
 	}
 	return n.room
