@@ -8,7 +8,9 @@
 package changes
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -50,6 +52,36 @@ func (p Position) Before(q Position) bool {
 	return p.Millis < q.Millis || p.Millis == q.Millis && p.Seq < q.Seq
 }
 
+func (p Position) compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Millis, q.Millis), cmp.Compare(p.Seq, q.Seq))
+}
+
+// previous returns the position before p.
+func (p Position) previous() Position {
+	if p.Seq > 0 {
+		return Position{p.Millis, p.Seq - 1}
+	}
+	return endOf(p.Millis - 1)
+}
+
+// endOf returns the last position of a millisecond.
+func endOf(millis int64) Position { return Position{Millis: millis, Seq: math.MaxUint64} }
+
+// earliest and latest return one of two positions.
+func earliest(a, b Position) Position {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func latest(a, b Position) Position {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 // Entry is a change and its place.
 type Entry struct {
 	Position
@@ -61,6 +93,9 @@ type Ask struct {
 	Partition int
 	After     Position // what follows it is read
 }
+
+// valid reports whether an entry holds a change.
+func (e *Entry) valid() bool { return e.Change != nil && e.After != nil }
 
 // Page is a part of one partition.
 type Page struct {
