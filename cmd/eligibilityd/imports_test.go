@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback", "internal/reload"},
 
 	"internal/app": {
-		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
+		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/changes", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
 		"internal/pcclient", "internal/reload", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
 	},
 

@@ -170,6 +170,7 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	for _, engine := range a.engines {
 		fetches.Go(func() error { return engine.service.Run(fetching) })
 		loops.Go(func() error { return engine.store.Run(looping) })
+		loops.Go(func() error { return engine.changes.Run(looping) })
 		if engine.budget != nil {
 			loops.Go(func() error {
 				engine.budget.Run(looping)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
@@ -23,6 +24,7 @@ type engine struct {
 	partner config.Partner
 	logger  *zap.Logger
 	store   *cache.Store
+	changes *changes.Log
 	budget  *budget.Budget // nil if the source was replaced, as is the client
 	client  *pcclient.Client
 	service *evidence.Service
@@ -37,6 +39,9 @@ func (a *App) newEngine(partner config.Partner, build Build, registry prometheus
 	storeConfig.Connections, storeConfig.Now = a.connections, replace.Now
 	var err error
 	if e.store, err = cache.New(storeConfig); err != nil {
+		return e, err
+	}
+	if e.changes, err = changes.NewLog(e.store.Feed(), changes.LogConfig{Registerer: registerer}); err != nil {
 		return e, err
 	}
 	var source evidence.Source
