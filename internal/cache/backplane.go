@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,6 +171,9 @@ func (s *Store) receiveReply(reply any) error {
 // receive applies a message. One that cannot be read is ignored.
 func (s *Store) receive(payload []byte, now time.Time) {
 	m, err := s.redis.seals.decodeMessage(payload)
+	if m.evidence != nil {
+		s.redis.written.send()
+	}
 	switch {
 	case err != nil:
 		s.metrics.unreadableMessages.Inc()
@@ -264,11 +268,21 @@ type expectedBeat struct {
 const maxBeatBytes = 32
 
 // expected returns the heartbeats of the servers that hold keys.
-func (b *beats) expected(keys []eligibility.Key) (expected []expectedBeat) {
+func (b *beats) expected(keys []eligibility.Key) []expectedBeat {
+	return b.expectedOf(func(yield func(partition int) bool) {
+		for _, key := range keys {
+			if !yield(partitionOf(key.CustomerID)) {
+				return
+			}
+		}
+	})
+}
+
+// expectedOf returns the heartbeats of the servers that hold partitions.
+func (b *beats) expectedOf(of iter.Seq[int]) (expected []expectedBeat) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, key := range keys {
-		partition := partitionOf(key.CustomerID)
+	for partition := range of {
 		if slices.ContainsFunc(expected, func(e expectedBeat) bool { return slices.Contains(e.partitions, partition) }) {
 			continue
 		}

@@ -50,9 +50,13 @@ func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) 
 	if err != nil {
 		b.Fatal(err)
 	}
-	tier, err = newSharedTier(RedisConfig{
+	cfg := Config{Now: time.Now, Logger: zap.NewNop(), Redis: RedisConfig{
 		Addresses: []string{cachetest.StartRedis(b).Address}, ReadTimeout: time.Second, WriteTimeout: time.Second,
-	}, nil, zap.NewNop(), metrics, time.Now)
+	}}
+	if err := cfg.setFeedDefaults(); err != nil {
+		b.Fatal(err)
+	}
+	tier, err = newSharedTier(cfg, metrics)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -62,8 +66,8 @@ func filledTier(b *testing.B) (tier *sharedTier, customers [][]eligibility.Key) 
 	for i := range 1024 {
 		id := eligibility.CustomerID{byte(i), byte(i >> 8)}
 		keys := []eligibility.Key{{CustomerID: id}, {CustomerID: id, Facet: eligibility.FacetQualifications}}
-		tier.put(context.Background(), keys[0], samples[0], now.Add(time.Hour), heldLease{})
-		tier.put(context.Background(), keys[1], samples[len(samples)-1], now.Add(time.Hour), heldLease{})
+		tier.put(context.Background(), write{key: keys[0], evidence: samples[0], keepUntil: now.Add(time.Hour)})
+		tier.put(context.Background(), write{key: keys[1], evidence: samples[len(samples)-1], keepUntil: now.Add(time.Hour)})
 		customers = append(customers, keys)
 	}
 	return tier, customers

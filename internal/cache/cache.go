@@ -6,6 +6,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -108,13 +109,14 @@ func New(cfg Config) (*Store, error) {
 		local: local, leases: newLeases(), outbox: newOutbox(cfg.Now, metrics), connected: make(chan struct{}),
 		ages: cfg.Ages, maxAge: cfg.LocalMaxAge, now: cfg.Now, metrics: metrics,
 	}
-	feed := newMemoryFeed(cfg.Feed.Retention, cfg.Now, metrics)
-	store.feed, local.replaced = feed, feed.add
 	if len(cfg.Redis.Addresses) > 0 {
-		if store.redis, err = newSharedTier(cfg.Redis, cfg.Connections, cfg.Logger, metrics, cfg.Now); err != nil {
+		if store.redis, err = newSharedTier(cfg, metrics); err != nil {
 			return nil, err
 		}
+		store.feed = newRedisFeed(store.redis)
 	} else {
+		feed := newMemoryFeed(cfg.Feed.Retention, cfg.Now, metrics)
+		store.feed, local.replaced = feed, feed.add
 		close(store.connected)
 	}
 	if err := metrics.observe(store, cfg.Registerer); err != nil {
@@ -232,7 +234,7 @@ func (s *Store) confirms(key eligibility.Key, loaded loaded, now time.Time) bool
 // writeBack stores evidence of this process in place of older evidence in Redis.
 func (s *Store) writeBack(key eligibility.Key, evidence *eligibility.Evidence) {
 	s.metrics.writeBacks.Inc()
-	s.addToOutbox(key, evidence, s.ages.KeepUntil(evidence), false)
+	s.addToOutbox(key, evidence, s.ages.KeepUntil(evidence), false, nil)
 }
 
 // held is what the local tier holds under key when Redis has nothing newer.
@@ -269,8 +271,10 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	ctx, span := startSpan(ctx, "put", 1)
 	defer span.End()
 	lease, _ := s.leases.forget(key)
-	result := s.redis.put(ctx, key, evidence, keepUntil, lease)
-	s.addToOutbox(key, evidence, keepUntil, result.stored)
+	result := s.redis.put(ctx, write{
+		key: key, evidence: evidence, keepUntil: keepUntil, lease: lease, trail: s.outbox.trailTo(key, evidence),
+	})
+	s.addToOutbox(key, evidence, keepUntil, result.stored, cmp.Or(result.replaced, lease.stored))
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
 		// Nothing shows that the connection reached the server that has the newest.
 		s.local.applyMessage(key, result.newer, unconfirmed, now, false)
@@ -278,8 +282,8 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	s.leases.wake(message{key: key, evidence: evidence})
 }
 
-func (s *Store) addToOutbox(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool) {
-	if !s.outbox.add(key, evidence, keepUntil, stored) {
+func (s *Store) addToOutbox(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool, replaced *eligibility.Evidence) {
+	if !s.outbox.add(key, evidence, keepUntil, stored, replaced) {
 		s.redis.faults.outboxFull()
 	}
 }

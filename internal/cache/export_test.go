@@ -140,7 +140,7 @@ func PartitionOf(id eligibility.CustomerID) int { return partitionOf(id) }
 
 // AddToOutbox records evidence that Redis has not stored.
 func (s *Store) AddToOutbox(key eligibility.Key, evidence *eligibility.Evidence) {
-	s.addToOutbox(key, evidence, evidence.FetchTime.Add(time.Hour), false)
+	s.addToOutbox(key, evidence, evidence.FetchTime.Add(time.Hour), false, nil)
 }
 
 // Forget evicts an entry of the local tier.

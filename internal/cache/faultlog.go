@@ -19,10 +19,12 @@ type faultLog struct {
 	now     func() time.Time
 	limiter *logging.Limiter
 	drops   *logging.Limiter
+	losses  *logging.Limiter
 }
 
 func newFaultLog(logger *zap.Logger, now func() time.Time) *faultLog {
-	return &faultLog{logger: logger, now: now, limiter: logging.NewLimiter(1, faultInterval), drops: logging.NewLimiter(1, faultInterval)}
+	newLimiter := func() *logging.Limiter { return logging.NewLimiter(1, faultInterval) }
+	return &faultLog{logger: logger, now: now, limiter: newLimiter(), drops: newLimiter(), losses: newLimiter()}
 }
 
 func (f *faultLog) warn(op string, err error) {
@@ -38,5 +40,12 @@ func (f *faultLog) warn(op string, err error) {
 func (f *faultLog) outboxFull() {
 	if leftOut, ok := f.drops.Admit(f.now()); ok {
 		f.logger.Error("outbox full; contents of redis count as not fresh when it accepts writes again", zap.Int64("left_out", leftOut))
+	}
+}
+
+// changeLost reports that Redis stored evidence but not its change.
+func (f *faultLog) changeLost(err error) {
+	if leftOut, ok := f.losses.Admit(f.now()); ok {
+		f.logger.Error("redis refused a change of the feed; watchers do not receive it", zap.String("cause", ErrorText(err)), zap.Int64("left_out", leftOut))
 	}
 }

@@ -17,7 +17,8 @@ const schemaVersion = "v2"
 //
 // The braces around TAG, the tag of the customer's partition, are literal:
 // Redis's hash tag. A lease's key ends in ":lease". Each partition also has the
-// keys of its heartbeats, see [heartbeatScript]. Messages go through the channel
+// keys of its heartbeats, see [heartbeatScript], and of its changes and reviews, see
+// [putScript]. Messages go through the channel
 //
 //	{prefix}:v2:{namespace}:messages
 //
@@ -46,6 +47,12 @@ func (k redisKeys) lease(key eligibility.Key) string { return k.of(key) + ":leas
 // inPartition is a key of the partition itself.
 func (k redisKeys) inPartition(partition int, name string) string {
 	return k.head + "{" + partitionTags[partition] + "}:" + name
+}
+
+// reviewMember is the member of a key in the sorted sets of reviews: the customer as 32
+// hex digits, a colon and the facet.
+func reviewMember(key eligibility.Key) string {
+	return hex.EncodeToString(key.CustomerID[:]) + ":" + key.Facet.String()
 }
 
 func (k redisKeys) channel() string { return k.head + "messages" }

@@ -46,6 +46,8 @@ type heldLease struct {
 	priority *evidence.Priority
 	level    byte      // as stored in Redis
 	renewed  time.Time // on the monotonic clock
+	// stored is what Redis held when the lease was acquired; nil if nothing.
+	stored *eligibility.Evidence
 }
 
 // leases are the leases of this process and the callers that wait for the leases of
@@ -251,6 +253,7 @@ func (c *claiming) ask(ctx context.Context) (reply claimReply, ok bool) {
 	}
 	lease := heldLease{token: c.token, priority: c.Priority, level: levelOf(c.Priority), renewed: time.Now()}
 	if reply, ok = c.store.redis.claim(ctx, c, lease); reply.acquired {
+		lease.stored = reply.stored
 		c.store.leases.hold(c.Key, lease)
 	}
 	return reply, ok
@@ -314,6 +317,7 @@ type claimReply struct {
 	failure  error
 	holder   []byte
 	acquired bool
+	stored   *eligibility.Evidence // if acquired: what Redis holds, nil if nothing
 }
 
 // claim asks for the lease; ok is false if Redis does not decide.
@@ -335,18 +339,30 @@ func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease)
 	switch {
 	case err != nil:
 		return claimReply{}, false
-	case len(answer) == 1 && answer[0] == "acquired":
-		return claimReply{acquired: true}, true
+	case len(answer) == 2 && answer[0] == "acquired":
+		return claimReply{acquired: true, stored: r.decodeClaimed(caller, c, answer[1])}, true
 	case len(answer) == 2 && answer[0] == "value":
-		if reply.evidence, err = r.seals.decode(c.Key, []byte(answer[1]), nil); err != nil {
-			r.remove(caller, removal{key: c.Key, value: []byte(answer[1])})
-		}
-		return reply, true
+		return claimReply{evidence: r.decodeClaimed(caller, c, answer[1])}, true
 	case len(answer) == 2 && answer[0] == "lease":
 		return r.decodeLease(c, []byte(answer[1])), true
 	default:
 		return claimReply{}, false
 	}
+}
+
+// decodeClaimed returns the evidence in the reply to a claim, nil if there is none. It
+// removes a value that cannot be read.
+func (r *sharedTier) decodeClaimed(caller context.Context, c *claiming, value string) *eligibility.Evidence {
+	if value == "" {
+		return nil
+	}
+	held, _ := c.store.local.get(c.Key)
+	evidence, err := r.seals.decode(c.Key, []byte(value), held.evidence)
+	if err != nil {
+		r.remove(caller, removal{key: c.Key, value: []byte(value)})
+		return nil
+	}
+	return evidence
 }
 
 // decodeLease parses the lease of another claim. One without a valid seal is

@@ -17,8 +17,9 @@ type local struct {
 	entries *otter.Cache[eligibility.Key, entry]
 	evicted *atomic.Uint64
 	tombs   *tombstones
-	// replaced, if set, is called with evidence that put holds from now on and what
-	// it replaces, nil if nothing; for each key one call after the other.
+	// replaced is called with evidence that put holds from now on and what it
+	// replaces, nil if nothing; for each key one call after the other. It is nil if
+	// there is a Redis.
 	replaced func(key eligibility.Key, before, after *eligibility.Evidence)
 }
 
@@ -84,7 +85,8 @@ func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirm
 		// tombstone: one of the two sees the other.
 		newer, doubtful := l.tombs.newer(key, evidence, now)
 		if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
-			if !old.evidence.FetchTime.After(now) || !mayStand(evidence, max(policyAllows, strictness(old.evidence)), now.UnixNano()) {
+			// Without Redis no other clock has dated it: now was read before that fetch.
+			if !old.evidence.FetchTime.After(now) || l.replaced != nil || !mayStand(evidence, max(policyAllows, strictness(old.evidence)), now.UnixNano()) {
 				newest, ok = old, true
 				return old, otter.CancelOp
 			}

@@ -21,6 +21,7 @@ type metrics struct {
 	takeOvers                                prometheus.Counter
 	changesWritten, changesTrimmed           prometheus.Counter
 	changesLost, changesUnreadable           prometheus.Counter
+	reviewsUntracked                         prometheus.Counter
 	waits                                    prometheus.Gauge
 }
 
@@ -33,7 +34,7 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 	for _, collector := range []prometheus.Collector{
 		m.lookups, m.redisFaults, m.unreadable, m.published, m.received, m.unreadableMessages, m.takeOvers, m.waits,
 		m.writeBacks, m.losses, m.outboxDropped,
-		m.changesWritten, m.changesTrimmed, m.changesLost, m.changesUnreadable,
+		m.changesWritten, m.changesTrimmed, m.changesLost, m.changesUnreadable, m.reviewsUntracked,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier (approximate).",
@@ -133,12 +134,16 @@ func newCounters() *metrics {
 			"Changes that Redis did not write to the feed although it stored their evidence. No watcher receives them."),
 		changesUnreadable: change("unreadable_total",
 			"Entries of the feed that this replica read and skipped because they could not be read, or did not verify."),
+		reviewsUntracked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_reviews_untracked_total",
+			Help: "Times that evidence of a customer under review was stored but the customer was not listed for checks, because reviews.max_tracked is reached or Redis refused it.",
+		}),
 		waits: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "eligibility_cache_lease_waits",
 			Help: "Waits for fetches of other replicas.",
 		}),
 	}
-	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm"} {
+	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm", "feed"} {
 		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
 			m.redisFaults.WithLabelValues(op, kind)
 		}

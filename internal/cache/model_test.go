@@ -616,7 +616,7 @@ func (r *modelReplica) stored(cmd redis.Cmder) {
 	words, _ := reply.StringSlice()
 	renewed, _ := reply.Int()
 	switch {
-	case len(args) == claim && len(words) == 1:
+	case len(args) == claim && len(words) == 2 && words[0] == "acquired":
 		r.m.touch(args[4].(string))
 	case len(args) == renew && renewed == 1:
 		r.m.touch(args[3].(string))
@@ -628,19 +628,19 @@ const heartbeatArgs = 3 + 3 + 9 // as in published
 // published delivers what a script has published, as its arguments show.
 func (r *modelReplica) published(cmd redis.Cmder) {
 	args := cmd.Args()
-	const put, release = 3 + 2 + 6, 3 + 1 + 5 // the first three: name, script, number of keys
+	const put, release = 3 + 6 + 15, 3 + 1 + 5 // the first three: name, script, number of keys
 	last, _ := args[len(args)-1].([]byte)
-	switch len(args) {
-	case put:
-		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) == 0 || reply[0] == "newer" {
-			return // newer evidence was there
+	switch {
+	case len(args) >= put:
+		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) < 6 {
+			return // other evidence was there
 		}
-		r.m.deliver(args[9], append(slices.Clone(last), args[5].([]byte)...))
-	case release:
+		r.m.deliver(args[13], append(slices.Clone(args[14].([]byte)), args[9].([]byte)...))
+	case len(args) == release:
 		if len(last) > 0 {
 			r.m.deliver(args[7], last)
 		}
-	case heartbeatArgs:
+	case len(args) == heartbeatArgs:
 		r.m.mu.Lock()
 		r.m.beaten[0][r.partner] = time.Now()
 		r.m.mu.Unlock()

@@ -35,6 +35,7 @@ type outbox struct {
 
 type outboxEntry struct {
 	evidence  *eligibility.Evidence
+	trail     trail
 	keepUntil time.Time
 	added     time.Time     // with the monotonic clock, by which it ages
 	life      time.Duration // until it need not be stored any more
@@ -46,9 +47,25 @@ func newOutbox(now func() time.Time, metrics *metrics) *outbox {
 	return &outbox{now: now, metrics: metrics, entries: make(map[eligibility.Key]outboxEntry)}
 }
 
-// add records evidence and whether Redis has stored it. It reports false if
-// there is no room for what Redis has not stored.
-func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool) bool {
+// trailTo returns the trail of evidence, which is not added yet: it follows what the
+// outbox holds.
+func (o *outbox) trailTo(key eligibility.Key, evidence *eligibility.Evidence) trail {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.entries[key].trailTo(evidence)
+}
+
+func (e outboxEntry) trailTo(evidence *eligibility.Evidence) trail {
+	if e.evidence == nil || !e.evidence.FetchTime.Before(evidence.FetchTime) {
+		return e.trail
+	}
+	return e.trail.with(e.evidence)
+}
+
+// add records evidence and whether Redis has stored it, in place of replaced, which
+// is nil if that is not known. It reports false if there is no room for what Redis
+// has not stored.
+func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool, replaced *eligibility.Evidence) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	old, held := o.entries[key]
@@ -62,8 +79,12 @@ func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUn
 		}
 		return stored
 	}
+	before := old.trailTo(evidence)
+	if before.stored == nil && len(before.passed) == 0 {
+		before.stored = replaced
+	}
 	o.entries[key] = outboxEntry{
-		evidence: evidence, keepUntil: keepUntil, added: time.Now(), life: max(keepUntil.Sub(o.now()), outboxLife),
+		evidence: evidence, trail: before, keepUntil: keepUntil, added: time.Now(), life: max(keepUntil.Sub(o.now()), outboxLife),
 		pending: !stored, repeats: old.repeats,
 	}
 	return true

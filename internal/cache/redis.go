@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -41,6 +40,11 @@ type sharedTier struct {
 	scripts      scripts
 	keys         redisKeys
 	seals        *sealer
+	source       string // of the events
+	feed         FeedConfig
+	written      signal // something may have been written to the feed
+	reviews      ReviewsConfig
+	policy       eligibility.Policy
 	health       *health
 	replica      token
 	beats        *beats
@@ -50,12 +54,14 @@ type sharedTier struct {
 	faults       *faultLog
 }
 
-// newSharedTier returns a tier on connections, or on its own if they are nil.
-func newSharedTier(cfg RedisConfig, connections *Connections, logger *zap.Logger, metrics *metrics, now func() time.Time) (*sharedTier, error) {
-	cfg, err := cfg.withDefaults()
+// newSharedTier returns a tier on the configured connections, or on its own if there
+// are none.
+func newSharedTier(config Config, metrics *metrics) (*sharedTier, error) {
+	cfg, err := config.Redis.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	connections, now := config.Connections, config.Now
 	own := connections == nil
 	if own {
 		if connections, err = Connect(cfg); err != nil {
@@ -86,7 +92,12 @@ func newSharedTier(cfg RedisConfig, connections *Connections, logger *zap.Logger
 		writeTimeout: cfg.WriteTimeout,
 		now:          now,
 		metrics:      metrics,
-		faults:       newFaultLog(logger, now),
+		faults:       newFaultLog(config.Logger, now),
+		source:       "/eligibilityd/" + cfg.Namespace,
+		feed:         config.Feed,
+		written:      newSignal(),
+		reviews:      config.Reviews,
+		policy:       config.Policy,
 
 		ownConnections: own,
 	}, nil
@@ -190,120 +201,6 @@ func (r *sharedTier) remove(caller context.Context, removals ...removal) {
 	r.report(caller, "remove", permit, err)
 }
 
-// putResult is what became of a write.
-type putResult struct {
-	stored bool                  // Redis has this evidence, or newer
-	newer  *eligibility.Evidence // which Redis has; nil if it has none
-}
-
-// put publishes evidence and stores it, unless newer is stored, and ends the
-// lease that was held for it.
-func (r *sharedTier) put(caller context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, lease heldLease) putResult {
-	permit, _, ok := r.writes.Allow()
-	if !ok {
-		return putResult{}
-	}
-	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
-	defer cancel()
-	now, value := r.now(), r.seals.encode(key, evidence)
-	left := keepUntil.Sub(now).Milliseconds()
-	if left <= 0 || fromFuture(evidence, now) {
-		// By this clock, which may have moved since the fetch started. The outbox
-		// stores it once the clock is right.
-		r.report(caller, "put", permit, r.publish(ctx, key, value))
-		r.release(caller, key, lease, nil)
-		return putResult{}
-	}
-	sent := now.UnixNano()
-	for range 2 { // again if an unreadable value was in the way
-		answer, err := r.scripts.put.Run(ctx, r.writer, []string{r.keys.of(key), r.keys.lease(key)}, r.putArgs(key, value, left, lease)...).StringSlice()
-		if isReply(err) {
-			_ = r.publish(ctx, key, value) // the script cannot run, but others must know nevertheless
-		}
-		r.report(caller, "put", permit, err)
-		result, unreadable := r.putReply(key, answer, err, sent)
-		if unreadable == nil {
-			return result
-		}
-		r.remove(caller, removal{key: key, value: unreadable})
-	}
-	return putResult{}
-}
-
-// publish sends evidence to the other replicas without storing it.
-func (r *sharedTier) publish(ctx context.Context, key eligibility.Key, value []byte) error {
-	return r.writer.Publish(ctx, r.keys.channel(), append(messageHeader(kindEvidence, key), value...)).Err()
-}
-
-func (r *sharedTier) putArgs(key eligibility.Key, value []byte, left int64, lease heldLease) []any {
-	var holder []byte
-	if lease.token != (token{}) {
-		holder = lease.token[:]
-	}
-	r.metrics.published.Inc()
-	return []any{value, left, timeBytes(r.now().Add(eligibility.ClockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, key)}
-}
-
-// putReply evaluates the reply to a put that was sent then. It returns a newer
-// value that cannot be read.
-func (r *sharedTier) putReply(key eligibility.Key, answer []string, err error, sent int64) (result putResult, unreadable []byte) {
-	health := &r.health.partitions[partitionOf(key.CustomerID)]
-	switch {
-	case isReply(err):
-		health.refused()
-	case err != nil:
-	case len(answer) == 2 && answer[0] == "newer":
-		newer, err := r.seals.decode(key, []byte(answer[1]), nil)
-		if err != nil {
-			return putResult{}, []byte(answer[1])
-		}
-		return putResult{stored: true, newer: newer}, nil
-	case len(answer) == 3 && answer[1] != "":
-		health.refused()
-		r.metrics.redisFaults.WithLabelValues("put", faultRefused).Inc()
-		r.faults.warn("put", replyError(answer[1]))
-	case len(answer) == 3 && answer[0] == "same": // nothing was written
-		return putResult{stored: true}, nil
-	case len(answer) == 3:
-		health.accepted(sent)
-		return putResult{stored: true}, nil
-	}
-	return putResult{}, nil
-}
-
-// putAll repeats writes in one round trip and returns how many are stored.
-func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored func(outboxWrite)) (n int) {
-	permit, _, ok := r.writes.Allow()
-	if !ok {
-		return 0
-	}
-	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
-	defer cancel()
-	sent := r.now()
-	replies := make([]*redis.Cmd, len(writes))
-	_, err := r.writer.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, write := range writes {
-			left := write.keepUntil.Sub(sent).Milliseconds()
-			replies[i] = r.scripts.put.Eval(ctx, pipe, []string{r.keys.of(write.key), r.keys.lease(write.key)},
-				r.putArgs(write.key, r.seals.encode(write.key, write.evidence), max(left, 1), heldLease{})...)
-		}
-		return nil
-	})
-	r.report(caller, "put", permit, err)
-	for i, reply := range replies {
-		answer, err := reply.StringSlice()
-		result, unreadable := r.putReply(writes[i].key, answer, err, sent.UnixNano())
-		if unreadable != nil {
-			r.remove(caller, removal{key: writes[i].key, value: unreadable})
-		}
-		if result.stored {
-			stored(writes[i])
-			n++
-		}
-	}
-	return n
-}
-
 // report counts how an operation ended, unless the caller left: a caller with
 // little time is no evidence about Redis.
 func (r *sharedTier) report(caller context.Context, op string, permit breaker.Permit, err error) {
@@ -376,31 +273,37 @@ const (
 	faultRefused    = "refused"
 )
 
+// allPartitions returns the numbers of all partitions.
+func allPartitions() []int {
+	all := make([]int, partitions)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
 // server is one server that takes writes, and the partitions that it holds.
 type server struct {
 	client     redis.UniversalClient
 	partitions []int
 }
 
-// servers returns all servers that take writes: on a cluster, every primary that
-// is known to hold a partition.
-func (r *sharedTier) servers(ctx context.Context) []server {
-	all := make([]int, partitions)
-	for i := range all {
-		all[i] = i
-	}
-	cluster, isCluster := r.writer.(*redis.ClusterClient)
+// servers returns the servers of partitions that client connects to: on a cluster,
+// the primaries that are known to hold them. It calls failed for each partition that
+// none is known to hold.
+func (r *sharedTier) servers(ctx context.Context, client redis.UniversalClient, of []int, failed func(partition int, err error)) []server {
+	cluster, isCluster := client.(*redis.ClusterClient)
 	if !isCluster {
-		return []server{{client: r.writer, partitions: all}}
+		return []server{{client: client, partitions: of}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout) // for all partitions together
 	defer cancel()
 	var servers []server
 	places := make(map[string]int)
-	for partition := range all {
+	for _, partition := range of {
 		node, err := cluster.MasterForKey(ctx, r.keys.inPartition(partition, "watermark"))
 		if err != nil {
-			r.health.partitions[partition].refused()
+			failed(partition, err)
 			continue
 		}
 		place, known := places[node.Options().Addr]
@@ -420,8 +323,10 @@ func (s *Store) Heartbeat(ctx context.Context) {
 	if s.redis == nil {
 		return
 	}
+	r := s.redis
+	refused := func(partition int, _ error) { r.health.partitions[partition].refused() }
 	var all sync.WaitGroup
-	for _, server := range s.redis.servers(ctx) {
+	for _, server := range r.servers(ctx, r.writer, allPartitions(), refused) {
 		all.Go(func() {
 			defer s.recovered("heartbeat")
 			s.heartbeatTo(ctx, server)

@@ -19,7 +19,7 @@ func TestClientOptions(t *testing.T) {
 		"long reads": {RedisConfig{ReadTimeout: 3 * time.Second, PoolSize: 7}, 3, 3 * time.Second},
 	} {
 		row.cfg.Addresses = []string{"127.0.0.1:1"}
-		tier, err := newSharedTier(row.cfg, nil, zap.NewNop(), nil, time.Now)
+		tier, err := newSharedTier(Config{Redis: row.cfg, Now: time.Now, Logger: zap.NewNop()}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,38 +48,15 @@ local function errorOf(reply)
 end
 `
 
-// putScript publishes a value and stores it, unless the stored one was fetched
-// at the same time or later; and ends the writer's lease. It publishes even if
-// Redis refuses the write.
-//
-// KEYS value, lease; ARGV value, milliseconds to live, the last time that is
-// believed, the writer's token or nothing, channel, the message's header. It
-// returns {'newer', value} if newer evidence is stored, otherwise {'stored' or, if
-// it was there, 'same', the error of the write or nothing, the error of the
-// publication or nothing}.
-const putScript = luaShared + `
-local lease = leaseOf(KEYS[2])
-if lease and lease:sub(3, 18) == ARGV[4] then redis.pcall('DEL', KEYS[2]) end
-local new = ARGV[1]
-local stored = read(KEYS[1])
-local time = fetched(stored, new:byte(1), ARGV[3])
-if time and before(new:sub(2, 9), time) then return {'newer', stored} end
-local result, refused = 'same', ''
-if not time or before(time, new:sub(2, 9)) then
-  result = 'stored'
-  refused = errorOf(redis.pcall('SET', KEYS[1], new, 'PX', ARGV[2]))
-end
-return {result, refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new))}
-`
-
 // claimScript acquires the lease, unless the evidence that it would be acquired
-// for is stored.
+// for is stored. The holder also gets the value that is stored, which its own will
+// replace.
 //
 // KEYS value, lease; ARGV lease, the version of values, the oldest time that
 // is recent enough, the last that is believed, milliseconds to live, the token
 // that was waited for or nothing, 1 to preempt a lower level, a lease to ignore
 // or nothing. It returns {'value', value}, {'lease', the lease of another} or
-// {'acquired'}.
+// {'acquired', the value or nothing}.
 const claimScript = luaShared + `
 local value = read(KEYS[1])
 local time = fetched(value, string.byte(ARGV[2]), ARGV[4])
@@ -93,7 +70,7 @@ if lease and lease ~= ARGV[8] then
   end
 end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[5])
-return {'acquired'}
+return {'acquired', time and value or ''}
 `
 
 // renewScript prolongs a lease that its holder still has, in its level of now,

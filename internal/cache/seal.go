@@ -19,6 +19,7 @@ const (
 	sealFailure = 'f'
 	sealBeat    = 'b'
 	sealWebhook = 'w'
+	sealEvent   = 'e'
 )
 
 const (

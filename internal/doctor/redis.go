@@ -26,6 +26,7 @@ const (
 	checkRedisAccess    = "redis access"
 	checkRedisMessages  = "redis messages"
 	checkRedisBudget    = "redis budget"
+	checkRedisChanges   = "redis changes"
 	checkRedisMemory    = "redis memory"
 )
 
@@ -35,7 +36,7 @@ const redisLimit = 2 * time.Second
 
 // redisRights are the rights that the cache's user needs, as rules of ACL
 // SETUSER.
-const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +time +eval +evalsha +publish +subscribe +unsubscribe " +
+const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +xadd +xrange +xlen +xdel +zadd +zrem +zscore +zcard +zremrangebyscore +time +eval +evalsha +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking"
 
 // checkRedis runs the cache's commands once, on a separate key.
@@ -201,16 +202,11 @@ func redisCluster(ctx context.Context, client *redis.ClusterClient) Finding {
 	}
 }
 
-// accessScript runs every command of the cache's scripts. If commands fail, it
-// returns the name and the error of each.
-const accessScript = `
+// tryScript runs commands. If some fail, it returns the name and the error of each.
+func tryScript(commands string) *redis.Script {
+	return redis.NewScript(`
 local failed = {}
-for _, command in ipairs({
-  {'GET', KEYS[1]}, {'SET', KEYS[1], ARGV[1], 'PX', 10000}, {'PTTL', KEYS[1]}, {'TIME'},
-  {'PUBLISH', ARGV[2], ARGV[1]}, {'DEL', KEYS[1]},
-  {'HSET', KEYS[1], ARGV[1], ARGV[1]}, {'PEXPIRE', KEYS[1], 10000}, {'HMGET', KEYS[1], ARGV[1]}, {'HLEN', KEYS[1]},
-  {'HGETALL', KEYS[1]}, {'HDEL', KEYS[1], ARGV[1]},
-}) do
+for _, command in ipairs({` + commands + `}) do
   local reply = redis.pcall(unpack(command))
   if type(reply) == 'table' and reply.err then
     failed[#failed + 1] = command[1]
@@ -218,6 +214,23 @@ for _, command in ipairs({
   end
 end
 return failed
+`)
+}
+
+// accessCommands are the commands of the cache's scripts.
+const accessCommands = `
+  {'GET', KEYS[1]}, {'SET', KEYS[1], ARGV[1], 'PX', 10000}, {'PTTL', KEYS[1]}, {'TIME'},
+  {'PUBLISH', ARGV[2], ARGV[1]}, {'DEL', KEYS[1]},
+  {'HSET', KEYS[1], ARGV[1], ARGV[1]}, {'PEXPIRE', KEYS[1], 10000}, {'HMGET', KEYS[1], ARGV[1]}, {'HLEN', KEYS[1]},
+  {'HGETALL', KEYS[1]}, {'HDEL', KEYS[1], ARGV[1]},
+`
+
+// changesCommands are those for the feed of changes and for reviews. Without them,
+// the cache works.
+const changesCommands = `
+  {'DEL', KEYS[1]}, {'XADD', KEYS[1], '1-1', ARGV[1], ARGV[1]}, {'XLEN', KEYS[1]}, {'XRANGE', KEYS[1], '-', '+'}, {'XDEL', KEYS[1], '1-1'}, {'DEL', KEYS[1]},
+  {'ZADD', KEYS[1], 1, ARGV[1]}, {'PEXPIRE', KEYS[1], 10000}, {'ZSCORE', KEYS[1], ARGV[1]}, {'ZCARD', KEYS[1]},
+  {'ZREMRANGEBYSCORE', KEYS[1], '-inf', 0}, {'ZREM', KEYS[1], ARGV[1]}, {'DEL', KEYS[1]},
 `
 
 // scriptError is the error of a command in a script.
@@ -238,7 +251,7 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 	if err := client.GetRange(ctx, key, 0, 0).Err(); err != nil {
 		return []Finding{refusedCommand("GETRANGE", err, cfg)}
 	}
-	failed, err := redis.NewScript(accessScript).Run(ctx, client, []string{key}, "doctor", key).StringSlice()
+	failed, err := tryScript(accessCommands).Run(ctx, client, []string{key}, "doctor", key).StringSlice()
 	if err != nil {
 		return []Finding{refusedCommand("EVALSHA", err, cfg)}
 	}
@@ -252,6 +265,25 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 		ok(checkRedisAccess, "keys %s:* can be read, written and removed", cfg.KeyPrefix),
 		redisMessages(ctx, subscription, subscribeErr, cfg),
 		redisBudget(ctx, client, key, cfg),
+		redisChanges(ctx, client, key, cfg),
+	}
+}
+
+// redisChanges runs the commands of the feed of changes on a separate key.
+func redisChanges(ctx context.Context, client redis.UniversalClient, key string, cfg config.Redis) Finding {
+	const check = checkRedisChanges
+	const effect = "changes and reviews do not reach watchers and webhooks"
+	failed, err := tryScript(changesCommands).Run(ctx, client, []string{key}, "doctor").StringSlice()
+	if err == nil && len(failed) > 1 {
+		err = scriptError(failed[1])
+	}
+	switch code := cache.ErrorCode(err); {
+	case err == nil:
+		return ok(check, "changes can be written and read")
+	case code == "NOPERM" && len(failed) > 1:
+		return failure(check, redisRemedy(code, cfg), "its user may not %s in a script; %s", failed[0], effect)
+	default:
+		return failure(check, redisRemedy(code, cfg), "the commands of the feed are rejected (%s); %s", cache.ErrorText(err), effect)
 	}
 }
 
@@ -265,7 +297,7 @@ func redisBudget(ctx context.Context, client redis.UniversalClient, key string, 
 }
 
 // redisMessages reports whether replicas can send each other messages. If err
-// is nil, it waits for the message that accessScript published.
+// is nil, it waits for the message that accessCommands published.
 func redisMessages(ctx context.Context, subscription *redis.PubSub, err error, cfg config.Redis) Finding {
 	const check = checkRedisMessages
 	const effect = "replicas ask Redis every 0.9 s instead"

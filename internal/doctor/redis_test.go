@@ -82,6 +82,7 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	e := consult(t, user(needs...), Options{})
 	e.want(checkRedisAccess, VerdictOK)
 	e.want(checkRedisMessages, VerdictOK)
+	e.want(checkRedisChanges, VerdictOK)
 	e.want(checkRedisMemory, VerdictWarning, "unknown")
 	consult(t, user(append(needs, "-set")...), Options{}).want(checkRedisAccess, VerdictFailure, "SET", "allow")
 	e = consult(t, user(append(needs, "resetchannels")...), Options{})
@@ -92,6 +93,11 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 	for _, command := range []string{"get", "getrange", "set", "pttl", "time", "del", "evalsha"} {
 		consult(t, user(append(needs, "-"+command)...), Options{}).
 			want(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
+	}
+	for _, command := range []string{"xadd", "xlen", "xrange", "xdel", "zadd", "zscore", "zcard", "zremrangebyscore", "zrem"} {
+		e = consult(t, user(append(needs, "-"+command)...), Options{})
+		e.want(checkRedisAccess, VerdictOK)
+		e.want(checkRedisChanges, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}
 	consult(t, user("~other:*", "+@all"), Options{}).want(checkRedisAccess, VerdictFailure, "GET", "~eligibility:*")
 	consult(t, user("~*"), Options{}).want(checkRedisReach, VerdictFailure, "ping", redisRights)

@@ -1,0 +1,332 @@
+package cache
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/eligibilityd/eligibilityd/internal/changes"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// maxPutTries bounds how often a put asks Redis. Each time, another replica has
+// stored evidence in between, or an unreadable value was in the way.
+const maxPutTries = 4
+
+// write is evidence to store.
+type write struct {
+	key       eligibility.Key
+	evidence  *eligibility.Evidence
+	keepUntil time.Time
+	lease     heldLease // that was held for it
+	trail     trail
+}
+
+// trail is what preceded a piece of evidence, so that the changes that led to it can
+// be written whatever Redis holds.
+type trail struct {
+	// stored is what Redis held when this replica last knew; nil if nothing.
+	stored *eligibility.Evidence
+	// passed are what this replica has fetched since then, oldest first. Their
+	// changes may not be in Redis.
+	passed []*eligibility.Evidence
+}
+
+// changesTo returns the changes to evidence from what is stored or, if that is
+// nothing, from where the trail begins.
+func (t trail) changesTo(key eligibility.Key, evidence, stored *eligibility.Evidence) (found []*changes.Change) {
+	from := stored
+	if from == nil {
+		from = t.stored
+	}
+	step := func(to *eligibility.Evidence) {
+		if from != nil && !to.FetchTime.After(from.FetchTime) {
+			return
+		}
+		if change := newChange(key, from, to); change != nil {
+			found = append(found, change)
+		}
+		from = to
+	}
+	for _, passed := range t.passed {
+		step(passed)
+	}
+	step(evidence)
+	return found
+}
+
+// last returns the end of the trail; nil if it is empty.
+func (t trail) last() *eligibility.Evidence {
+	if n := len(t.passed); n > 0 {
+		return t.passed[n-1]
+	}
+	return t.stored
+}
+
+// maxPassed bounds a trail.
+const maxPassed = 8
+
+// with returns the trail of what follows evidence.
+func (t trail) with(evidence *eligibility.Evidence) trail {
+	if last := t.last(); last != nil && last.SameFacts(evidence) {
+		return t
+	}
+	passed := append(t.passed[:len(t.passed):len(t.passed)], evidence)
+	if extra := len(passed) - maxPassed; extra > 0 {
+		return trail{stored: passed[extra-1], passed: passed[extra:]}
+	}
+	return trail{stored: t.stored, passed: passed}
+}
+
+// putResult is what became of a write.
+type putResult struct {
+	stored bool                  // Redis has this evidence, or newer
+	newer  *eligibility.Evidence // which Redis has; nil if it has none
+	// replaced is what Redis held before, if it has stored the evidence; nil if
+	// nothing.
+	replaced *eligibility.Evidence
+	// again reports that Redis holds replaced, and not what the writer believed.
+	again bool
+	// unreadable is a value in the way.
+	unreadable []byte
+}
+
+// put publishes evidence and stores it, unless newer is stored, with the changes
+// that it brings about, and ends the lease that was held for it.
+func (r *sharedTier) put(caller context.Context, w write) putResult {
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return putResult{}
+	}
+	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
+	defer cancel()
+	now, value := r.now(), r.seals.encode(w.key, w.evidence)
+	left := w.keepUntil.Sub(now).Milliseconds()
+	if left <= 0 || fromFuture(w.evidence, now) {
+		// By this clock, which may have moved since the fetch started. The outbox
+		// stores it once the clock is right.
+		r.report(caller, "put", permit, r.publish(ctx, w.key, value))
+		r.release(caller, w.key, w.lease, nil)
+		return putResult{}
+	}
+	sent, believed := now.UnixNano(), w.lease.stored
+	if w.lease.token == (token{}) {
+		believed = w.trail.last() // for want of a better guess
+	}
+	for range maxPutTries {
+		put := r.newPut(w, value, left, believed)
+		answer, err := r.scripts.put.Run(ctx, r.writer, put.keys, put.args...).StringSlice()
+		r.report(caller, "put", permit, err)
+		result := r.putReply(put, answer, err, sent)
+		switch {
+		case isReply(err):
+			_ = r.publish(ctx, w.key, value) // the script cannot run, but others must know nevertheless
+			return result
+		case result.unreadable != nil:
+			r.remove(caller, removal{key: w.key, value: result.unreadable})
+			believed = nil
+		case result.again:
+			believed = result.replaced
+		default:
+			return result
+		}
+	}
+	_ = r.publish(ctx, w.key, value)
+	return putResult{}
+}
+
+// publish sends evidence to the other replicas without storing it.
+func (r *sharedTier) publish(ctx context.Context, key eligibility.Key, value []byte) error {
+	return r.writer.Publish(ctx, r.keys.channel(), append(messageHeader(kindEvidence, key), value...)).Err()
+}
+
+// put is one run of putScript, for a writer that believes that Redis holds that
+// evidence, or nothing.
+type put struct {
+	write
+
+	believed *eligibility.Evidence
+	changes  int
+	keys     []string
+	args     []any
+}
+
+func (r *sharedTier) newPut(w write, value []byte, left int64, believed *eligibility.Evidence) put {
+	var holder, time []byte
+	if w.lease.token != (token{}) {
+		holder = w.lease.token[:]
+	}
+	if believed != nil {
+		time = timeBytes(believed.FetchTime)
+	}
+	underReview := 0
+	if r.reviews.Enabled && r.policy.UnderReview(w.evidence) {
+		underReview = 1
+	}
+	partition := partitionOf(w.key.CustomerID)
+	r.metrics.published.Inc()
+	p := put{
+		write: w, believed: believed,
+		keys: []string{
+			r.keys.of(w.key), r.keys.lease(w.key),
+			r.keys.inPartition(partition, "feed"), r.keys.inPartition(partition, "feed:removed"),
+			r.keys.inPartition(partition, "reviews"), r.keys.inPartition(partition, "reviews:since"),
+		},
+		args: []any{
+			value, left, timeBytes(r.now().Add(eligibility.ClockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, w.key),
+			time, r.feed.Retention.Milliseconds(), share(r.feed.MaxEvents),
+			reviewMember(w.key), underReview, 0.9 + 0.2*rand.Float64(), //nolint:gosec // no secret
+			r.reviews.GiveUpAfter.Milliseconds(), share(r.reviews.MaxTracked), r.now().UnixMilli(),
+		},
+	}
+	for _, change := range w.trail.changesTo(w.key, w.evidence, believed) {
+		p.args = append(p.args, r.seals.sealChange(change, r.source))
+		p.changes++
+	}
+	return p
+}
+
+// share returns the part of a bound that a partition has.
+func share(bound int) int { return (bound + partitions - 1) / partitions }
+
+// putReply evaluates the reply to a put that was sent then.
+func (r *sharedTier) putReply(p put, answer []string, err error, sent int64) (result putResult) {
+	health := &r.health.partitions[partitionOf(p.key.CustomerID)]
+	switch {
+	case isReply(err):
+		health.refused()
+	case err != nil:
+	case len(answer) == 2 && answer[1] == "":
+		result.again = true
+	case len(answer) == 2:
+		found, err := r.seals.decode(p.key, []byte(answer[1]), nil)
+		switch {
+		case err != nil:
+			result.unreadable = []byte(answer[1])
+		case answer[0] == "newer":
+			result.stored, result.newer = true, found
+		default:
+			result.again, result.replaced = true, found
+		}
+	case len(answer) == 6 && answer[1] != "":
+		health.refused()
+		r.metrics.redisFaults.WithLabelValues("put", faultRefused).Inc()
+		r.faults.warn("put", replyError(answer[1]))
+	case len(answer) == 6 && answer[0] == "same": // nothing was written
+		result.stored, result.replaced = true, p.believed
+	case len(answer) == 6:
+		health.accepted(sent)
+		result.stored, result.replaced = true, p.believed
+		r.countChanges(p, answer[3], answer[4], answer[5])
+	}
+	return result
+}
+
+// countChanges counts what became of the changes of a put whose evidence was stored.
+func (r *sharedTier) countChanges(p put, refused, trimmed, untracked string) {
+	if refused == "" {
+		r.metrics.changesWritten.Add(float64(p.changes))
+		r.written.send()
+	} else {
+		r.metrics.changesLost.Add(float64(p.changes))
+		r.faults.changeLost(replyError(refused))
+	}
+	if n, err := strconv.Atoi(trimmed); err == nil {
+		r.metrics.changesTrimmed.Add(float64(n))
+	}
+	if untracked == "1" {
+		r.metrics.reviewsUntracked.Inc()
+	}
+}
+
+// putAll repeats writes, in as few round trips as it takes, and calls stored for those
+// that are. It returns how many are stored. What another replica writes at the same
+// time is left for the next call.
+func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored func(outboxWrite)) (n int) {
+	permit, _, ok := r.writes.Allow()
+	if !ok {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
+	defer cancel()
+	sent := r.now()
+	believed := make([]*eligibility.Evidence, len(writes))
+	for i, write := range writes {
+		believed[i] = write.trail.last()
+	}
+	for range 2 {
+		puts := make([]put, len(writes))
+		for i, w := range writes {
+			left := w.keepUntil.Sub(sent).Milliseconds()
+			puts[i] = r.newPut(write{key: w.key, evidence: w.evidence, trail: w.trail}, r.seals.encode(w.key, w.evidence), max(left, 1), believed[i])
+		}
+		replies, err := runAll(ctx, r.writer, r.scripts.put, len(puts), func(i int) ([]string, []any) { return puts[i].keys, puts[i].args })
+		r.report(caller, "put", permit, err)
+		writes, believed = r.putReplies(caller, puts, writes, replies, sent.UnixNano(), func(w outboxWrite) {
+			stored(w)
+			n++
+		})
+		if len(writes) == 0 {
+			break
+		}
+	}
+	return n
+}
+
+// putReplies evaluates the replies to puts of writes, and returns those to make again
+// and what Redis holds in their place.
+func (r *sharedTier) putReplies(caller context.Context, puts []put, writes []outboxWrite, replies []*redis.Cmd, sent int64, stored func(outboxWrite)) (again []outboxWrite, believed []*eligibility.Evidence) {
+	for i, reply := range replies {
+		answer, err := reply.StringSlice()
+		result := r.putReply(puts[i], answer, err, sent)
+		if result.unreadable != nil {
+			r.remove(caller, removal{key: writes[i].key, value: result.unreadable})
+			result.again = true
+		}
+		switch {
+		case result.stored:
+			stored(writes[i])
+		case result.again:
+			again, believed = append(again, writes[i]), append(believed, result.replaced)
+		}
+	}
+	return again, believed
+}
+
+// runAll runs a script n times in one round trip, or in two if Redis does not have
+// it yet, each time after the commands that first adds. The error is the first that a
+// command has.
+func runAll(ctx context.Context, client redis.UniversalClient, script *redis.Script, n int, of func(i int) (keys []string, args []any), first ...func(redis.Pipeliner)) (replies []*redis.Cmd, err error) {
+	replies = make([]*redis.Cmd, n)
+	_, err = client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, add := range first {
+			add(pipe)
+		}
+		for i := range replies {
+			keys, args := of(i)
+			replies[i] = script.EvalSha(ctx, pipe, keys, args...)
+		}
+		return nil
+	})
+	isUnknown := func(reply *redis.Cmd) bool { return redis.HasErrorPrefix(reply.Err(), "NOSCRIPT") }
+	if !slices.ContainsFunc(replies, isUnknown) {
+		return replies, err
+	}
+	_, err = client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, add := range first {
+			add(pipe)
+		}
+		for i := range replies {
+			if isUnknown(replies[i]) {
+				keys, args := of(i)
+				replies[i] = script.Eval(ctx, pipe, keys, args...)
+			}
+		}
+		return nil
+	})
+	return replies, err
+}

@@ -1,0 +1,151 @@
+package cache
+
+// luaFeed is what scripts that write changes share. now is in ms, and so is retention.
+const luaFeed = `
+local function millisNow(replica)
+  local clock = redis.pcall('TIME')
+  if clock.err then return tonumber(replica) end
+  return tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+end
+local function millisOf(id) return tonumber(string.match(id, '^%d+')) end
+local function noteRemoved(key, id, now, retention)
+  if millisOf(id) > now then id = string.format('%.0f-0', now) end
+  redis.pcall('SET', key, id, 'PX', retention)
+end
+local function removeFeed(feed, removedKey, now, retention)
+  redis.pcall('DEL', feed)
+  noteRemoved(removedKey, string.format('%.0f-0', now), now, retention)
+end
+local function addChange(feed, removedKey, change, now, retention)
+  local id = redis.pcall('XADD', feed, '*', 'event', change)
+  local refused = errorOf(id)
+  if refused == '' and millisOf(id) <= now + 3600000 then return '' end
+  if refused == '' or string.find(refused, 'WRONGTYPE', 1, true) or string.find(refused, 'top item', 1, true)
+    or string.find(refused, 'exhausted', 1, true) then
+    removeFeed(feed, removedKey, now, retention)
+    return errorOf(redis.pcall('XADD', feed, '*', 'event', change))
+  end
+  return refused
+end
+local function trim(feed, removedKey, now, retention, most)
+  local excess, oldest = redis.call('XLEN', feed) - most, redis.call('XRANGE', feed, '-', '+', 'COUNT', 1)[1]
+  if not oldest or (excess <= 0 and millisOf(oldest[1]) >= now - retention) then return 0 end
+  local ids = {}
+  for i, entry in ipairs(redis.call('XRANGE', feed, '-', '+', 'COUNT', 16)) do
+    if i <= excess or millisOf(entry[1]) < now - retention then ids[i] = entry[1] end
+  end
+  redis.call('XDEL', feed, unpack(ids))
+  noteRemoved(removedKey, ids[#ids], now, retention)
+  return #ids
+end
+-- addChanges adds ARGV[first] and all behind it, and returns the error of the first
+-- that was refused and how many others were removed.
+local function addChanges(feed, removedKey, now, retention, most, first)
+  local refused, removed = '', 0
+  for i = first, #ARGV do
+    if refused == '' then refused = addChange(feed, removedKey, ARGV[i], now, retention) end
+  end
+  if refused ~= '' then return refused, 0 end
+  local done, result = pcall(trim, feed, removedKey, now, retention, most)
+  if not done then
+    removeFeed(feed, removedKey, now, retention)
+    if type(result) == 'table' then result = result.err end
+    return tostring(result), 0
+  end
+  redis.call('PEXPIRE', feed, retention)
+  return '', result
+end
+`
+
+// luaReviews keeps the sorted sets of reviews.
+const luaReviews = `
+local function track(dueKey, sinceKey, now, member, isUnder, factor, giveUp, most)
+  if isUnder ~= '1' then
+    redis.pcall('ZREM', dueKey, member)
+    redis.pcall('ZREM', sinceKey, member)
+    return 0
+  end
+  local since = redis.pcall('ZSCORE', sinceKey, member)
+  local known = redis.pcall('ZSCORE', dueKey, member)
+  if string.find(errorOf(since) .. errorOf(known), 'WRONGTYPE', 1, true) then
+    redis.pcall('DEL', dueKey)
+    redis.pcall('DEL', sinceKey)
+    since, known = false, false
+  end
+  since = type(since) == 'string' and tonumber(since) or nil
+  if since and (since < 0 or since > now + 3600000) then since = nil end
+  if since and now - since >= giveUp then
+    redis.pcall('ZREM', dueKey, member)
+    return 0
+  end
+  local size = redis.pcall('ZCARD', dueKey)
+  if type(size) ~= 'number' or (type(known) ~= 'string' and size >= most) then return 1 end
+  if not since then
+    since = now
+    redis.pcall('ZREMRANGEBYSCORE', sinceKey, '-inf', now - 2 * giveUp)
+    if errorOf(redis.pcall('ZADD', sinceKey, now, member)) ~= '' then return 1 end
+  end
+  local due = math.floor(now + math.min(math.max((now - since) / 10, 120000), 3600000) * factor)
+  if errorOf(redis.pcall('ZADD', dueKey, string.format('%.0f', due), member)) ~= '' then return 1 end
+  redis.pcall('PEXPIRE', dueKey, giveUp + 3600000)
+  redis.pcall('PEXPIRE', sinceKey, 2 * giveUp)
+  return 0
+end
+`
+
+// putScript publishes a value and stores it, unless the stored one was fetched at
+// the same time or later; and ends the writer's lease. It publishes even if Redis
+// refuses the write.
+//
+// With the value it writes the changes that the value brings about. The writer
+// computes them from what it believes to be stored; if another value is stored, the
+// script changes nothing and returns that. So the changes of a key link without a
+// gap, whichever replicas write it. A change that Redis refuses does not keep the
+// value out.
+//
+// The feed is a stream. If the key holds no stream, or one whose ids do not follow
+// the clock, it is begun anew. Each write of a change removes up to 16 that are too
+// old or too many; the newest id that was removed is kept, so that readers notice. A
+// feed that cannot be trimmed is removed.
+//
+// Evidence of a customer under review has its member in two sorted sets: by the time
+// at which it is due, and by the time since which it is under review. Due is after a
+// tenth of the time since then. What has been under review for too long stays in the
+// second set only. All other evidence has no member. The sets are as large as their
+// bound, or less.
+//
+// KEYS value, lease, feed, newest id removed from it, reviews by due time, reviews
+// since; ARGV value, milliseconds to live, the last time that is believed, the
+// writer's token or nothing, channel, the message's header, the time of the value
+// believed to be stored or nothing, the feed's retention in ms and number of events,
+// the member of the review, 1 if it is under review, the factor of its due time, the
+// time in ms after which it is given up, the number of members, the replica's time in
+// ms, changes.
+//
+// It returns {'newer', value} if newer evidence is stored, {'other', value or
+// nothing} if another value is stored than the writer believes, otherwise {'stored'
+// or, if it was there, 'same', the error of the write or nothing, the error of the
+// publication or nothing, the error of the changes or nothing, how many changes were
+// removed, 1 if there was no room for the review}.
+const putScript = luaShared + luaFeed + luaReviews + `
+local new, newTime = ARGV[1], ARGV[1]:sub(2, 9)
+local stored = read(KEYS[1])
+local time = fetched(stored, new:byte(1), ARGV[3])
+local isNewer = time and before(newTime, time)
+if not isNewer and time ~= newTime and (time or '') ~= ARGV[7] then return {'other', time and stored or ''} end
+local lease = leaseOf(KEYS[2])
+if lease and lease:sub(3, 18) == ARGV[4] then redis.pcall('DEL', KEYS[2]) end
+if isNewer then return {'newer', stored} end
+local result, refused, lost, removed, untracked = 'same', '', '', 0, 0
+if time ~= newTime then
+  result = 'stored'
+  refused = errorOf(redis.pcall('SET', KEYS[1], new, 'PX', ARGV[2]))
+  if refused == '' then
+    local now = millisNow(ARGV[15])
+    local retention = tonumber(ARGV[8])
+    if #ARGV > 15 then lost, removed = addChanges(KEYS[3], KEYS[4], now, retention, tonumber(ARGV[9]), 16) end
+    untracked = track(KEYS[5], KEYS[6], now, ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]))
+  end
+end
+return {result, refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new)), lost, tostring(removed), tostring(untracked)}
+`
