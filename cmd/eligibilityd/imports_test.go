@@ -81,6 +81,9 @@ var mayImport = map[string][]string{
 	"bench/floor": {"gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 
 	"bench/scaling": {"internal/eligibility"},
+
+	// Examples are callers.
+	"examples/pipeline": {"gen/eligibility/v1"},
 }
 
 // listed is what the tests read of go list's answer.
@@ -178,16 +181,17 @@ func TestThePureRuleImportsTheStandardLibraryOnly(t *testing.T) {
 	}
 }
 
-// Callers import gen: what it requires, they download.
+// Callers import gen: what it requires, they download. Examples show callers that need
+// no more.
 func TestTheModuleForCallersNeedsGRPCAndProtobufOnly(t *testing.T) {
 	t.Parallel()
-	for _, dep := range goList(t, "-deps", module+"gen/...") {
+	for _, dep := range goList(t, "-deps", module+"gen/...", module+"examples/...") {
 		root, _, _ := strings.Cut(dep.ImportPath, "/")
 		known := !strings.Contains(root, ".") || slices.ContainsFunc([]string{
-			module + "gen/", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/",
+			module + "gen/", module + "examples/", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/",
 		}, func(prefix string) bool { return strings.HasPrefix(dep.ImportPath, prefix) })
 		if !known {
-			t.Errorf("gen needs %s", dep.ImportPath)
+			t.Errorf("gen or an example needs %s", dep.ImportPath)
 		}
 	}
 }
