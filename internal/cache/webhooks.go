@@ -235,7 +235,7 @@ func (w *Webhooks) status(name string, answer []any) (webhooks.Status, error) {
 		Held: numbers[0] == 1, Holder: texts[1],
 		Generation: numbers[3], Dropped: numbers[4], Parked: numbers[6], Dead: numbers[7],
 	}
-	status.State, _ = w.open(name, webhookState, "", texts[2])
+	status.State = w.open(name, webhookState, "", texts[2])
 	if ms := numbers[5]; ms > 0 {
 		status.Oldest = time.UnixMilli(ms)
 	}
@@ -315,8 +315,7 @@ func (w *Webhooks) page(caller context.Context, name, set string, start, stop in
 	}
 	records := make([]webhooks.Record, len(ids))
 	for i, id := range ids {
-		value, _ := w.open(name, webhookLetters, id, values[i].Val())
-		records[i] = webhooks.Record{ID: id, Value: value}
+		records[i] = webhooks.Record{ID: id, Value: w.open(name, webhookLetters, id, values[i].Val())}
 	}
 	return records, nil
 }
@@ -364,17 +363,14 @@ func (w *Webhooks) seal(name, part, id string, value []byte) []byte {
 	return w.seals.seal(append([]byte(place), value...), 0, sealWebhook, eligibility.Key{})[len(place):]
 }
 
-// open returns a value that was sealed for its place.
-func (w *Webhooks) open(name, part, id, sealed string) ([]byte, bool) {
-	if sealed == "" {
-		return nil, false
-	}
+// open returns a value that was sealed for its place; nil if it was not.
+func (w *Webhooks) open(name, part, id, sealed string) []byte {
 	place := webhookPlace(name, part, id)
 	content, ok := w.seals.open([]byte(place+sealed), sealWebhook, eligibility.Key{})
-	if !ok {
-		return nil, false
+	if !ok || len(content) <= len(place) {
+		return nil
 	}
-	return content[len(place):], true
+	return content[len(place):]
 }
 
 // webhookPlace names a value. No part of it holds a NUL.

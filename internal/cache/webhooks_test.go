@@ -174,7 +174,7 @@ func TestForgedLettersOfAWebhookAreUnreadable(t *testing.T) {
 		acquireWebhook(t, w, "me", time.Minute)
 		commitWebhook(t, w, "me", webhooks.Commit{State: []byte("state"), Park: []webhooks.Record{letter("1", 0), letter("2", 0)}})
 		client := server.Client()
-		defer func() { _ = client.Close() }()
+		t.Cleanup(func() { _ = client.Close() })
 		hash := func(part string) string {
 			keys, err := client.Keys(t.Context(), "*webhook:"+webhook+":"+part).Result()
 			if err != nil || len(keys) != 1 {

@@ -51,7 +51,7 @@ func (r AddressRule) Permits(address netip.Addr) bool {
 func embeddedIPv4(address netip.Addr) (netip.Addr, bool) {
 	b := address.As16()
 	switch {
-	case nat64.Contains(address), v4Compatible.Contains(address) && b[15] > 1:
+	case nat64.Contains(address), v4Compatible.Contains(address) && !address.IsLoopback() && !address.IsUnspecified():
 		return netip.AddrFrom4([4]byte(b[12:])), true
 	case sixToFour.Contains(address):
 		return netip.AddrFrom4([4]byte(b[2:6])), true

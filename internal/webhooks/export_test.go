@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"time"
@@ -56,4 +57,15 @@ func (m *Memory) Current(name string) State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return ParseState(m.of(name).state)
+}
+
+// Attempt sends a change once, and returns how that ended.
+func (s *Sender) Attempt(ctx context.Context, id string, body []byte) (outcome string, status int, retryAfter time.Duration, err error) {
+	r := s.attempt(ctx, id, body)
+	return string(r.outcome), r.status, r.retryAfter, r.err
+}
+
+// AddDecisions adds the decisions to an event.
+func AddDecisions(event, before, after []byte) (id string, body []byte, err error) {
+	return addDecisions(event, before, after)
 }

@@ -13,15 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/webhooks"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "orders"
 
@@ -270,4 +267,11 @@ func start(t *testing.T, s *webhooks.Sender) (stop func()) {
 	}
 	t.Cleanup(stop)
 	return stop
+}
+
+// followed is how many cursors were opened.
+func (f *feed) followed() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.follows)
 }
