@@ -129,7 +129,7 @@ func (c *Cursor) merge(pages []Page) (merged, bool) {
 			return merged{}, false
 		}
 		m.removed = latest(m.removed, page.Removed)
-		m.through = min(m.through, page.Through)
+		m.through = min(m.through, page.Through-1) // more may follow in the same millisecond
 		if page.Full {
 			m.full = true
 			m.upTo = earliest(m.upTo, page.Last)

@@ -151,7 +151,8 @@ func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 		p.full = ask.After.Before(page.Last)
 		p.through = max(p.through, page.Last.Millis-1)
 	} else {
-		p.through, p.complete, p.loaded = page.Through, start, true
+		// More may follow in the same millisecond.
+		p.through, p.complete, p.loaded = max(0, page.Through-1), start, true
 	}
 	switch {
 	case page.Through < p.clock:
