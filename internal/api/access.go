@@ -59,6 +59,11 @@ type Authenticator interface {
 type Connection interface {
 	// Requested records that a request has arrived.
 	Requested()
+	// Streaming records that a stream of changes begins, which may last for
+	// MaxWatchAge; ended that it has ended.
+	Streaming() (ended func())
+	// Close closes the connection.
+	Close() error
 	// Certificate is the client's verified certificate; nil if it presented none.
 	Certificate() *access.Certificate
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
+	"github.com/eligibilityd/eligibilityd/internal/changes"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -75,6 +76,10 @@ type Config struct {
 	// SampleRatio is the share, 0 to 1, of requests that are traced if the
 	// caller's traceparent does not decide; 0 means none.
 	SampleRatio float64
+
+	// Logs are the ends of the partners' feeds of changes, by name. A partner without
+	// one has no streams.
+	Logs map[string]*changes.Log
 
 	// Version and Commit are labels of the build info metric.
 	Version, Commit string
@@ -184,11 +189,11 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	c.logger = c.cfg.Logger
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
-	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now}
+	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now, logs: cfg.Logs, watchTimes: defaultWatchTimes()}
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers, needs()}}, further...)
 	c.needed = needed(c.services)
 	var err error
-	c.metrics, err = newMetrics(c.cfg, c.services, func() float64 { return float64(c.inFlight.Load()) })
+	c.metrics, err = newMetrics(c.cfg, c.services, func() float64 { return float64(c.inFlight.Load()) }, func() float64 { return float64(c.watches.open()) })
 	if err != nil {
 		return nil, fmt.Errorf("new api: register metrics: %w", err)
 	}
@@ -215,5 +220,13 @@ func (ch *Chain) Now() time.Time { return ch.cfg.Now() }
 // MaxTimeout is the most time that any RPC gets, streams apart.
 func (ch *Chain) MaxTimeout() time.Duration { return ch.cfg.MaxTimeout }
 
-// Stop ends the streams, those to come among them: a watcher never ends by itself.
-func (ch *Chain) Stop() { ch.stop() }
+// Drain ends the streams of changes one after the other within pause, so that their
+// callers do not all go on elsewhere at the same time. It returns at once.
+func (ch *Chain) Drain(pause time.Duration) { ch.answers.watchers.drain(pause) }
+
+// Stop ends the streams, those to come among them: a watcher never ends by itself. It
+// returns at once.
+func (ch *Chain) Stop() {
+	ch.answers.watchers.stop(ch.answers.watchTimes.cut)
+	ch.stop()
+}

@@ -46,6 +46,9 @@ type call struct {
 	// prefetched is what a prefetch returned; nil for other RPCs.
 	prefetched *evidence.Prefetched
 
+	// watched is a stream's of changes; nil for other RPCs.
+	watched *watched
+
 	// tally and batch are a batch's; nil for one that is malformed.
 	tally *tally
 	batch BatchReply

@@ -40,6 +40,8 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 		return pooled(1, v.appendProto), nil
 	case BatchReply:
 		return pooled(len(v), v.appendProto), nil
+	case *WatchReply:
+		return v.encode(), nil
 	default:
 		return c.CodecV2.Marshal(v)
 	}

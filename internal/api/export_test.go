@@ -1,6 +1,9 @@
 package api
 
 import (
+	"cmp"
+	"time"
+
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
@@ -29,3 +32,16 @@ func (ch *Chain) SetBeside(n int) {
 
 // CountFailure counts a question that ended with an error.
 func (ch *Chain) CountFailure(err *eligibility.Error) { ch.metrics.failed(err, 1) }
+
+// WatchTimes are the times of streams of changes.
+type WatchTimes struct{ Age, Progress, Blocked, Abandon, Cut time.Duration }
+
+// SetWatchTimes sets those that are not zero, before the first stream.
+func (ch *Chain) SetWatchTimes(times WatchTimes) {
+	t := &ch.answers.watchTimes
+	t.age = cmp.Or(times.Age, t.age)
+	t.progress = cmp.Or(times.Progress, t.progress)
+	t.blocked = cmp.Or(times.Blocked, t.blocked)
+	t.abandon = cmp.Or(times.Abandon, t.abandon)
+	t.cut = cmp.Or(times.Cut, t.cut)
+}

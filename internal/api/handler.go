@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -36,6 +37,11 @@ type handler struct {
 	budgets  map[string]int // partner → calls to Partner Center a minute
 	metrics  *metrics
 	now      func() time.Time
+
+	logs        map[string]*changes.Log // by partner
+	watchers    watchers
+	comparisons comparisons
+	watchTimes  watchTimes
 }
 
 var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
@@ -128,19 +134,7 @@ func (h *handler) PrefetchEligibility(ctx context.Context, req *eligibilityv1.Pr
 		faults.Add(fieldCustomerIDs, fmt.Sprintf("must hold 1 to %d customers", MaxBatch))
 		return nil, faults.Err()
 	}
-	ids := make([]eligibility.CustomerID, 0, n)
-	seen := make(map[eligibility.CustomerID]bool, n)
-	for i, given := range req.GetCustomerIds() {
-		id, err := eligibility.ParseCustomerID(given)
-		if err != nil {
-			faults.Add(fieldCustomerIDs+"["+strconv.Itoa(i)+"]", "must be a GUID")
-			continue
-		}
-		if !seen[id] {
-			seen[id] = true
-			ids = append(ids, id)
-		}
-	}
+	ids := customers(req.GetCustomerIds(), MaxBatch, &faults)
 	asked := askedSegment(req.GetSegment(), &faults)
 	of := h.partners.find(req.GetPartner(), c.caller, &faults)
 	if err := faults.Err(); err != nil {

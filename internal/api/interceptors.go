@@ -105,7 +105,7 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 		c.callers, c.left = deadline, deadline.Sub(c.start)
 	}
 	if _, limited := c.take(c.start, 1); limited != nil {
-		return ch.failed(c, limited, 1)
+		return ch.failed(c, limited, 0)
 	}
 	err = ch.recoverStream(srv, &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches}, info, handler)
 	if err == nil {
@@ -115,7 +115,7 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	if _, known := errors.AsType[*eligibility.Error](err); !known && c.Err() != nil {
 		err = c.Err() // the transport's own error of a caller that left
 	}
-	return ch.failed(c, err, 1)
+	return ch.failed(c, err, 0) // a stream asks no question
 }
 
 // callStream is a stream whose context is its call.
@@ -242,6 +242,13 @@ type openStreams struct {
 	mu    sync.Mutex
 	count int
 	of    map[*peer.Peer]int // connection → its streams
+}
+
+// open is how many streams are open.
+func (o *openStreams) open() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count
 }
 
 // enter reports whether there is room for a stream of conn, and counts it.

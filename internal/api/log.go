@@ -76,7 +76,7 @@ func (c *call) isPlain() bool {
 		return false
 	case c.tally != nil:
 		return c.tally.blocked == 0
-	case c.prefetched != nil:
+	case c.prefetched != nil, c.watched != nil:
 		return true
 	default:
 		return c.Answer.Decision == eligibility.DecisionAllowed &&
@@ -103,7 +103,7 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	if entry == nil {
 		return
 	}
-	fields := make([]zap.Field, 0, 20)
+	fields := make([]zap.Field, 0, 24)
 	fields = append(fields,
 		zap.String("request_id", c.requestID),
 		zap.String("rpc", c.series.rpc),
@@ -133,6 +133,10 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	}
 	if c.operation != eligibility.OperationPurchase {
 		fields = append(fields, zap.Stringer("operation", c.operation))
+	}
+	if c.watched != nil {
+		fields = append(fields, zap.Int("customers", c.watched.customers), zap.Int("initial", c.watched.initial), zap.Int("changes", c.watched.changes),
+			zap.Int("redelivered", c.watched.redelivered), zap.Int("unequal", c.watched.unequal), zap.String("end", c.watched.end))
 	}
 	switch {
 	case failure != nil:

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"time"
@@ -23,6 +24,7 @@ type metrics struct {
 	questions  questionCounters
 	overloaded prometheus.Counter
 	panics     prometheus.Counter
+	ends       map[string]prometheus.Counter // why a stream of changes ended → how many
 }
 
 // methodMetrics are those of one method, by the way that an RPC came.
@@ -32,7 +34,7 @@ type rpcMetrics struct {
 	rpc, via string // for the log, too
 
 	codes    [codes.Unauthenticated + 1]prometheus.Counter // by code
-	duration prometheus.Observer
+	duration prometheus.Observer                           // nil for streams, which last as long as they do
 }
 
 // reasonCounters are by reason; nil if a reason cannot occur.
@@ -61,8 +63,9 @@ func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
 	counter.Add(float64(questions))
 }
 
-// newMetrics registers every metric of the server. inFlight is read at each scrape.
-func newMetrics(cfg Config, services []Service, inFlight func() float64) (*metrics, error) {
+// newMetrics registers every metric of the server. inFlight and watches are read at each
+// scrape.
+func newMetrics(cfg Config, services []Service, inFlight, watches func() float64) (*metrics, error) {
 	handled := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_rpcs_total",
 		Help: "RPCs handled, by method, transport (grpc or rest) and gRPC code. Method other counts those that were refused before their method was known, or that have none.",
@@ -96,6 +99,14 @@ func newMetrics(cfg Config, services []Service, inFlight func() float64) (*metri
 		Name: "eligibility_rpcs_in_progress",
 		Help: "RPCs being answered now.",
 	}, inFlight)
+	streams := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "eligibility_watch_streams",
+		Help: "Streams of changes that are open.",
+	}, watches)
+	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "eligibility_watch_ended_total",
+		Help: "Streams of changes that have ended, by reason: draining, as the service stops; max_age; slow, whose callers did not receive; left, by their callers; failed.",
+	}, []string{"reason"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "eligibility_build_info",
 		Help:        "1; its labels identify what is running.",
@@ -106,7 +117,7 @@ func newMetrics(cfg Config, services []Service, inFlight func() float64) (*metri
 	callers := newCallerMetrics(cfg.Callers)
 
 	var faults []error
-	for _, collector := range []prometheus.Collector{handled, callers.requests, duration, decisions, failures, questions, overloaded, panics, concurrent, build} {
+	for _, collector := range []prometheus.Collector{handled, callers.requests, duration, decisions, failures, questions, overloaded, panics, concurrent, streams, ended, build} {
 		faults = append(faults, cfg.Registerer.Register(collector))
 	}
 	return &metrics{
@@ -119,7 +130,16 @@ func newMetrics(cfg Config, services []Service, inFlight func() float64) (*metri
 		questions:  questionSeries(questions),
 		overloaded: overloaded,
 		panics:     panics,
+		ends:       endSeries(ended),
 	}, errors.Join(faults...)
+}
+
+func endSeries(ended *prometheus.CounterVec) map[string]prometheus.Counter {
+	series := make(map[string]prometheus.Counter)
+	for _, reason := range []string{endDraining, endMaxAge, endSlow, endLeft, endFailed} {
+		series[reason] = ended.WithLabelValues(reason)
+	}
+	return series
 }
 
 func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
@@ -129,7 +149,7 @@ func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *pro
 			series[service.FullMethod(method.MethodName)] = seriesOf(method.MethodName, handled, duration)
 		}
 		for _, stream := range service.Desc.Streams {
-			series[service.FullMethod(stream.StreamName)] = seriesOf(stream.StreamName, handled, duration)
+			series[service.FullMethod(stream.StreamName)] = seriesOf(stream.StreamName, handled, nil)
 		}
 	}
 	return series
@@ -137,7 +157,10 @@ func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *pro
 
 func seriesOf(rpc string, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) methodMetrics {
 	of := func(via string) *rpcMetrics {
-		m := &rpcMetrics{rpc: rpc, via: via, duration: duration.WithLabelValues(rpc, via)}
+		m := &rpcMetrics{rpc: rpc, via: via}
+		if duration != nil {
+			m.duration = duration.WithLabelValues(rpc, via)
+		}
 		for c := range m.codes {
 			m.codes[c] = handled.WithLabelValues(rpc, via, CodeName(codes.Code(c)))
 		}
@@ -196,7 +219,9 @@ func (m *rpcMetrics) handled(grpcCode codes.Code, took time.Duration) {
 	if int(grpcCode) < len(m.codes) { // there are no others
 		m.codes[grpcCode].Inc()
 	}
-	m.duration.Observe(took.Seconds())
+	if m.duration != nil {
+		m.duration.Observe(took.Seconds())
+	}
 }
 
 // decided counts an answer, and one that blocks because nothing could be decided
@@ -220,6 +245,18 @@ func (m *metrics) decided(answer *eligibility.Answer) {
 		}
 		return
 	}
+}
+
+// watchEnded counts a stream of changes that has ended with err.
+func (m *metrics) watchEnded(w *watched, err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		w.end = endLeft
+	default:
+		w.end = endFailed
+	}
+	m.ends[w.end].Inc()
 }
 
 // failed counts questions without a decision. Those of a caller that left are no

@@ -14,7 +14,7 @@ import (
 // which the rule can put it.
 func TestEveryReasonIsCounted(t *testing.T) {
 	t.Parallel()
-	m, err := newMetrics(Config{Registerer: prometheus.NewRegistry()}, []Service{{Desc: &eligibilityv1.EligibilityService_ServiceDesc}}, func() float64 { return 0 })
+	m, err := newMetrics(Config{Registerer: prometheus.NewRegistry()}, []Service{{Desc: &eligibilityv1.EligibilityService_ServiceDesc}}, func() float64 { return 0 }, func() float64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}

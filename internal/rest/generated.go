@@ -22,9 +22,11 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/api"
 )
 
-// streamSendTimeout is how long one write to the caller of a stream may block
-// before the stream ends.
-const streamSendTimeout = 30 * time.Second
+// streamSendTimeout is how long one write to the caller of a stream may block before
+// the connection is of no more use. It is longer than the handler of a stream waits
+// for a caller who does not receive, so that such a caller can still receive why the
+// stream ends.
+const streamSendTimeout = 2 * time.Minute
 
 // generated prepares a request for a handler that grpc-gateway has generated: it
 // bounds the body, and keeps the connection's timeouts from ending a stream.
@@ -39,6 +41,18 @@ func (r *Handler) generated(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		if req.Body != nil {
 			req.Body = http.MaxBytesReader(w, req.Body, int64(r.cfg.BodyBytes))
+		}
+		if inbound.method == http.MethodHead {
+			// A stream ends once its header was sent.
+			ctx, leave := context.WithCancel(req.Context())
+			defer leave()
+			inbound.leave, req = leave, req.WithContext(ctx)
+		}
+		inbound.events = prefersEvents(req.Header["Accept"])
+		req.Header = req.Header.Clone()
+		req.Header.Del("Accept")
+		if inbound.events {
+			req.Header.Set("Accept", eventsContentType)
 		}
 		inbound.query, inbound.path = req.URL.Query(), path // the gateway refuses one that is malformed
 		next(&generatedWriter{ResponseWriter: w, inbound: inbound}, req, path)
@@ -59,6 +73,10 @@ func (r *Handler) beginGenerated(ctx context.Context, req *http.Request) metadat
 	}
 	if inbound.refused != nil {
 		req.Body = refusedBody{req.Body}
+		return nil
+	}
+	if rpc := descriptorOf(method); rpc != nil {
+		rewriteQuery(req, inbound, rpc.Input().Fields())
 	}
 	return nil
 }
@@ -110,9 +128,25 @@ func forward(ctx context.Context, w http.ResponseWriter, message proto.Message) 
 		return nil
 	}
 	w.Header().Set("Content-Type", streamContentType)
+	w.Header().Set("X-Accel-Buffering", "no") // proxies must pass each message on
+	if inbound.events {
+		w.Header().Set("Content-Type", eventsContentType)
+	}
+	control := http.NewResponseController(w)
+	if err := control.SetWriteDeadline(time.Now().Add(streamSendTimeout)); err != nil {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
 	w.WriteHeader(http.StatusOK)
-	if err := http.NewResponseController(w).Flush(); err != nil {
+	if inbound.events && inbound.leave == nil {
+		if _, err := w.Write([]byte(eventsRetry)); err != nil {
+			return fmt.Errorf("send header: %w", err)
+		}
+	}
+	if err := control.Flush(); err != nil {
 		return fmt.Errorf("send header: %w", err)
+	}
+	if inbound.leave != nil {
+		inbound.leave()
 	}
 	return nil
 }
@@ -173,6 +207,11 @@ func (*marshaler) StreamContentType(any) string { return streamContentType }
 func (m *marshaler) Marshal(v any) ([]byte, error) {
 	if wrapped, ok := v.(map[string]any); ok {
 		v = wrapped["result"]
+	}
+	if message, ok := v.(proto.Message); ok {
+		if _, encoded := encodedIn(message); encoded != nil {
+			return encoded, nil
+		}
 	}
 	written, err := m.JSONPb.Marshal(v)
 	if err != nil {

@@ -100,7 +100,7 @@ func (c *inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method st
 		return nil, err
 	}
 	s := &inProcessStream{
-		ctx: incoming(ctx), clientStreams: target.ClientStreams, requests: make(chan proto.Message), responses: make(chan proto.Message),
+		ctx: incoming(ctx), clientStreams: target.ClientStreams, requests: make(chan proto.Message), responses: make(chan any),
 		headerSent: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if inbound, ok := ctx.Value(requestKey{}).(*request); ok {
@@ -131,15 +131,23 @@ func begin(ctx context.Context, method string) (api.Violations, error) {
 		return api.Violations{}, inbound.refused
 	}
 	inbound.called = true
+	rpc := descriptorOf(method)
+	if rpc == nil {
+		return api.Violations{}, errNoMethod(method)
+	}
+	checkQuery(inbound, rpc.Input().Fields())
+	return inbound.Violations, nil
+}
+
+// descriptorOf returns the descriptor of a method by its full name; nil if there is none.
+func descriptorOf(method string) protoreflect.MethodDescriptor {
 	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
 	described, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {
-		return api.Violations{}, fmt.Errorf("find method %s: %w", name, err)
+		return nil
 	}
-	if rpc, ok := described.(protoreflect.MethodDescriptor); ok {
-		checkQuery(inbound, rpc.Input().Fields())
-	}
-	return inbound.Violations, nil
+	rpc, _ := described.(protoreflect.MethodDescriptor)
+	return rpc
 }
 
 // checkQuery adds a violation for each parameter that fields does not have, that
@@ -148,10 +156,7 @@ func checkQuery(inbound *request, fields protoreflect.FieldDescriptors) {
 	seen := make(map[string]bool, len(inbound.query))
 	for _, name := range slices.Sorted(maps.Keys(inbound.query)) {
 		top, below, _ := strings.Cut(name, ".")
-		field := fields.ByTextName(top)
-		if field == nil {
-			field = fields.ByJSONName(top)
-		}
+		field := fieldOf(fields, top)
 		if field == nil || inbound.path[string(field.Name())] != "" {
 			inbound.Violations.Add(printable(name, maxShown), "is no query parameter of this method")
 			continue
@@ -189,7 +194,7 @@ type inProcessStream struct {
 	ctx           context.Context //nolint:containedctx // a stream's context is handed on by its method only
 	clientStreams bool
 	requests      chan proto.Message
-	responses     chan proto.Message
+	responses     chan any // a proto.Message or an *api.WatchReply
 
 	sendHeader sync.Once
 	headerSent chan struct{}
@@ -248,6 +253,9 @@ func (s *inProcessStream) CloseSend() error {
 func (s *inProcessStream) RecvMsg(m any) error {
 	select {
 	case response := <-s.responses:
+		if reply, ok := response.(*api.WatchReply); ok {
+			return encodeInto(m, reply)
+		}
 		return copyMessage(m, response)
 	case <-s.ended:
 		if s.err == nil {
@@ -281,13 +289,17 @@ func (s *inProcessServerStream) SetTrailer(metadata.MD) {}
 
 // SendMsg sends a response, and the header before the first.
 func (s *inProcessServerStream) SendMsg(m any) error {
-	message, ok := m.(proto.Message)
-	if !ok {
+	response := m
+	switch message := m.(type) {
+	case *api.WatchReply: // never changed
+	case proto.Message:
+		response = proto.Clone(message)
+	default:
 		return fmt.Errorf("send %T: no protobuf message", m)
 	}
 	s.sendHeader.Do(func() { close(s.headerSent) })
 	select {
-	case s.responses <- proto.Clone(message):
+	case s.responses <- response:
 		return nil
 	case <-s.ctx.Done():
 		return s.ctx.Err() //nolint:wrapcheck // the interceptor looks for it

@@ -81,6 +81,7 @@ func New(chain *api.Chain, cfg Config, further ...Register) (*Handler, error) {
 			return r.begin(r.generated(next))
 		}),
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
+		runtime.WithMarshalerOption(eventsContentType, &events{newMarshaler()}),
 		runtime.WithIncomingHeaderMatcher(none), // only Authorization arrives as metadata
 		runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithMetadata(r.beginGenerated),
@@ -126,6 +127,7 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	}
 	inbound := &request{
 		Context:     given.Context(),
+		method:      given.Method,
 		contentType: given.Header.Get("Content-Type"),
 		ifNoneMatch: given.Header["If-None-Match"],
 		Inbound: api.Inbound{
@@ -206,6 +208,7 @@ type request struct {
 	context.Context //nolint:containedctx // of the request that it stands for
 	api.Inbound
 
+	method      string // as it was given; a HEAD is handled as a GET
 	contentType string
 	// ifNoneMatch are the values of the header of that name.
 	ifNoneMatch []string
@@ -221,6 +224,10 @@ type request struct {
 	// is streaming: it is closed when the RPC ends.
 	called bool
 	stream <-chan struct{}
+	// events is set if a stream is to consist of server-sent events.
+	events bool
+	// leave ends a stream of which only the header is asked for; nil for others.
+	leave context.CancelFunc
 	// refused is why a generated handler's RPC was refused before it was called.
 	refused error
 	// unread is set if the body has a form that is not accepted.

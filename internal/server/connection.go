@@ -14,8 +14,9 @@ import (
 )
 
 // connection is an open connection over gRPC or REST. It closes itself if its
-// first request does not arrive in time. Over REST, because net/http knows no age of
-// connections, it also closes itself when it is old; grpc-go does that for gRPC.
+// first request does not arrive in time, and when it is old: net/http knows no age of
+// connections, and grpc-go, which asks the clients of old ones to close, would not wait
+// for streams of changes.
 //
 // Over gRPC it is the AuthInfo of its peer, an api.Connection.
 type connection struct {
@@ -32,8 +33,12 @@ type connection struct {
 	secured     bool                // by TLS; set by the handshake over gRPC
 	certificate *access.Certificate // nil if the client presented none
 
+	// old is from when on responses over REST ask the client to close. Over gRPC,
+	// grpc-go has asked it to by then.
+	old     time.Time
+	streams atomic.Int64 // of changes; they end by themselves
+
 	// Over REST only.
-	old        time.Time // from when on responses ask the client to close
 	identified sync.Once
 	latest     atomic.Int64 // when the last request began, in ns since the epoch
 }
@@ -43,9 +48,10 @@ func newConnection(accepted net.Conn, of *boundedListener) *connection {
 	if tcp, ok := accepted.(*net.TCPConn); ok {
 		c.raw, _ = tcp.SyscallConn() // it fails only if tcp is closed
 	}
+	age := of.limits.ConnectionAge
+	c.old = time.Now().Add(age + age/10)
 	if of.ages {
-		age := of.limits.ConnectionAge
-		c.old = time.Now().Add(age - age/10 + rand.N(age/5+1)) //nolint:gosec // no secret
+		c.old = c.old.Add(-rand.N(age/5 + 1)) //nolint:gosec // no secret
 	}
 	c.mu.Lock() // due may be called at once
 	defer c.mu.Unlock()
@@ -53,19 +59,19 @@ func newConnection(accepted net.Conn, of *boundedListener) *connection {
 	return c
 }
 
-// due closes the connection if its first request did not arrive, or if it is old and
-// no request began within the grace. Otherwise it sets the timer for the next look.
+// due closes the connection if its first request did not arrive, or if it is old, has
+// no stream of changes, and no request began within the grace. Otherwise it sets the timer for the next look.
 func (c *connection) due() {
 	if !c.requested.Load() {
 		_ = c.Close()
 		return
 	}
-	if !c.of.ages {
-		return
-	}
 	end := c.old
 	if latest := time.Unix(0, c.latest.Load()); latest.After(end) {
 		end = latest
+	}
+	if c.streams.Load() > 0 {
+		end = time.Now()
 	}
 	left := time.Until(end.Add(c.of.limits.ConnectionGrace))
 	if left <= 0 {
@@ -97,6 +103,13 @@ func (c *connection) Requested() {
 	if !c.requested.Load() {
 		c.requested.Store(true)
 	}
+}
+
+// Streaming records that a stream of changes begins, and ended that it has ended. The
+// connection is not closed while it lasts.
+func (c *connection) Streaming() (ended func()) {
+	c.streams.Add(1)
+	return func() { c.streams.Add(-1) }
 }
 
 // Certificate returns the client's verified certificate, nil if it presented none.

@@ -119,6 +119,7 @@ func (s *Server) shutdown(drain bool) error {
 	wasReady := s.state.Swap(stateStopping) == stateReady
 	s.health.Shutdown()
 	if drain && wasReady && s.cfg.DrainPause > 0 {
+		s.chain.Drain(s.cfg.DrainPause)
 		s.logger.Info("draining", zap.Duration("pause", s.cfg.DrainPause))
 		select {
 		case <-time.After(s.cfg.DrainPause):

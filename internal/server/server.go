@@ -199,7 +199,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		// Ask a silent client after a minute whether it is still there, and
 		// let clients ask as often as they usually do. The age gets a jitter of a tenth.
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: limits.Idle, MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: limits.ConnectionGrace,
+			MaxConnectionIdle: limits.Idle, MaxConnectionAge: limits.ConnectionAge, MaxConnectionAgeGrace: api.MaxWatchAge,
 			Time: time.Minute, Timeout: 20 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),

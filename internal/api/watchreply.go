@@ -1,0 +1,215 @@
+package api
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/eligibilityd/eligibilityd/internal/changes"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// WatchReply is one message of a stream of changes. What is the same for all streams is
+// encoded once, in the form that the callers asked for.
+type WatchReply struct {
+	// Token is where to go on after the message.
+	Token string
+
+	event watchEvent
+}
+
+// watchEvent is the part of a message that has no token.
+type watchEvent interface {
+	// name is the member of the message, and the name of the server-sent event.
+	name() string
+	// encodedProto returns the field of the message; encodedJSON the value of its
+	// member. Nobody changes them.
+	encodedProto() []byte
+	encodedJSON() []byte
+}
+
+// Event returns what happened: change, progress or end.
+func (r *WatchReply) Event() string { return r.event.name() }
+
+// AppendJSON appends the message as proto JSON, in one line.
+func (r *WatchReply) AppendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"resumeToken":`...), r.Token)
+	b = append(append(append(b, `,"`...), r.event.name()...), `":`...)
+	return append(append(b, r.event.encodedJSON()...), '}')
+}
+
+// encode returns the message in protobuf's wire format.
+func (r *WatchReply) encode() mem.BufferSlice {
+	return mem.BufferSlice{mem.SliceBuffer(appendTextField(nil, 1, r.Token)), mem.SliceBuffer(r.event.encodedProto())}
+}
+
+// changeEvent is a change, or a current answer.
+type changeEvent struct {
+	id            string
+	customer      eligibility.CustomerID
+	before, after *CheckReply // nil if unknown
+	initial       bool
+	redelivered   bool
+	observed      time.Time
+
+	onceProto, onceJSON sync.Once
+	proto, json         []byte
+}
+
+func (*changeEvent) name() string { return "change" }
+
+func (e *changeEvent) encodedProto() []byte {
+	e.onceProto.Do(func() {
+		b, start := openMessage(nil, 2)
+		b = appendTextField(b, 1, e.id)
+		b, customer := openMessage(b, 2)
+		b = closeMessage(appendGUID(b, e.customer), customer)
+		for number, answer := range []*CheckReply{3: e.before, 4: e.after} {
+			if answer != nil {
+				var inner int
+				b, inner = openMessage(b, protowire.Number(number)) //nolint:gosec // 3 or 4
+				b = closeMessage(answer.appendProto(b), inner)
+			}
+		}
+		b = appendFlagField(b, 5, e.initial)
+		b = appendFlagField(b, 6, e.redelivered)
+		e.proto = closeMessage(appendTimeField(b, 7, e.observed), start)
+	})
+	return e.proto
+}
+
+func (e *changeEvent) encodedJSON() []byte {
+	e.onceJSON.Do(func() {
+		b := appendString([]byte(`{"eventId":`), e.id)
+		b = append(appendGUID(append(b, `,"customerId":"`...), e.customer), '"')
+		if e.before != nil {
+			b = e.before.AppendJSON(append(b, `,"before":`...))
+		}
+		if e.after != nil {
+			b = e.after.AppendJSON(append(b, `,"after":`...))
+		}
+		b = strconv.AppendBool(append(b, `,"initial":`...), e.initial)
+		b = strconv.AppendBool(append(b, `,"redelivered":`...), e.redelivered)
+		e.json = append(appendTime(b, `,"observeTime":`, e.observed), '}')
+	})
+	return e.json
+}
+
+// watchProgress is how far a stream has come. All current answers were sent.
+type watchProgress changes.Progress
+
+func (watchProgress) name() string { return "progress" }
+
+func (p watchProgress) encodedProto() []byte {
+	b, start := openMessage(nil, 3)
+	b = appendFlagField(b, 1, true)
+	b = appendTimeField(b, 2, p.Through)
+	return closeMessage(appendTimeField(b, 3, p.Oldest), start)
+}
+
+func (p watchProgress) encodedJSON() []byte {
+	b := appendTime([]byte(`{"initialComplete":true`), `,"throughTime":`, p.Through)
+	return append(appendTime(b, `,"oldestTime":`, p.Oldest), '}')
+}
+
+// watchEnd is why a stream ends.
+type watchEnd eligibilityv1.WatchEnd_Reason
+
+func (watchEnd) name() string { return "end" }
+
+func (e watchEnd) encodedProto() []byte {
+	b, start := openMessage(nil, 4)
+	return closeMessage(appendNumberField(b, 1, int32(e)), start)
+}
+
+func (e watchEnd) encodedJSON() []byte {
+	return append(appendEnum([]byte(`{"reason":`), eligibilityv1.WatchEnd_Reason_name, int32(e)), '}')
+}
+
+const (
+	// maxComparisons is how many comparisons are kept: of the changes that the streams
+	// which are not behind have not all received.
+	maxComparisons = 2048
+	// compareTimeout ends the look for the other facet of a change.
+	compareTimeout = time.Second
+)
+
+// comparisons are the newest changes as streams send them, so that each is compared and
+// encoded once for all streams of a segment. It is safe for concurrent use; its zero
+// value is empty.
+type comparisons struct {
+	mu     sync.Mutex
+	kept   map[comparisonKey]func() *compared
+	oldest []comparisonKey // a ring, once it is full
+	next   int
+}
+
+type comparisonKey struct {
+	change  *changes.Change // of one partner: its place in memory names it
+	segment eligibility.Segment
+}
+
+// compared is a change as streams send it.
+type compared struct {
+	differs bool
+	first   *changeEvent // nil unless it differs
+	again   *changeEvent // the same, redelivered
+}
+
+// of returns a change as streams of a segment send it.
+func (c *comparisons) of(change *changes.Change, segment eligibility.Segment, service *evidence.Service) *compared {
+	key := comparisonKey{change, segment}
+	c.mu.Lock()
+	compare := c.kept[key]
+	if compare == nil {
+		compare = sync.OnceValue(func() *compared { return compareChange(change, segment, service) })
+		c.keep(key, compare)
+	}
+	c.mu.Unlock()
+	return compare()
+}
+
+// keep keeps a comparison in place of the oldest; c.mu is held.
+func (c *comparisons) keep(key comparisonKey, compare func() *compared) {
+	if c.kept == nil {
+		c.kept = make(map[comparisonKey]func() *compared)
+	}
+	if len(c.oldest) < maxComparisons {
+		c.oldest = append(c.oldest, key)
+	} else {
+		delete(c.kept, c.oldest[c.next])
+		c.oldest[c.next] = key
+		c.next = (c.next + 1) % maxComparisons
+	}
+	c.kept[key] = compare
+}
+
+func compareChange(change *changes.Change, segment eligibility.Segment, service *evidence.Service) *compared {
+	ctx, cancel := context.WithTimeout(context.Background(), compareTimeout) // no stream's: others wait for it
+	defer cancel()
+	found := service.Compare(ctx, change.Key, change.Before, change.After, segment)
+	if !found.Differs {
+		return new(compared)
+	}
+	event := func(redelivered bool) *changeEvent {
+		return &changeEvent{
+			id: change.ID(), customer: change.Key.CustomerID, observed: change.After.FetchTime, redelivered: redelivered,
+			before: replyOf(change.Key.CustomerID, found.Before), after: replyOf(change.Key.CustomerID, found.After),
+		}
+	}
+	return &compared{differs: true, first: event(false), again: event(true)}
+}
+
+func replyOf(id eligibility.CustomerID, answer *eligibility.Answer) *CheckReply {
+	if answer == nil {
+		return nil
+	}
+	return &CheckReply{id, *answer}
+}
