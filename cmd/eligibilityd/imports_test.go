@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 
 	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/webhooks"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
-	"internal/api":      {"internal/access", "internal/allowance", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
+	"internal/api":      {"internal/access", "internal/allowance", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 
 	"internal/rest":   {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback", "internal/reload"},
@@ -65,12 +65,12 @@ var mayImport = map[string][]string{
 
 	// For tests only.
 	"internal/access/accesstest":    {},
-	"internal/api/apitest":          {"internal/access", "internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
+	"internal/api/apitest":          {"internal/access", "internal/changes", "internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
 	"internal/cache/cachetest":      {"internal/access/accesstest", "internal/eligibility", "internal/evidence"},
 	"internal/doctor/doctortest":    {"internal/pcsim"},
 	"internal/pcsim/pcsimtest":      {"internal/pcsim"},
 	"internal/referencetest":        {},
-	"internal/server/servertest":    {"internal/api", "internal/api/apitest", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
+	"internal/server/servertest":    {"internal/api", "internal/api/apitest", "internal/changes", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
 	"internal/tokenstore/vaulttest": {},
 	"internal/tracing/tracingtest":  {},
 

@@ -58,6 +58,8 @@ func TestEveryMetricIsScraped(t *testing.T) {
 		`eligibility_connections_refused_total{listener="http"} 0`,
 		`eligibility_grpc_streams_waiting 0`,
 		`eligibility_grpc_streams_timed_out_total 0`,
+		`eligibility_watch_streams 0`,
+		`eligibility_watch_ended_total{reason="max_age"} 0`,
 		`eligibility_build_info{commit="abc",go_version="go1.`,
 	} {
 		if got := run.Scrape(t, want); len(got) != 1 {
@@ -75,7 +77,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 			t.Errorf("metric %s: %q", family.GetName(), family.GetHelp())
 		}
 	}
-	if len(families) != 14 {
-		t.Errorf("%d metrics, this test knows 14", len(families))
+	if len(families) != 16 {
+		t.Errorf("%d metrics, this test knows 16", len(families))
 	}
 }

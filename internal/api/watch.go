@@ -103,6 +103,11 @@ func (h *handler) watchRequest(c *call, req *eligibilityv1.WatchEligibilityReque
 			faults.Add(fieldStartTime, "must not lie more than one second in the future")
 		}
 	}
+	var unfinished bool
+	asked.start.Token, unfinished = strings.CutPrefix(req.GetResumeToken(), initialToken)
+	if unfinished && asked.start.Token == "" {
+		faults.Add(fieldResumeToken, "must be the token of a message")
+	}
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
@@ -115,8 +120,6 @@ func (h *handler) watchRequest(c *call, req *eligibilityv1.WatchEligibilityReque
 	if asked.log == nil {
 		return nil, &eligibility.Error{Kind: eligibility.KindFeedUnavailable, Err: errNoFeed}
 	}
-	var unfinished bool
-	asked.start.Token, unfinished = strings.CutPrefix(req.GetResumeToken(), initialToken)
 	asked.initial = len(asked.start.Customers) > 0 && (unfinished || asked.start.Token == "" && req.GetStartTime() == nil)
 	return asked, nil
 }
@@ -143,8 +146,11 @@ func customers(given []string, most int, faults *Violations) []eligibility.Custo
 	return ids
 }
 
-// fieldStartTime is the field of a stream that names its beginning.
-const fieldStartTime = "start_time"
+// The fields of a stream that name its beginning.
+const (
+	fieldStartTime   = "start_time"
+	fieldResumeToken = "resume_token"
+)
 
 // run sends what the stream consists of, until it ends. A stream that ends by itself
 // returns nil.

@@ -19,6 +19,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
+	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
@@ -92,6 +93,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 		}
 	}
 	services := make(map[string]*evidence.Service, len(a.cfg.Partners))
+	logs := make(map[string]*changes.Log, len(a.cfg.Partners))
 	for _, partner := range a.cfg.Partners {
 		engine, err := a.newEngine(partner, build, registry, replace)
 		a.engines = append(a.engines, engine)
@@ -99,6 +101,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 			return fmt.Errorf("partner %s: %w", partner.Name, err)
 		}
 		services[partner.Name] = engine.service
+		logs[partner.Name] = engine.changes
 	}
 	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
 		return err
@@ -109,7 +112,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 		}
 	}
 	chainConfig := chainConfig(a.cfg, build, a.logger, registry)
-	chainConfig.Now = replace.Now
+	chainConfig.Now, chainConfig.Logs = replace.Now, logs
 	if a.access != nil {
 		chainConfig.Access = a.access
 	}

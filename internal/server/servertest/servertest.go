@@ -26,6 +26,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
@@ -46,6 +47,10 @@ type Setup struct {
 	API            api.Config
 	REST           rest.Config
 	Server         server.Config
+
+	// Feeds are the feeds of changes of partners, by name; a partner without one has no
+	// streams of changes.
+	Feeds map[string]changes.Feed
 
 	// ClientTLS is how the clients connect if Server.TLS is set.
 	ClientTLS *tls.Config
@@ -116,6 +121,13 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	}
 	with.API.Registerer = run.Registry
 	with.Server.Logger, with.Server.Registerer, with.Server.Gatherer = with.API.Logger, run.Registry, run.Registry
+	following := make(map[string]*changes.Log)
+	for name, feed := range with.Feeds {
+		if following[name], err = changes.NewLog(feed, changes.LogConfig{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	with.API.Logs = following
 	run.Chain, err = api.New(partners, with.API, with.Services...)
 	if err != nil {
 		t.Fatal(err)
@@ -151,6 +163,9 @@ func Start(t testing.TB, with Setup) *Running { //nolint:funlen // one thing aft
 	var serving, fetching sync.WaitGroup
 	for _, service := range services {
 		fetching.Go(func() { _ = service.Run(fetches) })
+	}
+	for _, log := range following {
+		fetching.Go(func() { _ = log.Run(fetches) })
 	}
 	serving.Go(func() { run.Ended <- run.Server.Serve(ctx, listeners) })
 	t.Cleanup(func() {
