@@ -96,6 +96,9 @@ func (w watching) send(t *testing.T, token string, event any) {
 	message := &eligibilityv1.WatchEligibilityResponse{ResumeToken: token}
 	switch event := event.(type) {
 	case *eligibilityv1.EligibilityChange:
+		if event.GetObserveTime() == nil {
+			event.ObserveTime = event.GetAfter().GetEvidenceTime()
+		}
 		message.Event = &eligibilityv1.WatchEligibilityResponse_Change{Change: event}
 	case *eligibilityv1.WatchProgress:
 		message.Event = &eligibilityv1.WatchEligibilityResponse_Progress{Progress: event}
@@ -368,7 +371,7 @@ func TestAParkedOrderIsPlacedAfterTheChange(t *testing.T) {
 		t.Errorf("goes on from %q, which has expired", w.GetResumeToken())
 	}
 	for range 3 { // as often as it may come
-		w.send(t, "5", &eligibilityv1.EligibilityChange{CustomerId: "c", After: answer("c", allowed, late), Initial: true})
+		w.send(t, "5", &eligibilityv1.EligibilityChange{CustomerId: "c", After: answer("c", allowed, early), Initial: true, ObserveTime: late})
 	}
 	p.ends(t)
 	if got := placements(t, dir); len(got) != 2 || got["o"] != 1 || got["d"] != 1 {

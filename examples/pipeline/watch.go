@@ -84,8 +84,10 @@ func (p *pipeline) stream(ctx context.Context, w *watch) (received bool, err err
 // change releases the parked orders of a customer whose review has ended, however it
 // did. A change that comes twice, or late, costs a check: nothing is placed by it.
 func (p *pipeline) change(w *watch, change *eligibilityv1.EligibilityChange) {
-	if after := change.GetAfter(); !temporary(after) {
-		p.release(customer{change.GetCustomerId(), w.segment}, after.GetEvidenceTime())
+	if !temporary(change.GetAfter()) {
+		// evidence_time would do for commercial orders. Of other answers, which have
+		// evidence of two facets, it is the time of the older one.
+		p.release(customer{change.GetCustomerId(), w.segment}, change.GetObserveTime())
 	}
 }
 
