@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,7 +61,7 @@ func pipelineRuns(ctx context.Context, t *testing.T, program, address, dir, orde
 			return kills
 		case <-time.After(spell):
 			_ = cmd.Process.Kill()
-			<-ended
+			_ = <-ended // killed
 			kills++
 			if ctx.Err() != nil {
 				t.Error("the pipeline does not end")
@@ -73,7 +74,7 @@ func pipelineRuns(ctx context.Context, t *testing.T, program, address, dir, orde
 
 // changesForAPipeline runs examples/pipeline with orders of customers under review, kills
 // it again and again, and both replicas too.
-func changesForAPipeline(t *testing.T) string {
+func changesForAPipeline(t *testing.T) string { //nolint:thelper // a test of its own
 	const customers, blocked, unasked, length = 200, 20, 20, 100 * time.Second
 	dir := t.TempDir()
 	program := filepath.Join(dir, "pipeline")
@@ -99,7 +100,7 @@ func changesForAPipeline(t *testing.T) string {
 	ended := make(chan int, 1)
 	go func() { ended <- pipelineRuns(killing, t, program, f.all[0].GRPC, dir, file, out) }()
 	out.await(t, "orders to be parked", func(printed string) bool {
-		return bytes.Count([]byte(printed), []byte(`"state":"parked"`)) >= 2*customers
+		return strings.Count(printed, `"state":"parked"`) >= 2*customers
 	})
 	if placed := placedOrders(t, dir); len(placed) > 0 {
 		t.Errorf("placed before any review was over: %v", placed)
