@@ -180,11 +180,12 @@ func dialReplica(t *testing.T, address string) *grpc.ClientConn {
 // some is the index of a random replica.
 func (f *replicas) some() int { return rand.IntN(len(f.clients)) }
 
-// now asks a replica about a customer, which asks Partner Center.
+// now asks a replica about a customer, which asks Partner Center. A replica that was
+// started again may not have been connected to yet.
 func (f *replicas) now(ctx context.Context, client eligibilityv1.EligibilityServiceClient, id string) (*eligibilityv1.CheckEligibilityResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return client.CheckEligibility(ctx, &eligibilityv1.CheckEligibilityRequest{CustomerId: id, MaxAge: durationpb.New(0)})
+	return client.CheckEligibility(ctx, &eligibilityv1.CheckEligibilityRequest{CustomerId: id, MaxAge: durationpb.New(0)}, grpc.WaitForReady(true))
 }
 
 // script gives customers a status.
