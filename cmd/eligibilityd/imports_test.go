@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 
 	"internal/app": {
 		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/changes", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
-		"internal/pcclient", "internal/reload", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing",
+		"internal/pcclient", "internal/reload", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing", "internal/webhooks",
 	},
 
 	"cmd/eligibilityd": {

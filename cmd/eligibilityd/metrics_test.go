@@ -2,9 +2,11 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Every selector in deploy/alerts.yaml selects something: the
@@ -18,9 +20,16 @@ func TestAlertsSelectSeriesThatExist(t *testing.T) {
 	p := startDev(t)
 	get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
 	_, _, scraped := get(t, "http://"+p.Admin+"/metrics")
-	guarded, ca, _ := startGuarded(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	guarded, ca, _ := startGuarded(t, "ELIGIBILITY_WEBHOOKS=[{name: orders, url: 'http://127.0.0.1:9', secret_file: "+secret+"}]")
 	runCommand(t, "", "check", "--address", guarded.GRPC, "--ca-file", ca, allowedID) // without credentials
 	_, _, more := get(t, "http://"+guarded.Admin+"/metrics")
+	for deadline := time.Now().Add(patience); !strings.Contains(more, "eligibility_webhook_lag_seconds{") && time.Now().Before(deadline); { // until it sends
+		_, _, more = get(t, "http://"+guarded.Admin+"/metrics")
+	}
 	scraped += more
 	selector := regexp.MustCompile(`(eligibility_[a-z_]+)(?:\{([^}]*)\})?`)
 	matcher := regexp.MustCompile(`^([a-z_]+)(=~|=)"([^"]*)"$`)

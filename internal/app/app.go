@@ -50,6 +50,7 @@ type App struct {
 	logger      *zap.Logger
 	connections *cache.Connections    // nil without Redis
 	engines     []*engine             // one for each partner
+	webhooks    []webhook
 	access      *access.Authenticator // nil without auth
 	server      *server.Server
 	traces      *tracing.Pipeline // nil without tracing
@@ -102,6 +103,9 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 		}
 		services[partner.Name] = engine.service
 		logs[partner.Name] = engine.changes
+	}
+	if err = a.newWebhooks(registry); err != nil {
+		return err
 	}
 	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
 		return err
@@ -191,8 +195,17 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	if a.access != nil {
 		loops.Go(func() error { return a.access.Run(looping) })
 	}
+	sending, endSending := context.WithCancel(ctx) // requests of webhooks end while calls do
+	defer endSending()
+	var senders errgroup.Group
+	for _, webhook := range a.webhooks {
+		senders.Go(func() error { return webhook.sender.Run(sending) })
+		loops.Go(func() error { return webhook.secrets.Run(looping) })
+	}
 	a.announce(on)
 	err := a.server.Serve(ctx, on)
+	endSending()
+	err = errors.Join(err, senders.Wait())
 	endFetching()
 	err = errors.Join(err, fetches.Wait())
 	endLooping()
@@ -249,6 +262,9 @@ func (a *App) reload() {
 	a.server.Reload()
 	if a.access != nil {
 		a.access.Reload()
+	}
+	for _, webhook := range a.webhooks {
+		webhook.secrets.Reload()
 	}
 }
 

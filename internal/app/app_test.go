@@ -56,6 +56,7 @@ var usedElsewhere = map[string]string{
 	"log.format":                              "NewLogger",
 	"default_partner":                         "config.Load, which names the default",
 	"policy.under_review":                     "nothing yet",
+	"webhooks":                                "App.newWebhook",
 }
 
 // A key that is read and documented but goes nowhere is worse than no key.

@@ -3,7 +3,6 @@ package app
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -71,10 +70,6 @@ func budgetConfig(cfg *config.Config, partner config.Partner, build Build, store
 
 // Replica describes this process to the replicas that share a partner's budget.
 func Replica(cfg *config.Config, partner config.Partner, build Build) budget.Replica {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
 	var policy strings.Builder
 	fmt.Fprintf(&policy, "not_ready=%s under_review=%s when_undecidable=%s", cfg.Policy.NotReady, cfg.Policy.UnderReview, cfg.Policy.WhenUndecidable)
 	ages := cfg.Cache.Ages
@@ -91,7 +86,7 @@ func Replica(cfg *config.Config, partner config.Partner, build Build) budget.Rep
 	} {
 		fmt.Fprintf(&policy, " %s=%v/%v", age.name, age.Fresh, age.Usable)
 	}
-	return budget.Replica{Host: host, Version: build.Version, PerMinute: partner.BudgetPerMinute, Policy: policy.String()}
+	return budget.Replica{Host: host(), Version: build.Version, PerMinute: partner.BudgetPerMinute, Policy: policy.String()}
 }
 
 // cacheConfig converts the configuration of the cache for a partner, who gets an

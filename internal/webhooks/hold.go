@@ -83,6 +83,7 @@ func newHold(s *Sender, status Status, state State, records []Record, until time
 		}
 	}
 	s.parked = nil
+	s.cfg.Metrics.show(s.cfg.Name, status, h.queues.oldest(), h.isDisabled())
 	return h
 }
 

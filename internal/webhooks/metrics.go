@@ -63,6 +63,15 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
+// begin makes the counters of a webhook exist, so that their first increase is seen.
+func (m *Metrics) begin(webhook string) {
+	m.deliveries.WithLabelValues(webhook, string(outcomeDelivered))
+	m.deliveries.WithLabelValues(webhook, "dead")
+	for _, counter := range []*prometheus.CounterVec{m.dropped, m.gaps, m.secretReloadFailures} {
+		counter.WithLabelValues(webhook)
+	}
+}
+
 // SecretNotReloaded counts a secret file that cannot be loaded again.
 func (m *Metrics) SecretNotReloaded(webhook string) {
 	m.secretReloadFailures.WithLabelValues(webhook).Inc()

@@ -38,6 +38,7 @@ func New(cfg Config) *Sender { return newSender(cfg, nil) }
 func newSender(cfg Config, resolver *net.Resolver) *Sender {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
+	cfg.Metrics.begin(cfg.Name)
 	logger := cfg.Logger.With(zap.String("webhook", cfg.Name))
 	return &Sender{
 		cfg:      cfg,
