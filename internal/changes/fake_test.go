@@ -171,6 +171,12 @@ func (f *fakeFeed) set(partition int, set func(*fakePart)) {
 	set(&f.parts[partition])
 }
 
+func (f *fakeFeed) readsSoFar() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reads
+}
+
 func (f *fakeFeed) announce() {
 	select {
 	case f.written <- struct{}{}:
