@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -248,12 +247,10 @@ const leastPause = time.Second
 // service asks for that, if it was too slow, or if it has answered before and is
 // perhaps being restarted, or the token replaced.
 func (a *asker) againAfter(err error) time.Duration {
-	failure := status.Convert(err)
-	for _, detail := range failure.Details() {
-		if retry, ok := detail.(*errdetails.RetryInfo); ok {
-			return max(retry.GetRetryDelay().AsDuration(), leastPause)
-		}
+	if delay := retryDelay(err); delay > 0 {
+		return delay
 	}
+	failure := status.Convert(err)
 	perhapsReplaced := failure.Code() == codes.Unavailable || failure.Code() == codes.Unauthenticated
 	if failure.Code() == codes.DeadlineExceeded || perhapsReplaced && a.answered {
 		return leastPause
