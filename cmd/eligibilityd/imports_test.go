@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"cmd/eligibilityd": {
 		"internal/access", "internal/app", "internal/doctor", "internal/config", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
-		"internal/tokenstore", "gen/eligibility/v1",
+		"internal/tokenstore", "internal/webhooks", "gen/eligibility/v1",
 	},
 	"internal/doctor": {"internal/access", "internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
 

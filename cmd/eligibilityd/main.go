@@ -102,6 +102,7 @@ Start with: eligibilityd dev`,
 		newDoctorCommand(),
 		newLoginCommand(),
 		newTokenCommand(),
+		newWebhooksCommand(),
 		newVersionCommand(),
 	)
 	return root
