@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -381,6 +382,52 @@ func TestAParkedOrderIsPlacedAfterTheChange(t *testing.T) {
 	defer mu.Unlock()
 	if len(atLeast) != 3 || !atLeast[2].AsTime().Equal(late.AsTime()) {
 		t.Errorf("checks with min_evidence_time %v", atLeast)
+	}
+}
+
+// Once the token after a change is stored, the change does not come again. The order
+// that it made due is checked all the same after a crash.
+func TestAChangeIsNotLostInACrash(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 10)
+	var answers atomic.Bool // to checks after the change
+	s := startService(t, func(q *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
+		switch {
+		case q.GetMinEvidenceTime() == nil:
+			return answer("c", underReview, early), nil
+		case answers.Load():
+			return answer("c", allowed, late), nil
+		}
+		asked <- struct{}{}
+		return nil, failure(codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE")
+	})
+	dir := t.TempDir()
+	orders := `{"id":"o","customer_id":"c"}` + "\n"
+	p := startPipeline(t, s.address, dir, orders)
+	w := s.opened(t)
+	w.send(t, "1", &eligibilityv1.EligibilityChange{CustomerId: "c", After: answer("c", underReview, early), Initial: true})
+	w.send(t, "2", &eligibilityv1.WatchProgress{InitialComplete: true})
+	w.send(t, "3", &eligibilityv1.EligibilityChange{CustomerId: "c", After: answer("c", allowed, late)})
+	w.send(t, "4", &eligibilityv1.WatchProgress{InitialComplete: true})
+	<-asked
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); ; {
+		journal, err := os.ReadFile(filepath.Join(dir, "journal.jsonl"))
+		if err == nil && strings.Contains(string(journal), `"token":"4"`) {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("the token was not stored: %s", journal)
+		}
+	}
+	p.kill()
+	answers.Store(true)
+	startPipeline(t, s.address, dir, orders).ends(t)
+	if got := placements(t, dir); len(got) != 1 || got["o"] != 1 {
+		t.Errorf("placed: %v", got)
 	}
 }
 
