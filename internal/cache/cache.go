@@ -274,7 +274,7 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	result := s.redis.put(ctx, write{
 		key: key, evidence: evidence, keepUntil: keepUntil, lease: lease, trail: s.outbox.trailTo(key, evidence),
 	})
-	s.addToOutbox(key, evidence, keepUntil, result.stored, cmp.Or(result.replaced, lease.stored))
+	s.addToOutbox(key, evidence, keepUntil, result.stored, cmp.Or(result.replaced.evidence, lease.stored.evidence))
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
 		// Nothing shows that the connection reached the server that has the newest.
 		s.local.applyMessage(key, result.newer, unconfirmed, now, false)

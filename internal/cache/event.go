@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"slices"
 
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 )
@@ -27,7 +28,7 @@ func (s *sealer) sealChange(change *changes.Change, source string) []byte {
 	b := change.AppendJSON(make([]byte, 0, 1024), source)
 	b = b[:len(b)-1]
 	seal := s.seal(b, 0, sealEvent, change.Key)[len(b):]
-	b = append(b[:len(b):len(b)], integrityStart...)
+	b = append(slices.Clip(b), integrityStart...)
 	b = hex.AppendEncode(b, seal)
 	return append(b, integrityEnd...)
 }

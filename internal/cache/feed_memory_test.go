@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
@@ -157,7 +158,7 @@ func TestTheFeedInTheProcessOfManyWriters(t *testing.T) {
 
 // assertLinked expects that the changes of each key link without a gap, and that
 // evidence times increase.
-func assertLinked(t testing.TB, entries []changes.Entry) {
+func assertLinked(t rapid.TB, entries []changes.Entry) {
 	t.Helper()
 	last := make(map[eligibility.Key]*changes.Change)
 	for _, entry := range entries {

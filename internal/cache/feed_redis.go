@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -209,9 +210,10 @@ func (f *redisFeed) page(ask changes.Ask, answer []string) changes.Page {
 
 // next returns the first position behind p.
 func next(p changes.Position) changes.Position {
-	if p.Seq++; p.Seq == 0 {
-		p.Millis++
+	if p.Seq == math.MaxUint64 {
+		return changes.Position{Millis: p.Millis + 1}
 	}
+	p.Seq++
 	return p
 }
 

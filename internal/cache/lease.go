@@ -46,8 +46,8 @@ type heldLease struct {
 	priority *evidence.Priority
 	level    byte      // as stored in Redis
 	renewed  time.Time // on the monotonic clock
-	// stored is what Redis held when the lease was acquired; nil if nothing.
-	stored *eligibility.Evidence
+	// stored is what Redis held when the lease was acquired.
+	stored storedValue
 }
 
 // leases are the leases of this process and the callers that wait for the leases of
@@ -317,7 +317,7 @@ type claimReply struct {
 	failure  error
 	holder   []byte
 	acquired bool
-	stored   *eligibility.Evidence // if acquired: what Redis holds, nil if nothing
+	stored   storedValue // if acquired: what Redis holds
 }
 
 // claim asks for the lease; ok is false if Redis does not decide.
@@ -342,7 +342,7 @@ func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease)
 	case len(answer) == 2 && answer[0] == "acquired":
 		return claimReply{acquired: true, stored: r.decodeClaimed(caller, c, answer[1])}, true
 	case len(answer) == 2 && answer[0] == "value":
-		return claimReply{evidence: r.decodeClaimed(caller, c, answer[1])}, true
+		return claimReply{evidence: r.decodeClaimed(caller, c, answer[1]).evidence}, true
 	case len(answer) == 2 && answer[0] == "lease":
 		return r.decodeLease(c, []byte(answer[1])), true
 	default:
@@ -350,19 +350,14 @@ func (r *sharedTier) claim(caller context.Context, c *claiming, lease heldLease)
 	}
 }
 
-// decodeClaimed returns the evidence in the reply to a claim, nil if there is none. It
-// removes a value that cannot be read.
-func (r *sharedTier) decodeClaimed(caller context.Context, c *claiming, value string) *eligibility.Evidence {
-	if value == "" {
-		return nil
-	}
-	held, _ := c.store.local.get(c.Key)
-	evidence, err := r.seals.decode(c.Key, []byte(value), held.evidence)
+// decodeClaimed reads the value in the reply to a claim, which may be none. It removes
+// one that cannot be read.
+func (r *sharedTier) decodeClaimed(caller context.Context, c *claiming, value string) storedValue {
+	stored, err := r.decodeStored(c.Key, value)
 	if err != nil {
 		r.remove(caller, removal{key: c.Key, value: []byte(value)})
-		return nil
 	}
-	return evidence
+	return stored
 }
 
 // decodeLease parses the lease of another claim. One without a valid seal is

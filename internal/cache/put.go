@@ -75,20 +75,51 @@ func (t trail) with(evidence *eligibility.Evidence) trail {
 	if last := t.last(); last != nil && last.SameFacts(evidence) {
 		return t
 	}
-	passed := append(t.passed[:len(t.passed):len(t.passed)], evidence)
+	passed := slices.Concat(t.passed, []*eligibility.Evidence{evidence})
 	if extra := len(passed) - maxPassed; extra > 0 {
 		return trail{stored: passed[extra-1], passed: passed[extra:]}
 	}
 	return trail{stored: t.stored, passed: passed}
 }
 
+// storedValue is what Redis holds under a key. The zero value is nothing.
+type storedValue struct {
+	evidence *eligibility.Evidence
+	// stamp is what [putScript] knows the value by: two fetches may have started in one
+	// millisecond.
+	stamp []byte
+}
+
+// decodeStored reads a value in the reply of a script, "" if there is none.
+func (r *sharedTier) decodeStored(key eligibility.Key, value string) (storedValue, error) {
+	if value == "" {
+		return storedValue{}, nil
+	}
+	evidence, err := r.seals.decode(key, []byte(value), nil)
+	if err != nil {
+		return storedValue{}, err
+	}
+	return storedValue{evidence: evidence, stamp: stampOf([]byte(value))}, nil
+}
+
+// asStored returns what Redis holds if it holds evidence, nil if nothing.
+func (r *sharedTier) asStored(key eligibility.Key, evidence *eligibility.Evidence) storedValue {
+	if evidence == nil {
+		return storedValue{}
+	}
+	return storedValue{evidence: evidence, stamp: stampOf(r.seals.encode(key, evidence))}
+}
+
+func stampOf(value []byte) []byte {
+	return slices.Concat(value[1:headerBytes], value[len(value)-checksumBytes:])
+}
+
 // putResult is what became of a write.
 type putResult struct {
 	stored bool                  // Redis has this evidence, or newer
 	newer  *eligibility.Evidence // which Redis has; nil if it has none
-	// replaced is what Redis held before, if it has stored the evidence; nil if
-	// nothing.
-	replaced *eligibility.Evidence
+	// replaced is what Redis held before, if it has stored the evidence.
+	replaced storedValue
 	// again reports that Redis holds replaced, and not what the writer believed.
 	again bool
 	// unreadable is a value in the way.
@@ -115,7 +146,7 @@ func (r *sharedTier) put(caller context.Context, w write) putResult {
 	}
 	sent, believed := now.UnixNano(), w.lease.stored
 	if w.lease.token == (token{}) {
-		believed = w.trail.last() // for want of a better guess
+		believed = r.asStored(w.key, w.trail.last()) // for want of a better guess
 	}
 	for range maxPutTries {
 		put := r.newPut(w, value, left, believed)
@@ -128,7 +159,7 @@ func (r *sharedTier) put(caller context.Context, w write) putResult {
 			return result
 		case result.unreadable != nil:
 			r.remove(caller, removal{key: w.key, value: result.unreadable})
-			believed = nil
+			believed = storedValue{}
 		case result.again:
 			believed = result.replaced
 		default:
@@ -149,19 +180,16 @@ func (r *sharedTier) publish(ctx context.Context, key eligibility.Key, value []b
 type put struct {
 	write
 
-	believed *eligibility.Evidence
+	believed storedValue
 	changes  int
 	keys     []string
 	args     []any
 }
 
-func (r *sharedTier) newPut(w write, value []byte, left int64, believed *eligibility.Evidence) put {
-	var holder, time []byte
+func (r *sharedTier) newPut(w write, value []byte, left int64, believed storedValue) put {
+	var holder []byte
 	if w.lease.token != (token{}) {
 		holder = w.lease.token[:]
-	}
-	if believed != nil {
-		time = timeBytes(believed.FetchTime)
 	}
 	underReview := 0
 	if r.reviews.Enabled && r.policy.UnderReview(w.evidence) {
@@ -178,12 +206,12 @@ func (r *sharedTier) newPut(w write, value []byte, left int64, believed *eligibi
 		},
 		args: []any{
 			value, left, timeBytes(r.now().Add(eligibility.ClockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, w.key),
-			time, r.feed.Retention.Milliseconds(), share(r.feed.MaxEvents),
+			believed.stamp, r.feed.Retention.Milliseconds(), share(r.feed.MaxEvents),
 			reviewMember(w.key), underReview, 0.9 + 0.2*rand.Float64(), //nolint:gosec // no secret
 			r.reviews.GiveUpAfter.Milliseconds(), share(r.reviews.MaxTracked), r.now().UnixMilli(),
 		},
 	}
-	for _, change := range w.trail.changesTo(w.key, w.evidence, believed) {
+	for _, change := range w.trail.changesTo(w.key, w.evidence, believed.evidence) {
 		p.args = append(p.args, r.seals.sealChange(change, r.source))
 		p.changes++
 	}
@@ -200,15 +228,13 @@ func (r *sharedTier) putReply(p put, answer []string, err error, sent int64) (re
 	case isReply(err):
 		health.refused()
 	case err != nil:
-	case len(answer) == 2 && answer[1] == "":
-		result.again = true
 	case len(answer) == 2:
-		found, err := r.seals.decode(p.key, []byte(answer[1]), nil)
+		found, err := r.decodeStored(p.key, answer[1])
 		switch {
 		case err != nil:
 			result.unreadable = []byte(answer[1])
 		case answer[0] == "newer":
-			result.stored, result.newer = true, found
+			result.stored, result.newer = true, found.evidence
 		default:
 			result.again, result.replaced = true, found
 		}
@@ -254,9 +280,9 @@ func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
 	sent := r.now()
-	believed := make([]*eligibility.Evidence, len(writes))
+	believed := make([]storedValue, len(writes))
 	for i, write := range writes {
-		believed[i] = write.trail.last()
+		believed[i] = r.asStored(write.key, write.trail.last())
 	}
 	for range 2 {
 		puts := make([]put, len(writes))
@@ -279,7 +305,7 @@ func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored
 
 // putReplies evaluates the replies to puts of writes, and returns those to make again
 // and what Redis holds in their place.
-func (r *sharedTier) putReplies(caller context.Context, puts []put, writes []outboxWrite, replies []*redis.Cmd, sent int64, stored func(outboxWrite)) (again []outboxWrite, believed []*eligibility.Evidence) {
+func (r *sharedTier) putReplies(caller context.Context, puts []put, writes []outboxWrite, replies []*redis.Cmd, sent int64, stored func(outboxWrite)) (again []outboxWrite, believed []storedValue) {
 	for i, reply := range replies {
 		answer, err := reply.StringSlice()
 		result := r.putReply(puts[i], answer, err, sent)

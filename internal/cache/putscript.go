@@ -116,8 +116,8 @@ end
 //
 // KEYS value, lease, feed, newest id removed from it, reviews by due time, reviews
 // since; ARGV value, milliseconds to live, the last time that is believed, the
-// writer's token or nothing, channel, the message's header, the time of the value
-// believed to be stored or nothing, the feed's retention in ms and number of events,
+// writer's token or nothing, channel, the message's header, the time and the last
+// 4 bytes of the value believed to be stored or nothing, the feed's retention in ms and number of events,
 // the member of the review, 1 if it is under review, the factor of its due time, the
 // time in ms after which it is given up, the number of members, the replica's time in
 // ms, changes.
@@ -132,7 +132,7 @@ local new, newTime = ARGV[1], ARGV[1]:sub(2, 9)
 local stored = read(KEYS[1])
 local time = fetched(stored, new:byte(1), ARGV[3])
 local isNewer = time and before(newTime, time)
-if not isNewer and time ~= newTime and (time or '') ~= ARGV[7] then return {'other', time and stored or ''} end
+if not isNewer and time ~= newTime and (time and time .. stored:sub(-4) or '') ~= ARGV[7] then return {'other', time and stored or ''} end
 local lease = leaseOf(KEYS[2])
 if lease and lease:sub(3, 18) == ARGV[4] then redis.pcall('DEL', KEYS[2]) end
 if isNewer then return {'newer', stored} end

@@ -1,7 +1,5 @@
 package eligibility
 
-import "slices"
-
 // cutMark ends a text that was cut. With it, a text is no word that the rule knows.
 const cutMark = "…"
 
@@ -13,16 +11,16 @@ func (e *Evidence) Abridge(maxText int) *Evidence {
 		Facet: e.Facet, Absence: e.Absence, Status: e.Status, StatusText: abridge(e.StatusText, e.Status != AccountStatusUnrecognized, maxText),
 		FetchTime: e.FetchTime, CorrelationID: abridge(e.CorrelationID, false, maxText),
 	}
-	var kept []*Qualification
 	for _, segment := range []Segment{SegmentEducation, SegmentGovernment, SegmentNonprofit} {
-		if q := deciding(e.Qualifications, neededQualification(segment)); q != nil && !slices.Contains(kept, q) {
-			kept = append(kept, q)
-			cut := *q
-			cut.TypeText = abridge(q.TypeText, q.Type != QualificationUnrecognized, maxText)
-			cut.VettingStatusText = abridge(q.VettingStatusText, q.VettingStatus != VettingUnrecognized, maxText)
-			cut.VettingReason = abridge(q.VettingReason, false, maxText)
-			short.Qualifications = append(short.Qualifications, cut)
+		q := deciding(e.Qualifications, neededQualification(segment))
+		if q == nil {
+			continue
 		}
+		cut := *q
+		cut.TypeText = abridge(q.TypeText, q.Type != QualificationUnrecognized, maxText)
+		cut.VettingStatusText = abridge(q.VettingStatusText, q.VettingStatus != VettingUnrecognized, maxText)
+		cut.VettingReason = abridge(q.VettingReason, false, maxText)
+		short.Qualifications = append(short.Qualifications, cut)
 	}
 	return short
 }
