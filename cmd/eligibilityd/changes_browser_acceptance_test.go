@@ -209,6 +209,6 @@ func changesInABrowser(t *testing.T) string { //nolint:thelper // a test of its 
 	if state.Closed > 0 || state.Errors < 2 || resumed == 0 {
 		t.Errorf("%d errors, %d of them final; %d requests with Last-Event-ID", state.Errors, state.Closed, resumed)
 	}
-	return fmt.Sprintf("a change is on the page after %s; %v without a change: one connection, no error, the next change after %s; both replicas killed and stopped in turn: %d reconnections by `Last-Event-ID`, the changes that the other replica had found out within %s",
-		seconds(live), silence, seconds(afterSilence), state.Opens-1, seconds(max(again[0], again[1], again[2])))
+	return fmt.Sprintf("a change is on the page after %d ms; %v without a change: one connection, no error, the next change after %d ms; both replicas killed and stopped in turn: %d reconnections by `Last-Event-ID`, the changes that the other replica had found out within %s",
+		live.Milliseconds(), silence, afterSilence.Milliseconds(), state.Opens-1, seconds(max(again[0], again[1], again[2])))
 }
