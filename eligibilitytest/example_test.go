@@ -164,3 +164,50 @@ func ExampleService_Advance() {
 	// DECISION_ALLOWED stale: true
 	// PARTNER_CENTER_UNAVAILABLE
 }
+
+// A stream reports the end of a review once a check has found it out.
+func ExampleService_Set_watch() {
+	service, err := eligibilitytest.Start(eligibilitytest.Config{
+		Customers: map[string]eligibilitytest.Customer{contoso: {Account: eligibilitytest.UnderReview}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = service.Close() }()
+	client := eligibilityv1.NewEligibilityServiceClient(service.Conn)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	check := func() {
+		_, err := client.CheckEligibility(ctx, &eligibilityv1.CheckEligibilityRequest{CustomerId: contoso, MaxAge: durationpb.New(0)})
+		if err != nil {
+			panic(err)
+		}
+	}
+
+	check()
+	stream, err := client.WatchEligibility(ctx, &eligibilityv1.WatchEligibilityRequest{CustomerIds: []string{contoso}})
+	if err != nil {
+		panic(err)
+	}
+	var after *eligibilityv1.CheckEligibilityResponse
+	for after.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
+		message, err := stream.Recv()
+		if err != nil {
+			panic(err)
+		}
+		switch {
+		case message.GetChange().GetInitial():
+			fmt.Println("at first:", message.GetChange().GetAfter().GetDecision())
+			if err := service.Set(contoso, eligibilitytest.Customer{Account: eligibilitytest.Allowed}); err != nil {
+				panic(err)
+			}
+			check()
+		case message.GetChange() != nil:
+			after = message.GetChange().GetAfter()
+		}
+	}
+	fmt.Println("then:", after.GetDecision())
+	// Output:
+	// at first: DECISION_BLOCKED
+	// then: DECISION_ALLOWED
+}

@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // commandsOf returns the lines of the shell blocks of a section of a document, block
@@ -105,6 +108,40 @@ func TestTheCommandsForAnOpenNetworkWork(t *testing.T) {
 	printed = strings.NewReplacer("  eligibilityd", "bin/eligibilityd", "--token-file FILE", "--token-file token").Replace(printed)
 	if out, err := run(t.Context(), printed).CombinedOutput(); !strings.Contains(string(out), "ACCOUNT_ALLOWED") {
 		t.Errorf("%s: %v\n%s", printed, err, out)
+	}
+}
+
+// The commands for streams of docs/changes.md print the current answers and progress.
+func TestTheCommandsForStreamsWork(t *testing.T) {
+	t.Parallel()
+	blocks := commandsOf(t, "../../docs/changes.md", "Over REST")
+	if len(blocks) != 2 || len(blocks[0]) != 1 || len(blocks[1]) != 1 {
+		t.Fatalf("%q", blocks)
+	}
+	p := startDev(t)
+	for i, wants := range [][]string{
+		{`{"resumeToken":"`, `"initial":true`, `"progress":{"initialComplete":true`},
+		{"retry: 2000\n", "\nevent: change\ndata: {", `"initial":true`, "\nevent: progress\n"},
+	} {
+		line := strings.Replace(blocks[i][0], "localhost:8080", p.HTTP, 1)
+		_, ids, _ := strings.Cut(line, "customer_ids=")
+		for id := range strings.SplitSeq(strings.Trim(ids, "'"), ",") {
+			if _, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		out := new(output)
+		cmd := exec.CommandContext(ctx, "bash", "-ec", "exec "+line) //nolint:gosec // of one of our own documents
+		cmd.Stdout = out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		out.await(t, line, func(printed string) bool {
+			return !slices.ContainsFunc(wants, func(want string) bool { return !strings.Contains(printed, want) })
+		})
+		cancel()
+		_ = cmd.Wait() // it was killed
 	}
 }
 
