@@ -24,9 +24,10 @@ var mayImport = map[string][]string{
 	"internal/evidence":    {"internal/allowance", "internal/eligibility"},
 	"internal/budget":      {"internal/evidence"},
 	"internal/changes":     {"internal/eligibility"},
+	"internal/reviews":     {"internal/eligibility", "internal/evidence"},
 	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/logging", "internal/loopback", "internal/remote"},
 
-	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/webhooks"},
+	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/reviews", "internal/webhooks"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
 	"internal/api":      {"internal/access", "internal/allowance", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
 
@@ -35,7 +36,7 @@ var mayImport = map[string][]string{
 
 	"internal/app": {
 		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/changes", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
-		"internal/pcclient", "internal/reload", "internal/rest", "internal/server", "internal/tokenstore", "internal/tracing", "internal/webhooks",
+		"internal/pcclient", "internal/reload", "internal/rest", "internal/reviews", "internal/server", "internal/tokenstore", "internal/tracing", "internal/webhooks",
 	},
 
 	"cmd/eligibilityd": {

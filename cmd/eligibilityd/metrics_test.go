@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
 )
 
 // Every selector in deploy/alerts.yaml selects something: the
@@ -24,7 +26,7 @@ func TestAlertsSelectSeriesThatExist(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	guarded, ca, _ := startGuarded(t, "ELIGIBILITY_WEBHOOKS=[{name: orders, url: 'http://127.0.0.1:9', secret_file: "+secret+"}]")
+	guarded, ca, _ := startGuarded(t, "ELIGIBILITY_CACHE__REDIS__ADDRESSES="+cachetest.StartRedis(t).Address, "ELIGIBILITY_WEBHOOKS=[{name: orders, url: 'http://127.0.0.1:9', secret_file: "+secret+"}]")
 	runCommand(t, "", "check", "--address", guarded.GRPC, "--ca-file", ca, allowedID) // without credentials
 	_, _, more := get(t, "http://"+guarded.Admin+"/metrics")
 	for deadline := time.Now().Add(patience); !strings.Contains(more, "eligibility_webhook_lag_seconds{") && time.Now().Before(deadline); { // until it sends

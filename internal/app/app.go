@@ -176,6 +176,9 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	var fetches, loops errgroup.Group
 	for _, engine := range a.engines {
 		fetches.Go(func() error { return engine.service.Run(fetching) })
+		if engine.reviews != nil {
+			fetches.Go(func() error { return engine.reviews.Run(fetching) })
+		}
 		loops.Go(func() error { return engine.store.Run(looping) })
 		loops.Go(func() error { return engine.changes.Run(looping) })
 		if engine.budget != nil {

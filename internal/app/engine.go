@@ -14,6 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
+	"github.com/eligibilityd/eligibilityd/internal/reviews"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
@@ -28,6 +29,8 @@ type engine struct {
 	budget  *budget.Budget // nil if the source was replaced, as is the client
 	client  *pcclient.Client
 	service *evidence.Service
+	reviews *reviews.Loop // nil without reviews, as is the list
+	list    reviews.List
 }
 
 // newEngine builds the engine of a partner. Its metrics and log records carry the
@@ -60,7 +63,14 @@ func (a *App) newEngine(partner config.Partner, build Build, registry prometheus
 	}
 	serviceConfig := ServiceConfig(a.cfg, partner, e.logger, registerer)
 	serviceConfig.Now = replace.Now
-	e.service, err = evidence.New(source, e.store, serviceConfig)
+	if e.service, err = evidence.New(source, e.store, serviceConfig); err != nil {
+		return e, err
+	}
+	if e.list = e.store.Reviews(); e.list != nil {
+		e.reviews, err = reviews.New(e.service, e.list, reviews.Config{
+			GiveUpAfter: a.cfg.Reviews.GiveUpAfter, Logger: e.logger.Named("reviews"), Registerer: registerer,
+		})
+	}
 	return e, err
 }
 

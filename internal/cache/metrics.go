@@ -143,7 +143,7 @@ func newCounters() *metrics {
 			Help: "Waits for fetches of other replicas.",
 		}),
 	}
-	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm", "feed"} {
+	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm", "feed", "reviews"} {
 		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
 			m.redisFaults.WithLabelValues(op, kind)
 		}

@@ -74,10 +74,7 @@ local function track(dueKey, sinceKey, now, member, isUnder, factor, giveUp, mos
   end
   since = type(since) == 'string' and tonumber(since) or nil
   if since and (since < 0 or since > now + 3600000) then since = nil end
-  if since and now - since >= giveUp then
-    redis.pcall('ZREM', dueKey, member)
-    return 0
-  end
+  if since and now - since >= giveUp then return 0 end -- if it is still due, abandonScript removes it
   local size = redis.pcall('ZCARD', dueKey)
   if type(size) ~= 'number' or (type(known) ~= 'string' and size >= most) then return 1 end
   if not since then
@@ -110,9 +107,8 @@ end
 //
 // Evidence of a customer under review has its member in two sorted sets: by the time
 // at which it is due, and by the time since which it is under review. Due is after a
-// tenth of the time since then. What has been under review for too long stays in the
-// second set only. All other evidence has no member. The sets are as large as their
-// bound, or less.
+// tenth of the time since then. What was given up stays in the second set only. All
+// other evidence has no member. The sets are as large as their bound, or less.
 //
 // KEYS value, lease, feed, newest id removed from it, reviews by due time, reviews
 // since; ARGV value, milliseconds to live, the last time that is believed, the
