@@ -34,7 +34,7 @@ build: ## Build bin/eligibilityd
 .PHONY: test
 test: ## Run every test, racing and shuffled; sees to redis-server, openssl and curl first
 	@scripts/redis-server.sh >/dev/null
-	@scripts/programs.sh bash openssl curl
+	@scripts/debian-packages.sh openssl curl
 	go test -race -shuffle=on ./...
 	go test -run '^TestAllocations' ./internal/...
 

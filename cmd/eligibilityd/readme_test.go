@@ -42,7 +42,7 @@ func TestTheCommandsForAnOpenNetworkWork(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "openssl", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("%v: scripts/programs.sh bash openssl curl installs them", err)
+			t.Fatalf("%v: scripts/debian-packages.sh openssl curl installs the last two", err)
 		}
 	}
 	blocks := commandsOf(t, "../../README.md", "Safe on an open network")
