@@ -27,9 +27,10 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check the configuration and everything that the service needs",
 		Long: `doctor checks the configuration, both hosts, the clock, the token, multi-factor
-authentication, Redis, the listeners, their certificate and chain, and the tokens
-and issuers of callers, one line each, and reports how to repair each fault. With --customer it also asks Partner Center both questions about
-that customer. If there are several partners, it examines each. It changes nothing and prints no secret. Run it as the user of the
+authentication, Redis, the listeners, their certificate and chain, the tokens
+and issuers of callers, and the secrets and hosts of webhooks, to which it connects
+without a request. It prints one line each, and how to repair each fault. With
+--customer it also asks Partner Center both questions about that customer. If there are several partners, it examines each. It changes nothing and prints no secret. Run it as the user of the
 service: what it reports about files depends on the user.
 
 Exit code: 1 if anything failed, else 0. Warnings and what was skipped are no

@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
 		"internal/tokenstore", "internal/webhooks", "gen/eligibility/v1",
 	},
-	"internal/doctor": {"internal/access", "internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore"},
+	"internal/doctor": {"internal/access", "internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore", "internal/webhooks"},
 
 	// Any layer may import these; they do not depend on the service.
 	"internal/access":     {"internal/reload", "internal/remote"},

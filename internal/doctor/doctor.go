@@ -83,6 +83,9 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners},
 		group{5 * time.Second, shared.checkTLS},
 		group{15 * time.Second, shared.checkAccess})
+	for _, webhook := range cfg.Webhooks {
+		groups = append(groups, group{15 * time.Second, func(ctx context.Context) []Finding { return shared.checkWebhook(ctx, webhook) }})
+	}
 	found := make([][]Finding, len(groups))
 	var checking errgroup.Group
 	for i, group := range groups {

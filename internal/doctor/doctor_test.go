@@ -86,12 +86,12 @@ func TestDoctorFindsAHealthyServiceHealthy(t *testing.T) {
 	e := consult(t, environ, Options{Customer: allowedID})
 	for _, check := range []string{
 		"configuration", "login host", "partner center host", "clock", checkTokenFile, checkToken, checkMFA,
-		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisBudget, checkRedisMemory, checkReplicas,
+		checkAccount, checkQualifications, checkRedisReach, checkRedisAccess, checkRedisMessages, checkRedisBudget, checkRedisChanges, checkRedisMemory, checkReplicas,
 		"listener grpc", "listener http", "listener admin", checkFiles, checkCallers,
 	} {
 		e.want(check, VerdictOK)
 	}
-	if e.Checks() != 20 {
+	if e.Checks() != 21 {
 		t.Errorf("%d checks: %s", e.Checks(), e.Text)
 	}
 	e.want(checkAccount, VerdictOK, `"Allowed"`)

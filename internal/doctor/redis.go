@@ -36,7 +36,7 @@ const redisLimit = 2 * time.Second
 
 // redisRights are the rights that the cache's user needs, as rules of ACL
 // SETUSER.
-const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +xadd +xrange +xlen +xdel +zadd +zrem +zscore +zcard +zcount +zrange +zrangebyscore +zremrangebyscore +time +eval +evalsha +publish +subscribe +unsubscribe " +
+const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +hget +hincrby +xadd +xrange +xlen +xdel +zadd +zrem +zscore +zcard +zcount +zrange +zrangebyscore +zremrangebyscore +time +eval +evalsha +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking"
 
 // checkRedis runs the cache's commands once, on a separate key.
@@ -225,13 +225,14 @@ const accessCommands = `
   {'HGETALL', KEYS[1]}, {'HDEL', KEYS[1], ARGV[1]},
 `
 
-// changesCommands are those for the feed of changes and for reviews. Without them,
+// changesCommands are those for the feed of changes, for reviews and for webhooks. Without them,
 // the cache works.
 const changesCommands = `
   {'DEL', KEYS[1]}, {'XADD', KEYS[1], '1-1', ARGV[1], ARGV[1]}, {'XLEN', KEYS[1]}, {'XRANGE', KEYS[1], '-', '+'}, {'XDEL', KEYS[1], '1-1'}, {'DEL', KEYS[1]},
   {'ZADD', KEYS[1], 1, ARGV[1]}, {'PEXPIRE', KEYS[1], 10000}, {'ZSCORE', KEYS[1], ARGV[1]}, {'ZCARD', KEYS[1]},
   {'ZCOUNT', KEYS[1], 0, 1}, {'ZRANGE', KEYS[1], 0, 1}, {'ZRANGEBYSCORE', KEYS[1], 0, 1},
   {'ZREMRANGEBYSCORE', KEYS[1], '-inf', 0}, {'ZREM', KEYS[1], ARGV[1]}, {'DEL', KEYS[1]},
+  {'HSET', KEYS[1], ARGV[1], ARGV[1]}, {'HGET', KEYS[1], ARGV[1]}, {'HINCRBY', KEYS[1], 'n', 1}, {'DEL', KEYS[1]},
 `
 
 // scriptError is the error of a command in a script.

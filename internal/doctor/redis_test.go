@@ -94,7 +94,7 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 		consult(t, user(append(needs, "-"+command)...), Options{}).
 			want(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}
-	for _, command := range []string{"xadd", "xlen", "xrange", "xdel", "zadd", "zscore", "zcard", "zremrangebyscore", "zrem"} {
+	for _, command := range []string{"xadd", "xlen", "xrange", "xdel", "zadd", "zscore", "zcard", "zremrangebyscore", "zrem", "zrange", "hget", "hincrby"} {
 		e = consult(t, user(append(needs, "-"+command)...), Options{})
 		e.want(checkRedisAccess, VerdictOK)
 		e.want(checkRedisChanges, VerdictFailure, "may not "+strings.ToUpper(command), "allow")

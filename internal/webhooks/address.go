@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// errAddress is the cause if a host has an address that is not permitted.
-var errAddress = errors.New("address is not permitted")
+// ErrAddress is the cause of a failure if a host has an address that is not permitted.
+var ErrAddress = errors.New("address is not permitted")
 
 // AddressRule decides which addresses may be connected to. It is applied to the
 // address of each connection, after the name was resolved, since what a name
@@ -19,11 +19,11 @@ type AddressRule struct {
 	Private bool
 }
 
-// control is the Control of a net.Dialer.
-func (r AddressRule) control(_, address string, _ syscall.RawConn) error {
+// Control is the Control of a net.Dialer. It fails with ErrAddress.
+func (r AddressRule) Control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil || !r.Permits(to.Addr()) {
-		return errAddress
+		return ErrAddress
 	}
 	return nil
 }

@@ -269,14 +269,14 @@ func (h *hold) bury(i *item, now time.Time) {
 	h.leave(i, pendingBury)
 }
 
-// buryOverdue buries changes that a webhook which fails as a whole could not be
-// offered: the feed does not keep them forever.
+// buryOverdue buries changes that a webhook which has failed as a whole for so long
+// could not be offered: the feed does not keep them forever.
 func (h *hold) buryOverdue(now time.Time) {
 	if !h.health.failing() || h.isDisabled() || now.Sub(h.health.since) < giveUpAfter {
 		return
 	}
 	for _, i := range h.queues.waiting() {
-		if i.place != nil && !i.parked && now.Sub(i.written) >= giveUpAfter {
+		if now.Sub(i.written) >= giveUpAfter {
 			h.bury(i, now)
 		}
 	}

@@ -64,7 +64,7 @@ func RuleFor(target string, allowPrivate bool) AddressRule {
 // newClient returns a client that follows no redirects, uses no proxy, and connects
 // to addresses that rule permits only.
 func newClient(cfg Config, resolver *net.Resolver) *http.Client {
-	dialer := &net.Dialer{Timeout: attemptTimeout, Control: RuleFor(cfg.URL, cfg.AllowPrivate).control, Resolver: resolver}
+	dialer := &net.Dialer{Timeout: attemptTimeout, Control: RuleFor(cfg.URL, cfg.AllowPrivate).Control, Resolver: resolver}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
@@ -118,8 +118,8 @@ func (s *Sender) attempt(caller context.Context, id string, body []byte) reply {
 
 // failure describes an attempt without a response.
 func failure(caller context.Context, err error) reply {
-	if errors.Is(err, errAddress) {
-		return reply{outcome: outcomeAddress, err: errAddress}
+	if errors.Is(err, ErrAddress) {
+		return reply{outcome: outcomeAddress, err: ErrAddress}
 	}
 	cause := remote.Cause(caller, err)
 	switch {
