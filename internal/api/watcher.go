@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -195,7 +196,7 @@ type watchers struct {
 	until    time.Time // streams of now end until then
 }
 
-// enter adds a stream. During a drain, it ends at the end of the drain.
+// enter adds a stream. During a drain, it ends at some time before the drain does.
 func (s *watchers) enter(w *watcher) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,10 +204,10 @@ func (s *watchers) enter(w *watcher) {
 		s.open = make(map[*watcher]struct{})
 	}
 	s.open[w] = struct{}{}
-	switch {
+	switch now := time.Now(); {
 	case !s.draining:
-	case time.Now().Before(s.until):
-		w.drains(s.until)
+	case now.Before(s.until):
+		w.drains(now.Add(rand.N(s.until.Sub(now)))) //nolint:gosec // spreads load
 	default:
 		w.end(eligibilityv1.WatchEnd_REASON_DRAINING)
 	}
