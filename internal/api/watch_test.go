@@ -24,6 +24,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -554,3 +555,65 @@ func TestWatchSurvivesAPanic(t *testing.T) {
 	})
 }
 
+// What only HTTP has.
+func TestWatchOverHTTP(t *testing.T) {
+	t.Parallel()
+	run, feed := startWatching(t, servertest.Setup{REST: rest.Config{Origins: []string{"https://shop.example"}}})
+	// A HEAD gets the header and ends.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, run.REST+"/v1/eligibility:watch", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := (&http.Client{Transport: run.HTTP}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = head.Body.Close()
+	if head.StatusCode != http.StatusOK || head.Header.Get("Content-Type") != "application/x-ndjson" {
+		t.Errorf("HEAD: %s, %v", head.Status, head.Header)
+	}
+	if record := run.Record(t); record["end"] != "left" {
+		t.Errorf("%v", record)
+	}
+	// Compression is asked for, and the first message arrives at once all the same.
+	resp := open(t, t.Context(), run, "/v1/eligibility:watch?customer_ids="+apitest.CustomerA+"&customerIds="+apitest.CustomerB, "Accept-Encoding", "gzip")
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a list given by two names: %s %s", resp.Status, body)
+	}
+	resp = open(t, t.Context(), run, "/v1/eligibility:watch?customer_ids="+apitest.CustomerA+"&customer_ids="+apitest.CustomerB, "Accept-Encoding", "gzip", "Origin", "https://shop.example")
+	lines := bufio.NewReader(resp.Body)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.HasPrefix(line, `{"resumeToken":"`) || resp.Header.Get("Content-Encoding") != "" {
+		t.Errorf("%q, %v, %v", line, err, resp.Header)
+	}
+	if resp.Header.Get("Access-Control-Allow-Origin") != "https://shop.example" {
+		t.Errorf("%v", resp.Header)
+	}
+	// Texts of Partner Center do not leave their line.
+	hostile := "\r\n\r\ndata: x\n\nid: y</script>\u2028"
+	feed.Write(apitest.CustomerA, &eligibility.Evidence{Status: eligibility.AccountStatusUnrecognized, StatusText: hostile, FetchTime: time.Now().Truncate(time.Millisecond)})
+	line, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if message, err := readMessage(t, line); err != nil || message.GetChange().GetAfter().GetAccountStatusText() != hostile {
+		t.Errorf("%q, %v", line, err)
+	}
+	events := watch(t, t.Context(), run, "sse", &eligibilityv1.WatchEligibilityRequest{StartTime: timestamppb.New(time.Now().Add(-time.Minute))})
+	if change := events.change(); change.GetAfter().GetAccountStatusText() != hostile {
+		t.Errorf("%v", change)
+	}
+	// An Accept of events has no effect on what is no stream.
+	if got := run.Do(t, http.MethodPost, run.REST+"/v1/customers:prefetchEligibility", `{}`, "Accept", "text/event-stream"); got.Header.Get("Content-Type") != "application/json" || got.StatusCode != http.StatusBadRequest {
+		t.Errorf("%s %v", got.Status, got.Header)
+	}
+}
+
+// The feed cannot be read: a stream fails as unavailable.
+func TestWatchWithoutItsFeed(t *testing.T) {
+	t.Parallel()
+	run := servertest.Start(t, servertest.Setup{})
+	got := run.Do(t, http.MethodGet, run.REST+"/v1/eligibility:watch", "", "Accept", "text/event-stream")
+	if got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "" || got.Failure(t).Reason() != "FEED_UNAVAILABLE" {
+		t.Errorf("%s %s", got.Status, got.Body)
+	}
+}

@@ -210,7 +210,7 @@ func TestTheShutdownEndsStreamsWithoutADrain(t *testing.T) {
 // A caller who does not receive does not delay the shutdown.
 func TestBlockedStreamsDoNotDelayTheShutdown(t *testing.T) {
 	t.Parallel()
-	for via, size := range map[string]int{"grpc": 10_000, "rest": 500_000} {
+	for via, size := range map[string]int{"grpc": 300_000, "rest": 500_000} {
 		t.Run(via, func(t *testing.T) {
 			t.Parallel()
 			run, feed := startWatched(t, servertest.Setup{Server: server.Config{ShutdownTimeout: time.Minute}})
