@@ -78,7 +78,7 @@ func NewLog(feed Feed, cfg LogConfig) (*Log, error) {
 	l := &Log{
 		feed: feed, partitions: partitions, metrics: newMetrics(),
 		slots: make(chan struct{}, maxCatchUps), changed: make(chan struct{}),
-		ring: ring{known: make(map[eventKey]uint64)},
+		ring: ring{entries: ringEntries, known: make(map[eventKey]uint64)},
 	}
 	l.id, l.outlives = feed.ID()
 	if err := l.register(cfg.Registerer); err != nil {

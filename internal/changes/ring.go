@@ -41,6 +41,7 @@ type record struct {
 
 // ring holds the latest changes. Records are numbered from 0.
 type ring struct {
+	entries int // how many records it holds at most
 	records []record
 	first   uint64 // the number of records[0]
 	size    int
@@ -85,7 +86,7 @@ func (r *ring) add(rec record) {
 	}
 	r.records = append(r.records, rec)
 	r.size += rec.size
-	for len(r.records) > ringEntries || r.size > ringBytes && len(r.records) > 1 {
+	for len(r.records) > r.entries || r.size > ringBytes && len(r.records) > 1 {
 		r.removeFirst()
 	}
 }

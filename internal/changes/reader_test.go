@@ -1,0 +1,138 @@
+package changes_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/changes"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+)
+
+// consumer follows changes as a program of a customer does: it keeps tokens, comes back
+// with any of them, and checks all that is promised.
+type consumer struct {
+	start  changes.Start
+	cursor *changes.Cursor // nil while it is disconnected
+	// owed is the number of the first change that was certainly written after it
+	// began.
+	owed int
+	had  []changes.Event // in the order in which they were returned, advances included
+	// here are the events of the present cursor.
+	here map[string]bool
+	// moves permits that events that were lost stand at other positions later.
+	moves bool
+}
+
+// connect begins anew with a log, or goes on after the first n events that it had.
+func (c *consumer) connect(ctx context.Context, l *changes.Log, n, written int) error {
+	start := c.start
+	if len(c.had) > 0 {
+		start.Token = c.had[n-1].Token
+	}
+	cursor, err := l.Follow(ctx, start)
+	if err != nil {
+		return err
+	}
+	if start.Token == "" {
+		// Its first token is that of its beginning.
+		c.owed, c.had = written, []changes.Event{{Token: cursor.Progress().Token}}
+	} else {
+		c.had = c.had[:n:n]
+	}
+	c.cursor, c.here = cursor, make(map[string]bool)
+	return nil
+}
+
+// read takes what there is within a time.
+func (c *consumer) read(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		events, err := c.cursor.Next(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			c.had = append(c.had, changes.Event{Token: c.cursor.Progress().Token})
+			return nil
+		}
+		if err != nil {
+			c.cursor = nil
+			return err
+		}
+		for _, e := range events {
+			if err := c.take(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// errPromise is that something promised was not kept.
+var errPromise = errors.New("promise broken")
+
+func (c *consumer) take(e changes.Event) error {
+	if e.Change != nil {
+		id := e.Change.ID()
+		var newest time.Time
+		known := false
+		for _, had := range c.had {
+			if had.Change == nil || had.Change.Key != e.Change.Key {
+				continue
+			}
+			known = known || had.Change.ID() == id
+			if had.Change.After.FetchTime.After(newest) {
+				newest = had.Change.After.FetchTime
+			}
+		}
+		switch {
+		case known && !e.Redelivered && (!c.moves || c.here[id]):
+			return fmt.Errorf("%w: %s again without being marked", errPromise, id)
+		case !known && e.Change.After.FetchTime.Before(newest):
+			return fmt.Errorf("%w: %s after a newer one", errPromise, id)
+		case !c.follows(e.Change.Key.CustomerID):
+			return fmt.Errorf("%w: %s of a customer that it does not follow", errPromise, id)
+		}
+		c.here[id] = true
+	}
+	c.had = append(c.had, e)
+	return nil
+}
+
+func (c *consumer) follows(id eligibility.CustomerID) bool {
+	for _, customer := range c.start.Customers {
+		if customer == id {
+			return true
+		}
+	}
+	return len(c.start.Customers) == 0
+}
+
+// complete compares what it had with what was written since it began.
+func (c *consumer) complete(written []*changes.Change) error {
+	had, exist := make(map[string]bool), make(map[string]bool)
+	for _, e := range c.had {
+		if e.Change != nil {
+			had[e.Change.ID()] = true
+		}
+	}
+	for i, change := range written {
+		exist[change.ID()] = true
+		if i >= c.owed && c.follows(change.Key.CustomerID) && !had[change.ID()] {
+			return fmt.Errorf("%w: change %d, %s, is missing", errPromise, i, change.ID())
+		}
+	}
+	for id := range had {
+		if !exist[id] {
+			return fmt.Errorf("%w: %s was never written", errPromise, id)
+		}
+	}
+	return nil
+}
+
+func mustKeep(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, errPromise) {
+		t.Fatal(err)
+	}
+}
