@@ -25,6 +25,9 @@ type catchUp struct {
 	after Position
 	// byTime permits that entries were removed: the cursor begins with the oldest.
 	byTime bool
+	// rereads is how often the log had gone back when after was last certain to miss
+	// nothing.
+	rereads uint64
 	// failing is since when the feed cannot be read; zero if it can.
 	failing time.Time
 	// atEnd reports that the last read brought all there is, but did not reach the
@@ -37,7 +40,11 @@ type catchUp struct {
 func (c *Cursor) catchUp(ctx context.Context) ([]Event, error) {
 	l, b := c.log, c.behind
 	l.mu.Lock()
-	rereads, failed := l.rereads, l.failed
+	failed := l.failed
+	if l.rereads != b.rereads { // there may be entries before those that were read
+		c.redeliver = latest(c.redeliver, c.at.last)
+		b.after, b.rereads = Position{Millis: earlier(b.after.Millis)}, l.rereads
+	}
 	l.mu.Unlock()
 	if failed&c.mask != 0 {
 		return nil, errUnavailable()
@@ -60,7 +67,7 @@ func (c *Cursor) catchUp(ctx context.Context) ([]Event, error) {
 		return nil, errExpired()
 	}
 	b.byTime = false
-	return c.advance(r, rereads), nil
+	return c.advance(r), nil
 }
 
 // pause waits before the feed is read again, or fails.
@@ -151,7 +158,7 @@ func (c *Cursor) merge(pages []Page) (merged, bool) {
 
 // advance moves the cursor past what was read and returns its events: at least one, if
 // only to return the token.
-func (c *Cursor) advance(m merged, rereads uint64) []Event {
+func (c *Cursor) advance(m merged) []Event {
 	l := c.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,7 +182,7 @@ func (c *Cursor) advance(m merged, rereads uint64) []Event {
 		c.redeliver = at.last // later ones than m.through may come again
 	}
 	from := m.through
-	if l.rereads != rereads {
+	if l.rereads != c.behind.rereads {
 		from = earlier(from) // the log may have read entries that this read missed
 	}
 	if c.attach(from) {

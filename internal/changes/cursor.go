@@ -36,22 +36,24 @@ type Cursor struct {
 	mask      uint64                   // the partitions of the customers
 	woken     chan struct{}            // receives when the log has taken the cursor off its list
 
-	// ready is what Follow has read. Next alone uses it.
-	ready []Event
-	// behind is nil while the cursor reads the ring. Next alone changes it, and holds
-	// log.mu.
-	behind *catchUp
+	// ready is what Follow has read and Next has not returned yet, and readyAt the place
+	// before it. behind is nil while the cursor reads the ring. Next alone changes them,
+	// and holds log.mu.
+	ready   []Event
+	readyAt place
+	behind  *catchUp
 
 	// What follows is guarded by log.mu.
 
 	// redeliver is the last entry that an earlier cursor, or this one before it fell
 	// behind, may have returned.
 	redeliver Position
-	// seq is the number of the next record, and begun that of the first. While the
-	// cursor waits, seq does not count: the cursor is at the end of the ring.
-	seq, begun uint64
-	at         place // before seq, if that is not the end
-	index      int   // in log.waiting
+	// seq is the number of the next record, and begun that of the first; attached was
+	// the end of the ring at that time. While the cursor waits, seq does not count: the
+	// cursor is at the end of the ring.
+	seq, begun, attached uint64
+	at                   place // before seq, if that is not the end
+	index                int   // in log.waiting
 }
 
 // Next returns the next events, at least one and at most a few hundred, and waits for
@@ -64,10 +66,12 @@ func (c *Cursor) Next(ctx context.Context) ([]Event, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		events, waits, err := c.ready, false, error(nil)
-		c.ready = nil
+		var events []Event
+		var waits bool
+		var err error
 		switch {
-		case len(events) > 0:
+		case len(c.ready) > 0:
+			events = c.takeReady()
 		case c.behind != nil:
 			events, err = c.catchUp(ctx)
 		default:
@@ -86,6 +90,14 @@ func (c *Cursor) Next(ctx context.Context) ([]Event, error) {
 			c.stopWaiting()
 		}
 	}
+}
+
+func (c *Cursor) takeReady() []Event {
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	events := c.ready
+	c.ready = nil
+	return events
 }
 
 // read returns what the ring has for the cursor. If it has nothing, the cursor is put on
@@ -122,9 +134,11 @@ func (c *Cursor) read() (events []Event, waits bool, err error) {
 	return nil, true, nil
 }
 
-// misses reports whether the cursor misses entries by a gap. The lock is held.
+// misses reports whether the cursor misses entries by a gap, record c.seq: one that was
+// already in the ring when the cursor was attached concerns earlier entries than it
+// needs. The lock is held.
 func (c *Cursor) misses(rec *record) bool {
-	return rec.change == nil && rec.bit&c.mask != 0 && c.at.through < rec.position.Millis
+	return rec.change == nil && rec.bit&c.mask != 0 && c.seq >= c.attached
 }
 
 // wants reports whether the cursor returns a record, or fails at it. The lock is held.
@@ -160,7 +174,7 @@ func (c *Cursor) event(rec *record) Event {
 func (c *Cursor) attach(from int64) bool {
 	number, ok := c.log.ring.after(from)
 	if ok {
-		c.seq, c.begun, c.behind = number, number, nil
+		c.seq, c.begun, c.attached, c.behind = number, number, c.log.ring.end(), nil
 	}
 	return ok
 }
@@ -168,7 +182,7 @@ func (c *Cursor) attach(from int64) bool {
 // fallBehind makes the cursor catch up from the feed. The lock is held.
 func (c *Cursor) fallBehind() {
 	c.redeliver = latest(c.redeliver, c.at.last)
-	c.behind = &catchUp{after: Position{Millis: earlier(c.at.through)}}
+	c.behind = &catchUp{after: Position{Millis: earlier(c.at.through)}, rereads: c.log.rereads}
 }
 
 // stopWaiting takes the cursor off the list of waiting ones.
@@ -197,7 +211,10 @@ func (c *Cursor) Progress() Progress {
 	l := c.log
 	l.mu.Lock()
 	at, redeliver, oldest := c.at, c.redeliver, l.oldest
-	if c.index != notWaiting || c.behind == nil && c.seq == l.ring.end() {
+	switch {
+	case len(c.ready) > 0:
+		at = c.readyAt
+	case c.index != notWaiting, c.behind == nil && c.seq == l.ring.end():
 		at = l.at
 	}
 	l.mu.Unlock()

@@ -370,6 +370,22 @@ func TestEntriesThatWereRemovedBeforeTheyWereRead(t *testing.T) {
 	})
 }
 
+// The clock of a new server is behind, so that what was removed seems to be old.
+func TestEntriesThatWereRemovedAfterAFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := newFeed(1)
+		l, _ := startLog(t, feed, nil)
+		c := follow(t, l, changes.Start{})
+		feed.set(0, func(p *fakePart) { p.skew = -5 * time.Second })
+		feed.write(id(0, 1))
+		feed.write(id(0, 1))
+		feed.trim(0, 1)
+		if _, err := c.Next(t.Context()); kindOf(err) != eligibility.KindResumeTokenExpired {
+			t.Error(err)
+		}
+	})
+}
+
 func TestACursorThatFallsBehindTheRingCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := newFeed(4)

@@ -216,10 +216,12 @@ func (l *Log) Follow(ctx context.Context, start Start) (*Cursor, error) {
 		return c, err
 	}
 	// The first read finds out whether the token has expired.
-	var err error
-	if c.ready, err = c.catchUp(ctx); err != nil {
+	before := c.at
+	ready, err := c.catchUp(ctx)
+	if err != nil {
 		return nil, err
 	}
+	c.ready, c.readyAt = ready, before
 	return c, nil
 }
 
@@ -242,11 +244,12 @@ func (l *Log) begin(c *Cursor, start Start, resumed place) error {
 		c.at = place{through: min(max(start.Time.UnixMilli(), 1)-1, l.at.through)}
 		from = c.at.through
 	default:
-		c.seq, c.begun, c.at = l.ring.end(), l.ring.end(), l.at
+		end := l.ring.end()
+		c.seq, c.begun, c.attached, c.at = end, end, end, l.at
 		return nil
 	}
 	if !c.attach(from) {
-		c.behind = &catchUp{after: Position{Millis: from}, byTime: start.Token == ""}
+		c.behind = &catchUp{after: Position{Millis: from}, byTime: start.Token == "", rereads: l.rereads}
 		if start.Token == "" {
 			c.behind.after = endOf(from)
 		}

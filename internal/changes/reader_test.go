@@ -20,9 +20,14 @@ type consumer struct {
 	// began.
 	owed int
 	had  []changes.Event // in the order in which they were returned, advances included
-	// here are the events of the present cursor.
-	here map[string]bool
-	// moves permits that events that were lost stand at other positions later.
+	// here are the events of the present cursor, and newest the time of the latest for
+	// each customer. A resumed one begins earlier, maybe even before the first began.
+	here   map[string]bool
+	newest map[eligibility.Key]time.Time
+	// stored are the ids that count, if not all do.
+	stored map[string]bool
+	// moves permits that events that were lost stand at other positions later: behind
+	// newer ones, and unmarked if they have left the ring.
 	moves bool
 }
 
@@ -42,7 +47,7 @@ func (c *consumer) connect(ctx context.Context, l *changes.Log, n, written int) 
 	} else {
 		c.had = c.had[:n:n]
 	}
-	c.cursor, c.here = cursor, make(map[string]bool)
+	c.cursor, c.here, c.newest = cursor, make(map[string]bool), make(map[eligibility.Key]time.Time)
 	return nil
 }
 
@@ -73,27 +78,25 @@ var errPromise = errors.New("promise broken")
 
 func (c *consumer) take(e changes.Event) error {
 	if e.Change != nil {
-		id := e.Change.ID()
-		var newest time.Time
-		known := false
+		id, at := e.Change.ID(), e.Change.After.FetchTime
+		known, older := false, false
 		for _, had := range c.had {
-			if had.Change == nil || had.Change.Key != e.Change.Key {
-				continue
-			}
-			known = known || had.Change.ID() == id
-			if had.Change.After.FetchTime.After(newest) {
-				newest = had.Change.After.FetchTime
+			if had.Change != nil && had.Change.Key == e.Change.Key {
+				known = known || had.Change.ID() == id
+				older = older || at.Before(had.Change.After.FetchTime)
 			}
 		}
 		switch {
-		case known && !e.Redelivered && (!c.moves || c.here[id]):
+		case known && !e.Redelivered && !c.moves:
 			return fmt.Errorf("%w: %s again without being marked", errPromise, id)
-		case !known && e.Change.After.FetchTime.Before(newest):
+		case !known && older && !e.Redelivered, !c.here[id] && at.Before(c.newest[e.Change.Key]) && !(c.moves && e.Redelivered):
 			return fmt.Errorf("%w: %s after a newer one", errPromise, id)
 		case !c.follows(e.Change.Key.CustomerID):
 			return fmt.Errorf("%w: %s of a customer that it does not follow", errPromise, id)
 		}
-		c.here[id] = true
+		if !c.here[id] {
+			c.here[id], c.newest[e.Change.Key] = true, at
+		}
 	}
 	c.had = append(c.had, e)
 	return nil
@@ -118,7 +121,7 @@ func (c *consumer) complete(written []*changes.Change) error {
 	}
 	for i, change := range written {
 		exist[change.ID()] = true
-		if i >= c.owed && c.follows(change.Key.CustomerID) && !had[change.ID()] {
+		if i >= c.owed && c.follows(change.Key.CustomerID) && !had[change.ID()] && (c.stored == nil || c.stored[change.ID()]) {
 			return fmt.Errorf("%w: change %d, %s, is missing", errPromise, i, change.ID())
 		}
 	}

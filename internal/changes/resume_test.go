@@ -253,3 +253,22 @@ func TestAStartTime(t *testing.T) {
 		check(t, "written before the future", next(t, c, 2*time.Second), late.ID())
 	})
 }
+
+// A cursor that Follow has read ahead for returns nothing of it before Next does.
+func TestTheFirstProgressOfACatchUpIsItsBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := newFeed(2)
+		l, stop := startLog(t, feed, nil)
+		token := follow(t, l, changes.Start{}).Progress().Token
+		stop()
+		want := feed.write(id(1, 1))
+		time.Sleep(10 * time.Minute)
+		l, _ = startLog(t, feed, nil)
+		for range 3 {
+			token = follow(t, l, changes.Start{Token: token}).Progress().Token
+		}
+		if got := next(t, follow(t, l, changes.Start{Token: token}), 2*time.Second); !slices.Equal(sorted(got), idsOf("", want)) {
+			t.Errorf("returned %v", ids(got))
+		}
+	})
+}
