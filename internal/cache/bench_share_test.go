@@ -38,7 +38,7 @@ func BenchmarkShare(b *testing.B) {
 			store.Healthy()
 			i := 0
 			fetch := func() {
-				id := eligibility.CustomerID{1, byte(i), byte(i >> 8 & 3)}
+				id := eligibility.CustomerID{1, byte(i), byte(i >> 8 & 3)} //nolint:gosec // the low bits are meant
 				i++
 				now = now.Add(time.Millisecond)
 				key, word := eligibility.Key{CustomerID: id}, row.words[i>>10%len(row.words)]
