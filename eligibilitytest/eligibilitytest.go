@@ -7,7 +7,7 @@
 // service that runs in production. So is the caching of evidence: after
 // [Service.Set], a check returns the old answer until its evidence is no longer
 // fresh. A check with max_age of 0s gets the new one, and so does every check after
-// [Service.Advance].
+// [Service.Advance]. A stream of WatchEligibility gets a change once a check has got it.
 package eligibilitytest
 
 import (
