@@ -60,7 +60,8 @@ type ServerLimits struct {
 	// so that callers spread over replicas. At least 1s. Optional; 5m.
 	ConnectionAge time.Duration `yaml:"connection_age"`
 	// ConnectionGrace is how long calls in progress may take on a connection
-	// that was asked to close; more than 0. Optional; 30s.
+	// that was asked to close; more than 0. Streams of changes go on. Optional;
+	// 30s.
 	ConnectionGrace time.Duration `yaml:"connection_grace"`
 	// FirstRequest is how long the TLS handshake and the first request of a
 	// connection may take together; more than 0. Optional; 10s.
