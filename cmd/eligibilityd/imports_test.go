@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 
 	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/reviews", "internal/webhooks"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
-	"internal/api":      {"internal/access", "internal/allowance", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "gen/eligibility/v1"},
+	"internal/api":      {"internal/access", "internal/allowance", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/reviews", "gen/eligibility/v1"},
 
 	"internal/rest":   {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
 	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback", "internal/reload"},

@@ -216,7 +216,12 @@ func (w *watchRun) explain(ctx context.Context, err error) error {
 		}
 		return errors.New("the changes after --resume-token are no longer kept; begin without it")
 	}
-	for _, detail := range failure.Details() {
+	return w.conn.explainFields(ctx, err)
+}
+
+// explainFields is explain, but names the fields of a request that is not valid.
+func (s *service) explainFields(ctx context.Context, err error) error {
+	for _, detail := range status.Convert(err).Details() {
 		if faults, ok := detail.(*errdetails.BadRequest); ok {
 			var texts []string
 			for _, violation := range faults.GetFieldViolations() {
@@ -225,7 +230,7 @@ func (w *watchRun) explain(ctx context.Context, err error) error {
 			return errors.New(strings.Join(texts, "; "))
 		}
 	}
-	return w.conn.explain(ctx, err)
+	return s.explain(ctx, err)
 }
 
 // retryDelay returns after what time the service asks to be asked again; 0 if it does

@@ -21,6 +21,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
+	"github.com/eligibilityd/eligibilityd/internal/reviews"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -80,6 +81,9 @@ type Config struct {
 	// Logs are the ends of the partners' feeds of changes, by name. A partner without
 	// one has no streams.
 	Logs map[string]*changes.Log
+	// Reviews are the partners' lists of customers under review, by name. The list of
+	// a partner without one is empty.
+	Reviews map[string]reviews.List
 
 	// Version and Commit are labels of the build info metric.
 	Version, Commit string
@@ -189,7 +193,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	c.logger = c.cfg.Logger
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
-	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now, logs: cfg.Logs, watchTimes: defaultWatchTimes()}
+	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now, logs: cfg.Logs, reviews: cfg.Reviews, watchTimes: defaultWatchTimes()}
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers, needs()}}, further...)
 	c.needed = needed(c.services)
 	var err error

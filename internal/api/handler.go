@@ -12,6 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/reviews"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -39,6 +40,7 @@ type handler struct {
 	now      func() time.Time
 
 	logs        map[string]*changes.Log // by partner
+	reviews     map[string]reviews.List // by partner
 	watchers    watchers
 	comparisons comparisons
 	watchTimes  watchTimes

@@ -128,9 +128,10 @@ type callStream struct {
 func (s *callStream) Context() context.Context { return s.call }
 
 // questionsIn counts the questions of a request that failed as a whole. A batch
-// that is malformed counts as no more than one may hold; a prefetch asks none.
+// that is malformed counts as no more than one may hold; a prefetch and a list ask
+// none.
 func questionsIn(method string, req any) int {
-	if method == eligibilityv1.EligibilityService_PrefetchEligibility_FullMethodName {
+	if method == eligibilityv1.EligibilityService_PrefetchEligibility_FullMethodName || method == eligibilityv1.EligibilityService_ListReviews_FullMethodName {
 		return 0
 	}
 	questions := 1

@@ -23,6 +23,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
+	"github.com/eligibilityd/eligibilityd/internal/reviews"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 	"github.com/eligibilityd/eligibilityd/internal/tracing"
 )
@@ -48,8 +49,8 @@ type Replacements struct {
 type App struct {
 	cfg         *config.Config
 	logger      *zap.Logger
-	connections *cache.Connections    // nil without Redis
-	engines     []*engine             // one for each partner
+	connections *cache.Connections // nil without Redis
+	engines     []*engine          // one for each partner
 	webhooks    []webhook
 	access      *access.Authenticator // nil without auth
 	server      *server.Server
@@ -116,7 +117,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 		}
 	}
 	chainConfig := chainConfig(a.cfg, build, a.logger, registry)
-	chainConfig.Now, chainConfig.Logs = replace.Now, logs
+	chainConfig.Now, chainConfig.Logs, chainConfig.Reviews = replace.Now, logs, a.reviews()
 	if a.access != nil {
 		chainConfig.Access = a.access
 	}
@@ -151,6 +152,17 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	}
 	a.server, err = server.New(chain, handler, serverConfig)
 	return err
+}
+
+// reviews returns the lists of customers under review of the partners that have one.
+func (a *App) reviews() map[string]reviews.List {
+	lists := make(map[string]reviews.List)
+	for _, engine := range a.engines {
+		if engine.list != nil {
+			lists[engine.partner.Name] = engine.list
+		}
+	}
+	return lists
 }
 
 // newTraces returns nil if the configuration names no collector.
