@@ -49,9 +49,9 @@ func pipelineRuns(ctx context.Context, t *testing.T, program, address, dir, orde
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
-		spell := time.Second + rand.N(5*time.Second)
-		if ctx.Err() != nil {
-			spell = 2 * time.Minute
+		spell, last := time.Second+rand.N(5*time.Second), ctx.Err() != nil
+		if last {
+			spell = 3 * time.Minute
 		}
 		select {
 		case err := <-ended:
@@ -63,7 +63,7 @@ func pipelineRuns(ctx context.Context, t *testing.T, program, address, dir, orde
 			_ = cmd.Process.Kill()
 			_ = <-ended // killed
 			kills++
-			if ctx.Err() != nil {
+			if last {
 				t.Error("the pipeline does not end")
 				return kills
 			}

@@ -37,6 +37,7 @@ func changesOfSilentCustomers(t *testing.T) string { //nolint:thelper // a test 
 	f.script(others, accountWords[0], 0)
 	f.hammer(silent, func(*eligibilityv1.CheckEligibilityResponse) {})
 
+	asked := time.Now()
 	playing, stop := context.WithCancel(t.Context())
 	defer stop()
 	var play sync.WaitGroup
@@ -54,12 +55,12 @@ func changesOfSilentCustomers(t *testing.T) string { //nolint:thelper // a test 
 		t.Errorf("the stream ended before its caller left: %v", err)
 	}
 	for _, c := range w.changes {
-		if c.evidence > w.initial[c.customer].evidence { // an initial answer may be followed by its own change
+		if c.evidence > asked.UnixMilli() { // the checks at the start may arrive as changes
 			t.Errorf("a change of a silent customer: %+v", c)
 		}
 	}
-	if len(w.initial) != len(silent) || len(w.faults) > 0 {
-		t.Errorf("%d initial answers: %s", len(w.initial), some(w.faults))
+	if len(w.initial)+len(w.changes) < len(silent) || len(w.faults) > 0 {
+		t.Errorf("%d initial answers, %d changes of the start: %s", len(w.initial), len(w.changes), some(w.faults))
 	}
 	if w.slowest > 2*interval || w.progress < int(silence/interval)-2 {
 		t.Errorf("%d messages of progress in %v, the longest silence was %v", w.progress, silence, w.slowest)

@@ -94,6 +94,7 @@ func changesWithASmallBudget(t *testing.T) string { //nolint:thelper // a test o
 	f = startReplicasWith(t, far, 3, append(environ, fmt.Sprintf("ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE=%d", budget))...)
 	t.Logf("%v for %d checks, %v until the fleet ran", filled.Sub(began).Round(time.Second), tracked, time.Since(filled).Round(time.Second))
 
+	f.checkouts(&cold, aSecond, 5*time.Second) // until each replica has its connections and its token
 	// The first reviews are due so long after the first batch began.
 	before := f.checkouts(&cold, aSecond, time.Until(began.Add(reviewEarliest)))
 	// The burst of the first due times is over half a minute after the last one.

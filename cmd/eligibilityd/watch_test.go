@@ -40,7 +40,9 @@ func TestWatchPrintsChanges(t *testing.T) {
 	check(allowedID)
 	table, _, stopTable := startWatch(t, "--address", p.GRPC, allowedID, underReviewID)
 	lines, _, stopLines := startWatch(t, "--address", p.GRPC, "--json")
-	table.await(t, "the current answer", func(printed string) bool { return strings.Contains(printed, allowedID+"  current    allowed    ACCOUNT_") })
+	table.await(t, "the current answer", func(printed string) bool {
+		return strings.Contains(printed, allowedID+"  current    allowed    ACCOUNT_")
+	})
 	eventually(t, "both streams", func() bool {
 		return p.watches(t, "eligibility_watch_streams 2")
 	})
