@@ -103,13 +103,14 @@ func (f *memoryFeed) Read(_ context.Context, asked []changes.Ask, limit int) []c
 		to := min(from+limit, len(f.entries))
 		page := changes.Page{
 			Entries: append([]changes.Entry(nil), f.entries[from:to]...),
+			First:   ask.After,
 			Last:    ask.After,
 			Full:    to < len(f.entries),
 			Through: f.last.Millis - 1,
 			Removed: f.removed,
 		}
 		if from < to {
-			page.Last = f.entries[to-1].Position
+			page.First, page.Last = f.entries[from].Position, f.entries[to-1].Position
 		}
 		if len(f.entries) > 0 {
 			page.Oldest = f.entries[0].Millis

@@ -174,7 +174,7 @@ func (f *redisFeed) readServer(ctx context.Context, from server, at []int, asked
 
 // page evaluates the reply of readFeedScript.
 func (f *redisFeed) page(ask changes.Ask, answer []string) changes.Page {
-	page := changes.Page{Last: ask.After}
+	page := changes.Page{First: ask.After, Last: ask.After}
 	if len(answer) < 4 || len(answer)%2 != 0 {
 		return changes.Page{Err: errMessage}
 	}
@@ -197,7 +197,9 @@ func (f *redisFeed) page(ask changes.Ask, answer []string) changes.Page {
 		if !page.Last.Before(at) {
 			return changes.Page{Err: errMessage}
 		}
-		page.Last = at
+		if page.Last = at; i == 4 {
+			page.First = at
+		}
 		change, err := f.tier.seals.openChange([]byte(answer[i+1]))
 		if err != nil || partitionOf(change.Key.CustomerID) != ask.Partition {
 			f.tier.metrics.changesUnreadable.Inc()

@@ -20,9 +20,12 @@ const (
 )
 
 // catchUp is the state of a cursor that is older than the ring. All partitions are read
-// from the same position on and merged by position, so that one position is enough.
+// from about the same position on and merged by position.
 type catchUp struct {
+	// after is where all partitions were read up to, and ahead where some were beyond
+	// it: entries may be ahead of the clock of their server.
 	after Position
+	ahead [maxPartitions]Position
 	// byTime permits that entries were removed: the cursor begins with the oldest.
 	byTime bool
 	// rereads is how often the log had gone back when after was last certain to miss
@@ -43,7 +46,8 @@ func (c *Cursor) catchUp(ctx context.Context) ([]Event, error) {
 	failed := l.failed
 	if l.rereads != b.rereads { // there may be entries before those that were read
 		c.redeliver = latest(c.redeliver, c.at.last)
-		b.after, b.rereads = Position{Millis: earlier(b.after.Millis)}, l.rereads
+		b.after = Position{Millis: earlier(min(b.after.Millis, c.at.through))}
+		b.ahead, b.rereads = [maxPartitions]Position{}, l.rereads
 	}
 	l.mu.Unlock()
 	if failed&c.mask != 0 {
@@ -54,11 +58,11 @@ func (c *Cursor) catchUp(ctx context.Context) ([]Event, error) {
 			return nil, err
 		}
 	}
-	pages, err := c.readPages(ctx)
+	asked, pages, err := c.readPages(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r, ok := c.merge(pages)
+	r, ok := c.merge(asked, pages)
 	if !ok {
 		return nil, b.pause(ctx)
 	}
@@ -93,27 +97,28 @@ func wait(ctx context.Context) error {
 }
 
 // readPages reads the partitions of the cursor, as soon as few enough others read.
-func (c *Cursor) readPages(ctx context.Context) ([]Page, error) {
+func (c *Cursor) readPages(ctx context.Context) ([]Ask, []Page, error) {
 	select {
 	case c.log.slots <- struct{}{}:
 		defer func() { <-c.log.slots }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 	asked := make([]Ask, 0, bits.OnesCount64(c.mask))
 	for mask := c.mask; mask != 0; mask &= mask - 1 {
-		asked = append(asked, Ask{Partition: bits.TrailingZeros64(mask), After: c.behind.after})
+		partition := bits.TrailingZeros64(mask)
+		asked = append(asked, Ask{Partition: partition, After: latest(c.behind.after, c.behind.ahead[partition])})
 	}
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	pages := c.log.feed.Read(reading, asked, max(leastEntries, catchUpEntries/len(asked)))
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(pages) != len(asked) {
-		return []Page{{Err: errUnread}}, nil
+		return asked[:1], []Page{{Err: errUnread}}, nil
 	}
-	return pages, nil
+	return asked, pages, nil
 }
 
 // merged is what one read of several partitions brought.
@@ -128,11 +133,11 @@ type merged struct {
 }
 
 // merge returns false if a partition could not be read.
-func (c *Cursor) merge(pages []Page) (merged, bool) {
+func (c *Cursor) merge(asked []Ask, pages []Page) (merged, bool) {
 	m := merged{upTo: endOf(math.MaxInt64), through: math.MaxInt64}
 	for i := range pages {
 		page := &pages[i]
-		if page.Err != nil || page.Full && !c.behind.after.Before(page.Last) {
+		if page.Err != nil || page.Full && !asked[i].After.Before(page.Last) {
 			return merged{}, false
 		}
 		m.removed = latest(m.removed, page.Removed)
@@ -145,9 +150,10 @@ func (c *Cursor) merge(pages []Page) (merged, bool) {
 	if m.full {
 		m.through = min(m.through, m.upTo.Millis-1)
 	}
-	for i := range pages {
+	for i, ask := range asked {
+		c.behind.ahead[ask.Partition] = latest(ask.After, earliest(pages[i].Last, m.upTo))
 		for _, e := range pages[i].Entries {
-			if e.valid() && c.behind.after.Before(e.Position) && !m.upTo.Before(e.Position) && c.follows(e.Key.CustomerID) {
+			if e.valid() && ask.After.Before(e.Position) && !m.upTo.Before(e.Position) && c.follows(e.Key.CustomerID) {
 				m.entries = append(m.entries, e)
 			}
 		}
@@ -175,10 +181,10 @@ func (c *Cursor) advance(m merged) []Event {
 	events[len(events)-1].Token = l.token(at)
 	c.at = at
 	c.behind.atEnd = !m.full
-	if m.full {
-		c.behind.after = m.upTo
-	} else {
+	if c.behind.after = m.upTo; m.through < m.upTo.Millis-1 { // ahead of a server's clock
 		c.behind.after = endOf(m.through)
+	}
+	if !m.full {
 		c.redeliver = at.last // later ones than m.through may come again
 	}
 	from := m.through

@@ -94,17 +94,17 @@ type Ask struct {
 	After     Position // what follows it is read
 }
 
-// valid reports whether an entry holds a change.
-func (e *Entry) valid() bool { return e.Change != nil && e.After != nil }
+// valid reports whether an entry holds a change, at a place that a token can name.
+func (e *Entry) valid() bool { return e.Change != nil && e.After != nil && e.Millis <= maxMillis }
 
 // Page is a part of one partition.
 type Page struct {
 	// Entries are in the order of their positions. Unreadable and forged ones are
 	// left out.
 	Entries []Entry
-	// Last is the position of the last entry read, unreadable ones included; Ask.After
-	// if there was none.
-	Last Position
+	// First and Last are the positions of the first and the last entry read, unreadable
+	// ones included; Ask.After if there was none.
+	First, Last Position
 	// Full reports that more entries may follow Last.
 	Full bool
 	// Through is a time of the server's clock, in Unix ms: all that was written up to

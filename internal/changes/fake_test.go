@@ -98,7 +98,7 @@ func (f *fakeFeed) page(ask changes.Ask, limit int) changes.Page {
 	if p.limit != 0 {
 		limit = p.limit
 	}
-	page := changes.Page{Last: ask.After, Through: time.Now().Add(p.skew + p.lie).UnixMilli(), Removed: p.removed}
+	page := changes.Page{First: ask.After, Last: ask.After, Through: time.Now().Add(p.skew + p.lie).UnixMilli(), Removed: p.removed}
 	for _, e := range p.entries {
 		if page.Oldest == 0 {
 			page.Oldest = e.Millis
@@ -110,8 +110,13 @@ func (f *fakeFeed) page(ask changes.Ask, limit int) changes.Page {
 			page.Full = true
 			break
 		}
-		page.Entries = append(page.Entries, e)
+		if page.First == ask.After {
+			page.First = e.Position
+		}
 		page.Last = e.Position
+		if e.Change != nil {
+			page.Entries = append(page.Entries, e)
+		}
 	}
 	f.largest = max(f.largest, len(page.Entries))
 	if p.rewrite != nil {
@@ -194,6 +199,12 @@ func startLog(t testing.TB, feed changes.Feed, registerer prometheus.Registerer)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l, run(t, l)
+}
+
+// run runs a log until the test ends or stop is called.
+func run(t testing.TB, l *changes.Log) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -207,7 +218,7 @@ func startLog(t testing.TB, feed changes.Feed, registerer prometheus.Registerer)
 		<-ended
 	}
 	t.Cleanup(stop)
-	return l, stop
+	return stop
 }
 
 func follow(t testing.TB, l *changes.Log, start changes.Start) *changes.Cursor {

@@ -38,8 +38,8 @@ type part struct {
 	back    bool // next is earlier than what was read
 	// next is where the next read begins, and begin the earliest place for it.
 	next, begin Position
-	// atNext reports that an entry at next was read: if it has vanished since, the
-	// server has lost writes.
+	// atNext reports that an entry at next was read, if only an unreadable one: if it
+	// has vanished since, the server has lost writes, or the feed was begun anew.
 	atNext bool
 	// high is the latest entry that was ever read.
 	high Position
@@ -129,7 +129,7 @@ func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 	p.full, p.soon = false, false
 	switch {
 	case page.Err != nil:
-		r.goBack(p, p.next.Millis) // it may be another server that answers next
+		r.goBack(p, p.clock) // it may be another server that answers next
 		return nil
 	case !p.started:
 		r.begin(p, page)
@@ -138,10 +138,9 @@ func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 	p.back = false
 	batch := r.records(ask, page)
 	vanished := p.atNext && ask.After.Before(p.next) && page.Removed.Before(p.next) &&
-		(len(page.Entries) == 0 || page.Entries[0].Position != p.next)
+		page.First != p.next
 	if p.next.Before(page.Last) {
-		p.next = page.Last
-		p.atNext = len(page.Entries) > 0 && page.Entries[len(page.Entries)-1].Position == p.next
+		p.next, p.atNext = page.Last, true
 	} else if !page.Removed.Before(p.next) {
 		p.atNext = false
 	}
@@ -157,10 +156,10 @@ func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 	switch {
 	case page.Through < p.clock:
 		p.begin = earliest(p.begin, Position{Millis: earlier(page.Through)})
-		r.goBack(p, min(p.next.Millis, page.Through))
+		r.goBack(p, page.Through)
 		p.soon = true
 	case vanished:
-		r.goBack(p, p.next.Millis)
+		r.goBack(p, page.Through)
 		p.soon = true
 	}
 	p.clock = page.Through
@@ -208,13 +207,15 @@ func (r *reader) begin(p *part, page *Page) {
 	}
 }
 
-// goBack makes the next read of a partition begin earlier than millis. It has no effect
-// again before a read succeeds.
-func (r *reader) goBack(p *part, millis int64) {
+// goBack makes the next read of a partition begin earlier than it would, and earlier
+// than the server's clock: the entry at next may have been ahead of it. It has no
+// effect again before a read succeeds.
+func (r *reader) goBack(p *part, clock int64) {
 	if !p.started || p.back {
 		return
 	}
-	p.next, p.atNext, p.back = earliest(p.next, latest(Position{Millis: earlier(millis)}, p.begin)), false, true
+	from := Position{Millis: earlier(min(p.next.Millis, clock))}
+	p.next, p.atNext, p.back = earliest(p.next, latest(from, p.begin)), false, true
 	r.log.mu.Lock()
 	r.log.rereads++
 	r.log.mu.Unlock()

@@ -51,7 +51,7 @@ func (f *Feed) Read(_ context.Context, asked []changes.Ask, limit int) []changes
 			pages[i] = changes.Page{Err: context.DeadlineExceeded}
 			continue
 		}
-		page := changes.Page{Last: ask.After, Through: time.Now().UnixMilli(), Removed: f.removed}
+		page := changes.Page{First: ask.After, Last: ask.After, Through: time.Now().UnixMilli(), Removed: f.removed}
 		for _, entry := range f.entries {
 			if page.Oldest == 0 {
 				page.Oldest = entry.Millis
@@ -62,6 +62,7 @@ func (f *Feed) Read(_ context.Context, asked []changes.Ask, limit int) []changes
 				page.Full = true
 			default:
 				page.Entries, page.Last = append(page.Entries, entry), entry.Position
+				page.First = page.Entries[0].Position
 			}
 		}
 		pages[i] = page
