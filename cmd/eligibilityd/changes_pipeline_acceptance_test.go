@@ -61,7 +61,7 @@ func pipelineRuns(ctx context.Context, t *testing.T, program, address, dir, orde
 			return kills
 		case <-time.After(spell):
 			_ = cmd.Process.Kill()
-			_ = <-ended // killed
+			<-ended //nolint:errcheck // killed
 			kills++
 			if last {
 				t.Error("the pipeline does not end")

@@ -143,7 +143,8 @@ func (c watcherCrowd) one(ctx context.Context, client eligibilityv1.EligibilityS
 			begun = true
 			ready()
 		}
-		if change := message.GetChange(); change != nil && !change.GetInitial() {
+		// The check before the test may arrive as a change, from nothing.
+		if change := message.GetChange(); change.GetBefore() != nil {
 			see(change.GetAfter().GetEvidenceTime().AsTime().UnixMilli())
 			seen++
 		}
