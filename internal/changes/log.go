@@ -177,8 +177,18 @@ type Start struct {
 	// Time is the time of the first change; zero means from now on, and so does the
 	// future. If older changes are no longer kept, the Cursor begins with the oldest.
 	Time time.Time
+	// Early begins 10 s earlier than now, with changes that are redelivered: for a
+	// caller who has them from elsewhere, but perhaps not yet. It has no effect with
+	// Token or Time.
+	Early bool
 	// Customers are those whose changes are read; empty means all.
 	Customers []eligibility.CustomerID
+}
+
+// Knows reports whether token is a resume token of this feed, expired or not.
+func (l *Log) Knows(token string) bool {
+	_, _, ok := l.parseToken(token)
+	return ok
 }
 
 // Follow returns a Cursor that begins at start. Errors are *eligibility.Error:
@@ -243,6 +253,8 @@ func (l *Log) begin(c *Cursor, start Start, resumed place) error {
 	case !start.Time.IsZero():
 		c.at = place{through: min(max(start.Time.UnixMilli(), 1)-1, l.at.through)}
 		from = c.at.through
+	case start.Early:
+		c.redeliver, c.at, from = l.at.last, l.at, earlier(l.at.through)
 	default:
 		end := l.ring.end()
 		c.seq, c.begun, c.attached, c.at = end, end, end, l.at

@@ -40,6 +40,21 @@ func TestACursorReturnsWhatIsWrittenFromThenOn(t *testing.T) {
 	})
 }
 
+func TestACursorThatBeginsEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := newFeed(2)
+		l, _ := startLog(t, feed, nil)
+		follow(t, l, changes.Start{})
+		feed.write(id(0, 1))
+		time.Sleep(8 * time.Second)
+		a := feed.write(id(1, 1))
+		time.Sleep(5 * time.Second)
+		c := follow(t, l, changes.Start{Early: true})
+		b := feed.write(id(0, 1))
+		check(t, "early", next(t, c, 2*time.Second), "again "+a.ID(), b.ID())
+	})
+}
+
 func TestAnEntryReachesCursorsWithinASecondAndAtOnceIfAnnounced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := newFeed(2)
