@@ -211,6 +211,14 @@ func (c *Callers) newCaller(name string, limit Limit) *Caller {
 	return caller
 }
 
+// Burst is how many requests the caller may make at once; false if nothing bounds it.
+func (c *Caller) Burst() (requests int, bounded bool) {
+	if c.interval == 0 {
+		return 0, false
+	}
+	return int(c.depth / c.interval), true
+}
+
 // Requests takes n requests at now, or as many of them as the caller may make. If
 // that is fewer, retryAfter is when it may make the others or, if they are more
 // than its burst, as many as that.

@@ -188,7 +188,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
 	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}}
-	c.watches.most = c.cfg.MaxWatches
+	c.watches.most, c.watches.share = c.cfg.MaxWatches, c.cfg.MaxWatches-c.cfg.MaxWatches/10
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = c.cfg.Logger
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 
@@ -107,7 +108,11 @@ func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.S
 	if _, limited := c.take(c.start, 1); limited != nil {
 		return ch.failed(c, limited, 0)
 	}
-	err = ch.recoverStream(srv, &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches}, info, handler)
+	bounded := &boundedStream{ServerStream: &callStream{stream, c}, open: &ch.watches}
+	if c.caller != nil && c.caller != access.Anonymous {
+		bounded.caller = c.caller.Name
+	}
+	err = ch.recoverStream(srv, bounded, info, handler)
 	if err == nil {
 		ch.record(c, codes.OK, nil)
 		return nil
@@ -239,10 +244,14 @@ const (
 type openStreams struct {
 	most int // open streams; set once
 	fair int // of one connection, if most are open; set once
+	// share is the most of one caller who has a name, so that none takes all there
+	// are; 0 means no bound. Set once.
+	share int
 
-	mu    sync.Mutex
-	count int
-	of    map[*peer.Peer]int // connection → its streams
+	mu      sync.Mutex
+	count   int
+	of      map[*peer.Peer]int // connection → its streams
+	callers map[string]int     // caller → its streams
 }
 
 // open is how many streams are open.
@@ -252,29 +261,35 @@ func (o *openStreams) open() int {
 	return o.count
 }
 
-// enter reports whether there is room for a stream of conn, and counts it.
-func (o *openStreams) enter(conn *peer.Peer) bool {
+// enter reports whether there is room for a stream of conn, by a caller who has a name
+// or "", and counts it.
+func (o *openStreams) enter(conn *peer.Peer, caller string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.count >= o.most && o.of[conn] >= o.fair {
+	if o.count >= o.most && o.of[conn] >= o.fair || caller != "" && o.share > 0 && o.callers[caller] >= o.share {
 		return false
 	}
 	if o.of == nil {
-		o.of = make(map[*peer.Peer]int)
+		o.of, o.callers = make(map[*peer.Peer]int), make(map[string]int)
 	}
 	o.count++
 	o.of[conn]++
+	o.callers[caller]++
 	return true
 }
 
 // leave ends the count of a stream that entered.
-func (o *openStreams) leave(conn *peer.Peer) {
+func (o *openStreams) leave(conn *peer.Peer, caller string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.count--
 	o.of[conn]--
 	if o.of[conn] == 0 {
 		delete(o.of, conn)
+	}
+	o.callers[caller]--
+	if o.callers[caller] == 0 {
+		delete(o.callers, caller)
 	}
 }
 
@@ -285,6 +300,7 @@ type boundedStream struct {
 	ctx     context.Context //nolint:containedctx // a stream's context is handed on by its method only
 	open    *openStreams
 	conn    *peer.Peer // one for each connection
+	caller  string     // its name; "" if it has none
 	counted bool
 }
 
@@ -298,7 +314,7 @@ func (b *boundedStream) RecvMsg(m any) error {
 		return err
 	}
 	b.conn, _ = peer.FromContext(b.ctx)
-	b.counted = b.open.enter(b.conn)
+	b.counted = b.open.enter(b.conn, b.caller)
 	if !b.counted {
 		return &statusError{*Overloaded()}
 	}
@@ -319,7 +335,7 @@ func refusedStatus(err error, message any) error {
 // leave ends the count.
 func (b *boundedStream) leave() {
 	if b.counted {
-		b.open.leave(b.conn)
+		b.open.leave(b.conn, b.caller)
 	}
 }
 

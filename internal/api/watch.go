@@ -20,6 +20,10 @@ import (
 // MaxWatched is the most customers that one stream may list.
 const MaxWatched = 1000
 
+// customersPerRequest is how many customers of a stream count as one request of its
+// caller's rate.
+const customersPerRequest = 10
+
 // initialToken is the beginning of the tokens of a stream that has not sent all current
 // answers: a stream that goes on from one sends all of them again. No token of package
 // changes begins so.
@@ -108,6 +112,12 @@ func (h *handler) watchRequest(c *call, req *eligibilityv1.WatchEligibilityReque
 	if unfinished && asked.start.Token == "" {
 		faults.Add(fieldResumeToken, "must be the token of a message")
 	}
+	if asked.of != nil {
+		asked.log = h.logs[asked.of.name]
+	}
+	if asked.log != nil && asked.start.Token != "" && !asked.log.Knows(asked.start.Token) {
+		faults.Add(fieldResumeToken, "is not a resume token of this partner's feed")
+	}
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}
@@ -116,12 +126,29 @@ func (h *handler) watchRequest(c *call, req *eligibilityv1.WatchEligibilityReque
 	if len(asked.start.Customers) == 0 && !c.caller.Rights.Has(access.WatchAll) {
 		return nil, &eligibility.Error{Kind: eligibility.KindPermissionDenied, Right: access.WatchAll.String()}
 	}
-	asked.log = h.logs[asked.of.name]
 	if asked.log == nil {
 		return nil, &eligibility.Error{Kind: eligibility.KindFeedUnavailable, Err: errNoFeed}
 	}
 	asked.initial = len(asked.start.Customers) > 0 && (unfinished || asked.start.Token == "" && req.GetStartTime() == nil)
+	asked.start.Early = asked.initial // a current answer may be older than the newest changes
+	if limited := c.takeCustomers(len(asked.start.Customers)); limited != nil {
+		return nil, limited
+	}
 	return asked, nil
+}
+
+// takeCustomers takes the requests of a stream of n customers, of which one was taken
+// when it began, but no more than the caller may ever make at once.
+func (c *call) takeCustomers(n int) *eligibility.Error {
+	if c.allowed == nil {
+		return nil
+	}
+	requests := (n + customersPerRequest - 1) / customersPerRequest
+	if burst, bounded := c.allowed.Burst(); bounded {
+		requests = min(requests, burst)
+	}
+	_, limited := c.take(time.Now(), requests-1)
+	return limited
 }
 
 // customers parses the customers of a request, each of them once, in the order given.
@@ -226,9 +253,11 @@ func (w *watcher) failure(err error) error {
 	return err
 }
 
-// sendInitial sends the current answers.
+// sendInitial sends the current answers. If some could not be read, it fails after the
+// others: the caller's next stream sends all of them again.
 func (w *watcher) sendInitial() error {
-	for _, known := range w.asked.of.service.Known(w.wake, w.asked.start.Customers, w.asked.segment) {
+	all, complete := w.asked.of.service.Known(w.wake, w.asked.start.Customers, w.asked.segment)
+	for _, known := range all {
 		reply := CheckReply{known.CustomerID, known.Answer}
 		initial := &changeEvent{
 			id:       known.CustomerID.String() + ":current:" + strconv.FormatInt(known.Answer.EvidenceTime.UnixNano(), 10),
@@ -241,6 +270,9 @@ func (w *watcher) sendInitial() error {
 			return err
 		}
 		w.watched.initial++
+	}
+	if !complete && !w.isToEnd() {
+		return &eligibility.Error{Kind: eligibility.KindFeedUnavailable, Err: errIncomplete}
 	}
 	return nil
 }

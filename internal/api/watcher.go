@@ -17,7 +17,10 @@ import (
 
 var (
 	errNoFeed = errors.New("the partner has no feed of changes")
-	errSlow   = errors.New("the caller of the stream does not receive")
+	// errIncomplete is why a stream fails before it has sent all current answers.
+	errIncomplete = errors.New("the current answers cannot be read")
+
+	errSlow = errors.New("the caller of the stream does not receive")
 )
 
 // The names of ends, for metrics and records.

@@ -16,8 +16,8 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// WatchReply is one message of a stream of changes. What is the same for all streams is
-// encoded once, in the form that the callers asked for.
+// WatchReply is one message of a stream of changes. Its event, the same for all streams,
+// is encoded once in the form that the callers asked for.
 type WatchReply struct {
 	// Token is where to go on after the message.
 	Token string
@@ -161,19 +161,36 @@ type compared struct {
 	differs bool
 	first   *changeEvent // nil unless it differs
 	again   *changeEvent // the same, redelivered
+	unread  bool         // another comparison may find more
 }
 
-// of returns a change as streams of a segment send it.
+// of returns a change as streams of a segment send it. One whose comparison lacked the
+// shared tier is compared anew for the next stream, and at once for the first.
 func (c *comparisons) of(change *changes.Change, segment eligibility.Segment, service *evidence.Service) *compared {
 	key := comparisonKey{change, segment}
 	c.mu.Lock()
 	compare := c.kept[key]
 	if compare == nil {
-		compare = sync.OnceValue(func() *compared { return compareChange(change, segment, service) })
+		compare = sync.OnceValue(func() *compared {
+			found := compareChange(change, segment, service)
+			if found.unread {
+				if found = compareChange(change, segment, service); found.unread {
+					c.forget(key)
+				}
+			}
+			return found
+		})
 		c.keep(key, compare)
 	}
 	c.mu.Unlock()
 	return compare()
+}
+
+// forget makes the next stream compare anew.
+func (c *comparisons) forget(key comparisonKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.kept, key)
 }
 
 // keep keeps a comparison in place of the oldest; c.mu is held.
@@ -204,7 +221,7 @@ func compareChange(change *changes.Change, segment eligibility.Segment, service 
 			before: replyOf(change.Key.CustomerID, found.Before), after: replyOf(change.Key.CustomerID, found.After),
 		}
 	}
-	return &compared{differs: true, first: event(false), again: event(true)}
+	return &compared{differs: true, unread: found.Unread, first: event(false), again: event(true)}
 }
 
 func replyOf(id eligibility.CustomerID, answer *eligibility.Answer) *CheckReply {

@@ -17,35 +17,28 @@ type Known struct {
 // queries the tiers only, the shared one once for all customers and, if that failed,
 // once more for as long as ctx allows, 2 s at most; it starts no fetch. Customers about
 // whom nothing is known that decides are left out. An answer by evidence that is no
-// longer fresh is stale.
-func (s *Service) Known(ctx context.Context, ids []eligibility.CustomerID, segment eligibility.Segment) []Known {
+// longer fresh is stale. complete is false if the shared tier could not be read, so
+// that more may be known.
+func (s *Service) Known(ctx context.Context, ids []eligibility.CustomerID, segment eligibility.Segment) (known []Known, complete bool) {
 	now := s.now()
 	open := make([]check, len(ids))
 	for i := range open {
 		s.recall(&open[i], ids[i], segment, now)
 	}
-	unread := false
-	query := func(ctx context.Context, keys []eligibility.Key) []Found {
-		founds := s.store.Load(ctx, keys)
-		for _, found := range founds {
-			unread = unread || found.Unread
-		}
-		return founds
-	}
-	s.loadKnown(ctx, open, query)
-	if unread && ctx.Err() == nil {
+	complete = s.loadKnown(ctx, open, s.store.Load)
+	if !complete && ctx.Err() == nil {
 		patient, cancel := context.WithTimeout(ctx, reloadTimeout)
 		defer cancel()
-		s.loadKnown(patient, open, s.store.LoadWithin)
+		complete = s.loadKnown(patient, open, s.store.LoadWithin)
 	}
-	known := make([]Known, 0, len(open))
+	known = make([]Known, 0, len(open))
 	for i := range open {
 		c := &open[i]
 		if answer, err := s.decideKnown(segment, c.account.Held, c.qualifications.Held, now); err == nil {
 			known = append(known, Known{c.req.CustomerID, answer})
 		}
 	}
-	return known
+	return known, complete
 }
 
 // recall starts c with what this process holds about a customer. Unlike peek, it
@@ -59,8 +52,9 @@ func (s *Service) recall(c *check, id eligibility.CustomerID, segment eligibilit
 	}
 }
 
-// loadKnown queries the shared tier once for all that is not fresh.
-func (s *Service) loadKnown(ctx context.Context, open []check, query func(context.Context, []eligibility.Key) []Found) {
+// loadKnown queries the shared tier once for all that is not fresh. It returns false if
+// some of it could not be read.
+func (s *Service) loadKnown(ctx context.Context, open []check, query func(context.Context, []eligibility.Key) []Found) (complete bool) {
 	keys := make([]eligibility.Key, 0, 2*len(open))
 	views := make([]*view, 0, 2*len(open))
 	of := make([]*check, 0, 2*len(open))
@@ -72,12 +66,15 @@ func (s *Service) loadKnown(ctx context.Context, open []check, query func(contex
 		}
 	}
 	if len(keys) == 0 {
-		return
+		return true
 	}
 	now := s.now()
+	complete = true
 	for i, found := range query(ctx, keys) {
 		s.admit(of[i], views[i], found, now)
+		complete = complete && !found.Unread
 	}
+	return complete
 }
 
 // decideKnown decides about a purchase by what is held. It never stands in for
@@ -98,6 +95,9 @@ type Comparison struct {
 	// known did not decide. Each is as of the time of its evidence about the facet
 	// that changed; about the other facet it is by what the tiers hold.
 	Before, After *eligibility.Answer
+	// Unread reports that the shared tier could not be read: another comparison may
+	// return answers that are missing.
+	Unread bool
 }
 
 // Compare returns what a change of the evidence under key means for purchases in
@@ -112,13 +112,15 @@ func (s *Service) Compare(ctx context.Context, key eligibility.Key, before, afte
 	if key.Facet == eligibility.FacetQualifications {
 		other.Facet = eligibility.FacetAccount
 	}
-	found := s.store.Peek(other, s.now())
+	found, unread := s.store.Peek(other, s.now()), false
 	if found.Evidence == nil || found.MustRevalidate {
-		if loaded := s.store.Load(ctx, []eligibility.Key{other})[0]; loaded.Evidence != nil {
+		loaded := s.store.Load(ctx, []eligibility.Key{other})[0]
+		unread = loaded.Unread
+		if loaded.Evidence != nil {
 			found = loaded
 		}
 	}
-	return Comparison{Differs: true, Before: s.answerOf(key, before, other, found, segment), After: s.answerOf(key, after, other, found, segment)}
+	return Comparison{Differs: true, Unread: unread, Before: s.answerOf(key, before, other, found, segment), After: s.answerOf(key, after, other, found, segment)}
 }
 
 // answerOf answers as of the time of evidence, with what was found about the other

@@ -49,7 +49,7 @@ func TestKnown(t *testing.T) {
 		Now: func() time.Time { return now }, Policy: eligibility.Policy{BlockUndecidable: true},
 	})
 	defer stop()
-	got := service.Known(t.Context(), of, eligibility.SegmentCommercial)
+	got, complete := service.Known(t.Context(), of, eligibility.SegmentCommercial)
 	want := []struct {
 		id       eligibility.CustomerID
 		decision eligibility.Decision
@@ -58,7 +58,7 @@ func TestKnown(t *testing.T) {
 		{of[0], eligibility.DecisionAllowed, false}, {of[1], eligibility.DecisionBlocked, false},
 		{of[4], eligibility.DecisionAllowed, true}, {of[6], eligibility.DecisionAllowed, false},
 	}
-	if len(got) != len(want) {
+	if len(got) != len(want) || !complete {
 		t.Fatalf("%d answers, want %d: %+v", len(got), len(want), got)
 	}
 	for i, w := range want {
@@ -69,14 +69,14 @@ func TestKnown(t *testing.T) {
 	if store.loads != 1 {
 		t.Errorf("%d queries of the shared tier, want one for all customers", store.loads)
 	}
-	if got := service.Known(t.Context(), of, eligibility.SegmentEducation); len(got) != 2 { // the two that are blocked by their account alone
+	if got, _ := service.Known(t.Context(), of, eligibility.SegmentEducation); len(got) != 2 { // the two that are blocked by their account alone
 		for _, known := range got {
 			if known.Answer.Decision != eligibility.DecisionBlocked {
 				t.Errorf("allowed without the qualification: %+v", known)
 			}
 		}
 	}
-	if got := service.Known(t.Context(), nil, eligibility.SegmentCommercial); len(got) != 0 {
+	if got, complete := service.Known(t.Context(), nil, eligibility.SegmentCommercial); len(got) != 0 || !complete {
 		t.Errorf("of nobody: %+v", got)
 	}
 }
@@ -98,13 +98,37 @@ func TestKnownQueriesTheSharedTierOnceMore(t *testing.T) {
 	store.shared[eligibility.Key{CustomerID: customer}] = accountOf(eligibility.AccountStatusAllowed, time.Now().Add(-time.Second).Truncate(time.Millisecond))
 	service, stop := serve(t, neverAsked(t), store, evidence.Config{})
 	defer stop()
-	if got := service.Known(t.Context(), []eligibility.CustomerID{customer}, eligibility.SegmentCommercial); len(got) != 1 {
+	if got, complete := service.Known(t.Context(), []eligibility.CustomerID{customer}, eligibility.SegmentCommercial); len(got) != 1 || !complete {
 		t.Errorf("%+v", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := service.Known(ctx, []eligibility.CustomerID{customer}, eligibility.SegmentCommercial); len(got) != 0 {
+	if got, complete := service.Known(ctx, []eligibility.CustomerID{customer}, eligibility.SegmentCommercial); len(got) != 0 || complete {
 		t.Errorf("for a caller who has left: %+v", got)
+	}
+}
+
+// deaf is a store whose shared tier cannot be read.
+type deaf struct{ deafOnce }
+
+func (d deaf) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
+	return d.Load(ctx, keys)
+}
+
+func TestKnownReportsASharedTierThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	store := deaf{deafOnce{newMemory()}}
+	now := time.Now().Truncate(time.Millisecond)
+	store.held[eligibility.Key{CustomerID: customer}] = accountOf(eligibility.AccountStatusAllowed, now.Add(-30*time.Minute))
+	service, stop := serve(t, neverAsked(t), store, evidence.Config{})
+	defer stop()
+	if got, complete := service.Known(t.Context(), []eligibility.CustomerID{customer}, eligibility.SegmentCommercial); len(got) != 1 || complete {
+		t.Errorf("%+v, complete %t", got, complete)
+	}
+	key := eligibility.Key{CustomerID: customer}
+	before, after := accountOf(eligibility.AccountStatusNotAllowed, now.Add(-time.Second)), accountOf(eligibility.AccountStatusAllowed, now)
+	if got := service.Compare(t.Context(), key, before, after, eligibility.SegmentEducation); !got.Unread || got.After != nil {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,6 +87,8 @@ type Store struct {
 	mu     sync.Mutex
 	Held   map[eligibility.Key]*eligibility.Evidence
 	Broken bool // Peek panics
+	// Unread makes Load and LoadWithin report a shared tier that cannot be read.
+	Unread atomic.Bool
 }
 
 // Peek implements evidence.Store.
@@ -100,7 +103,11 @@ func (s *Store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 
 // Load implements evidence.Store. It finds nothing.
 func (s *Store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
-	return make([]evidence.Found, len(keys))
+	founds := make([]evidence.Found, len(keys))
+	for i := range founds {
+		founds[i].Unread = s.Unread.Load()
+	}
+	return founds
 }
 
 // LoadWithin implements evidence.Store. It finds nothing.
