@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"time"
 
@@ -25,6 +27,7 @@ type watchFlags struct {
 	segment     string
 	partner     string
 	resumeToken string
+	resumeFile  string
 	json        bool
 }
 
@@ -40,7 +43,9 @@ standard input, as check does.
 
 If the stream ends or the connection breaks, watch goes on where it was, and prints
 each change once. When it is interrupted, it prints the token with which
---resume-token goes on. A change shows what was known when it was found out: check a
+--resume-token goes on. With --resume-file it goes on after the last message that it
+has printed, however it ended: the file is read at the start if it exists, and replaced
+after each message. A change shows what was known when it was found out: check a
 customer before selling.
 
 Exit code: 0 if interrupted, 4 if the service refuses or was never reached, 2 if the
@@ -61,6 +66,14 @@ command line is wrong.`,
 					return usageError(cmd, err)
 				}
 			}
+			if flags.resumeFile != "" {
+				if flags.resumeToken != "" {
+					return usageError(cmd, errors.New("--resume-token and --resume-file exclude each other"))
+				}
+				if req.ResumeToken, err = readResumeFile(flags.resumeFile); err != nil {
+					return usageError(cmd, err)
+				}
+			}
 			for _, id := range req.GetCustomerIds() {
 				if fault := unsendable(id); fault != "" {
 					return usageError(cmd, fmt.Errorf("%s: %s", printable(shownID(id)), fault))
@@ -73,7 +86,7 @@ command line is wrong.`,
 			defer func() { _ = conn.Close() }()
 			w := &watchRun{
 				conn: conn, client: eligibilityv1.NewEligibilityServiceClient(conn), req: req, printer: watchPrinter{json: flags.json, out: cmd.OutOrStdout()},
-				notes: cmd.ErrOrStderr(), seen: make(map[string]bool),
+				notes: cmd.ErrOrStderr(), resumeFile: flags.resumeFile, seen: make(map[string]bool),
 			}
 			return w.run(cmd.Context())
 		},
@@ -83,6 +96,7 @@ command line is wrong.`,
 	f.StringVar(&flags.segment, "segment", "commercial", "segment that the answers are for: commercial, education, government or nonprofit")
 	f.StringVar(&flags.partner, "partner", "", "partner who sells (default the service's default partner)")
 	f.StringVar(&flags.resumeToken, "resume-token", "", "`TOKEN` of an earlier watch of the same customers: go on after it")
+	f.StringVar(&flags.resumeFile, "resume-file", "", "`FILE` with the token to go on after, which is kept in it")
 	f.BoolVar(&flags.json, "json", false, "print one JSON message a change, with its resume token, instead of a table")
 	return cmd
 }
@@ -103,6 +117,8 @@ type watchRun struct {
 	req     *eligibilityv1.WatchEligibilityRequest
 	printer watchPrinter
 	notes   io.Writer
+
+	resumeFile string // keeps the token; "" if nothing does
 
 	received bool // a stream has sent a message
 	backoff  time.Duration
@@ -157,11 +173,17 @@ func (w *watchRun) follow(ctx context.Context) error {
 		}
 		alarm.Reset(watchSilence)
 		w.received, w.backoff = true, 0
-		if message.GetResumeToken() != "" { // the end of a stream that has not begun has none
-			w.req.ResumeToken = message.GetResumeToken()
-		}
 		if change := message.GetChange(); change != nil && w.isNew(change.GetEventId()) {
 			if err := w.printer.print(message); err != nil {
+				return &printError{err}
+			}
+		}
+		if message.GetResumeToken() == "" { // the end of a stream that has not begun has none
+			continue
+		}
+		w.req.ResumeToken = message.GetResumeToken()
+		if w.resumeFile != "" {
+			if err := writeResumeFile(w.resumeFile, w.req.GetResumeToken()); err != nil {
 				return &printError{err}
 			}
 		}
@@ -174,6 +196,26 @@ func (w *watchRun) follow(ctx context.Context) error {
 	default:
 		return err
 	}
+}
+
+// readResumeFile returns the token in a file; "" if there is no file.
+func readResumeFile(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("--resume-file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// writeResumeFile replaces a file by one with the token.
+func writeResumeFile(name, token string) error {
+	if err := os.WriteFile(name+".new", []byte(token+"\n"), 0o600); err != nil {
+		return fmt.Errorf("--resume-file: %w", err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return fmt.Errorf("--resume-file: %w", err)
+	}
+	return nil
 }
 
 // isNew reports whether a change was not printed yet, and remembers it.
@@ -214,7 +256,7 @@ func (w *watchRun) explain(ctx context.Context, err error) error {
 		if w.received {
 			return errors.New("changes were missed: those since the last one are no longer kept")
 		}
-		return errors.New("the changes after --resume-token are no longer kept; begin without it")
+		return errors.New("the changes after the resume token are no longer kept; begin without it")
 	}
 	return w.conn.explainFields(ctx, err)
 }

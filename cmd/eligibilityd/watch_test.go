@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +95,29 @@ func TestWatchGoesOnAfterARestart(t *testing.T) {
 	}
 	if code := stop(); code != 0 || !strings.Contains(errOut.String(), "--resume-token ") {
 		t.Errorf("exit code %d, %s", code, errOut)
+	}
+}
+
+// A watch that goes on from its file prints no current answers, but what came since.
+func TestWatchGoesOnFromItsFile(t *testing.T) {
+	t.Parallel()
+	p := startDev(t)
+	file := filepath.Join(t.TempDir(), "token")
+	_, _, stop := startWatch(t, "--address", p.GRPC, "--resume-file", file, allowedID)
+	eventually(t, "the token", func() bool {
+		text, err := os.ReadFile(file)
+		return err == nil && len(text) > 40 && !strings.HasPrefix(string(text), "i.")
+	})
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: allowedID}); err != nil {
+		t.Fatal(err)
+	}
+	out, _, stop := startWatch(t, "--address", p.GRPC, "--resume-file", file, allowedID)
+	out.await(t, "the change in between", func(printed string) bool { return strings.Contains(printed, allowedID+"  undecided  allowed") })
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 
