@@ -37,8 +37,8 @@ type event struct {
 	Data            data   `json:"data"`
 }
 
-// data has the same members for both types but for PendingSince. What was not known,
-// or not sent, is null.
+// data has the same members for both types but for PendingSince. A member that was not
+// known, or not sent, is null.
 type data struct {
 	CustomerID           string  `json:"customerId"`
 	Facet                string  `json:"facet"`
