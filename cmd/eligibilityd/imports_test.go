@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"internal/budget":      {"internal/evidence"},
 	"internal/changes":     {"internal/eligibility"},
 	"internal/reviews":     {"internal/eligibility", "internal/evidence"},
-	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/logging", "internal/loopback", "internal/remote"},
+	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/loopback", "internal/remote"},
 
 	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/reviews", "internal/webhooks"},
 	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},

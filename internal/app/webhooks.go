@@ -12,6 +12,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/reload"
 	"github.com/eligibilityd/eligibilityd/internal/webhooks"
 )
@@ -68,9 +69,8 @@ func (a *App) newWebhook(cfg config.Webhook, metrics *webhooks.Metrics, memory *
 		Follow: func(ctx context.Context, start changes.Start) (webhooks.Cursor, error) {
 			return engine.changes.Follow(ctx, start)
 		},
-		Compare: func(ctx context.Context, change *changes.Change, segment eligibility.Segment) (before, after *eligibility.Answer, differs bool) {
-			c := engine.service.Compare(ctx, change.Key, change.Before, change.After, segment)
-			return c.Before, c.After, c.Differs
+		Compare: func(ctx context.Context, change *changes.Change, segment eligibility.Segment) evidence.Comparison {
+			return engine.service.Compare(ctx, change.Key, change.Before, change.After, segment)
 		},
 		AppendEvent: func(b []byte, change *changes.Change) []byte { return change.AppendJSON(b, source) },
 		AppendAnswer: func(b []byte, id eligibility.CustomerID, answer *eligibility.Answer) []byte {

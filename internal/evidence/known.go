@@ -95,6 +95,9 @@ type Comparison struct {
 	// known did not decide. Each is as of the time of its evidence about the facet
 	// that changed; about the other facet it is by what the tiers hold.
 	Before, After *eligibility.Answer
+	// Passes reports whether the evidence after the change by itself permits the
+	// purchase. The other facet may block it, or be unknown.
+	Passes bool
 	// Unread reports that the shared tier could not be read: another comparison may
 	// return answers that are missing.
 	Unread bool
@@ -120,7 +123,10 @@ func (s *Service) Compare(ctx context.Context, key eligibility.Key, before, afte
 			found = loaded
 		}
 	}
-	return Comparison{Differs: true, Unread: unread, Before: s.answerOf(key, before, other, found, segment), After: s.answerOf(key, after, other, found, segment)}
+	return Comparison{
+		Differs: true, Unread: unread, Passes: !s.policy.Blocks(segment, eligibility.OperationPurchase, after),
+		Before: s.answerOf(key, before, other, found, segment), After: s.answerOf(key, after, other, found, segment),
+	}
 }
 
 // answerOf answers as of the time of evidence, with what was found about the other

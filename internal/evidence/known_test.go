@@ -165,6 +165,17 @@ func TestCompare(t *testing.T) {
 	if got := service.Compare(t.Context(), account, review, allowed, eligibility.SegmentEducation); !got.Differs || got.Before == nil || got.After != nil {
 		t.Errorf("without the other facet: %+v", got)
 	}
+	if got := service.Compare(t.Context(), account, review, allowed, eligibility.SegmentEducation); !got.Passes || got.Unread {
+		t.Errorf("the account itself permits: %+v", got)
+	}
+	deaf, stopDeaf := serve(t, neverAsked(t), deafOnce{store}, evidence.Config{})
+	defer stopDeaf()
+	if got := deaf.Compare(t.Context(), account, review, allowed, eligibility.SegmentEducation); !got.Unread || got.Before.Decision != eligibility.DecisionBlocked || got.After != nil {
+		t.Errorf("if the other facet cannot be read: %+v", got)
+	}
+	if got := deaf.Compare(t.Context(), account, allowed, review, eligibility.SegmentEducation); got.Passes || got.After == nil {
+		t.Errorf("a block needs no other facet: %+v", got)
+	}
 	store.shared[held] = approved
 	if got := service.Compare(t.Context(), account, review, allowed, eligibility.SegmentEducation); got.After == nil || got.After.Decision != eligibility.DecisionAllowed || len(got.After.Reasons) != 2 {
 		t.Errorf("with the other facet in the shared tier: %+v", got)

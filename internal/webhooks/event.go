@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"runtime/debug"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // maxBody bounds a request. No change of facts that Partner Center documents comes
@@ -39,22 +41,38 @@ func (s *Sender) messageSafely(ctx context.Context, change *changes.Change) (id 
 // message returns the event of a change with the decisions added, or nil if the
 // webhook does not send it.
 func (s *Sender) message(ctx context.Context, change *changes.Change) (id string, body []byte, err error) {
-	before, after, differs := s.cfg.Compare(ctx, change, s.cfg.Segment)
-	if !s.sends(change, before, after, differs) {
+	meaning := s.compare(ctx, change)
+	if !s.sends(change, meaning) {
 		return "", nil, nil
 	}
 	customer := change.Key.CustomerID
-	return addDecisions(s.cfg.AppendEvent(nil, change), s.answer(customer, before), s.answer(customer, after))
+	return addDecisions(s.cfg.AppendEvent(nil, change), s.answer(customer, meaning.Before), s.answer(customer, meaning.After))
 }
 
-// sends reports whether the webhook sends a change. An answer that cannot be decided
-// is no known block.
-func (s *Sender) sends(change *changes.Change, before, after *eligibility.Answer, differs bool) bool {
-	if !s.cfg.OnlyUnblocked {
-		return differs || change.Type == changes.TypeAbandoned
+// compare repeats a comparison that lacks an answer because the tiers could not be
+// read, until s.patience ends: others wait behind it.
+func (s *Sender) compare(ctx context.Context, change *changes.Change) evidence.Comparison {
+	for delay := compareRetry; ; delay *= 2 {
+		meaning := s.cfg.Compare(ctx, change, s.cfg.Segment)
+		if !meaning.Unread || meaning.After != nil || !meaning.Passes || ctx.Err() != nil || time.Now().Add(delay).After(s.patience) {
+			return meaning
+		}
+		wait(ctx, delay)
 	}
-	return change.Type == changes.TypeChanged && before != nil && before.Decision == eligibility.DecisionBlocked &&
-		after != nil && after.Decision == eligibility.DecisionAllowed
+}
+
+// sends reports whether the webhook sends a change. A block has ended if the facet
+// that changed no longer blocks and the other is not known to: evidence about the
+// other may be older than it may be for an answer, because only the facet under
+// review is fetched.
+func (s *Sender) sends(change *changes.Change, meaning evidence.Comparison) bool {
+	if !s.cfg.OnlyUnblocked {
+		return meaning.Differs || change.Type == changes.TypeAbandoned
+	}
+	isBlock := func(answer *eligibility.Answer) bool {
+		return answer != nil && answer.Decision == eligibility.DecisionBlocked
+	}
+	return change.Type == changes.TypeChanged && isBlock(meaning.Before) && !isBlock(meaning.After) && meaning.Passes
 }
 
 func (s *Sender) answer(id eligibility.CustomerID, answer *eligibility.Answer) []byte {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 	"github.com/eligibilityd/eligibilityd/internal/webhooks"
 )
 
@@ -240,8 +241,8 @@ func configOf(f *feed, store webhooks.Store) webhooks.Config {
 		URL:     "https://orders.shop.example/eligibility",
 		Secrets: func() [][]byte { return [][]byte{bytes.Repeat([]byte("k"), 24)} },
 		Follow:  f.follow,
-		Compare: func(context.Context, *changes.Change, eligibility.Segment) (before, after *eligibility.Answer, differs bool) {
-			return nil, nil, true
+		Compare: func(context.Context, *changes.Change, eligibility.Segment) evidence.Comparison {
+			return evidence.Comparison{Differs: true}
 		},
 		AppendEvent: event,
 		AppendAnswer: func(b []byte, _ eligibility.CustomerID, a *eligibility.Answer) []byte {

@@ -86,6 +86,7 @@ func (r *reader) next(ctx context.Context) []read {
 	}
 	n := min(readAhead, len(r.events))
 	reads := make([]read, n)
+	r.s.patience = time.Now().Add(comparePatience)
 	for i, event := range r.events[:n] {
 		reads[i] = read{item: r.item(ctx, event), token: event.Token, redelivered: event.Redelivered}
 		r.position = event.Token

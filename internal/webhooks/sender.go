@@ -27,6 +27,10 @@ type Sender struct {
 	logger   *zap.Logger
 	failures *zap.Logger // limited
 
+	// patience is until when comparisons of a batch are repeated. It belongs to the
+	// reader.
+	patience time.Time
+
 	// What the process knows if the Store loses its state. The fields belong to Run.
 	position string  // the last one seen
 	parked   []*item // of its own lease, until another process has held it

@@ -14,6 +14,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // Config describes one webhook. Unless noted, every field is required.
@@ -24,8 +25,7 @@ type Config struct {
 	URL string
 	// Segment is the segment whose decisions are sent.
 	Segment eligibility.Segment
-	// OnlyUnblocked limits what is sent to changes after which a customer may buy who
-	// is known to have been blocked before.
+	// OnlyUnblocked limits what is sent to changes that end a known block.
 	OnlyUnblocked bool
 	// AllowPrivate permits addresses of private networks.
 	AllowPrivate bool
@@ -35,9 +35,9 @@ type Config struct {
 	Secrets func() [][]byte
 	// Follow begins to read the feed, as changes.Log.Follow does.
 	Follow func(ctx context.Context, start changes.Start) (Cursor, error)
-	// Compare returns the answers before and after a change, nil if they cannot be
-	// decided, and whether they differ for the segment.
-	Compare func(ctx context.Context, change *changes.Change, segment eligibility.Segment) (before, after *eligibility.Answer, differs bool)
+	// Compare returns what a change means in the segment, as evidence.Service.Compare
+	// does.
+	Compare func(ctx context.Context, change *changes.Change, segment eligibility.Segment) evidence.Comparison
 	// AppendEvent appends the CloudEvent of a change in JSON.
 	AppendEvent func(b []byte, change *changes.Change) []byte
 	// AppendAnswer appends an answer in JSON, as the API returns it.
@@ -76,6 +76,10 @@ const (
 	// beatInterval how often a holder renews, and others try.
 	leaseLife    = 5 * time.Second
 	beatInterval = time.Second
+	// compareRetry is when a comparison is first repeated whose answers could not be
+	// looked up, and comparePatience how long those of one batch are repeated.
+	compareRetry    = 250 * time.Millisecond
+	comparePatience = 10 * time.Second
 	// idleProgress is how often the position advances if there are no changes.
 	idleProgress = 15 * time.Second
 
