@@ -193,7 +193,9 @@ func (r *sharedTier) newPut(w write, value []byte, left int64, believed storedVa
 	}
 	underReview := 0
 	if r.reviews.Enabled && r.policy.UnderReview(w.evidence) {
-		underReview = 1
+		// The end of a review shows the evidence before it, however long ago that was
+		// fetched. It answers no longer for that: its ages decide.
+		underReview, left = 1, max(left, r.reviews.GiveUpAfter.Milliseconds())
 	}
 	partition := partitionOf(w.key.CustomerID)
 	r.metrics.published.Inc()
@@ -270,8 +272,8 @@ func (r *sharedTier) countChanges(p put, refused, trimmed, untracked string) {
 }
 
 // putAll repeats writes, in as few round trips as it takes, and calls stored for those
-// that are. It returns how many are stored. What another replica writes at the same
-// time is left for the next call.
+// that are. It returns how many are stored. A write that
+// another replica overtakes is left for the next call.
 func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored func(outboxWrite)) (n int) {
 	permit, _, ok := r.writes.Allow()
 	if !ok {

@@ -107,7 +107,7 @@ end
 //
 // Evidence of a customer under review has its member in two sorted sets: by the time
 // at which it is due, and by the time since which it is under review. Due is after a
-// tenth of the time since then. What was given up stays in the second set only. All
+// tenth of the time since then. A review that was given up stays in the second set only. All
 // other evidence has no member. The sets are as large as their bound, or less.
 //
 // KEYS value, lease, feed, newest id removed from it, reviews by due time, reviews

@@ -101,6 +101,34 @@ func TestReviewsAreThoseOfThePolicy(t *testing.T) {
 	}
 }
 
+// A review may end long after its evidence is too old for an answer: because Redis or
+// Partner Center were away, or because there are so many that they are checked rarely.
+// The change that ends it has the evidence before.
+func TestEvidenceUnderReviewIsKeptForItsChange(t *testing.T) {
+	t.Parallel()
+	store, client := reviewing(t, nil)
+	evidenceKey := ""
+	left := func() time.Duration { return client.PTTL(ctx, evidenceKey).Val() }
+	shareAt(store, time.Second, underReview)
+	for _, name := range client.Keys(ctx, "*abcd0000*").Val() {
+		if client.Type(ctx, name).Val() == "string" {
+			evidenceKey = name
+		}
+	}
+	if got := left(); got < 719*time.Hour || got > 720*time.Hour {
+		t.Errorf("under review: %s is kept for %v", evidenceKey, got)
+	}
+	shareAt(store, 2*time.Second, allowed)
+	if got := left(); got <= 0 || got > 49*time.Hour {
+		t.Errorf("after the review: kept for %v", got)
+	}
+	store, client = reviewing(t, func(cfg *cache.Config) { cfg.Reviews.Enabled = false })
+	shareAt(store, time.Second, underReview)
+	if got := left(); got <= 0 || got > 49*time.Hour {
+		t.Errorf("without reviews: kept for %v", got)
+	}
+}
+
 func TestReviewsThatAreOffLeaveNone(t *testing.T) {
 	t.Parallel()
 	store, client := reviewing(t, func(cfg *cache.Config) { cfg.Reviews.Enabled = false })
