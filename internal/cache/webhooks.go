@@ -2,8 +2,8 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +21,7 @@ const (
 	// webhookLife is how long the state of a webhook outlives its last sender.
 	webhookLife = 30 * 24 * time.Hour
 	// webhookPage is how many letters are read at once.
-	webhookPage = 32
+	webhookPage = 256
 )
 
 // Each webhook has five keys, in one slot:
@@ -126,8 +126,19 @@ redis.call('HINCRBY', KEYS[2], 'generation', 1)
 return {moved, left}
 `
 
+// webhookRepairScript deletes the keys of another type. It needs no right that the
+// other scripts do not need.
+const webhookRepairScript = `
+local checks = {{'GET', KEYS[1]}, {'HMGET', KEYS[2], 'state'}, {'ZCARD', KEYS[3]}, {'ZCARD', KEYS[4]}, {'HMGET', KEYS[5], ''}}
+for i, check in ipairs(checks) do
+  local answer = redis.pcall(unpack(check))
+  if type(answer) == 'table' and answer.err then redis.call('DEL', KEYS[i]) end
+end
+return 1
+`
+
 // webhookScripts are the scripts about webhooks.
-type webhookScripts struct{ acquire, release, commit, replay *redis.Script }
+type webhookScripts struct{ acquire, release, commit, replay, repair *redis.Script }
 
 // Webhooks is the state of the webhooks of one partner in Redis. It implements
 // webhooks.Store. Letters and state that were not sealed by it count as absent.
@@ -164,6 +175,7 @@ func NewWebhooksOn(cfg RedisConfig, client redis.UniversalClient, logger *zap.Lo
 			release: redis.NewScript(webhookReleaseScript),
 			commit:  redis.NewScript(webhookCommitScript),
 			replay:  redis.NewScript(webhookReplayScript),
+			repair:  redis.NewScript(webhookRepairScript),
 		},
 		faults: newFaultLog(logger, time.Now),
 	}, nil
@@ -182,15 +194,15 @@ func (w *Webhooks) all(name string) []string {
 	}
 }
 
-// run runs a script on the keys of a webhook. Keys of another type are deleted: no
-// program but this one has a use for them.
+// run runs a script on the keys of a webhook. A key of another type is deleted: no
+// program but this one has a use for it.
 func (w *Webhooks) run(caller context.Context, script *redis.Script, name string, args ...any) *redis.Cmd {
 	ctx, cancel := context.WithTimeout(caller, webhookTimeout)
 	defer cancel()
 	answer := script.Run(ctx, w.client, w.all(name), args...)
 	err := answer.Err()
 	if err != nil && ErrorCode(err) == "WRONGTYPE" {
-		w.client.Del(ctx, w.all(name)...)
+		w.scripts.repair.Run(ctx, w.client, w.all(name))
 	}
 	if err != nil && !hasLeft(caller) {
 		w.faults.warn("webhook", err)
@@ -281,43 +293,39 @@ func (w *Webhooks) Dead(ctx context.Context, name string, limit int) ([]webhooks
 
 // letters returns up to limit letters of a sorted set.
 func (w *Webhooks) letters(ctx context.Context, name, set string, limit int) ([]webhooks.Record, error) {
+	ids, err := w.members(ctx, name, set, limit)
 	var records []webhooks.Record
-	for start := 0; start < limit; start += webhookPage {
-		page, err := w.page(ctx, name, set, start, min(start+webhookPage, limit)-1)
-		if err != nil {
-			w.faults.warn("webhook", err)
-			return nil, err
-		}
-		records = append(records, page...)
-		if len(page) < webhookPage {
+	for page := range slices.Chunk(ids, webhookPage) {
+		var values []any
+		if values, err = w.values(ctx, name, page); err != nil {
 			break
 		}
+		for i, id := range page {
+			value, _ := values[i].(string)
+			records = append(records, webhooks.Record{ID: id, Value: w.open(name, webhookLetters, id, value)})
+		}
+	}
+	if err != nil {
+		w.faults.warn("webhook", err)
+		return nil, err
 	}
 	return records, nil
 }
 
-func (w *Webhooks) page(caller context.Context, name, set string, start, stop int) ([]webhooks.Record, error) {
+func (w *Webhooks) members(caller context.Context, name, set string, limit int) ([]string, error) {
 	ctx, cancel := context.WithTimeout(caller, webhookTimeout)
 	defer cancel()
-	ids, err := w.client.ZRange(ctx, w.key(name, set), int64(start), int64(stop)).Result()
-	if err != nil || len(ids) == 0 {
-		return nil, err
+	return w.client.ZRange(ctx, w.key(name, set), 0, int64(limit)-1).Result()
+}
+
+func (w *Webhooks) values(caller context.Context, name string, ids []string) ([]any, error) {
+	ctx, cancel := context.WithTimeout(caller, webhookTimeout)
+	defer cancel()
+	values, err := w.client.HMGet(ctx, w.key(name, webhookLetters), ids...).Result()
+	if err == nil && len(values) != len(ids) {
+		err = errMessage
 	}
-	values := make([]*redis.StringCmd, len(ids))
-	_, err = w.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for i, id := range ids {
-			values[i] = pipe.HGet(ctx, w.key(name, webhookLetters), id)
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, err
-	}
-	records := make([]webhooks.Record, len(ids))
-	for i, id := range ids {
-		records[i] = webhooks.Record{ID: id, Value: w.open(name, webhookLetters, id, values[i].Val())}
-	}
-	return records, nil
+	return values, err
 }
 
 // Replay moves dead letters back to those that wait, or all if ids is empty and all

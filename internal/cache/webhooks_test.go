@@ -1,10 +1,12 @@
 package cache_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -252,6 +254,81 @@ func TestKeysOfAWebhookOfAnotherTypeAreReplaced(t *testing.T) {
 		if failed != nil {
 			t.Errorf("%s: %v", part, failed)
 		}
+	}
+}
+
+func TestAKeyOfAnotherTypeCostsNoOther(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	w := newWebhooks(t, server, "")
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	acquireWebhook(t, w, "me", time.Minute)
+	commitWebhook(t, w, "me", webhooks.Commit{State: []byte("s"), Park: []webhooks.Record{letter("1", 0)}})
+	keys, err := client.Keys(t.Context(), "*webhook:*:lease").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatal(keys, err)
+	}
+	client.RPush(t.Context(), strings.TrimSuffix(keys[0], "lease")+"dead", "a list")
+	if _, err := w.Acquire(t.Context(), webhook, "me", time.Minute, time.Time{}); err == nil {
+		t.Error("a list was accepted")
+	}
+	status := acquireWebhook(t, w, "me", time.Minute)
+	if string(status.State) != "s" || status.Parked != 1 || status.Dead != 0 || !slices.Equal(parkedIDs(t, w), []string{"1"}) {
+		t.Errorf("%+v, letters %v", status, parkedIDs(t, w))
+	}
+}
+
+// roundTrips counts the commands and pipelines of a client.
+type roundTrips struct{ n atomic.Int64 }
+
+func (r *roundTrips) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r *roundTrips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		r.n.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (r *roundTrips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		r.n.Add(1)
+		return next(ctx, cmds)
+	}
+}
+
+// A holder reads what is parked before it renews its lease of 5 s.
+func TestParkedLettersAreReadInFewRoundTrips(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	cfg := cache.RedisConfig{Addresses: []string{server.Address}, Namespace: "test"}
+	client, err := cache.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	w, err := cache.NewWebhooksOn(cfg, client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acquireWebhook(t, w, "me", time.Minute)
+	var want []string
+	for range 50 {
+		var c webhooks.Commit
+		for range 200 {
+			id := fmt.Sprintf("%05d", len(want))
+			want, c.Park = append(want, id), append(c.Park, letter(id, 0))
+		}
+		commitWebhook(t, w, "me", c)
+	}
+	count := &roundTrips{}
+	client.AddHook(count)
+	if got := parkedIDs(t, w); !slices.Equal(got, want) {
+		t.Errorf("%d letters of %d", len(got), len(want))
+	}
+	if n := count.n.Load(); n > 50 {
+		t.Errorf("%d round trips", n)
 	}
 }
 
