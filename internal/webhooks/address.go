@@ -37,7 +37,7 @@ func (r AddressRule) Permits(address netip.Addr) bool {
 	switch {
 	case r.Loopback:
 		return address.IsLoopback()
-	case !address.IsValid(), contains(neverPermitted, address):
+	case !address.IsValid(), contains(neverPermitted, address), localNAT64.Contains(address) && contains(neverPermitted, lastIPv4(address)):
 		return false
 	case contains(privateNetworks, address):
 		return r.Private
@@ -52,12 +52,18 @@ func embeddedIPv4(address netip.Addr) (netip.Addr, bool) {
 	b := address.As16()
 	switch {
 	case nat64.Contains(address), v4Compatible.Contains(address) && !address.IsLoopback() && !address.IsUnspecified():
-		return netip.AddrFrom4([4]byte(b[12:])), true
+		return lastIPv4(address), true
 	case sixToFour.Contains(address):
 		return netip.AddrFrom4([4]byte(b[2:6])), true
 	default:
 		return netip.Addr{}, false
 	}
+}
+
+// lastIPv4 returns the last four bytes of an IPv6 address.
+func lastIPv4(address netip.Addr) netip.Addr {
+	b := address.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
 }
 
 func contains(networks []netip.Prefix, address netip.Addr) bool {
@@ -73,13 +79,15 @@ func contains(networks []netip.Prefix, address netip.Addr) bool {
 var (
 	nat64        = netip.MustParsePrefix("64:ff9b::/96")
 	v4Compatible = netip.MustParsePrefix("::/96")
-	sixToFour    = netip.MustParsePrefix("2002::/16")
+	// localNAT64 is for the gateways of an organization (RFC 8215).
+	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
+	sixToFour  = netip.MustParsePrefix("2002::/16")
 
 	// neverPermitted are loopback, link-local addresses, those of metadata services,
 	// and what is no address of a host.
 	neverPermitted = prefixes(
 		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "168.63.129.16/32", "100.100.100.200/32", "224.0.0.0/4", "240.0.0.0/4",
-		"::/127", "fe80::/10", "fd00:ec2::254/128", "ff00::/8", "2001::/32", "100::/64",
+		"::/127", "fe80::/10", "fd00:ec2::254/128", "fd00:ec2::23/128", "fd20:ce::254/128", "ff00::/8", "2001::/32", "100::/64",
 	)
 	// privateNetworks are those of organizations, of carriers, and of documents and
 	// tests.

@@ -31,12 +31,13 @@ func TestAddressesThatMayBeConnectedTo(t *testing.T) {
 		"8.8.8.8": always, "2606:4700::1111": always, "::ffff:8.8.8.8": always, "64:ff9b::808:808": always, "2002:808:808::1": always,
 
 		"10.0.0.1": private, "172.16.0.1": private, "172.31.255.255": private, "192.168.1.1": private, "100.64.0.1": private, "100.127.255.255": private,
-		"198.18.0.1": private, "fc00::1": private, "fd12:3456::1": private, "::ffff:10.0.0.1": private, "64:ff9b::a00:1": private, "64:ff9b:1::1": private,
+		"198.18.0.1": private, "fc00::1": private, "fd12:3456::1": private, "::ffff:10.0.0.1": private, "64:ff9b::a00:1": private, "64:ff9b:1::808:808": private,
 		"2002:a00:1::1": private, "::a00:1": private,
 
 		"127.0.0.1": never, "127.255.255.254": never, "::1": never, "::ffff:127.0.0.1": never, "64:ff9b::7f00:1": never, "::7f00:1": never, "2002:7f00:1::": never,
 		"0.0.0.0": never, "0.1.2.3": never, "::": never, "169.254.169.254": never, "::ffff:169.254.169.254": never, "64:ff9b::a9fe:a9fe": never, "fe80::1": never,
-		"fe80::1%eth0": never, "168.63.129.16": never, "100.100.100.200": never, "fd00:ec2::254": never, "192.0.0.192": never, "224.0.0.1": never, "ff02::1": never,
+		"fe80::1%eth0": never, "168.63.129.16": never, "100.100.100.200": never, "fd00:ec2::254": never, "fd00:ec2::23": never, "fd20:ce::254": never, "64:ff9b:1::a9fe:a9fe": never, "64:ff9b:1::7f00:1": never,
+		"192.0.0.192": never, "224.0.0.1": never, "ff02::1": never,
 		"255.255.255.255": never, "240.0.0.1": never, "2001::1": never,
 	} {
 		a := netip.MustParseAddr(address)
