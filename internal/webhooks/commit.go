@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,8 @@ func (h *hold) beat(ctx context.Context) (held bool) {
 		return false
 	}
 	h.until = asked.Add(leaseLife)
-	if len(status.State) == 0 && len(h.status.State) > 0 { // the store was emptied
+	h.expiry.Reset(time.Until(h.until))
+	if h.isSetBack(status) {
 		h.recordAll()
 	}
 	h.status = status
@@ -37,8 +39,17 @@ func (h *hold) beat(ctx context.Context) (held bool) {
 	}
 	h.buryOverdue(time.Now())
 	h.flush(ctx)
-	h.s.cfg.Metrics.show(h.s.cfg.Name, h.status, oldest, h.isDisabled())
+	h.s.cfg.Metrics.show(h.s.cfg.Name, h.status, h.lag(time.Now()), h.isDisabled())
 	return true
+}
+
+// isSetBack reports whether the store has lost what was committed: it was emptied, or
+// a failover has gone back to an earlier commit, which the next one may hide.
+func (h *hold) isSetBack(status Status) bool {
+	if len(h.status.State) > 0 && !bytes.Equal(status.State, h.status.State) {
+		return true
+	}
+	return len(h.pending) == 0 && status.Generation == h.generation && status.Parked < int64(h.parked)
 }
 
 // recordAll makes everything due that the store should hold.
@@ -75,6 +86,7 @@ func (h *hold) flush(ctx context.Context) {
 		err := h.s.cfg.Store.Commit(ctx, h.s.cfg.Name, h.s.holder, commit)
 		if errors.Is(err, ErrNotHeld) {
 			h.until = time.Time{} // the next beat finds out whether it is lost
+			h.expiry.Reset(0)
 		}
 		if err != nil {
 			return

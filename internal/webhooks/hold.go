@@ -24,7 +24,8 @@ type hold struct {
 	state      State // as committed, or about to be
 	generation int64
 	status     Status
-	until      time.Time // the lease is held until then at least
+	until      time.Time   // the lease is held until then at least
+	expiry     *time.Timer // cancels the attempts then
 	queues     *queues
 	window     window
 	health     health
@@ -41,6 +42,7 @@ type hold struct {
 	underway int
 	results  chan result
 	asked    bool // the reader was asked for changes, and has not answered
+	askedAt  time.Time
 	wanted   chan struct{}
 	reads    chan []read
 }
@@ -83,7 +85,7 @@ func newHold(s *Sender, status Status, state State, records []Record, until time
 		}
 	}
 	s.parked = nil
-	s.cfg.Metrics.show(s.cfg.Name, status, h.queues.oldest(), h.isDisabled())
+	s.cfg.Metrics.show(s.cfg.Name, status, h.lag(time.Now()), h.isDisabled())
 	return h
 }
 
@@ -116,11 +118,13 @@ func (h *hold) run(ctx context.Context) {
 	h.s.logger.Info("sending changes")
 	reading, endReading := context.WithCancel(ctx)
 	sending, endSending := context.WithCancel(context.WithoutCancel(ctx))
+	h.expiry = time.AfterFunc(time.Until(h.until), endSending)
 	reader := &reader{s: h.s, position: h.window.position}
 	var background sync.WaitGroup
 	background.Go(func() { reader.run(reading, h.wanted, h.reads) })
 	defer func() {
 		endReading()
+		h.expiry.Stop()
 		endSending()
 		background.Wait()
 		h.attempts.Wait()
@@ -141,7 +145,7 @@ func (h *hold) run(ctx context.Context) {
 			h.asked = false
 			h.take(reads)
 		case <-beat.C:
-			if !h.beat(ctx) {
+			if !h.beat(ctx) || sending.Err() != nil {
 				h.s.logger.Warn("lease of the webhook lost; another process sends its changes, or this one when it has the lease again")
 				return
 			}
@@ -167,12 +171,24 @@ func (h *hold) pump(sending context.Context) {
 		h.attempts.Go(func() { h.results <- result{item: i, reply: h.s.attemptSafely(sending, i.id, i.body)} })
 	}
 	if !h.asked && h.window.open.Len()+readAhead <= maxWindow {
-		h.asked = true
+		h.asked, h.askedAt = true, now
 		h.wanted <- struct{}{}
 	}
 }
 
 func (h *hold) isDisabled() bool { return h.state.DisabledFor(h.s.cfg.URL, h.generation) }
+
+// lag is the age of the oldest change that is not delivered. If the feed cannot be
+// read, it is the time since it last could: there may be one.
+func (h *hold) lag(now time.Time) (lag time.Duration) {
+	if oldest := h.queues.oldest(); !oldest.IsZero() {
+		lag = max(now.Sub(oldest), 0)
+	}
+	if silent := now.Sub(h.askedAt); h.asked && silent > 2*idleProgress {
+		lag = max(lag, silent)
+	}
+	return lag
+}
 
 // take adds changes that were read.
 func (h *hold) take(reads []read) {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Memory is a Store within the process, for a service without Redis. What it holds is
+// Memory is a Store within the process, for a service without Redis. Its contents are
 // lost with the process. Make it with [NewMemory].
 type Memory struct {
 	mu       sync.Mutex

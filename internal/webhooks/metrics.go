@@ -7,10 +7,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics are those of all webhooks of a process. Gauges exist for the webhooks
-// whose lease the process holds.
+// Metrics are those of all webhooks of a process. Gauges other than held exist for
+// the webhooks whose lease the process holds.
 type Metrics struct {
 	deliveries                          *prometheus.CounterVec
+	held                                *prometheus.GaugeVec
 	deadLetters, parked, lag, disabled  *prometheus.GaugeVec
 	dropped, gaps, secretReloadFailures *prometheus.CounterVec
 }
@@ -23,6 +24,10 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Name: "eligibility_webhook_deliveries_total",
 			Help: "Requests of webhooks by outcome: delivered, redirected, refused (4xx), throttled (429), failed (5xx), gone (410), timeout, unreachable, address_not_permitted, canceled; dead (the change became a dead letter), unsendable (an event that is malformed or too large).",
 		}, []string{"webhook", "outcome"}),
+		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "eligibility_webhook_held",
+			Help: "1 if this replica sends the changes of the webhook; one replica in the fleet does.",
+		}, byWebhook),
 		deadLetters: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "eligibility_webhook_dead_letters",
 			Help: "Changes that were not delivered in 72 h and wait for eligibilityd webhooks replay.",
@@ -33,7 +38,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		}, byWebhook),
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "eligibility_webhook_lag_seconds",
-			Help: "Age of the oldest change that is not delivered, dead letters apart; 0 if there is none.",
+			Help: "Age of the oldest change that is not delivered, dead letters apart, or the time since the feed could be read; 0 if there is none.",
 		}, byWebhook),
 		disabled: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "eligibility_webhook_disabled",
@@ -55,7 +60,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.deliveries, m.deadLetters, m.parked, m.lag, m.disabled, m.dropped, m.gaps, m.secretReloadFailures} {
+	for _, c := range []prometheus.Collector{m.deliveries, m.held, m.deadLetters, m.parked, m.lag, m.disabled, m.dropped, m.gaps, m.secretReloadFailures} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("webhooks: register metrics: %w", err)
 		}
@@ -67,6 +72,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 func (m *Metrics) begin(webhook string) {
 	m.deliveries.WithLabelValues(webhook, string(outcomeDelivered))
 	m.deliveries.WithLabelValues(webhook, "dead")
+	m.held.WithLabelValues(webhook)
 	for _, counter := range []*prometheus.CounterVec{m.dropped, m.gaps, m.secretReloadFailures} {
 		counter.WithLabelValues(webhook)
 	}
@@ -79,22 +85,21 @@ func (m *Metrics) SecretNotReloaded(webhook string) {
 
 // forget removes the gauges of a webhook whose lease the process does not hold.
 func (m *Metrics) forget(webhook string) {
+	m.held.WithLabelValues(webhook).Set(0)
 	for _, gauge := range []*prometheus.GaugeVec{m.deadLetters, m.parked, m.lag, m.disabled} {
 		gauge.DeleteLabelValues(webhook)
 	}
 }
 
 // show sets the gauges of a webhook.
-func (m *Metrics) show(webhook string, status Status, oldest time.Time, isDisabled bool) {
+func (m *Metrics) show(webhook string, status Status, lag time.Duration, isDisabled bool) {
+	m.held.WithLabelValues(webhook).Set(1)
 	m.deadLetters.WithLabelValues(webhook).Set(float64(status.Dead))
 	m.parked.WithLabelValues(webhook).Set(float64(status.Parked))
-	lag, disabled := 0.0, 0.0
-	if !oldest.IsZero() {
-		lag = max(time.Since(oldest).Seconds(), 0)
-	}
+	disabled := 0.0
 	if isDisabled {
 		disabled = 1
 	}
-	m.lag.WithLabelValues(webhook).Set(lag)
+	m.lag.WithLabelValues(webhook).Set(lag.Seconds())
 	m.disabled.WithLabelValues(webhook).Set(disabled)
 }
