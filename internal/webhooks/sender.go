@@ -34,6 +34,10 @@ type Sender struct {
 	// What the process knows if the Store loses its state. The fields belong to Run.
 	position string  // the last one seen
 	parked   []*item // of its own lease, until another process has held it
+	// held reports that no other process is known to have held the lease since this
+	// one; yieldUntil is until when it is left to the one that has.
+	held       bool
+	yieldUntil time.Time
 }
 
 // New returns the Sender of a webhook, for which Run must be called.
@@ -82,12 +86,16 @@ func (s *Sender) tryHold(ctx context.Context) (held bool) {
 	}
 	state := ParseState(status.State)
 	if !status.Held {
-		s.parked = nil
 		if state.Position != "" {
-			s.position = state.Position
+			s.parked, s.position, s.held, s.yieldUntil = nil, state.Position, false, time.Time{}
 		}
 		return false
 	}
+	if state.Position == "" && s.position != "" && !s.held && s.yields(asked) {
+		_ = s.cfg.Store.Release(ctx, s.cfg.Name, s.holder)
+		return false
+	}
+	s.held, s.yieldUntil = true, time.Time{}
 	records, err := s.cfg.Store.Parked(ctx, s.cfg.Name)
 	if err != nil {
 		_ = s.cfg.Store.Release(ctx, s.cfg.Name, s.holder)
@@ -96,6 +104,15 @@ func (s *Sender) tryHold(ctx context.Context) (held bool) {
 	h := newHold(s, status, state, records, asked.Add(leaseLife))
 	h.run(ctx)
 	return true
+}
+
+// yields reports whether the process leaves the lease of a store that was emptied to
+// the holder from before: that knows what was parked.
+func (s *Sender) yields(now time.Time) bool {
+	if s.yieldUntil.IsZero() {
+		s.yieldUntil = now.Add(leaseLife)
+	}
+	return now.Before(s.yieldUntil)
 }
 
 // wait waits for a duration or the end of ctx.
