@@ -116,8 +116,8 @@ func TestWatchGoesOnFromItsFile(t *testing.T) {
 	}
 	out, _, stop := startWatch(t, "--address", p.GRPC, "--resume-file", file, allowedID)
 	out.await(t, "the change in between", func(printed string) bool { return strings.Contains(printed, allowedID+"  undecided  allowed") })
-	if code := stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+	if code := stop(); code != 0 || strings.Contains(out.String(), "current") {
+		t.Errorf("exit code %d, %s", code, out)
 	}
 }
 
