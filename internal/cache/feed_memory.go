@@ -96,7 +96,7 @@ func (f *memoryFeed) Read(_ context.Context, asked []changes.Ask, limit int) []c
 	pages := make([]changes.Page, len(asked))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	// What is added from now on has a later position than Through.
+	// A change that is added from now on has a later position than Through.
 	f.advance()
 	for i, ask := range asked {
 		from := sort.Search(len(f.entries), func(i int) bool { return ask.After.Before(f.entries[i].Position) })

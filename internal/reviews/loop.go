@@ -155,7 +155,7 @@ func plan(states []*State, room int) []int {
 // review makes one review.
 func (l *Loop) review(ctx context.Context, taken Taken) {
 	reviewed, err := l.service.Review(ctx, taken.Key)
-	// What is left to do for it is done even if the service stops.
+	// The rest of the work on it is done even if the service stops.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), returnTimeout)
 	defer cancel()
 	if err != nil {

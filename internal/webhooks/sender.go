@@ -31,7 +31,7 @@ type Sender struct {
 	// reader.
 	patience time.Time
 
-	// What the process knows if the Store loses its state. The fields belong to Run.
+	// The memory of the process, for a Store that loses its state. The fields belong to Run.
 	position string  // the last one seen
 	parked   []*item // of its own lease, until another process has held it
 	// held reports that no other process is known to have held the lease since this
