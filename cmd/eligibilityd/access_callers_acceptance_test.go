@@ -104,7 +104,7 @@ func (c caller) load() callerTally {
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 5)
 	}
 	c.connect(send)
-	fmt.Println(connected)
+	_, _ = fmt.Fprintln(os.Stdout, connected)
 	start := time.Now()
 	for n := 0; ; n++ {
 		due := start.Add(time.Duration(float64(n) / c.Rate * float64(time.Second)))

@@ -174,7 +174,7 @@ func (w *watchRun) follow(ctx context.Context) error {
 		alarm.Reset(watchSilence)
 		w.received, w.backoff = true, 0
 		if change := message.GetChange(); change != nil && w.isNew(change.GetEventId()) {
-			if err := w.printer.print(message); err != nil {
+			if err := w.printer.show(message); err != nil {
 				return &printError{err}
 			}
 		}
@@ -307,7 +307,7 @@ func (p *watchPrinter) begin() error {
 	return err
 }
 
-func (p *watchPrinter) print(message *eligibilityv1.WatchEligibilityResponse) error {
+func (p *watchPrinter) show(message *eligibilityv1.WatchEligibilityResponse) error {
 	if p.json {
 		line, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(message)
 		if err != nil {

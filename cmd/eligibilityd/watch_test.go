@@ -135,8 +135,10 @@ func TestWatchExplainsFailures(t *testing.T) {
 		"a malformed token": {[]string{"--address", p.GRPC, "--resume-token", "x"}, exitUndecided, "resume_token"},
 		"no segment":        {[]string{"--address", p.GRPC, "--segment", "military"}, exitUsage, "military"},
 		"the REST port":     {[]string{"--address", p.HTTP}, exitUndecided, "REST port"},
-		"too many": {append([]string{"--address", p.GRPC}, strings.Fields(strings.Repeat(allowedID+" ", 1001))...), exitUndecided,
-			"customer_ids must hold up to 1000 customers"},
+		"too many": {
+			append([]string{"--address", p.GRPC}, strings.Fields(strings.Repeat(allowedID+" ", 1001))...), exitUndecided,
+			"customer_ids must hold up to 1000 customers",
+		},
 	} {
 		_, errOut, stop := startWatch(t, c.args...)
 		errOut.await(t, name, func(printed string) bool { return strings.Contains(printed, c.text) })

@@ -75,7 +75,7 @@ func TestWebhooksAreListedAndReplayed(t *testing.T) {
 		t.Fatal(err)
 	}
 	until := time.Now().Add(time.Hour)
-	state, _ := json.Marshal(webhooks.State{PausedUntil: until.UnixMilli()})
+	state, _ := json.Marshal(webhooks.State{PausedUntil: until.UnixMilli()}) //nolint:errchkjson // numbers and strings
 	commit := webhooks.Commit{State: state, Park: []webhooks.Record{deadRecord(t, "p", 0)}}
 	for n := range 4 {
 		commit.Bury = append(commit.Bury, deadRecord(t, fmt.Sprintf("c:account:%d", n), int64(n)))

@@ -103,6 +103,11 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	if entry == nil {
 		return
 	}
+	entry.Write(c.fields(code, failure, took, leftOut)...)
+}
+
+// fields are those of the record of an RPC, of which leftOut were not written before.
+func (c *call) fields(code codes.Code, failure *eligibility.Error, took time.Duration, leftOut int64) []zap.Field {
 	fields := make([]zap.Field, 0, 24)
 	fields = append(fields,
 		zap.String("request_id", c.requestID),
@@ -148,7 +153,7 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	case c.prefetched != nil:
 		fields = append(fields, zap.Int("fresh", c.prefetched.Fresh), zap.Int("fetching", c.prefetched.Fetching), zap.Int("refused", c.prefetched.Refused))
 	}
-	entry.Write(fields...)
+	return fields
 }
 
 func appendAnswer(fields []zap.Field, answer *eligibility.Answer) []zap.Field {

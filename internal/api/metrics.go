@@ -99,14 +99,7 @@ func newMetrics(cfg Config, services []Service, inFlight, watches func() float64
 		Name: "eligibility_rpcs_in_progress",
 		Help: "RPCs being answered now.",
 	}, inFlight)
-	streams := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "eligibility_watch_streams",
-		Help: "Streams of changes that are open.",
-	}, watches)
-	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "eligibility_watch_ended_total",
-		Help: "Streams of changes that have ended, by reason: draining, as the service stops; max_age; slow, whose callers did not receive; left, by their callers; failed.",
-	}, []string{"reason"})
+	streams, ended := newStreamMetrics(watches)
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "eligibility_build_info",
 		Help:        "1; its labels identify what is running.",
@@ -132,6 +125,16 @@ func newMetrics(cfg Config, services []Service, inFlight, watches func() float64
 		panics:     panics,
 		ends:       endSeries(ended),
 	}, errors.Join(faults...)
+}
+
+func newStreamMetrics(watches func() float64) (prometheus.Collector, *prometheus.CounterVec) { //nolint:ireturn // read at each scrape only
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "eligibility_watch_streams",
+			Help: "Streams of changes that are open.",
+		}, watches), prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "eligibility_watch_ended_total",
+			Help: "Streams of changes that have ended, by reason: draining, as the service stops; max_age; slow, whose callers did not receive; left, by their callers; failed.",
+		}, []string{"reason"})
 }
 
 func endSeries(ended *prometheus.CounterVec) map[string]prometheus.Counter {

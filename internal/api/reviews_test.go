@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func TestListReviews(t *testing.T) {
 				t.Fatalf("page_size %d: %v, size %d", asked, err, got)
 			}
 			all = append(all, page.GetReviews()...)
-			if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+			if req.PageToken = page.GetNextPageToken(); req.GetPageToken() == "" {
 				break
 			}
 		}
@@ -97,7 +98,7 @@ func TestListReviews(t *testing.T) {
 	}
 	got := run.Do(t, "GET", run.REST+"/v1/reviews?page_size=2", "")
 	<-list.size
-	if got.StatusCode != 200 || len(got.JSON(t)["reviews"].([]any)) != 2 || got.JSON(t)["nextPageToken"] == "" { //nolint:forcetypeassert // fails the test
+	if got.StatusCode != http.StatusOK || len(got.JSON(t)["reviews"].([]any)) != 2 || got.JSON(t)["nextPageToken"] == "" {
 		t.Errorf("over REST: %d, %s", got.StatusCode, got.Body)
 	}
 	list.err = errors.New("redis is away at 10.0.0.1")

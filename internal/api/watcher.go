@@ -169,7 +169,7 @@ func (w *watcher) cut() {
 }
 
 // connectionOf returns the connection of an RPC; nil if the server did not name it.
-func connectionOf(ctx context.Context) Connection {
+func connectionOf(ctx context.Context) Connection { //nolint:ireturn // of a server
 	if conn, ok := ctx.Value(ConnectionKey{}).(Connection); ok {
 		return conn
 	}

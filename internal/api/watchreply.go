@@ -74,7 +74,7 @@ func (e *changeEvent) encodedProto() []byte {
 		for number, answer := range []*CheckReply{3: e.before, 4: e.after} {
 			if answer != nil {
 				var inner int
-				b, inner = openMessage(b, protowire.Number(number)) //nolint:gosec // 3 or 4
+				b, inner = openMessage(b, protowire.Number(number))
 				b = closeMessage(answer.appendProto(b), inner)
 			}
 		}

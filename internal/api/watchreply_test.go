@@ -33,7 +33,7 @@ func TestWatchRepliesAreProtobufAndProtoJSON(t *testing.T) {
 	})
 }
 
-func randomWatchReply(t *rapid.T) (*WatchReply, proto.Message) {
+func randomWatchReply(t *rapid.T) (*WatchReply, proto.Message) { //nolint:ireturn // of one type
 	token := rapid.StringMatching(`[A-Za-z0-9_-]{0,80}`).Draw(t, "token")
 	reply, message := &WatchReply{Token: token}, &eligibilityv1.WatchEligibilityResponse{ResumeToken: token}
 	switch rapid.IntRange(0, 2).Draw(t, "kind") {

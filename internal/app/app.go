@@ -105,7 +105,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 		services[partner.Name] = engine.service
 		logs[partner.Name] = engine.changes
 	}
-	if err = a.newWebhooks(registry); err != nil {
+	if err := a.newWebhooks(registry); err != nil {
 		return err
 	}
 	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
@@ -121,13 +121,7 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if a.access != nil {
 		chainConfig.Access = a.access
 	}
-	limits := limitsConfig(a.cfg, registry)
-	if a.connections != nil {
-		if limits.Shared, err = cache.NewAllowances(RedisConfig(a.cfg), a.connections, a.logger.Named("cache")); err != nil {
-			return err
-		}
-	}
-	if chainConfig.Limits, err = allowance.New(limits); err != nil {
+	if chainConfig.Limits, err = a.newLimits(registry); err != nil {
 		return err
 	}
 	if a.traces != nil {
@@ -152,6 +146,19 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	}
 	a.server, err = server.New(chain, handler, serverConfig)
 	return err
+}
+
+// newLimits returns what each caller may ask, counted for all replicas if there is a
+// Redis.
+func (a *App) newLimits(registry *prometheus.Registry) (*allowance.Callers, error) {
+	limits := limitsConfig(a.cfg, registry)
+	if a.connections != nil {
+		var err error
+		if limits.Shared, err = cache.NewAllowances(RedisConfig(a.cfg), a.connections, a.logger.Named("cache")); err != nil {
+			return nil, err
+		}
+	}
+	return allowance.New(limits)
 }
 
 // reviews returns the lists of customers under review of the partners that have one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -103,12 +104,7 @@ func (c *consumer) take(e changes.Event) error {
 }
 
 func (c *consumer) follows(id eligibility.CustomerID) bool {
-	for _, customer := range c.start.Customers {
-		if customer == id {
-			return true
-		}
-	}
-	return len(c.start.Customers) == 0
+	return len(c.start.Customers) == 0 || slices.Contains(c.start.Customers, id)
 }
 
 // complete compares what it had with what was written since it began.

@@ -108,7 +108,7 @@ func (l *ledger) write(ctx context.Context, stores []*replica, customers []eligi
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		<-tick.C
-		change := &changes.Change{Key: eligibility.Key{CustomerID: customers[rand.IntN(len(customers))]}} //nolint:gosec // no secret
+		change := &changes.Change{Key: eligibility.Key{CustomerID: customers[rand.IntN(len(customers))]}}
 		word := "UnderReview"
 		if before := last[change.Key.CustomerID]; before != nil && before.StatusText == word {
 			word = "Allowed"
@@ -119,7 +119,7 @@ func (l *ledger) write(ctx context.Context, stores []*replica, customers []eligi
 		l.mu.Lock()
 		l.written = append(l.written, change)
 		l.mu.Unlock()
-		store := stores[rand.IntN(len(stores))].store //nolint:gosec // no secret
+		store := stores[rand.IntN(len(stores))].store
 		store.Put(change.Key, change.After)
 		store.Share(context.WithoutCancel(ctx), change.Key, change.After, time.Now().Add(time.Hour))
 	}
@@ -158,23 +158,23 @@ func TestEveryConsumerGetsEveryChangeFromRedis(t *testing.T) {
 		defer cancel()
 		n := len(c.had)
 		if n > 0 {
-			n -= rand.IntN(min(n, 60)) //nolint:gosec // no secret
+			n -= rand.IntN(min(n, 60))
 			resumed++
 		} else {
 			began++
 		}
-		mayFail(t, c, c.connect(ctx, replicas[rand.IntN(3)].log, n, all.len())) //nolint:gosec // no secret
+		mayFail(t, c, c.connect(ctx, replicas[rand.IntN(3)].log, n, all.len()))
 	}
 	for start := time.Now(); time.Since(start) < 8*time.Second; {
-		c := consumers[rand.IntN(len(consumers))] //nolint:gosec // no secret
-		switch rand.IntN(20) {                    //nolint:gosec // no secret
+		c := consumers[rand.IntN(len(consumers))]
+		switch rand.IntN(20) {
 		case 0, 1, 2, 3, 4, 5:
 			connect(c)
 		case 6:
 			replicas[2].stop()
 			replicas[2] = startReplica(t, server, &broken)
 		case 7:
-			broken.Store(rand.IntN(64), struct{}{}) //nolint:gosec // no secret
+			broken.Store(rand.IntN(64), struct{}{})
 		case 8, 9, 10:
 			broken.Clear()
 		default:
@@ -182,7 +182,7 @@ func TestEveryConsumerGetsEveryChangeFromRedis(t *testing.T) {
 				connect(c)
 			}
 			if c.cursor != nil {
-				mayFail(t, c, c.read(t.Context(), time.Duration(rand.IntN(150))*time.Millisecond)) //nolint:gosec // no secret
+				mayFail(t, c, c.read(t.Context(), time.Duration(rand.IntN(150))*time.Millisecond))
 			}
 		}
 	}

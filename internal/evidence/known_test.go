@@ -13,7 +13,7 @@ import (
 )
 
 // neverAsked is a source that fails the test if it is asked.
-func neverAsked(t *testing.T) evidence.Source {
+func neverAsked(t *testing.T) evidence.Source { //nolint:ireturn // the port
 	t.Helper()
 	return fetchFunc(func(context.Context, evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 		t.Error("Partner Center was asked")
@@ -55,8 +55,10 @@ func TestKnown(t *testing.T) {
 		decision eligibility.Decision
 		stale    bool
 	}{
-		{of[0], eligibility.DecisionAllowed, false}, {of[1], eligibility.DecisionBlocked, false},
-		{of[4], eligibility.DecisionAllowed, true}, {of[6], eligibility.DecisionAllowed, false},
+		{of[0], eligibility.DecisionAllowed, false},
+		{of[1], eligibility.DecisionBlocked, false},
+		{of[4], eligibility.DecisionAllowed, true},
+		{of[6], eligibility.DecisionAllowed, false},
 	}
 	if len(got) != len(want) || !complete {
 		t.Fatalf("%d answers, want %d: %+v", len(got), len(want), got)
@@ -210,9 +212,9 @@ func TestCompareAllowsOnlyWhatDecideAllows(t *testing.T) {
 			case rapid.IntRange(0, 5).Draw(rt, name+" absent") == 0:
 				return &eligibility.Evidence{Facet: facet, Absence: eligibility.AbsenceNotFound, FetchTime: at}
 			case facet == eligibility.FacetAccount:
-				return accountOf(eligibility.AccountStatus(rapid.IntRange(0, 8).Draw(rt, name+" status")), at)
+				return accountOf(eligibility.AccountStatus(rapid.Uint8Range(0, 8).Draw(rt, name+" status")), at)
 			default:
-				return qualificationsOf(at, qualification(eligibility.QualificationEducation, eligibility.VettingStatus(rapid.IntRange(0, 4).Draw(rt, name+" vetting"))))
+				return qualificationsOf(at, qualification(eligibility.QualificationEducation, eligibility.VettingStatus(rapid.Uint8Range(0, 4).Draw(rt, name+" vetting"))))
 			}
 		}
 		facet, beside := eligibility.FacetAccount, eligibility.FacetQualifications

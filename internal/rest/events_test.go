@@ -80,7 +80,8 @@ func TestQueriesOfGeneratedHandlersAreRewritten(t *testing.T) {
 		}
 	}
 	req := &http.Request{URL: &url.URL{}, Header: http.Header{"Last-Event-Id": {"token"}}}
-	if rewriteQuery(req, new(request), new(eligibilityv1.ListReviewsRequest).ProtoReflect().Descriptor().Fields()); req.URL.RawQuery != "" {
+	rewriteQuery(req, new(request), new(eligibilityv1.ListReviewsRequest).ProtoReflect().Descriptor().Fields())
+	if req.URL.RawQuery != "" {
 		t.Errorf("of a method without a token: %s", req.URL.RawQuery)
 	}
 }
@@ -107,7 +108,7 @@ func FuzzEvents(f *testing.F) {
 			}
 			fields := strings.Split(string(event), "\n")
 			data, found := strings.CutPrefix(fields[len(fields)-1], "data: ")
-			if !found || len(fields) > 2 || strings.ContainsRune(string(event), '\r') || data != string(line) {
+			if !found || len(fields) > 2 || bytes.ContainsRune(event, '\r') || data != string(line) {
 				t.Fatalf("event %q", event)
 			}
 		}

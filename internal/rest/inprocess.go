@@ -140,7 +140,7 @@ func begin(ctx context.Context, method string) (api.Violations, error) {
 }
 
 // descriptorOf returns the descriptor of a method by its full name; nil if there is none.
-func descriptorOf(method string) protoreflect.MethodDescriptor {
+func descriptorOf(method string) protoreflect.MethodDescriptor { //nolint:ireturn // protobuf has no other type
 	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
 	described, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {

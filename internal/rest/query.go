@@ -9,7 +9,7 @@ import (
 )
 
 // fieldOf returns the field that a query parameter names; nil if there is none.
-func fieldOf(fields protoreflect.FieldDescriptors, name string) protoreflect.FieldDescriptor {
+func fieldOf(fields protoreflect.FieldDescriptors, name string) protoreflect.FieldDescriptor { //nolint:ireturn // protobuf has no other type
 	if field := fields.ByTextName(name); field != nil {
 		return field
 	}
