@@ -1815,7 +1815,7 @@ type EligibilityChange struct {
 	// True if an earlier stream, whose token this one goes on from, may have had the
 	// change already.
 	Redelivered bool `protobuf:"varint,6,opt,name=redelivered,proto3" json:"redelivered,omitempty"`
-	// When the service found out.
+	// When the evidence of the change was fetched, in whole milliseconds.
 	ObserveTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -119,7 +119,7 @@ type EligibilityServiceClient interface {
 	// or from a resume token on: at least once, and in order for each customer. It
 	// never asks Partner Center. A change shows what was known when it was found
 	// out: an order still needs a check before it is placed, with the change's
-	// `evidence_time` as `min_evidence_time`.
+	// `observe_time` as `min_evidence_time`.
 	//
 	// A stream ends after about half an hour, when the replica stops, or if its
 	// caller does not receive, each time with a WatchEnd; the caller goes on with its
@@ -282,7 +282,7 @@ type EligibilityServiceServer interface {
 	// or from a resume token on: at least once, and in order for each customer. It
 	// never asks Partner Center. A change shows what was known when it was found
 	// out: an order still needs a check before it is placed, with the change's
-	// `evidence_time` as `min_evidence_time`.
+	// `observe_time` as `min_evidence_time`.
 	//
 	// A stream ends after about half an hour, when the replica stops, or if its
 	// caller does not receive, each time with a WatchEnd; the caller goes on with its
