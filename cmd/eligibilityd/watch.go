@@ -54,30 +54,9 @@ command line is wrong.`,
   eligibilityd watch a0000000-0000-4000-8000-000000000002
   eligibilityd watch --json --segment education - < customers.txt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			segment, err := parseEnum("segment", flags.segment, eligibilityv1.Segment_value)
+			req, err := flags.request(args, cmd.InOrStdin())
 			if err != nil {
 				return usageError(cmd, err)
-			}
-			req := &eligibilityv1.WatchEligibilityRequest{
-				Segment: eligibilityv1.Segment(segment), Partner: flags.partner, ResumeToken: flags.resumeToken,
-			}
-			if len(args) > 0 {
-				if req.CustomerIds, err = customerIDs(args, cmd.InOrStdin()); err != nil {
-					return usageError(cmd, err)
-				}
-			}
-			if flags.resumeFile != "" {
-				if flags.resumeToken != "" {
-					return usageError(cmd, errors.New("--resume-token and --resume-file exclude each other"))
-				}
-				if req.ResumeToken, err = readResumeFile(flags.resumeFile); err != nil {
-					return usageError(cmd, err)
-				}
-			}
-			for _, id := range req.GetCustomerIds() {
-				if fault := unsendable(id); fault != "" {
-					return usageError(cmd, fmt.Errorf("%s: %s", printable(shownID(id)), fault))
-				}
 			}
 			conn, err := flags.service.connect()
 			if err != nil {
@@ -99,6 +78,36 @@ command line is wrong.`,
 	f.StringVar(&flags.resumeFile, "resume-file", "", "`FILE` with the token to go on after, which is kept in it")
 	f.BoolVar(&flags.json, "json", false, "print one JSON message a change, with its resume token, instead of a table")
 	return cmd
+}
+
+// request returns the request of the flags and arguments.
+func (flags *watchFlags) request(args []string, in io.Reader) (*eligibilityv1.WatchEligibilityRequest, error) {
+	segment, err := parseEnum("segment", flags.segment, eligibilityv1.Segment_value)
+	if err != nil {
+		return nil, err
+	}
+	req := &eligibilityv1.WatchEligibilityRequest{
+		Segment: eligibilityv1.Segment(segment), Partner: flags.partner, ResumeToken: flags.resumeToken,
+	}
+	if len(args) > 0 {
+		if req.CustomerIds, err = customerIDs(args, in); err != nil {
+			return nil, err
+		}
+	}
+	if flags.resumeFile != "" {
+		if flags.resumeToken != "" {
+			return nil, errors.New("--resume-token and --resume-file exclude each other")
+		}
+		if req.ResumeToken, err = readResumeFile(flags.resumeFile); err != nil {
+			return nil, err
+		}
+	}
+	for _, id := range req.GetCustomerIds() {
+		if fault := unsendable(id); fault != "" {
+			return nil, fmt.Errorf("%s: %s", printable(shownID(id)), fault)
+		}
+	}
+	return req, nil
 }
 
 const (
@@ -200,7 +209,7 @@ func (w *watchRun) follow(ctx context.Context) error {
 
 // readResumeFile returns the token in a file; "" if there is no file.
 func readResumeFile(name string) (string, error) {
-	text, err := os.ReadFile(name)
+	text, err := os.ReadFile(name) //nolint:gosec // the operator's file
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("--resume-file: %w", err)
 	}

@@ -73,7 +73,7 @@ func watch(t *testing.T, ctx context.Context, run *servertest.Running, via strin
 	} else if req.GetResumeToken() != "" {
 		query.Set("resume_token", req.GetResumeToken())
 	}
-	resp := open(t, ctx, run, "/v1/eligibility:watch?"+query.Encode(), headers...)
+	resp := open(t, ctx, run, "/v1/eligibility:watch?"+query.Encode(), headers...) //nolint:bodyclose // open does
 	if resp.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(resp.Body)
 		return &watching{t: t, recv: func() (*eligibilityv1.WatchEligibilityResponse, error) { return nil, failureIn(t, body) }}
@@ -173,23 +173,22 @@ func readMessage(t *testing.T, text string) (*eligibilityv1.WatchEligibilityResp
 func failureIn(t *testing.T, body []byte) error {
 	t.Helper()
 	read := (servertest.Reply{Body: body}).Failure(t)
-	return &readFailure{codes.Code(read.Code), read.Reason(), strings.Join(read.Fields(), " "), read.Right()} //nolint:gosec // a gRPC code
+	return &failureError{codes.Code(read.Code), read.Reason(), strings.Join(read.Fields(), " "), read.Right()} //nolint:gosec // a gRPC code
 }
 
-type readFailure struct {
+type failureError struct {
 	code                  codes.Code
 	reason, fields, right string
 }
 
-func (e *readFailure) Error() string { return fmt.Sprint(*e) }
+func (e *failureError) Error() string { return fmt.Sprint(*e) }
 
 // failureOf returns how a stream failed, whichever way it came.
-func failureOf(err error) readFailure {
-	var read *readFailure
-	if errors.As(err, &read) {
+func failureOf(err error) failureError {
+	if read, ok := errors.AsType[*failureError](err); ok {
 		return *read
 	}
-	failure := readFailure{code: status.Code(err)}
+	failure := failureError{code: status.Code(err)}
 	var fields []string
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {
@@ -420,13 +419,13 @@ func TestWatchRefuses(t *testing.T) {
 		for i := range many {
 			many[i] = apitest.CustomerA
 		}
-		invalid := func(fields string) readFailure {
-			return readFailure{code: codes.InvalidArgument, reason: "INVALID_ARGUMENT", fields: fields}
+		invalid := func(fields string) failureError {
+			return failureError{code: codes.InvalidArgument, reason: "INVALID_ARGUMENT", fields: fields}
 		}
 		for name, c := range map[string]struct {
 			run  *servertest.Running
 			req  *eligibilityv1.WatchEligibilityRequest
-			want readFailure
+			want failureError
 		}{
 			"no GUID":            {run, ask(apitest.CustomerA, "x", apitest.CustomerB, ""), invalid("customer_ids[1] customer_ids[3]")},
 			"no partner of ours": {run, &eligibilityv1.WatchEligibilityRequest{Partner: "other"}, invalid("partner")},
@@ -576,11 +575,11 @@ func TestWatchOverHTTP(t *testing.T) {
 		t.Errorf("%v", record)
 	}
 	// Compression is asked for, and the first message arrives at once all the same.
-	resp := open(t, t.Context(), run, "/v1/eligibility:watch?customer_ids="+apitest.CustomerA+"&customerIds="+apitest.CustomerB, "Accept-Encoding", "gzip")
+	resp := open(t, t.Context(), run, "/v1/eligibility:watch?customer_ids="+apitest.CustomerA+"&customerIds="+apitest.CustomerB, "Accept-Encoding", "gzip") //nolint:bodyclose // open does
 	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("a list given by two names: %s %s", resp.Status, body)
 	}
-	resp = open(t, t.Context(), run, "/v1/eligibility:watch?customer_ids="+apitest.CustomerA+"&customer_ids="+apitest.CustomerB, "Accept-Encoding", "gzip", "Origin", "https://shop.example")
+	resp = open(t, t.Context(), run, "/v1/eligibility:watch?customer_ids="+apitest.CustomerA+"&customer_ids="+apitest.CustomerB, "Accept-Encoding", "gzip", "Origin", "https://shop.example") //nolint:bodyclose // open does
 	lines := bufio.NewReader(resp.Body)
 	if line, err := lines.ReadString('\n'); err != nil || !strings.HasPrefix(line, `{"resumeToken":"`) || resp.Header.Get("Content-Encoding") != "" {
 		t.Errorf("%q, %v, %v", line, err, resp.Header)
