@@ -1,10 +1,11 @@
 package main
 
 // The memory of a customer with both facets, an Allowed account and an Approved
-// qualification, with names and expiry. TestSizesAreAsMeasured compares these
-// with a redis-server and the local tier.
+// qualification, with names and expiry, and of a change in the feed.
+// TestSizesAreAsMeasured compares these with a redis-server and the local tier.
 const (
 	redisBytesPerCustomer = 730
+	redisBytesPerChange   = 840
 	localBytesPerEntry    = 350
 )
 

@@ -22,7 +22,7 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 	t.Run("redis", func(t *testing.T) {
 		const filled = 8192
 		ctx, server := context.Background(), cachetest.StartRedis(t)
-		client, store := clientOf(t, server), storeOn(t, server, time.Now)
+		client, store := clientOf(t, server), storeWith(t, server, time.Now, cache.FeedConfig{MaxEvents: 64}) // one in each partition
 		share := func(id eligibility.CustomerID, now time.Time) {
 			for key, evidence := range evidenceOf(id, now) {
 				store.Share(ctx, key, evidence, now.Add(time.Hour))
@@ -52,6 +52,29 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 		if float64(usage) > perCustomer {
 			t.Errorf("MEMORY USAGE says %d for a customer's keys, all memory %.0f", usage, perCustomer)
 		}
+	})
+	t.Run("feed", func(t *testing.T) {
+		const filled = 8192
+		server := cachetest.StartRedis(t)
+		client, store := clientOf(t, server), storeOn(t, server, time.Now)
+		for i := range filled {
+			for key, evidence := range evidenceOf(idOf(i), time.Now()) {
+				store.Share(context.Background(), key, evidence, time.Now().Add(time.Hour))
+			}
+		}
+		keys, err := client.Keys(context.Background(), "*:feed").Result()
+		if err != nil || len(keys) == 0 {
+			t.Fatalf("feeds: %v, %v", keys, err)
+		}
+		var usage int64
+		for _, key := range keys {
+			n, err := client.MemoryUsage(context.Background(), key, 0).Result() // of all entries
+			if err != nil {
+				t.Fatal(err)
+			}
+			usage += n
+		}
+		near(t, "bytes a change", float64(usage)/(2*filled), redisBytesPerChange, 0.15)
 	})
 	t.Run("local tier", func(t *testing.T) {
 		const filled = 20_000
@@ -110,7 +133,12 @@ func clientOf(t testing.TB, server *cachetest.Redis) *redis.Client {
 // production.
 func storeOn(t testing.TB, server *cachetest.Redis, now func() time.Time) *cache.Store {
 	t.Helper()
-	store, err := cache.New(cache.Config{Now: now, Redis: cache.RedisConfig{
+	return storeWith(t, server, now, cache.FeedConfig{})
+}
+
+func storeWith(t testing.TB, server *cachetest.Redis, now func() time.Time, feed cache.FeedConfig) *cache.Store {
+	t.Helper()
+	store, err := cache.New(cache.Config{Now: now, Feed: feed, Redis: cache.RedisConfig{
 		Addresses: []string{server.Address}, ReadTimeout: time.Second, WriteTimeout: time.Second,
 		Namespace: "00000000-0000-4000-8000-000000000000@api.partnercenter.microsoft.com",
 	}})
