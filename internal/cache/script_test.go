@@ -96,7 +96,7 @@ func TestShareReplacesWhatIsNoValue(t *testing.T) {
 	store := newStore(t, at(redis, start))
 	share := func() { store.Share(ctx, key, allowed(start), start.Add(time.Hour)) }
 	share()
-	name := client.Keys(ctx, "*").Val()[0]
+	name := client.Keys(ctx, "*:account").Val()[0]
 	good := client.Get(ctx, name).Val()
 	for what, foreign := range map[string]func(){
 		"another version": func() { client.Set(ctx, name, "\x01"+good[1:], 0) },

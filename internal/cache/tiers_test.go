@@ -178,7 +178,7 @@ func TestLookupsAreCounted(t *testing.T) {
 	}
 	clock.set(30 * time.Second)
 	cache.Peek(store, key) // untrusted
-	name := client.Keys(ctx, "*").Val()[0]
+	name := client.Keys(ctx, "*:account").Val()[0]
 	client.Set(ctx, name, "no value", 0)
 	load(store) // unreadable
 	client.HSet(ctx, name, "a", "b")
