@@ -39,6 +39,12 @@ func TestReplicasShareWhatOneFetched(t *testing.T) {
 	}
 	one, two := startServe(t, partnerCenter.URL, onRedis...), startServe(t, partnerCenter.URL, onRedis...)
 
+	for _, p := range []*process{one, two} { // a first heartbeat may time out on a loaded machine
+		eventually(t, "Redis accepts writes", func() bool {
+			_, _, metrics := get(t, "http://"+p.Admin+"/metrics")
+			return strings.Contains(metrics, `eligibility_cache_redis_writable{partner="default"} 1`)
+		})
+	}
 	source := func(p *process, id string) eligibilityv1.EvidenceSource {
 		t.Helper()
 		resp, err := p.ask(t, &eligibilityv1.CheckEligibilityRequest{CustomerId: id})
