@@ -167,11 +167,11 @@ func (l *Loop) review(ctx context.Context, taken Taken) {
 	l.mu.Unlock()
 	if !reviewed.UnderReview {
 		l.metrics.ended.Inc()
-		return // whoever stored the evidence has removed it from the list
+		return // the write of the evidence has removed it from the list
 	}
 	l.metrics.pending.Inc()
 	if taken.Pending < l.giveUp {
-		return // whoever stored the evidence has made it due later
+		return // the write of the evidence has made it due later
 	}
 	abandoned, err := l.list.Abandon(ctx, taken, reviewed.Evidence)
 	switch {
