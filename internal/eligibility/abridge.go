@@ -9,7 +9,7 @@ const cutMark = "…"
 func (e *Evidence) Abridge(maxText int) *Evidence {
 	short := &Evidence{
 		Facet: e.Facet, Absence: e.Absence, Status: e.Status, StatusText: abridge(e.StatusText, e.Status != AccountStatusUnrecognized, maxText),
-		FetchTime: e.FetchTime, CorrelationID: abridge(e.CorrelationID, false, maxText),
+		FetchTime: e.FetchTime, CorrelationID: abridge(e.CorrelationID, false, maxText), RequestID: abridge(e.RequestID, false, maxText),
 	}
 	for _, segment := range []Segment{SegmentEducation, SegmentGovernment, SegmentNonprofit} {
 		q := deciding(e.Qualifications, neededQualification(segment))

@@ -119,11 +119,51 @@ type Lifetime struct {
 // much. now needs a monotonic reading for that.
 func (a *Ages) LifetimeOf(key Key, evidence *Evidence, policy Policy, operation Operation, now time.Time) Lifetime {
 	age := a.of(evidence, policy, operation)
-	permille := jitterPermille(key, evidence.FetchTime)
-	usable := age.Usable / 1000 * time.Duration(min(permille, 1000))
-	fresh := min(age.Fresh/1000*time.Duration(permille), usable)
 	start := evidence.FetchTime.Add(-evidence.setBack(now))
+	return age.from(start, jitterPermille(key, evidence.FetchTime))
+}
+
+// from returns the lifetime that begins at start, with the jitter applied.
+func (a Age) from(start time.Time, permille int64) Lifetime {
+	usable := a.Usable / 1000 * time.Duration(min(permille, 1000))
+	fresh := min(a.Fresh/1000*time.Duration(permille), usable)
 	return Lifetime{FreshUntil: start.Add(fresh), UsableUntil: start.Add(usable)}
+}
+
+// LifetimeUnder returns the lifetime that LifetimeOf would have returned under the
+// policy to, if under the policy from it returned was. key is nil if the customer is
+// not known; the jitter is then derived from was. It returns false if was is no
+// lifetime that these ages give the evidence.
+func (a *Ages) LifetimeUnder(from, to Policy, was Lifetime, key *Key, evidence *Evidence, operation Operation) (Lifetime, bool) {
+	before, after := a.of(evidence, from, operation), a.of(evidence, to, operation)
+	if before == after {
+		return was, true
+	}
+	least, most := int64(leastJitter), int64(mostJitter)
+	if key != nil {
+		least = jitterPermille(*key, evidence.FetchTime)
+		most = least
+	}
+	found, known := Lifetime{}, false
+	for permille := least; permille <= most; permille++ {
+		if start, ok := before.startOf(was, permille, evidence.FetchTime); ok {
+			found, known = after.from(start, permille), true
+			if start.Equal(evidence.FetchTime) {
+				break
+			}
+		}
+	}
+	return found, known
+}
+
+// startOf returns when a lifetime with this jitter began, which is the fetch time or,
+// if the clock was set back since, earlier. It returns false if the lifetime has
+// another jitter.
+func (a Age) startOf(was Lifetime, permille int64, fetched time.Time) (time.Time, bool) {
+	offset := was.UsableUntil.Sub(a.from(fetched, permille).UsableUntil)
+	start := fetched.Add(offset)
+	matches := a.from(start, permille).FreshUntil.Equal(was.FreshUntil)
+	return start, matches && (offset == 0 || offset < -ClockTolerance)
 }
 
 // KeepUntil returns how long evidence is stored, even if it no longer answers: as
@@ -145,7 +185,13 @@ func (a *Ages) LongestFresh() time.Duration {
 	return longest + longest/10
 }
 
-// jitterPermille returns 900 to 1100, spread evenly over keys and times.
+// The bounds of the jitter.
+const (
+	leastJitter = 900
+	mostJitter  = 1100
+)
+
+// jitterPermille returns leastJitter to mostJitter, spread evenly over keys and times.
 func jitterPermille(key Key, fetched time.Time) int64 {
 	x := binary.LittleEndian.Uint64(key.CustomerID[:8]) ^
 		binary.LittleEndian.Uint64(key.CustomerID[8:])*0x9e3779b97f4a7c15 ^
@@ -153,5 +199,5 @@ func jitterPermille(key Key, fetched time.Time) int64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	return 900 + int64(x%201)
+	return leastJitter + int64(x%(mostJitter-leastJitter+1))
 }

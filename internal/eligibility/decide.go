@@ -36,6 +36,15 @@ type Held struct {
 	Err error
 }
 
+// Basis is what [Decide] was given beside the policy and the question, so that the
+// answer can be derived again. Its evidence is shared and must not be changed.
+type Basis struct {
+	Account        Held
+	Qualifications Held
+	// Time is the moment of the answer; zero if Decide was not reached.
+	Time time.Time
+}
+
 const (
 	// expiredRetry is when to ask again if evidence expired during a check.
 	expiredRetry = time.Second
@@ -70,10 +79,16 @@ func (p Policy) SegmentFor(segment Segment, operation Operation) Segment {
 // The Fresh of a facet that is not needed has no influence. The answer shares the
 // evidence and copies nothing else of what is held.
 func Decide(policy Policy, segment Segment, operation Operation, account, qualifications Held, now time.Time) (Answer, error) {
-	segment = policy.SegmentFor(segment, operation)
+	return decide(policy, segment, operation, account, qualifications, now, nil)
+}
+
+// decide is Decide. It adds each rule that it applies to rules, unless that is nil.
+func decide(policy Policy, asked Segment, operation Operation, account, qualifications Held, now time.Time, rules *explanation) (Answer, error) {
+	segment := policy.SegmentFor(asked, operation)
 	account.expire(now)
 	qualifications.expire(now)
 	if account.Evidence != nil && account.Evidence.Absence != AbsenceNone {
+		rules.lacks(FacetAccount, account.Evidence)
 		return Answer{}, absenceError(account.Evidence.Absence, account.Call)
 	}
 	answer := Answer{
@@ -87,12 +102,23 @@ func Decide(policy Policy, segment Segment, operation Operation, account, qualif
 	failure := account.Err
 	if answer.Account != nil {
 		failure = nil
-		answer.apply(policy.accountReason(answer.Account.Status, operation), &account)
+		reason := policy.accountReason(answer.Account.Status, operation)
+		answer.apply(reason, &account)
+		rules.gave(FacetAccount, reason, answer.Account.StatusText)
+	} else {
+		rules.lacks(FacetAccount, nil)
 	}
-	if segment != SegmentCommercial {
+	if segment == SegmentCommercial {
+		rules.notNeeded(asked)
+	} else {
+		if answer.Qualifications == nil {
+			rules.lacks(FacetQualifications, qualifications.Evidence)
+		}
 		switch {
 		case answer.Qualifications != nil:
-			answer.apply(segmentReason(segment, answer.Qualifications.Qualifications), &qualifications)
+			reason := segmentReason(segment, answer.Qualifications.Qualifications)
+			answer.apply(reason, &qualifications)
+			rules.qualification(reason, segment, answer.Qualifications.Qualifications)
 		case failure != nil: // the account's failure is reported first
 		case qualifications.Evidence != nil:
 			failure = absenceError(qualifications.Evidence.Absence, qualifications.Call)
@@ -107,7 +133,7 @@ func Decide(policy Policy, segment Segment, operation Operation, account, qualif
 	case answer.blocks():
 		answer.Decision = DecisionBlocked
 	case failure != nil:
-		return policy.undecided(answer, failure, now)
+		return policy.undecided(answer, failure, now, rules)
 	case answer.Account == nil || len(answer.Reasons) != rulesFor(segment):
 		return Answer{}, &Error{Kind: KindInternal, Err: errNothing}
 	default:
@@ -185,7 +211,7 @@ func (a *Answer) blocks() bool {
 
 // undecided answers a question that evidence does not decide: with the failure, or
 // with a block if the policy demands it. Never with DecisionAllowed.
-func (p Policy) undecided(answer Answer, failure error, now time.Time) (Answer, error) {
+func (p Policy) undecided(answer Answer, failure error, now time.Time, rules *explanation) (Answer, error) {
 	var known *Error
 	if !p.BlockUndecidable || !errors.As(failure, &known) || !known.Kind.undecidable() {
 		return Answer{}, failure
@@ -193,8 +219,10 @@ func (p Policy) undecided(answer Answer, failure error, now time.Time) (Answer, 
 	undecidable := Reason{Code: ReasonUndecidable, Blocks: true}
 	if answer.Account == nil {
 		answer.Reasons = append([]Reason{undecidable}, answer.Reasons...)
+		rules.gave(FacetAccount, undecidable, "")
 	} else {
 		answer.Reasons = append(answer.Reasons, undecidable)
+		rules.gave(FacetQualifications, undecidable, "")
 	}
 	answer.Decision = DecisionBlocked
 	answer.Cause = failure

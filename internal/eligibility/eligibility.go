@@ -21,6 +21,23 @@ const (
 	SegmentNonprofit
 )
 
+// String returns the segment's name as the API spells it, without its prefix, for
+// logs.
+func (s Segment) String() string {
+	switch s {
+	case SegmentCommercial:
+		return "COMMERCIAL"
+	case SegmentEducation:
+		return "EDUCATION"
+	case SegmentGovernment:
+		return "GOVERNMENT"
+	case SegmentNonprofit:
+		return "NONPROFIT"
+	default:
+		return "UNKNOWN"
+	}
+}
+
 // Operation is what an order does. The zero value is a purchase.
 type Operation uint8
 
@@ -83,6 +100,9 @@ type Request struct {
 	// FreshAge: if MinEvidenceTime alone keeps such evidence from answering, the
 	// check fails with KindPermissionDenied.
 	LacksFresh bool
+	// Basis, if not nil, receives what the check decided by. A check that ends
+	// without [Decide], as after a panic, leaves it as it is.
+	Basis *Basis
 }
 
 // FreshAge is the age below which only callers with the right fresh may demand

@@ -45,12 +45,15 @@ const (
 	KindResumeTokenExpired
 	// KindFeedUnavailable: the feed of changes cannot be read.
 	KindFeedUnavailable
+	// KindNotKnown: no evidence that can be used is at hand, and Partner Center was
+	// not asked. Only explanations have it.
+	KindNotKnown
 )
 
 // Kinds lists every kind, for tables that must cover all of them.
 func Kinds() []Kind {
-	kinds := make([]Kind, 0, KindFeedUnavailable+1)
-	for k := KindInternal; k <= KindFeedUnavailable; k++ {
+	kinds := make([]Kind, 0, KindNotKnown+1)
+	for k := KindInternal; k <= KindNotKnown; k++ {
 		kinds = append(kinds, k)
 	}
 	return kinds
@@ -89,8 +92,51 @@ func (k Kind) String() string {
 		return "resume_token_expired"
 	case KindFeedUnavailable:
 		return "feed_unavailable"
+	case KindNotKnown:
+		return "not_known"
 	default:
 		return "internal"
+	}
+}
+
+// Reason returns the kind's name as the API spells it, for ErrorInfo, logs and
+// metrics.
+func (k Kind) Reason() string {
+	switch k {
+	case KindInvalidArgument:
+		return "INVALID_ARGUMENT"
+	case KindNotFound:
+		return "CUSTOMER_NOT_FOUND"
+	case KindNotServed:
+		return "CUSTOMER_NOT_SERVED"
+	case KindUnavailable:
+		return "PARTNER_CENTER_UNAVAILABLE"
+	case KindThrottled:
+		return "PARTNER_CENTER_THROTTLED"
+	case KindCredentials:
+		return "PARTNER_CENTER_CREDENTIALS"
+	case KindInvalidResponse:
+		return "PARTNER_CENTER_INVALID_RESPONSE"
+	case KindOverloaded:
+		return "OVERLOADED"
+	case KindDeadlineExceeded:
+		return "DEADLINE_EXCEEDED"
+	case KindCanceled:
+		return "CANCELLED"
+	case KindUnauthenticated:
+		return "UNAUTHENTICATED"
+	case KindPermissionDenied:
+		return "PERMISSION_DENIED"
+	case KindCallerLimited:
+		return "CALLER_LIMITED"
+	case KindResumeTokenExpired:
+		return "RESUME_TOKEN_EXPIRED"
+	case KindFeedUnavailable:
+		return "FEED_UNAVAILABLE"
+	case KindNotKnown:
+		return "NOT_KNOWN"
+	default:
+		return "INTERNAL"
 	}
 }
 

@@ -54,6 +54,19 @@ const (
 	AbsenceNotServed
 )
 
+// String returns the name of a kind of absence in events and records; "" if there is
+// none.
+func (a Absence) String() string {
+	switch a {
+	case AbsenceNotFound:
+		return "NOT_FOUND"
+	case AbsenceNotServed:
+		return "NOT_SERVED"
+	default:
+		return ""
+	}
+}
+
 // AccountStatus is the account validation status as read by the rule. The zero
 // value stands for no evidence at all and never allows.
 type AccountStatus uint8
@@ -126,8 +139,10 @@ type Evidence struct {
 	// set once, carried unchanged through every tier, so that an age is never
 	// under-reported and the time survives clients that store milliseconds.
 	FetchTime time.Time
-	// CorrelationID is the fetch's MS-CorrelationId.
+	// CorrelationID is the fetch's MS-CorrelationId, RequestID the MS-RequestId of the
+	// request that was answered; both are what Microsoft support asks for.
 	CorrelationID string
+	RequestID     string
 
 	// started is when this process started the fetch, with all digits and the
 	// monotonic reading; zero if another replica fetched the evidence. It is

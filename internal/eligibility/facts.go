@@ -2,6 +2,8 @@ package eligibility
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/fnv"
 	"slices"
 )
 
@@ -16,6 +18,29 @@ func (e *Evidence) SameFacts(other *Evidence) bool {
 	return slices.EqualFunc(factsOf(e.Qualifications), factsOf(other.Qualifications), func(a, b Qualification) bool {
 		return compareFacts(a, b) == 0
 	})
+}
+
+// FactsSum returns a short hash of what evidence states: what SameFacts calls the same
+// has the same sum, and anything else most probably another.
+func (e *Evidence) FactsSum() uint64 {
+	// Of the status only its word counts: what it means to one release may differ.
+	b := append(make([]byte, 0, 128), byte(e.Facet), byte(e.Absence))
+	if e.Status == AccountStatusNone {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	text := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	text(FoldWord(e.StatusText))
+	for _, q := range factsOf(e.Qualifications) {
+		text(FoldWord(q.TypeText))
+		text(FoldWord(q.VettingStatusText))
+		text(q.VettingReason)
+		b = binary.AppendVarint(binary.AppendVarint(b, q.VettingCreatedTime.Unix()), int64(q.VettingCreatedTime.Nanosecond()))
+	}
+	h := fnv.New64a()
+	_, _ = h.Write(b)
+	return h.Sum64()
 }
 
 // factsOf returns the set of qualifications, in an order of its own.

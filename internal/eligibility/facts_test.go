@@ -60,6 +60,9 @@ func TestSameFacts(t *testing.T) {
 			if got := test.b.SameFacts(test.a); got != test.want {
 				t.Errorf("the other way round: %v, want %v", got, test.want)
 			}
+			if got := test.a.FactsSum() == test.b.FactsSum(); got != test.want {
+				t.Errorf("the same sum: %v, want %v", got, test.want)
+			}
 		})
 	}
 }
