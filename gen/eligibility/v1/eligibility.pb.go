@@ -30,6 +30,196 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ExplanationPart is a part of an explanation that comes from the cache that all
+// replicas share.
+type ExplanationPart int32
+
+const (
+	// Never sent.
+	ExplanationPart_EXPLANATION_PART_UNSPECIFIED ExplanationPart = 0
+	// The evidence of the shared cache: it may hold newer evidence.
+	ExplanationPart_EXPLANATION_PART_EVIDENCE ExplanationPart = 1
+	// The list of customers under review.
+	ExplanationPart_EXPLANATION_PART_REVIEWS ExplanationPart = 2
+	// The history.
+	ExplanationPart_EXPLANATION_PART_HISTORY ExplanationPart = 3
+)
+
+// Enum value maps for ExplanationPart.
+var (
+	ExplanationPart_name = map[int32]string{
+		0: "EXPLANATION_PART_UNSPECIFIED",
+		1: "EXPLANATION_PART_EVIDENCE",
+		2: "EXPLANATION_PART_REVIEWS",
+		3: "EXPLANATION_PART_HISTORY",
+	}
+	ExplanationPart_value = map[string]int32{
+		"EXPLANATION_PART_UNSPECIFIED": 0,
+		"EXPLANATION_PART_EVIDENCE":    1,
+		"EXPLANATION_PART_REVIEWS":     2,
+		"EXPLANATION_PART_HISTORY":     3,
+	}
+)
+
+func (x ExplanationPart) Enum() *ExplanationPart {
+	p := new(ExplanationPart)
+	*p = x
+	return p
+}
+
+func (x ExplanationPart) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExplanationPart) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[0].Descriptor()
+}
+
+func (ExplanationPart) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[0]
+}
+
+func (x ExplanationPart) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExplanationPart.Descriptor instead.
+func (ExplanationPart) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{0}
+}
+
+// Rule names a rule. More may be added.
+type Rule int32
+
+const (
+	// Never sent.
+	Rule_RULE_UNSPECIFIED Rule = 0
+	// The status of the account decides.
+	Rule_RULE_ACCOUNT_STATUS Rule = 1
+	// The operator's policy on accounts that are not ready decides: `policy.not_ready`.
+	Rule_RULE_NOT_READY Rule = 2
+	// The operation sells nothing more, and the operator lets such ones pass:
+	// `policy.under_review`.
+	Rule_RULE_REDUCING_OPERATION Rule = 3
+	// The vetting status of the qualification that the segment needs decides.
+	Rule_RULE_QUALIFICATION Rule = 4
+	// The segment needs no qualification.
+	Rule_RULE_NO_QUALIFICATION_NEEDED Rule = 5
+	// Partner Center does not have the customer, or this partner does not serve it.
+	Rule_RULE_ABSENT Rule = 6
+	// There is no evidence about the facet, or none that is young enough to be used.
+	Rule_RULE_NO_EVIDENCE Rule = 7
+	// The operator blocks what cannot be decided because Partner Center cannot be
+	// asked: `policy.when_undecidable`.
+	Rule_RULE_UNDECIDABLE Rule = 8
+)
+
+// Enum value maps for Rule.
+var (
+	Rule_name = map[int32]string{
+		0: "RULE_UNSPECIFIED",
+		1: "RULE_ACCOUNT_STATUS",
+		2: "RULE_NOT_READY",
+		3: "RULE_REDUCING_OPERATION",
+		4: "RULE_QUALIFICATION",
+		5: "RULE_NO_QUALIFICATION_NEEDED",
+		6: "RULE_ABSENT",
+		7: "RULE_NO_EVIDENCE",
+		8: "RULE_UNDECIDABLE",
+	}
+	Rule_value = map[string]int32{
+		"RULE_UNSPECIFIED":             0,
+		"RULE_ACCOUNT_STATUS":          1,
+		"RULE_NOT_READY":               2,
+		"RULE_REDUCING_OPERATION":      3,
+		"RULE_QUALIFICATION":           4,
+		"RULE_NO_QUALIFICATION_NEEDED": 5,
+		"RULE_ABSENT":                  6,
+		"RULE_NO_EVIDENCE":             7,
+		"RULE_UNDECIDABLE":             8,
+	}
+)
+
+func (x Rule) Enum() *Rule {
+	p := new(Rule)
+	*p = x
+	return p
+}
+
+func (x Rule) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rule) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[1].Descriptor()
+}
+
+func (Rule) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[1]
+}
+
+func (x Rule) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rule.Descriptor instead.
+func (Rule) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{1}
+}
+
+// Absence is why Partner Center has no facts about a customer.
+type Absence int32
+
+const (
+	// It has facts.
+	Absence_ABSENCE_UNSPECIFIED Absence = 0
+	// It has no such customer.
+	Absence_ABSENCE_NOT_FOUND Absence = 1
+	// The customer exists, but this partner does not serve it.
+	Absence_ABSENCE_NOT_SERVED Absence = 2
+)
+
+// Enum value maps for Absence.
+var (
+	Absence_name = map[int32]string{
+		0: "ABSENCE_UNSPECIFIED",
+		1: "ABSENCE_NOT_FOUND",
+		2: "ABSENCE_NOT_SERVED",
+	}
+	Absence_value = map[string]int32{
+		"ABSENCE_UNSPECIFIED": 0,
+		"ABSENCE_NOT_FOUND":   1,
+		"ABSENCE_NOT_SERVED":  2,
+	}
+)
+
+func (x Absence) Enum() *Absence {
+	p := new(Absence)
+	*p = x
+	return p
+}
+
+func (x Absence) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Absence) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[2].Descriptor()
+}
+
+func (Absence) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[2]
+}
+
+func (x Absence) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Absence.Descriptor instead.
+func (Absence) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{2}
+}
+
 // Facet is one of the two things that Partner Center knows about a customer.
 type Facet int32
 
@@ -67,11 +257,11 @@ func (x Facet) String() string {
 }
 
 func (Facet) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[0].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[3].Descriptor()
 }
 
 func (Facet) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[0]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[3]
 }
 
 func (x Facet) Number() protoreflect.EnumNumber {
@@ -80,7 +270,7 @@ func (x Facet) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Facet.Descriptor instead.
 func (Facet) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{0}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{3}
 }
 
 // Segment is the kind of customer that an offer is meant for.
@@ -130,11 +320,11 @@ func (x Segment) String() string {
 }
 
 func (Segment) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[1].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[4].Descriptor()
 }
 
 func (Segment) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[1]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[4]
 }
 
 func (x Segment) Number() protoreflect.EnumNumber {
@@ -143,7 +333,7 @@ func (x Segment) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Segment.Descriptor instead.
 func (Segment) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{1}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{4}
 }
 
 // Operation is what an order does to the customer's subscriptions.
@@ -199,11 +389,11 @@ func (x Operation) String() string {
 }
 
 func (Operation) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[2].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[5].Descriptor()
 }
 
 func (Operation) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[2]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[5]
 }
 
 func (x Operation) Number() protoreflect.EnumNumber {
@@ -212,7 +402,7 @@ func (x Operation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Operation.Descriptor instead.
 func (Operation) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{2}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{5}
 }
 
 // Decision says whether the customer may buy.
@@ -252,11 +442,11 @@ func (x Decision) String() string {
 }
 
 func (Decision) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[3].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[6].Descriptor()
 }
 
 func (Decision) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[3]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[6]
 }
 
 func (x Decision) Number() protoreflect.EnumNumber {
@@ -265,7 +455,7 @@ func (x Decision) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision.Descriptor instead.
 func (Decision) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{3}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{6}
 }
 
 // ReasonCode names a reason for a decision. More may be added: a program
@@ -362,11 +552,11 @@ func (x ReasonCode) String() string {
 }
 
 func (ReasonCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[4].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[7].Descriptor()
 }
 
 func (ReasonCode) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[4]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[7]
 }
 
 func (x ReasonCode) Number() protoreflect.EnumNumber {
@@ -375,7 +565,7 @@ func (x ReasonCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReasonCode.Descriptor instead.
 func (ReasonCode) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{4}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{7}
 }
 
 // Remedy says what can change a reason, and by whom.
@@ -428,11 +618,11 @@ func (x Remedy) String() string {
 }
 
 func (Remedy) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[5].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[8].Descriptor()
 }
 
 func (Remedy) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[5]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[8]
 }
 
 func (x Remedy) Number() protoreflect.EnumNumber {
@@ -441,7 +631,7 @@ func (x Remedy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Remedy.Descriptor instead.
 func (Remedy) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{5}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{8}
 }
 
 // AccountStatus is the outcome of Microsoft's review of a customer's account.
@@ -501,11 +691,11 @@ func (x AccountStatus) String() string {
 }
 
 func (AccountStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[6].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[9].Descriptor()
 }
 
 func (AccountStatus) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[6]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[9]
 }
 
 func (x AccountStatus) Number() protoreflect.EnumNumber {
@@ -514,7 +704,7 @@ func (x AccountStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AccountStatus.Descriptor instead.
 func (AccountStatus) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{6}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{9}
 }
 
 // QualificationType is what a customer can be qualified as.
@@ -567,11 +757,11 @@ func (x QualificationType) String() string {
 }
 
 func (QualificationType) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[7].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[10].Descriptor()
 }
 
 func (QualificationType) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[7]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[10]
 }
 
 func (x QualificationType) Number() protoreflect.EnumNumber {
@@ -580,7 +770,7 @@ func (x QualificationType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QualificationType.Descriptor instead.
 func (QualificationType) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{7}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{10}
 }
 
 // VettingStatus is how far Microsoft's vetting of a qualification has come.
@@ -628,11 +818,11 @@ func (x VettingStatus) String() string {
 }
 
 func (VettingStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[8].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[11].Descriptor()
 }
 
 func (VettingStatus) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[8]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[11]
 }
 
 func (x VettingStatus) Number() protoreflect.EnumNumber {
@@ -641,7 +831,7 @@ func (x VettingStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use VettingStatus.Descriptor instead.
 func (VettingStatus) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{8}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{11}
 }
 
 // EvidenceSource is where evidence was found, from fastest to slowest.
@@ -685,11 +875,11 @@ func (x EvidenceSource) String() string {
 }
 
 func (EvidenceSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[9].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[12].Descriptor()
 }
 
 func (EvidenceSource) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[9]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[12]
 }
 
 func (x EvidenceSource) Number() protoreflect.EnumNumber {
@@ -698,7 +888,7 @@ func (x EvidenceSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EvidenceSource.Descriptor instead.
 func (EvidenceSource) EnumDescriptor() ([]byte, []int) {
-	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{9}
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{12}
 }
 
 // Reason is why a stream ends.
@@ -742,11 +932,11 @@ func (x WatchEnd_Reason) String() string {
 }
 
 func (WatchEnd_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_eligibility_v1_eligibility_proto_enumTypes[10].Descriptor()
+	return file_eligibility_v1_eligibility_proto_enumTypes[13].Descriptor()
 }
 
 func (WatchEnd_Reason) Type() protoreflect.EnumType {
-	return &file_eligibility_v1_eligibility_proto_enumTypes[10]
+	return &file_eligibility_v1_eligibility_proto_enumTypes[13]
 }
 
 func (x WatchEnd_Reason) Number() protoreflect.EnumNumber {
@@ -756,6 +946,185 @@ func (x WatchEnd_Reason) Number() protoreflect.EnumNumber {
 // Deprecated: Use WatchEnd_Reason.Descriptor instead.
 func (WatchEnd_Reason) EnumDescriptor() ([]byte, []int) {
 	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{14, 0}
+}
+
+// Outcome is the result of a rule.
+type AppliedRule_Outcome int32
+
+const (
+	// Never sent.
+	AppliedRule_OUTCOME_UNSPECIFIED AppliedRule_Outcome = 0
+	// The rule allows the sale. It takes place if no other rule objects.
+	AppliedRule_OUTCOME_ALLOWS AppliedRule_Outcome = 1
+	// The rule blocks the sale.
+	AppliedRule_OUTCOME_BLOCKS AppliedRule_Outcome = 2
+	// The rule leaves the question without an answer, unless another one blocks.
+	AppliedRule_OUTCOME_UNDECIDED AppliedRule_Outcome = 3
+	// The rule makes the facet irrelevant.
+	AppliedRule_OUTCOME_NOT_NEEDED AppliedRule_Outcome = 4
+)
+
+// Enum value maps for AppliedRule_Outcome.
+var (
+	AppliedRule_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "OUTCOME_ALLOWS",
+		2: "OUTCOME_BLOCKS",
+		3: "OUTCOME_UNDECIDED",
+		4: "OUTCOME_NOT_NEEDED",
+	}
+	AppliedRule_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"OUTCOME_ALLOWS":      1,
+		"OUTCOME_BLOCKS":      2,
+		"OUTCOME_UNDECIDED":   3,
+		"OUTCOME_NOT_NEEDED":  4,
+	}
+)
+
+func (x AppliedRule_Outcome) Enum() *AppliedRule_Outcome {
+	p := new(AppliedRule_Outcome)
+	*p = x
+	return p
+}
+
+func (x AppliedRule_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AppliedRule_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[14].Descriptor()
+}
+
+func (AppliedRule_Outcome) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[14]
+}
+
+func (x AppliedRule_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AppliedRule_Outcome.Descriptor instead.
+func (AppliedRule_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{21, 0}
+}
+
+// Kind is what kind of obstacle it is. More may be added.
+type Obstacle_Kind int32
+
+const (
+	// Never sent.
+	Obstacle_KIND_UNSPECIFIED Obstacle_Kind = 0
+	// The host has asked for a pause, as with "too many requests" (429).
+	Obstacle_KIND_PAUSE Obstacle_Kind = 1
+	// The service's own budget of calls is spent.
+	Obstacle_KIND_BUDGET Obstacle_Kind = 2
+	// The circuit breaker is open after failures of the host.
+	Obstacle_KIND_CIRCUIT_BREAKER Obstacle_Kind = 3
+	// The host refuses the service's credentials. The operator has to act.
+	Obstacle_KIND_CREDENTIALS Obstacle_Kind = 4
+	// The replica cannot use the shared cache, and has only a share of the budget.
+	Obstacle_KIND_SHARED_CACHE Obstacle_Kind = 5
+)
+
+// Enum value maps for Obstacle_Kind.
+var (
+	Obstacle_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_PAUSE",
+		2: "KIND_BUDGET",
+		3: "KIND_CIRCUIT_BREAKER",
+		4: "KIND_CREDENTIALS",
+		5: "KIND_SHARED_CACHE",
+	}
+	Obstacle_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED":     0,
+		"KIND_PAUSE":           1,
+		"KIND_BUDGET":          2,
+		"KIND_CIRCUIT_BREAKER": 3,
+		"KIND_CREDENTIALS":     4,
+		"KIND_SHARED_CACHE":    5,
+	}
+)
+
+func (x Obstacle_Kind) Enum() *Obstacle_Kind {
+	p := new(Obstacle_Kind)
+	*p = x
+	return p
+}
+
+func (x Obstacle_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Obstacle_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[15].Descriptor()
+}
+
+func (Obstacle_Kind) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[15]
+}
+
+func (x Obstacle_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Obstacle_Kind.Descriptor instead.
+func (Obstacle_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{24, 0}
+}
+
+// Host is one of Microsoft's hosts.
+type Obstacle_Host int32
+
+const (
+	// None.
+	Obstacle_HOST_UNSPECIFIED Obstacle_Host = 0
+	// Partner Center.
+	Obstacle_HOST_PARTNER_CENTER Obstacle_Host = 1
+	// The host that issues the service's tokens for Partner Center.
+	Obstacle_HOST_LOGIN Obstacle_Host = 2
+)
+
+// Enum value maps for Obstacle_Host.
+var (
+	Obstacle_Host_name = map[int32]string{
+		0: "HOST_UNSPECIFIED",
+		1: "HOST_PARTNER_CENTER",
+		2: "HOST_LOGIN",
+	}
+	Obstacle_Host_value = map[string]int32{
+		"HOST_UNSPECIFIED":    0,
+		"HOST_PARTNER_CENTER": 1,
+		"HOST_LOGIN":          2,
+	}
+)
+
+func (x Obstacle_Host) Enum() *Obstacle_Host {
+	p := new(Obstacle_Host)
+	*p = x
+	return p
+}
+
+func (x Obstacle_Host) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Obstacle_Host) Descriptor() protoreflect.EnumDescriptor {
+	return file_eligibility_v1_eligibility_proto_enumTypes[16].Descriptor()
+}
+
+func (Obstacle_Host) Type() protoreflect.EnumType {
+	return &file_eligibility_v1_eligibility_proto_enumTypes[16]
+}
+
+func (x Obstacle_Host) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Obstacle_Host.Descriptor instead.
+func (Obstacle_Host) EnumDescriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{24, 1}
 }
 
 // CheckEligibilityRequest names the customer and what is being sold.
@@ -1041,10 +1410,13 @@ type Reason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What applies, for programs.
 	Code ReasonCode `protobuf:"varint,1,opt,name=code,proto3,enum=eligibility.v1.ReasonCode" json:"code,omitempty"`
-	// The same as one English sentence, fit to be shown.
+	// The same as one sentence, fit to be shown, in the language that the caller
+	// prefers: German, French, Spanish, Italian, Dutch, Portuguese, Japanese, or
+	// English if it prefers none of these. Over gRPC the metadata accept-language,
+	// over REST the header Accept-Language has what it prefers, as browsers send it.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// True if the block is expected to end by itself, by a review that is going
-	// on. Always false for a reason that allows.
+	// True if the block may end by itself: a review ends, or a later check has what
+	// this one could not decide by. Always false for a reason that allows.
 	Temporary bool `protobuf:"varint,3,opt,name=temporary,proto3" json:"temporary,omitempty"`
 	// What can change it, and by whom.
 	Remedy        Remedy `protobuf:"varint,4,opt,name=remedy,proto3,enum=eligibility.v1.Remedy" json:"remedy,omitempty"`
@@ -2221,6 +2593,739 @@ func (x *Review) GetNextCheckTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// ExplainEligibilityRequest names the customer, and the time that is asked about.
+type ExplainEligibilityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The customer, as in CheckEligibilityRequest.
+	CustomerId string `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// Explain the answers at this time, from the changes that the service has kept:
+	// the last 50 of each facet, for 90 days. Absent means now. More than one second
+	// in the future is refused.
+	//
+	// Evidence counts from the start of its fetch on: an answer that was given while
+	// a fetch was in progress may be by the evidence before it.
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// The partner who sells, as in CheckEligibilityRequest.
+	Partner string `protobuf:"bytes,3,opt,name=partner,proto3" json:"partner,omitempty"`
+	// What the order does, as in CheckEligibilityRequest.
+	Operation     Operation `protobuf:"varint,4,opt,name=operation,proto3,enum=eligibility.v1.Operation" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainEligibilityRequest) Reset() {
+	*x = ExplainEligibilityRequest{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainEligibilityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainEligibilityRequest) ProtoMessage() {}
+
+func (x *ExplainEligibilityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainEligibilityRequest.ProtoReflect.Descriptor instead.
+func (*ExplainEligibilityRequest) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExplainEligibilityRequest) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *ExplainEligibilityRequest) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityRequest) GetPartner() string {
+	if x != nil {
+		return x.Partner
+	}
+	return ""
+}
+
+func (x *ExplainEligibilityRequest) GetOperation() Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return Operation_OPERATION_UNSPECIFIED
+}
+
+// ExplainEligibilityResponse is what the service knows about a customer.
+type ExplainEligibilityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The customer: lower case, hyphenated.
+	CustomerId string `protobuf:"bytes,1,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
+	// The time that the answers are as of: `at` of the request, or now.
+	ExplainTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=explain_time,json=explainTime,proto3" json:"explain_time,omitempty"`
+	// The answer for each segment, commercial first.
+	Segments []*SegmentExplanation `protobuf:"bytes,3,rep,name=segments,proto3" json:"segments,omitempty"`
+	// The evidence that each tier holds, the account's first. With `at`, the evidence
+	// that was known then.
+	Evidence []*HeldEvidence `protobuf:"bytes,4,rep,name=evidence,proto3" json:"evidence,omitempty"`
+	// What keeps the service from asking Partner Center now. Empty with `at`.
+	Obstacles []*Obstacle `protobuf:"bytes,5,rep,name=obstacles,proto3" json:"obstacles,omitempty"`
+	// What is under review now, and when it is checked next. Empty with `at`.
+	Reviews []*Review `protobuf:"bytes,6,rep,name=reviews,proto3" json:"reviews,omitempty"`
+	// The changes in what Partner Center returned about the customer, newest first,
+	// the account's before those of the qualifications.
+	History []*HistoryEntry `protobuf:"bytes,7,rep,name=history,proto3" json:"history,omitempty"`
+	// What could not be read, so that the rest may lack something.
+	Unread        []ExplanationPart `protobuf:"varint,8,rep,packed,name=unread,proto3,enum=eligibility.v1.ExplanationPart" json:"unread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainEligibilityResponse) Reset() {
+	*x = ExplainEligibilityResponse{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainEligibilityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainEligibilityResponse) ProtoMessage() {}
+
+func (x *ExplainEligibilityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainEligibilityResponse.ProtoReflect.Descriptor instead.
+func (*ExplainEligibilityResponse) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ExplainEligibilityResponse) GetCustomerId() string {
+	if x != nil {
+		return x.CustomerId
+	}
+	return ""
+}
+
+func (x *ExplainEligibilityResponse) GetExplainTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExplainTime
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityResponse) GetSegments() []*SegmentExplanation {
+	if x != nil {
+		return x.Segments
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityResponse) GetEvidence() []*HeldEvidence {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityResponse) GetObstacles() []*Obstacle {
+	if x != nil {
+		return x.Obstacles
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityResponse) GetReviews() []*Review {
+	if x != nil {
+		return x.Reviews
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityResponse) GetHistory() []*HistoryEntry {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *ExplainEligibilityResponse) GetUnread() []ExplanationPart {
+	if x != nil {
+		return x.Unread
+	}
+	return nil
+}
+
+// SegmentExplanation is the answer for one segment, and the rules behind it.
+type SegmentExplanation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The segment.
+	Segment Segment `protobuf:"varint,1,opt,name=segment,proto3,enum=eligibility.v1.Segment" json:"segment,omitempty"`
+	// Exactly one of the two is set.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*SegmentExplanation_Response
+	//	*SegmentExplanation_Error
+	Result isSegmentExplanation_Result `protobuf_oneof:"result"`
+	// The rules that produced the result, in the order in which they were applied.
+	Rules         []*AppliedRule `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SegmentExplanation) Reset() {
+	*x = SegmentExplanation{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SegmentExplanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SegmentExplanation) ProtoMessage() {}
+
+func (x *SegmentExplanation) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SegmentExplanation.ProtoReflect.Descriptor instead.
+func (*SegmentExplanation) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SegmentExplanation) GetSegment() Segment {
+	if x != nil {
+		return x.Segment
+	}
+	return Segment_SEGMENT_UNSPECIFIED
+}
+
+func (x *SegmentExplanation) GetResult() isSegmentExplanation_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *SegmentExplanation) GetResponse() *CheckEligibilityResponse {
+	if x != nil {
+		if x, ok := x.Result.(*SegmentExplanation_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *SegmentExplanation) GetError() *BatchCheckEligibilityError {
+	if x != nil {
+		if x, ok := x.Result.(*SegmentExplanation_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *SegmentExplanation) GetRules() []*AppliedRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type isSegmentExplanation_Result interface {
+	isSegmentExplanation_Result()
+}
+
+type SegmentExplanation_Response struct {
+	// The answer of a check by what is known. If it is `stale`, a check asks Partner
+	// Center first, and gives this answer if that fails. For a time in the past,
+	// `evidence_time` is when these facts were first fetched, `stale` is set if
+	// their last confirmation was no longer fresh, and `expire_time`,
+	// `recheck_time` and `source` are not set.
+	Response *CheckEligibilityResponse `protobuf:"bytes,2,opt,name=response,proto3,oneof"`
+}
+
+type SegmentExplanation_Error struct {
+	// Why what is known gives no answer.
+	Error *BatchCheckEligibilityError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*SegmentExplanation_Response) isSegmentExplanation_Result() {}
+
+func (*SegmentExplanation_Error) isSegmentExplanation_Result() {}
+
+// AppliedRule is a rule that was applied to one facet of a customer.
+type AppliedRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the rule looked at.
+	Facet Facet `protobuf:"varint,1,opt,name=facet,proto3,enum=eligibility.v1.Facet" json:"facet,omitempty"`
+	// The word that decided, exactly as Partner Center sent it: the account's status,
+	// or the vetting status of the qualification. Empty if there is none.
+	Word string `protobuf:"bytes,2,opt,name=word,proto3" json:"word,omitempty"`
+	// The rule.
+	Rule Rule `protobuf:"varint,3,opt,name=rule,proto3,enum=eligibility.v1.Rule" json:"rule,omitempty"`
+	// What came out.
+	Outcome AppliedRule_Outcome `protobuf:"varint,4,opt,name=outcome,proto3,enum=eligibility.v1.AppliedRule_Outcome" json:"outcome,omitempty"`
+	// The reason that the rule gave the answer. Unspecified if it gave none.
+	Reason        ReasonCode `protobuf:"varint,5,opt,name=reason,proto3,enum=eligibility.v1.ReasonCode" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedRule) Reset() {
+	*x = AppliedRule{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedRule) ProtoMessage() {}
+
+func (x *AppliedRule) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedRule.ProtoReflect.Descriptor instead.
+func (*AppliedRule) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AppliedRule) GetFacet() Facet {
+	if x != nil {
+		return x.Facet
+	}
+	return Facet_FACET_UNSPECIFIED
+}
+
+func (x *AppliedRule) GetWord() string {
+	if x != nil {
+		return x.Word
+	}
+	return ""
+}
+
+func (x *AppliedRule) GetRule() Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return Rule_RULE_UNSPECIFIED
+}
+
+func (x *AppliedRule) GetOutcome() AppliedRule_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return AppliedRule_OUTCOME_UNSPECIFIED
+}
+
+func (x *AppliedRule) GetReason() ReasonCode {
+	if x != nil {
+		return x.Reason
+	}
+	return ReasonCode_REASON_CODE_UNSPECIFIED
+}
+
+// Facts are what Partner Center returned about one facet of a customer.
+type Facts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether Partner Center has facts at all.
+	Absence Absence `protobuf:"varint,1,opt,name=absence,proto3,enum=eligibility.v1.Absence" json:"absence,omitempty"`
+	// The status of the account. Unspecified for the qualifications, and if the
+	// customer is absent.
+	AccountStatus AccountStatus `protobuf:"varint,2,opt,name=account_status,json=accountStatus,proto3,enum=eligibility.v1.AccountStatus" json:"account_status,omitempty"`
+	// The account status word exactly as Partner Center sent it. Empty if the account
+	// has no status.
+	AccountStatusText string `protobuf:"bytes,3,opt,name=account_status_text,json=accountStatusText,proto3" json:"account_status_text,omitempty"`
+	// The qualifications. Empty for the account, and if there are none.
+	Qualifications []*Qualification `protobuf:"bytes,4,rep,name=qualifications,proto3" json:"qualifications,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Facts) Reset() {
+	*x = Facts{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facts) ProtoMessage() {}
+
+func (x *Facts) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facts.ProtoReflect.Descriptor instead.
+func (*Facts) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Facts) GetAbsence() Absence {
+	if x != nil {
+		return x.Absence
+	}
+	return Absence_ABSENCE_UNSPECIFIED
+}
+
+func (x *Facts) GetAccountStatus() AccountStatus {
+	if x != nil {
+		return x.AccountStatus
+	}
+	return AccountStatus_ACCOUNT_STATUS_UNSPECIFIED
+}
+
+func (x *Facts) GetAccountStatusText() string {
+	if x != nil {
+		return x.AccountStatusText
+	}
+	return ""
+}
+
+func (x *Facts) GetQualifications() []*Qualification {
+	if x != nil {
+		return x.Qualifications
+	}
+	return nil
+}
+
+// HeldEvidence is the evidence about one facet of a customer that a tier holds.
+type HeldEvidence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the evidence is about.
+	Facet Facet `protobuf:"varint,1,opt,name=facet,proto3,enum=eligibility.v1.Facet" json:"facet,omitempty"`
+	// Where it is. Unspecified if it is from the history.
+	Tier EvidenceSource `protobuf:"varint,2,opt,name=tier,proto3,enum=eligibility.v1.EvidenceSource" json:"tier,omitempty"`
+	// What Partner Center returned.
+	Facts *Facts `protobuf:"bytes,3,opt,name=facts,proto3" json:"facts,omitempty"`
+	// When it was fetched, in whole milliseconds. Of evidence from the history: when
+	// these facts were first fetched.
+	EvidenceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=evidence_time,json=evidenceTime,proto3" json:"evidence_time,omitempty"`
+	// Until when it answers without Partner Center.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Until when it answers if Partner Center cannot be asked.
+	UsableUntilTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=usable_until_time,json=usableUntilTime,proto3" json:"usable_until_time,omitempty"`
+	// True if another replica may have newer evidence, so that a check has this one
+	// confirmed before it uses it, although it has not expired.
+	MustRevalidate bool `protobuf:"varint,7,opt,name=must_revalidate,json=mustRevalidate,proto3" json:"must_revalidate,omitempty"`
+	// The MS-CorrelationId of the fetch.
+	CorrelationId string `protobuf:"bytes,8,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// The MS-RequestId of the fetch's request that was answered. Empty if it was fetched by
+	// a replica that did not keep it yet.
+	RequestId     string `protobuf:"bytes,9,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldEvidence) Reset() {
+	*x = HeldEvidence{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldEvidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldEvidence) ProtoMessage() {}
+
+func (x *HeldEvidence) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldEvidence.ProtoReflect.Descriptor instead.
+func (*HeldEvidence) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HeldEvidence) GetFacet() Facet {
+	if x != nil {
+		return x.Facet
+	}
+	return Facet_FACET_UNSPECIFIED
+}
+
+func (x *HeldEvidence) GetTier() EvidenceSource {
+	if x != nil {
+		return x.Tier
+	}
+	return EvidenceSource_EVIDENCE_SOURCE_UNSPECIFIED
+}
+
+func (x *HeldEvidence) GetFacts() *Facts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *HeldEvidence) GetEvidenceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EvidenceTime
+	}
+	return nil
+}
+
+func (x *HeldEvidence) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *HeldEvidence) GetUsableUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsableUntilTime
+	}
+	return nil
+}
+
+func (x *HeldEvidence) GetMustRevalidate() bool {
+	if x != nil {
+		return x.MustRevalidate
+	}
+	return false
+}
+
+func (x *HeldEvidence) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *HeldEvidence) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Obstacle is something that keeps the service from asking Partner Center, for this
+// partner, in the replica that answered.
+type Obstacle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What kind of obstacle it is.
+	Kind Obstacle_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=eligibility.v1.Obstacle_Kind" json:"kind,omitempty"`
+	// The host that cannot be called.
+	Host Obstacle_Host `protobuf:"varint,2,opt,name=host,proto3,enum=eligibility.v1.Obstacle_Host" json:"host,omitempty"`
+	// When the service tries again. Absent if that is not known.
+	UntilTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Obstacle) Reset() {
+	*x = Obstacle{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Obstacle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Obstacle) ProtoMessage() {}
+
+func (x *Obstacle) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
+func (*Obstacle) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Obstacle) GetKind() Obstacle_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Obstacle_KIND_UNSPECIFIED
+}
+
+func (x *Obstacle) GetHost() Obstacle_Host {
+	if x != nil {
+		return x.Host
+	}
+	return Obstacle_HOST_UNSPECIFIED
+}
+
+func (x *Obstacle) GetUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UntilTime
+	}
+	return nil
+}
+
+// HistoryEntry is a change in what Partner Center returned about a customer.
+type HistoryEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What changed.
+	Facet Facet `protobuf:"varint,1,opt,name=facet,proto3,enum=eligibility.v1.Facet" json:"facet,omitempty"`
+	// The facts before the change. Absent if none were known, or are no longer kept.
+	Before *Facts `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// The facts after the change.
+	After *Facts `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// When the facts after the change were first fetched.
+	EvidenceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=evidence_time,json=evidenceTime,proto3" json:"evidence_time,omitempty"`
+	// When the facts after the change were last fetched unchanged, as far as is known.
+	ConfirmedTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=confirmed_time,json=confirmedTime,proto3" json:"confirmed_time,omitempty"`
+	// The MS-CorrelationId of the fetch that found the change.
+	CorrelationId string `protobuf:"bytes,6,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryEntry) Reset() {
+	*x = HistoryEntry{}
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryEntry) ProtoMessage() {}
+
+func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_eligibility_v1_eligibility_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
+func (*HistoryEntry) Descriptor() ([]byte, []int) {
+	return file_eligibility_v1_eligibility_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HistoryEntry) GetFacet() Facet {
+	if x != nil {
+		return x.Facet
+	}
+	return Facet_FACET_UNSPECIFIED
+}
+
+func (x *HistoryEntry) GetBefore() *Facts {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *HistoryEntry) GetAfter() *Facts {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *HistoryEntry) GetEvidenceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EvidenceTime
+	}
+	return nil
+}
+
+func (x *HistoryEntry) GetConfirmedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ConfirmedTime
+	}
+	return nil
+}
+
+func (x *HistoryEntry) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
 var File_eligibility_v1_eligibility_proto protoreflect.FileDescriptor
 
 const file_eligibility_v1_eligibility_proto_rawDesc = "" +
@@ -2339,7 +3444,102 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"statusText\x12H\n" +
 	"\x12pending_since_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x10pendingSinceTime\x12B\n" +
 	"\x0flast_check_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rlastCheckTime\x12B\n" +
-	"\x0fnext_check_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextCheckTime*K\n" +
+	"\x0fnext_check_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextCheckTime\"\xbb\x01\n" +
+	"\x19ExplainEligibilityRequest\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
+	"\apartner\x18\x03 \x01(\tR\apartner\x127\n" +
+	"\toperation\x18\x04 \x01(\x0e2\x19.eligibility.v1.OperationR\toperation\"\xd1\x03\n" +
+	"\x1aExplainEligibilityResponse\x12\x1f\n" +
+	"\vcustomer_id\x18\x01 \x01(\tR\n" +
+	"customerId\x12=\n" +
+	"\fexplain_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vexplainTime\x12>\n" +
+	"\bsegments\x18\x03 \x03(\v2\".eligibility.v1.SegmentExplanationR\bsegments\x128\n" +
+	"\bevidence\x18\x04 \x03(\v2\x1c.eligibility.v1.HeldEvidenceR\bevidence\x126\n" +
+	"\tobstacles\x18\x05 \x03(\v2\x18.eligibility.v1.ObstacleR\tobstacles\x120\n" +
+	"\areviews\x18\x06 \x03(\v2\x16.eligibility.v1.ReviewR\areviews\x126\n" +
+	"\ahistory\x18\a \x03(\v2\x1c.eligibility.v1.HistoryEntryR\ahistory\x127\n" +
+	"\x06unread\x18\b \x03(\x0e2\x1f.eligibility.v1.ExplanationPartR\x06unread\"\x90\x02\n" +
+	"\x12SegmentExplanation\x121\n" +
+	"\asegment\x18\x01 \x01(\x0e2\x17.eligibility.v1.SegmentR\asegment\x12F\n" +
+	"\bresponse\x18\x02 \x01(\v2(.eligibility.v1.CheckEligibilityResponseH\x00R\bresponse\x12B\n" +
+	"\x05error\x18\x03 \x01(\v2*.eligibility.v1.BatchCheckEligibilityErrorH\x00R\x05error\x121\n" +
+	"\x05rules\x18\x04 \x03(\v2\x1b.eligibility.v1.AppliedRuleR\x05rulesB\b\n" +
+	"\x06result\"\xe6\x02\n" +
+	"\vAppliedRule\x12+\n" +
+	"\x05facet\x18\x01 \x01(\x0e2\x15.eligibility.v1.FacetR\x05facet\x12\x12\n" +
+	"\x04word\x18\x02 \x01(\tR\x04word\x12(\n" +
+	"\x04rule\x18\x03 \x01(\x0e2\x14.eligibility.v1.RuleR\x04rule\x12=\n" +
+	"\aoutcome\x18\x04 \x01(\x0e2#.eligibility.v1.AppliedRule.OutcomeR\aoutcome\x122\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x1a.eligibility.v1.ReasonCodeR\x06reason\"y\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eOUTCOME_ALLOWS\x10\x01\x12\x12\n" +
+	"\x0eOUTCOME_BLOCKS\x10\x02\x12\x15\n" +
+	"\x11OUTCOME_UNDECIDED\x10\x03\x12\x16\n" +
+	"\x12OUTCOME_NOT_NEEDED\x10\x04\"\xf7\x01\n" +
+	"\x05Facts\x121\n" +
+	"\aabsence\x18\x01 \x01(\x0e2\x17.eligibility.v1.AbsenceR\aabsence\x12D\n" +
+	"\x0eaccount_status\x18\x02 \x01(\x0e2\x1d.eligibility.v1.AccountStatusR\raccountStatus\x12.\n" +
+	"\x13account_status_text\x18\x03 \x01(\tR\x11accountStatusText\x12E\n" +
+	"\x0equalifications\x18\x04 \x03(\v2\x1d.eligibility.v1.QualificationR\x0equalifications\"\xd1\x03\n" +
+	"\fHeldEvidence\x12+\n" +
+	"\x05facet\x18\x01 \x01(\x0e2\x15.eligibility.v1.FacetR\x05facet\x122\n" +
+	"\x04tier\x18\x02 \x01(\x0e2\x1e.eligibility.v1.EvidenceSourceR\x04tier\x12+\n" +
+	"\x05facts\x18\x03 \x01(\v2\x15.eligibility.v1.FactsR\x05facts\x12?\n" +
+	"\revidence_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fevidenceTime\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12F\n" +
+	"\x11usable_until_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fusableUntilTime\x12'\n" +
+	"\x0fmust_revalidate\x18\a \x01(\bR\x0emustRevalidate\x12%\n" +
+	"\x0ecorrelation_id\x18\b \x01(\tR\rcorrelationId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\t \x01(\tR\trequestId\"\xf9\x02\n" +
+	"\bObstacle\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.eligibility.v1.Obstacle.KindR\x04kind\x121\n" +
+	"\x04host\x18\x02 \x01(\x0e2\x1d.eligibility.v1.Obstacle.HostR\x04host\x129\n" +
+	"\n" +
+	"until_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tuntilTime\"\x84\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"KIND_PAUSE\x10\x01\x12\x0f\n" +
+	"\vKIND_BUDGET\x10\x02\x12\x18\n" +
+	"\x14KIND_CIRCUIT_BREAKER\x10\x03\x12\x14\n" +
+	"\x10KIND_CREDENTIALS\x10\x04\x12\x15\n" +
+	"\x11KIND_SHARED_CACHE\x10\x05\"E\n" +
+	"\x04Host\x12\x14\n" +
+	"\x10HOST_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13HOST_PARTNER_CENTER\x10\x01\x12\x0e\n" +
+	"\n" +
+	"HOST_LOGIN\x10\x02\"\xc2\x02\n" +
+	"\fHistoryEntry\x12+\n" +
+	"\x05facet\x18\x01 \x01(\x0e2\x15.eligibility.v1.FacetR\x05facet\x12-\n" +
+	"\x06before\x18\x02 \x01(\v2\x15.eligibility.v1.FactsR\x06before\x12+\n" +
+	"\x05after\x18\x03 \x01(\v2\x15.eligibility.v1.FactsR\x05after\x12?\n" +
+	"\revidence_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fevidenceTime\x12A\n" +
+	"\x0econfirmed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rconfirmedTime\x12%\n" +
+	"\x0ecorrelation_id\x18\x06 \x01(\tR\rcorrelationId*\x8e\x01\n" +
+	"\x0fExplanationPart\x12 \n" +
+	"\x1cEXPLANATION_PART_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19EXPLANATION_PART_EVIDENCE\x10\x01\x12\x1c\n" +
+	"\x18EXPLANATION_PART_REVIEWS\x10\x02\x12\x1c\n" +
+	"\x18EXPLANATION_PART_HISTORY\x10\x03*\xdd\x01\n" +
+	"\x04Rule\x12\x14\n" +
+	"\x10RULE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13RULE_ACCOUNT_STATUS\x10\x01\x12\x12\n" +
+	"\x0eRULE_NOT_READY\x10\x02\x12\x1b\n" +
+	"\x17RULE_REDUCING_OPERATION\x10\x03\x12\x16\n" +
+	"\x12RULE_QUALIFICATION\x10\x04\x12 \n" +
+	"\x1cRULE_NO_QUALIFICATION_NEEDED\x10\x05\x12\x0f\n" +
+	"\vRULE_ABSENT\x10\x06\x12\x14\n" +
+	"\x10RULE_NO_EVIDENCE\x10\a\x12\x14\n" +
+	"\x10RULE_UNDECIDABLE\x10\b*Q\n" +
+	"\aAbsence\x12\x17\n" +
+	"\x13ABSENCE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ABSENCE_NOT_FOUND\x10\x01\x12\x16\n" +
+	"\x12ABSENCE_NOT_SERVED\x10\x02*K\n" +
 	"\x05Facet\x12\x15\n" +
 	"\x11FACET_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rFACET_ACCOUNT\x10\x01\x12\x18\n" +
@@ -2413,13 +3613,14 @@ const file_eligibility_v1_eligibility_proto_rawDesc = "" +
 	"\x1bEVIDENCE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EVIDENCE_SOURCE_LOCAL\x10\x01\x12\x19\n" +
 	"\x15EVIDENCE_SOURCE_REDIS\x10\x02\x12\"\n" +
-	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\xa2\x04\n" +
+	"\x1eEVIDENCE_SOURCE_PARTNER_CENTER\x10\x032\x8f\x05\n" +
 	"\x12EligibilityService\x12e\n" +
 	"\x10CheckEligibility\x12'.eligibility.v1.CheckEligibilityRequest\x1a(.eligibility.v1.CheckEligibilityResponse\x12t\n" +
 	"\x15BatchCheckEligibility\x12,.eligibility.v1.BatchCheckEligibilityRequest\x1a-.eligibility.v1.BatchCheckEligibilityResponse\x12n\n" +
 	"\x13PrefetchEligibility\x12*.eligibility.v1.PrefetchEligibilityRequest\x1a+.eligibility.v1.PrefetchEligibilityResponse\x12g\n" +
 	"\x10WatchEligibility\x12'.eligibility.v1.WatchEligibilityRequest\x1a(.eligibility.v1.WatchEligibilityResponse0\x01\x12V\n" +
-	"\vListReviews\x12\".eligibility.v1.ListReviewsRequest\x1a#.eligibility.v1.ListReviewsResponseB\x8e\x01\n" +
+	"\vListReviews\x12\".eligibility.v1.ListReviewsRequest\x1a#.eligibility.v1.ListReviewsResponse\x12k\n" +
+	"\x12ExplainEligibility\x12).eligibility.v1.ExplainEligibilityRequest\x1a*.eligibility.v1.ExplainEligibilityResponseB\x8e\x01\n" +
 	"%io.github.eligibilityd.eligibility.v1P\x01ZEgithub.com/eligibilityd/eligibilityd/gen/eligibility/v1;eligibilityv1\xaa\x02\x1bEligibilityd.Eligibility.V1b\x06proto3"
 
 var (
@@ -2434,96 +3635,146 @@ func file_eligibility_v1_eligibility_proto_rawDescGZIP() []byte {
 	return file_eligibility_v1_eligibility_proto_rawDescData
 }
 
-var file_eligibility_v1_eligibility_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_eligibility_v1_eligibility_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_eligibility_v1_eligibility_proto_enumTypes = make([]protoimpl.EnumInfo, 17)
+var file_eligibility_v1_eligibility_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_eligibility_v1_eligibility_proto_goTypes = []any{
-	(Facet)(0),                            // 0: eligibility.v1.Facet
-	(Segment)(0),                          // 1: eligibility.v1.Segment
-	(Operation)(0),                        // 2: eligibility.v1.Operation
-	(Decision)(0),                         // 3: eligibility.v1.Decision
-	(ReasonCode)(0),                       // 4: eligibility.v1.ReasonCode
-	(Remedy)(0),                           // 5: eligibility.v1.Remedy
-	(AccountStatus)(0),                    // 6: eligibility.v1.AccountStatus
-	(QualificationType)(0),                // 7: eligibility.v1.QualificationType
-	(VettingStatus)(0),                    // 8: eligibility.v1.VettingStatus
-	(EvidenceSource)(0),                   // 9: eligibility.v1.EvidenceSource
-	(WatchEnd_Reason)(0),                  // 10: eligibility.v1.WatchEnd.Reason
-	(*CheckEligibilityRequest)(nil),       // 11: eligibility.v1.CheckEligibilityRequest
-	(*CheckEligibilityResponse)(nil),      // 12: eligibility.v1.CheckEligibilityResponse
-	(*Reason)(nil),                        // 13: eligibility.v1.Reason
-	(*Qualification)(nil),                 // 14: eligibility.v1.Qualification
-	(*BatchCheckEligibilityRequest)(nil),  // 15: eligibility.v1.BatchCheckEligibilityRequest
-	(*BatchCheckEligibilityResponse)(nil), // 16: eligibility.v1.BatchCheckEligibilityResponse
-	(*BatchCheckEligibilityResult)(nil),   // 17: eligibility.v1.BatchCheckEligibilityResult
-	(*BatchCheckEligibilityError)(nil),    // 18: eligibility.v1.BatchCheckEligibilityError
-	(*PrefetchEligibilityRequest)(nil),    // 19: eligibility.v1.PrefetchEligibilityRequest
-	(*PrefetchEligibilityResponse)(nil),   // 20: eligibility.v1.PrefetchEligibilityResponse
-	(*WatchEligibilityRequest)(nil),       // 21: eligibility.v1.WatchEligibilityRequest
-	(*WatchEligibilityResponse)(nil),      // 22: eligibility.v1.WatchEligibilityResponse
-	(*EligibilityChange)(nil),             // 23: eligibility.v1.EligibilityChange
-	(*WatchProgress)(nil),                 // 24: eligibility.v1.WatchProgress
-	(*WatchEnd)(nil),                      // 25: eligibility.v1.WatchEnd
-	(*ListReviewsRequest)(nil),            // 26: eligibility.v1.ListReviewsRequest
-	(*ListReviewsResponse)(nil),           // 27: eligibility.v1.ListReviewsResponse
-	(*Review)(nil),                        // 28: eligibility.v1.Review
-	(*durationpb.Duration)(nil),           // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 30: google.protobuf.Timestamp
+	(ExplanationPart)(0),                  // 0: eligibility.v1.ExplanationPart
+	(Rule)(0),                             // 1: eligibility.v1.Rule
+	(Absence)(0),                          // 2: eligibility.v1.Absence
+	(Facet)(0),                            // 3: eligibility.v1.Facet
+	(Segment)(0),                          // 4: eligibility.v1.Segment
+	(Operation)(0),                        // 5: eligibility.v1.Operation
+	(Decision)(0),                         // 6: eligibility.v1.Decision
+	(ReasonCode)(0),                       // 7: eligibility.v1.ReasonCode
+	(Remedy)(0),                           // 8: eligibility.v1.Remedy
+	(AccountStatus)(0),                    // 9: eligibility.v1.AccountStatus
+	(QualificationType)(0),                // 10: eligibility.v1.QualificationType
+	(VettingStatus)(0),                    // 11: eligibility.v1.VettingStatus
+	(EvidenceSource)(0),                   // 12: eligibility.v1.EvidenceSource
+	(WatchEnd_Reason)(0),                  // 13: eligibility.v1.WatchEnd.Reason
+	(AppliedRule_Outcome)(0),              // 14: eligibility.v1.AppliedRule.Outcome
+	(Obstacle_Kind)(0),                    // 15: eligibility.v1.Obstacle.Kind
+	(Obstacle_Host)(0),                    // 16: eligibility.v1.Obstacle.Host
+	(*CheckEligibilityRequest)(nil),       // 17: eligibility.v1.CheckEligibilityRequest
+	(*CheckEligibilityResponse)(nil),      // 18: eligibility.v1.CheckEligibilityResponse
+	(*Reason)(nil),                        // 19: eligibility.v1.Reason
+	(*Qualification)(nil),                 // 20: eligibility.v1.Qualification
+	(*BatchCheckEligibilityRequest)(nil),  // 21: eligibility.v1.BatchCheckEligibilityRequest
+	(*BatchCheckEligibilityResponse)(nil), // 22: eligibility.v1.BatchCheckEligibilityResponse
+	(*BatchCheckEligibilityResult)(nil),   // 23: eligibility.v1.BatchCheckEligibilityResult
+	(*BatchCheckEligibilityError)(nil),    // 24: eligibility.v1.BatchCheckEligibilityError
+	(*PrefetchEligibilityRequest)(nil),    // 25: eligibility.v1.PrefetchEligibilityRequest
+	(*PrefetchEligibilityResponse)(nil),   // 26: eligibility.v1.PrefetchEligibilityResponse
+	(*WatchEligibilityRequest)(nil),       // 27: eligibility.v1.WatchEligibilityRequest
+	(*WatchEligibilityResponse)(nil),      // 28: eligibility.v1.WatchEligibilityResponse
+	(*EligibilityChange)(nil),             // 29: eligibility.v1.EligibilityChange
+	(*WatchProgress)(nil),                 // 30: eligibility.v1.WatchProgress
+	(*WatchEnd)(nil),                      // 31: eligibility.v1.WatchEnd
+	(*ListReviewsRequest)(nil),            // 32: eligibility.v1.ListReviewsRequest
+	(*ListReviewsResponse)(nil),           // 33: eligibility.v1.ListReviewsResponse
+	(*Review)(nil),                        // 34: eligibility.v1.Review
+	(*ExplainEligibilityRequest)(nil),     // 35: eligibility.v1.ExplainEligibilityRequest
+	(*ExplainEligibilityResponse)(nil),    // 36: eligibility.v1.ExplainEligibilityResponse
+	(*SegmentExplanation)(nil),            // 37: eligibility.v1.SegmentExplanation
+	(*AppliedRule)(nil),                   // 38: eligibility.v1.AppliedRule
+	(*Facts)(nil),                         // 39: eligibility.v1.Facts
+	(*HeldEvidence)(nil),                  // 40: eligibility.v1.HeldEvidence
+	(*Obstacle)(nil),                      // 41: eligibility.v1.Obstacle
+	(*HistoryEntry)(nil),                  // 42: eligibility.v1.HistoryEntry
+	(*durationpb.Duration)(nil),           // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 44: google.protobuf.Timestamp
 }
 var file_eligibility_v1_eligibility_proto_depIdxs = []int32{
-	1,  // 0: eligibility.v1.CheckEligibilityRequest.segment:type_name -> eligibility.v1.Segment
-	29, // 1: eligibility.v1.CheckEligibilityRequest.max_age:type_name -> google.protobuf.Duration
-	30, // 2: eligibility.v1.CheckEligibilityRequest.min_evidence_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: eligibility.v1.CheckEligibilityRequest.operation:type_name -> eligibility.v1.Operation
-	3,  // 4: eligibility.v1.CheckEligibilityResponse.decision:type_name -> eligibility.v1.Decision
-	13, // 5: eligibility.v1.CheckEligibilityResponse.reasons:type_name -> eligibility.v1.Reason
-	6,  // 6: eligibility.v1.CheckEligibilityResponse.account_status:type_name -> eligibility.v1.AccountStatus
-	14, // 7: eligibility.v1.CheckEligibilityResponse.qualifications:type_name -> eligibility.v1.Qualification
-	30, // 8: eligibility.v1.CheckEligibilityResponse.evidence_time:type_name -> google.protobuf.Timestamp
-	30, // 9: eligibility.v1.CheckEligibilityResponse.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 10: eligibility.v1.CheckEligibilityResponse.recheck_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: eligibility.v1.CheckEligibilityResponse.source:type_name -> eligibility.v1.EvidenceSource
-	4,  // 12: eligibility.v1.Reason.code:type_name -> eligibility.v1.ReasonCode
-	5,  // 13: eligibility.v1.Reason.remedy:type_name -> eligibility.v1.Remedy
-	7,  // 14: eligibility.v1.Qualification.type:type_name -> eligibility.v1.QualificationType
-	8,  // 15: eligibility.v1.Qualification.vetting_status:type_name -> eligibility.v1.VettingStatus
-	30, // 16: eligibility.v1.Qualification.vetting_created_time:type_name -> google.protobuf.Timestamp
-	11, // 17: eligibility.v1.BatchCheckEligibilityRequest.requests:type_name -> eligibility.v1.CheckEligibilityRequest
-	17, // 18: eligibility.v1.BatchCheckEligibilityResponse.results:type_name -> eligibility.v1.BatchCheckEligibilityResult
-	12, // 19: eligibility.v1.BatchCheckEligibilityResult.response:type_name -> eligibility.v1.CheckEligibilityResponse
-	18, // 20: eligibility.v1.BatchCheckEligibilityResult.error:type_name -> eligibility.v1.BatchCheckEligibilityError
-	29, // 21: eligibility.v1.BatchCheckEligibilityError.retry_after:type_name -> google.protobuf.Duration
-	1,  // 22: eligibility.v1.PrefetchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
-	1,  // 23: eligibility.v1.WatchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
-	30, // 24: eligibility.v1.WatchEligibilityRequest.start_time:type_name -> google.protobuf.Timestamp
-	23, // 25: eligibility.v1.WatchEligibilityResponse.change:type_name -> eligibility.v1.EligibilityChange
-	24, // 26: eligibility.v1.WatchEligibilityResponse.progress:type_name -> eligibility.v1.WatchProgress
-	25, // 27: eligibility.v1.WatchEligibilityResponse.end:type_name -> eligibility.v1.WatchEnd
-	12, // 28: eligibility.v1.EligibilityChange.before:type_name -> eligibility.v1.CheckEligibilityResponse
-	12, // 29: eligibility.v1.EligibilityChange.after:type_name -> eligibility.v1.CheckEligibilityResponse
-	30, // 30: eligibility.v1.EligibilityChange.observe_time:type_name -> google.protobuf.Timestamp
-	30, // 31: eligibility.v1.WatchProgress.through_time:type_name -> google.protobuf.Timestamp
-	30, // 32: eligibility.v1.WatchProgress.oldest_time:type_name -> google.protobuf.Timestamp
-	10, // 33: eligibility.v1.WatchEnd.reason:type_name -> eligibility.v1.WatchEnd.Reason
-	28, // 34: eligibility.v1.ListReviewsResponse.reviews:type_name -> eligibility.v1.Review
-	0,  // 35: eligibility.v1.Review.facet:type_name -> eligibility.v1.Facet
-	30, // 36: eligibility.v1.Review.pending_since_time:type_name -> google.protobuf.Timestamp
-	30, // 37: eligibility.v1.Review.last_check_time:type_name -> google.protobuf.Timestamp
-	30, // 38: eligibility.v1.Review.next_check_time:type_name -> google.protobuf.Timestamp
-	11, // 39: eligibility.v1.EligibilityService.CheckEligibility:input_type -> eligibility.v1.CheckEligibilityRequest
-	15, // 40: eligibility.v1.EligibilityService.BatchCheckEligibility:input_type -> eligibility.v1.BatchCheckEligibilityRequest
-	19, // 41: eligibility.v1.EligibilityService.PrefetchEligibility:input_type -> eligibility.v1.PrefetchEligibilityRequest
-	21, // 42: eligibility.v1.EligibilityService.WatchEligibility:input_type -> eligibility.v1.WatchEligibilityRequest
-	26, // 43: eligibility.v1.EligibilityService.ListReviews:input_type -> eligibility.v1.ListReviewsRequest
-	12, // 44: eligibility.v1.EligibilityService.CheckEligibility:output_type -> eligibility.v1.CheckEligibilityResponse
-	16, // 45: eligibility.v1.EligibilityService.BatchCheckEligibility:output_type -> eligibility.v1.BatchCheckEligibilityResponse
-	20, // 46: eligibility.v1.EligibilityService.PrefetchEligibility:output_type -> eligibility.v1.PrefetchEligibilityResponse
-	22, // 47: eligibility.v1.EligibilityService.WatchEligibility:output_type -> eligibility.v1.WatchEligibilityResponse
-	27, // 48: eligibility.v1.EligibilityService.ListReviews:output_type -> eligibility.v1.ListReviewsResponse
-	44, // [44:49] is the sub-list for method output_type
-	39, // [39:44] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	4,  // 0: eligibility.v1.CheckEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	43, // 1: eligibility.v1.CheckEligibilityRequest.max_age:type_name -> google.protobuf.Duration
+	44, // 2: eligibility.v1.CheckEligibilityRequest.min_evidence_time:type_name -> google.protobuf.Timestamp
+	5,  // 3: eligibility.v1.CheckEligibilityRequest.operation:type_name -> eligibility.v1.Operation
+	6,  // 4: eligibility.v1.CheckEligibilityResponse.decision:type_name -> eligibility.v1.Decision
+	19, // 5: eligibility.v1.CheckEligibilityResponse.reasons:type_name -> eligibility.v1.Reason
+	9,  // 6: eligibility.v1.CheckEligibilityResponse.account_status:type_name -> eligibility.v1.AccountStatus
+	20, // 7: eligibility.v1.CheckEligibilityResponse.qualifications:type_name -> eligibility.v1.Qualification
+	44, // 8: eligibility.v1.CheckEligibilityResponse.evidence_time:type_name -> google.protobuf.Timestamp
+	44, // 9: eligibility.v1.CheckEligibilityResponse.expire_time:type_name -> google.protobuf.Timestamp
+	44, // 10: eligibility.v1.CheckEligibilityResponse.recheck_time:type_name -> google.protobuf.Timestamp
+	12, // 11: eligibility.v1.CheckEligibilityResponse.source:type_name -> eligibility.v1.EvidenceSource
+	7,  // 12: eligibility.v1.Reason.code:type_name -> eligibility.v1.ReasonCode
+	8,  // 13: eligibility.v1.Reason.remedy:type_name -> eligibility.v1.Remedy
+	10, // 14: eligibility.v1.Qualification.type:type_name -> eligibility.v1.QualificationType
+	11, // 15: eligibility.v1.Qualification.vetting_status:type_name -> eligibility.v1.VettingStatus
+	44, // 16: eligibility.v1.Qualification.vetting_created_time:type_name -> google.protobuf.Timestamp
+	17, // 17: eligibility.v1.BatchCheckEligibilityRequest.requests:type_name -> eligibility.v1.CheckEligibilityRequest
+	23, // 18: eligibility.v1.BatchCheckEligibilityResponse.results:type_name -> eligibility.v1.BatchCheckEligibilityResult
+	18, // 19: eligibility.v1.BatchCheckEligibilityResult.response:type_name -> eligibility.v1.CheckEligibilityResponse
+	24, // 20: eligibility.v1.BatchCheckEligibilityResult.error:type_name -> eligibility.v1.BatchCheckEligibilityError
+	43, // 21: eligibility.v1.BatchCheckEligibilityError.retry_after:type_name -> google.protobuf.Duration
+	4,  // 22: eligibility.v1.PrefetchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	4,  // 23: eligibility.v1.WatchEligibilityRequest.segment:type_name -> eligibility.v1.Segment
+	44, // 24: eligibility.v1.WatchEligibilityRequest.start_time:type_name -> google.protobuf.Timestamp
+	29, // 25: eligibility.v1.WatchEligibilityResponse.change:type_name -> eligibility.v1.EligibilityChange
+	30, // 26: eligibility.v1.WatchEligibilityResponse.progress:type_name -> eligibility.v1.WatchProgress
+	31, // 27: eligibility.v1.WatchEligibilityResponse.end:type_name -> eligibility.v1.WatchEnd
+	18, // 28: eligibility.v1.EligibilityChange.before:type_name -> eligibility.v1.CheckEligibilityResponse
+	18, // 29: eligibility.v1.EligibilityChange.after:type_name -> eligibility.v1.CheckEligibilityResponse
+	44, // 30: eligibility.v1.EligibilityChange.observe_time:type_name -> google.protobuf.Timestamp
+	44, // 31: eligibility.v1.WatchProgress.through_time:type_name -> google.protobuf.Timestamp
+	44, // 32: eligibility.v1.WatchProgress.oldest_time:type_name -> google.protobuf.Timestamp
+	13, // 33: eligibility.v1.WatchEnd.reason:type_name -> eligibility.v1.WatchEnd.Reason
+	34, // 34: eligibility.v1.ListReviewsResponse.reviews:type_name -> eligibility.v1.Review
+	3,  // 35: eligibility.v1.Review.facet:type_name -> eligibility.v1.Facet
+	44, // 36: eligibility.v1.Review.pending_since_time:type_name -> google.protobuf.Timestamp
+	44, // 37: eligibility.v1.Review.last_check_time:type_name -> google.protobuf.Timestamp
+	44, // 38: eligibility.v1.Review.next_check_time:type_name -> google.protobuf.Timestamp
+	44, // 39: eligibility.v1.ExplainEligibilityRequest.at:type_name -> google.protobuf.Timestamp
+	5,  // 40: eligibility.v1.ExplainEligibilityRequest.operation:type_name -> eligibility.v1.Operation
+	44, // 41: eligibility.v1.ExplainEligibilityResponse.explain_time:type_name -> google.protobuf.Timestamp
+	37, // 42: eligibility.v1.ExplainEligibilityResponse.segments:type_name -> eligibility.v1.SegmentExplanation
+	40, // 43: eligibility.v1.ExplainEligibilityResponse.evidence:type_name -> eligibility.v1.HeldEvidence
+	41, // 44: eligibility.v1.ExplainEligibilityResponse.obstacles:type_name -> eligibility.v1.Obstacle
+	34, // 45: eligibility.v1.ExplainEligibilityResponse.reviews:type_name -> eligibility.v1.Review
+	42, // 46: eligibility.v1.ExplainEligibilityResponse.history:type_name -> eligibility.v1.HistoryEntry
+	0,  // 47: eligibility.v1.ExplainEligibilityResponse.unread:type_name -> eligibility.v1.ExplanationPart
+	4,  // 48: eligibility.v1.SegmentExplanation.segment:type_name -> eligibility.v1.Segment
+	18, // 49: eligibility.v1.SegmentExplanation.response:type_name -> eligibility.v1.CheckEligibilityResponse
+	24, // 50: eligibility.v1.SegmentExplanation.error:type_name -> eligibility.v1.BatchCheckEligibilityError
+	38, // 51: eligibility.v1.SegmentExplanation.rules:type_name -> eligibility.v1.AppliedRule
+	3,  // 52: eligibility.v1.AppliedRule.facet:type_name -> eligibility.v1.Facet
+	1,  // 53: eligibility.v1.AppliedRule.rule:type_name -> eligibility.v1.Rule
+	14, // 54: eligibility.v1.AppliedRule.outcome:type_name -> eligibility.v1.AppliedRule.Outcome
+	7,  // 55: eligibility.v1.AppliedRule.reason:type_name -> eligibility.v1.ReasonCode
+	2,  // 56: eligibility.v1.Facts.absence:type_name -> eligibility.v1.Absence
+	9,  // 57: eligibility.v1.Facts.account_status:type_name -> eligibility.v1.AccountStatus
+	20, // 58: eligibility.v1.Facts.qualifications:type_name -> eligibility.v1.Qualification
+	3,  // 59: eligibility.v1.HeldEvidence.facet:type_name -> eligibility.v1.Facet
+	12, // 60: eligibility.v1.HeldEvidence.tier:type_name -> eligibility.v1.EvidenceSource
+	39, // 61: eligibility.v1.HeldEvidence.facts:type_name -> eligibility.v1.Facts
+	44, // 62: eligibility.v1.HeldEvidence.evidence_time:type_name -> google.protobuf.Timestamp
+	44, // 63: eligibility.v1.HeldEvidence.expire_time:type_name -> google.protobuf.Timestamp
+	44, // 64: eligibility.v1.HeldEvidence.usable_until_time:type_name -> google.protobuf.Timestamp
+	15, // 65: eligibility.v1.Obstacle.kind:type_name -> eligibility.v1.Obstacle.Kind
+	16, // 66: eligibility.v1.Obstacle.host:type_name -> eligibility.v1.Obstacle.Host
+	44, // 67: eligibility.v1.Obstacle.until_time:type_name -> google.protobuf.Timestamp
+	3,  // 68: eligibility.v1.HistoryEntry.facet:type_name -> eligibility.v1.Facet
+	39, // 69: eligibility.v1.HistoryEntry.before:type_name -> eligibility.v1.Facts
+	39, // 70: eligibility.v1.HistoryEntry.after:type_name -> eligibility.v1.Facts
+	44, // 71: eligibility.v1.HistoryEntry.evidence_time:type_name -> google.protobuf.Timestamp
+	44, // 72: eligibility.v1.HistoryEntry.confirmed_time:type_name -> google.protobuf.Timestamp
+	17, // 73: eligibility.v1.EligibilityService.CheckEligibility:input_type -> eligibility.v1.CheckEligibilityRequest
+	21, // 74: eligibility.v1.EligibilityService.BatchCheckEligibility:input_type -> eligibility.v1.BatchCheckEligibilityRequest
+	25, // 75: eligibility.v1.EligibilityService.PrefetchEligibility:input_type -> eligibility.v1.PrefetchEligibilityRequest
+	27, // 76: eligibility.v1.EligibilityService.WatchEligibility:input_type -> eligibility.v1.WatchEligibilityRequest
+	32, // 77: eligibility.v1.EligibilityService.ListReviews:input_type -> eligibility.v1.ListReviewsRequest
+	35, // 78: eligibility.v1.EligibilityService.ExplainEligibility:input_type -> eligibility.v1.ExplainEligibilityRequest
+	18, // 79: eligibility.v1.EligibilityService.CheckEligibility:output_type -> eligibility.v1.CheckEligibilityResponse
+	22, // 80: eligibility.v1.EligibilityService.BatchCheckEligibility:output_type -> eligibility.v1.BatchCheckEligibilityResponse
+	26, // 81: eligibility.v1.EligibilityService.PrefetchEligibility:output_type -> eligibility.v1.PrefetchEligibilityResponse
+	28, // 82: eligibility.v1.EligibilityService.WatchEligibility:output_type -> eligibility.v1.WatchEligibilityResponse
+	33, // 83: eligibility.v1.EligibilityService.ListReviews:output_type -> eligibility.v1.ListReviewsResponse
+	36, // 84: eligibility.v1.EligibilityService.ExplainEligibility:output_type -> eligibility.v1.ExplainEligibilityResponse
+	79, // [79:85] is the sub-list for method output_type
+	73, // [73:79] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_eligibility_v1_eligibility_proto_init() }
@@ -2541,13 +3792,17 @@ func file_eligibility_v1_eligibility_proto_init() {
 		(*WatchEligibilityResponse_Progress)(nil),
 		(*WatchEligibilityResponse_End)(nil),
 	}
+	file_eligibility_v1_eligibility_proto_msgTypes[20].OneofWrappers = []any{
+		(*SegmentExplanation_Response)(nil),
+		(*SegmentExplanation_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_eligibility_v1_eligibility_proto_rawDesc), len(file_eligibility_v1_eligibility_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   18,
+			NumEnums:      17,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

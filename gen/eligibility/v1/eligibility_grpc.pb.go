@@ -31,6 +31,7 @@ const (
 	EligibilityService_PrefetchEligibility_FullMethodName   = "/eligibility.v1.EligibilityService/PrefetchEligibility"
 	EligibilityService_WatchEligibility_FullMethodName      = "/eligibility.v1.EligibilityService/WatchEligibility"
 	EligibilityService_ListReviews_FullMethodName           = "/eligibility.v1.EligibilityService/ListReviews"
+	EligibilityService_ExplainEligibility_FullMethodName    = "/eligibility.v1.EligibilityService/ExplainEligibility"
 )
 
 // EligibilityServiceClient is the client API for EligibilityService service.
@@ -82,6 +83,8 @@ const (
 //     resume token of a stream are no longer kept: begin a stream without one.
 //   - FEED_UNAVAILABLE (code UNAVAILABLE, HTTP 503, RetryInfo): the feed of
 //     changes cannot be read. A stream goes on with its last resume token.
+//   - NOT_KNOWN (code UNAVAILABLE, HTTP 503): in explanations only: no evidence that can be
+//     used is, or was, at hand. A check asks Partner Center.
 //   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
 //   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
 //   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
@@ -127,6 +130,12 @@ type EligibilityServiceClient interface {
 	WatchEligibility(ctx context.Context, in *WatchEligibilityRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEligibilityResponse], error)
 	// List the customers under review, which the service checks by itself.
 	ListReviews(ctx context.Context, in *ListReviewsRequest, opts ...grpc.CallOption) (*ListReviewsResponse, error)
+	// Explain how checks of one customer are answered, or were at an earlier time,
+	// and why.
+	//
+	// For support. It never asks Partner Center: it returns what the service knows, and
+	// what keeps the service from asking Partner Center.
+	ExplainEligibility(ctx context.Context, in *ExplainEligibilityRequest, opts ...grpc.CallOption) (*ExplainEligibilityResponse, error)
 }
 
 type eligibilityServiceClient struct {
@@ -196,6 +205,16 @@ func (c *eligibilityServiceClient) ListReviews(ctx context.Context, in *ListRevi
 	return out, nil
 }
 
+func (c *eligibilityServiceClient) ExplainEligibility(ctx context.Context, in *ExplainEligibilityRequest, opts ...grpc.CallOption) (*ExplainEligibilityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainEligibilityResponse)
+	err := c.cc.Invoke(ctx, EligibilityService_ExplainEligibility_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EligibilityServiceServer is the server API for EligibilityService service.
 // All implementations must embed UnimplementedEligibilityServiceServer
 // for forward compatibility.
@@ -245,6 +264,8 @@ func (c *eligibilityServiceClient) ListReviews(ctx context.Context, in *ListRevi
 //     resume token of a stream are no longer kept: begin a stream without one.
 //   - FEED_UNAVAILABLE (code UNAVAILABLE, HTTP 503, RetryInfo): the feed of
 //     changes cannot be read. A stream goes on with its last resume token.
+//   - NOT_KNOWN (code UNAVAILABLE, HTTP 503): in explanations only: no evidence that can be
+//     used is, or was, at hand. A check asks Partner Center.
 //   - CANCELLED (code CANCELLED, HTTP 499): the caller left.
 //   - INTERNAL (code INTERNAL, HTTP 500): a fault of the service.
 //   - PATH_NOT_FOUND (code NOT_FOUND, HTTP 404): over REST, there is no such path.
@@ -290,6 +311,12 @@ type EligibilityServiceServer interface {
 	WatchEligibility(*WatchEligibilityRequest, grpc.ServerStreamingServer[WatchEligibilityResponse]) error
 	// List the customers under review, which the service checks by itself.
 	ListReviews(context.Context, *ListReviewsRequest) (*ListReviewsResponse, error)
+	// Explain how checks of one customer are answered, or were at an earlier time,
+	// and why.
+	//
+	// For support. It never asks Partner Center: it returns what the service knows, and
+	// what keeps the service from asking Partner Center.
+	ExplainEligibility(context.Context, *ExplainEligibilityRequest) (*ExplainEligibilityResponse, error)
 	mustEmbedUnimplementedEligibilityServiceServer()
 }
 
@@ -314,6 +341,9 @@ func (UnimplementedEligibilityServiceServer) WatchEligibility(*WatchEligibilityR
 }
 func (UnimplementedEligibilityServiceServer) ListReviews(context.Context, *ListReviewsRequest) (*ListReviewsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReviews not implemented")
+}
+func (UnimplementedEligibilityServiceServer) ExplainEligibility(context.Context, *ExplainEligibilityRequest) (*ExplainEligibilityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainEligibility not implemented")
 }
 func (UnimplementedEligibilityServiceServer) mustEmbedUnimplementedEligibilityServiceServer() {}
 func (UnimplementedEligibilityServiceServer) testEmbeddedByValue()                            {}
@@ -419,6 +449,24 @@ func _EligibilityService_ListReviews_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EligibilityService_ExplainEligibility_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainEligibilityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EligibilityServiceServer).ExplainEligibility(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EligibilityService_ExplainEligibility_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EligibilityServiceServer).ExplainEligibility(ctx, req.(*ExplainEligibilityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EligibilityService_ServiceDesc is the grpc.ServiceDesc for EligibilityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -441,6 +489,10 @@ var EligibilityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListReviews",
 			Handler:    _EligibilityService_ListReviews_Handler,
+		},
+		{
+			MethodName: "ExplainEligibility",
+			Handler:    _EligibilityService_ExplainEligibility_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
