@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/google/renameio/v2"
 )
 
 // File is the path of a file that holds the refresh token and nothing else.
@@ -31,7 +29,7 @@ func (f File) Load(context.Context) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("%w: refresh token file: %w", ErrUnreadable, withoutPath(err))
 	}
-	token := trim(string(content))
+	token := Trim(string(content))
 	switch {
 	case token == "":
 		return Token{}, fmt.Errorf("%w: refresh token file is empty", ErrNone)
@@ -46,16 +44,7 @@ func (f File) Load(context.Context) (Token, error) {
 func (f File) Save(_ context.Context, token string) error {
 	path := f.target()
 	removeLeftovers(path)
-	file, err := renameio.NewPendingFile(path,
-		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
-	if err != nil {
-		return withoutPath(err)
-	}
-	defer func() { _ = file.Cleanup() }() // the first error is the one to return
-	if _, err := file.WriteString(token); err != nil {
-		return withoutPath(err)
-	}
-	return withoutPath(file.CloseAtomicallyReplace())
+	return withoutPath(replace(path, token))
 }
 
 // CheckSave implements Store: it creates and removes a file in the directory.

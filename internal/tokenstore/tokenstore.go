@@ -1,6 +1,6 @@
 // Package tokenstore keeps the refresh token outside the process, so that it
-// survives a restart: in a file, or in an Azure Key Vault. It is the only
-// package that imports Azure's SDK.
+// survives a restart: in a file, or in an Azure Key Vault, from which it reads
+// other secrets as well. It and identity alone import Azure's SDK.
 package tokenstore
 
 import (
@@ -12,8 +12,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
-// The errors of a store that an operator must resolve. If the error is any
-// other, the store is only unavailable.
+// The errors of a store that an operator must resolve, beside identity.ErrRefused
+// of a vault. If the error is any other, the store is only unavailable.
 var (
 	// ErrNone means that no refresh token is stored.
 	ErrNone = errors.New("no refresh token is stored")
@@ -26,8 +26,8 @@ var (
 // that rotated the token, or somebody who consented again. Errors are free of
 // secrets. It is safe for concurrent use.
 type Store interface {
-	// Load returns the stored token, ErrNone, ErrUnreadable, or another error if
-	// the store cannot be reached.
+	// Load returns the stored token, ErrNone, ErrUnreadable, identity.ErrRefused, or
+	// another error if the store cannot be reached.
 	Load(ctx context.Context) (Token, error)
 	// Save replaces the stored token, durably, at once or not at all.
 	Save(ctx context.Context, token string) error
@@ -56,8 +56,8 @@ func plain(token string) bool {
 // errNotPlain describes content that cannot be a refresh token.
 var errNotPlain = errors.New("holds a blank, a quote, a control character or a letter beyond ASCII, which no refresh token does")
 
-// trim removes the byte order mark and the blanks that editors and copying add
+// Trim removes the byte order mark and the blanks that editors and copying add
 // around a token.
-func trim(content string) string {
+func Trim(content string) string {
 	return strings.Trim(content, " \t\r\n\v\f\ufeff")
 }

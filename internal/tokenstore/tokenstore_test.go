@@ -24,11 +24,19 @@ type under struct {
 	put func(content string)
 }
 
+func newTransport(t *testing.T) *http.Transport {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
+}
+
+func isSecretError(err error) bool { return errors.Is(err, tokenstore.ErrSecret) }
+
 func stores(t *testing.T) map[string]under {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "refresh-token")
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
+	transport := newTransport(t)
 	server := vaulttest.Start(t, time.Now)
 	vault, err := tokenstore.NewVault(tokenstore.VaultSecret{URL: server.URL, Name: vaulttest.Secret}, vaulttest.Credential{}, transport)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -14,9 +13,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	azlog "github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
@@ -36,9 +35,6 @@ type Credential = azcore.TokenCredential
 // SilenceSDK keeps Azure's SDK from printing to standard error if
 // AZURE_SDK_GO_LOGGING is set.
 func SilenceSDK() { azlog.SetListener(nil) }
-
-// maxAnswerBytes is the size beyond which a vault's answer is not read.
-const maxAnswerBytes = 1 << 20
 
 var secretName = regexp.MustCompile(`^[0-9A-Za-z-]{1,127}$`)
 
@@ -78,41 +74,34 @@ func vaultCloud(host string) (of cloud.Configuration, ok bool) {
 	return cloud.Configuration{}, false
 }
 
-// Vault stores the refresh token in a Key Vault. Each Save adds a version of the
-// secret, which the vault dates.
+// Vault is a secret of a Key Vault. As a Store it keeps the refresh token: each
+// Save adds a version of the secret, which the vault dates.
 type Vault struct {
 	client *azsecrets.Client
 	name   string
 }
 
 // NewVault returns the store of a secret that Validate accepts. It makes no call.
-// If credential is nil, azidentity's default chain is used, which reads the
-// environment.
+// If credential is nil, identity.Default is used, which reads the environment.
 func NewVault(secret VaultSecret, credential Credential, roundTripper http.RoundTripper) (*Vault, error) {
 	u, err := url.Parse(strings.TrimRight(secret.URL, "/"))
 	if err != nil {
 		return nil, errors.New("URL: is no URL")
 	}
 	of, _ := vaultCloud(u.Hostname())
-	transport := &vaultTransport{http.Client{
-		Transport:     roundTripper,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, ""}
 	if credential == nil {
-		credential, err = azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
-			ClientOptions: azcore.ClientOptions{Cloud: of, Transport: &vaultTransport{transport.Client, ""}},
-		})
-		if err != nil {
-			return nil, errors.New("no Azure credential can be made of the environment: see AZURE_TOKEN_CREDENTIALS")
+		if credential, err = identity.Default(of, identity.NewTransport(roundTripper, "")); err != nil {
+			return nil, err
 		}
 	}
+	plain := ""
 	if u.Scheme == "http" { // the SDK refuses to send a token over http
-		transport.plain, u.Scheme = u.Host, "https"
+		plain, u.Scheme = u.Host, "https"
 	}
 	client, err := azsecrets.NewClient(u.String(), vaultCredential{credential}, &azsecrets.ClientOptions{
 		ClientOptions: azcore.ClientOptions{
 			Cloud:     of,
-			Transport: transport,
+			Transport: identity.NewTransport(roundTripper, plain),
 			Retry:     policy.RetryOptions{MaxRetries: -1}, // the caller retries
 		},
 		DisableChallengeResourceVerification: loopback.IsHost(u.Hostname()),
@@ -131,7 +120,7 @@ func (v *Vault) Load(ctx context.Context) (Token, error) {
 	}
 	var stored Token
 	if got.Value != nil {
-		stored.Value = trim(*got.Value)
+		stored.Value = Trim(*got.Value)
 	}
 	if got.Attributes != nil && got.Attributes.Created != nil {
 		stored.Stored = *got.Attributes.Created
@@ -145,6 +134,40 @@ func (v *Vault) Load(ctx context.Context) (Token, error) {
 		return Token{}, fmt.Errorf("%w: secret of the vault %w", ErrNone, errNotPlain)
 	}
 	return stored, nil
+}
+
+// ErrSecret means that a vault has no such secret, or denies access to it: an
+// operator must act.
+var ErrSecret = errors.New("the vault does not hand out the secret")
+
+// Secret is a secret that somebody else puts into a vault.
+type Secret struct {
+	Value string
+	// ContentType is what the vault says about the form of Value, such as
+	// "application/x-pkcs12".
+	ContentType string
+}
+
+// Read returns the secret as it is now. It returns ErrSecret, identity.ErrRefused if
+// the process has no identity for the vault, or another error if the vault cannot be
+// reached.
+func (v *Vault) Read(ctx context.Context) (Secret, error) {
+	got, err := v.client.GetSecret(ctx, v.name, "", nil)
+	var refused *azcore.ResponseError
+	switch fault := vaultFault(ctx, err); {
+	case err == nil && (got.Value == nil || *got.Value == ""):
+		return Secret{}, fmt.Errorf("%w: it is empty", ErrSecret)
+	case err == nil:
+		secret := Secret{Value: *got.Value}
+		if got.ContentType != nil {
+			secret.ContentType = *got.ContentType
+		}
+		return secret, nil
+	case (errors.Is(fault, ErrNone) || errors.Is(fault, ErrUnreadable)) && errors.As(err, &refused):
+		return Secret{}, fmt.Errorf("%w, status %d", ErrSecret, refused.StatusCode)
+	default:
+		return Secret{}, fault
+	}
 }
 
 // Save implements Store.
@@ -169,13 +192,16 @@ func (v *Vault) CheckSave(ctx context.Context) error {
 func vaultFault(ctx context.Context, err error) error {
 	var refused *azcore.ResponseError
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, errVaultCredential):
 		return err
 	case !errors.As(err, &refused):
 		return fmt.Errorf("vault: %w", remote.Cause(ctx, err))
 	case refused.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%w: the vault has no such secret", ErrNone)
-	case refused.StatusCode == http.StatusTooManyRequests, remote.ServerFailed(refused.StatusCode):
+	case refused.StatusCode == http.StatusTooManyRequests, remote.ServerFailed(refused.StatusCode),
+		refused.StatusCode >= 300 && refused.StatusCode <= 399: // a proxy's; a vault does not redirect
 		return fmt.Errorf("vault: status %d", refused.StatusCode)
 	default:
 		return fmt.Errorf("%w: the vault refuses, status %d", ErrUnreadable, refused.StatusCode)
@@ -189,41 +215,9 @@ type vaultCredential struct{ azcore.TokenCredential }
 
 // GetToken implements azcore.TokenCredential.
 func (c vaultCredential) GetToken(ctx context.Context, options policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	token, err := c.TokenCredential.GetToken(ctx, options)
-	var failed *azidentity.AuthenticationFailedError
-	switch {
-	case err == nil:
-		return token, nil
-	case errors.As(err, &failed) && failed.RawResponse != nil:
-		return azcore.AccessToken{}, fmt.Errorf("%w: authentication failed, status %d", errVaultCredential, failed.RawResponse.StatusCode)
-	case ctx.Err() != nil:
-		return azcore.AccessToken{}, fmt.Errorf("%w: %w", errVaultCredential, ctx.Err())
-	default:
-		return azcore.AccessToken{}, errVaultCredential
-	}
-}
-
-// vaultTransport sends a vault's requests. It follows no redirect, limits the
-// size of an answer, and uses plain HTTP for one host, which is loopback.
-type vaultTransport struct {
-	http.Client
-
-	plain string
-}
-
-// Do implements policy.Transporter.
-func (t *vaultTransport) Do(req *http.Request) (*http.Response, error) {
-	if t.plain != "" && req.URL.Host == t.plain {
-		req = req.Clone(req.Context())
-		req.URL.Scheme = "http"
-	}
-	resp, err := t.Client.Do(req) //nolint:gosec // the operator configures the vault, and the SDK the identity endpoint
+	token, err := identity.Get(ctx, c.TokenCredential, options)
 	if err != nil {
-		return nil, err
+		return azcore.AccessToken{}, fmt.Errorf("%w: %w", errVaultCredential, err)
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(resp.Body, maxAnswerBytes), resp.Body}
-	return resp, nil
+	return token, nil
 }

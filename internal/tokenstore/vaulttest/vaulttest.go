@@ -41,6 +41,7 @@ type Vault struct {
 
 	mu       sync.Mutex
 	versions []version             // guarded by mu
+	content  string                // type of all versions; guarded by mu
 	broken   map[string]breakdown  // method → how it fails; guarded by mu
 	asked    []string              // guarded by mu
 	before   func(context.Context) // guarded by mu
@@ -70,6 +71,13 @@ func (v *Vault) Put(value string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.versions = append(v.versions, version{value, v.now()})
+}
+
+// SetContentType sets what the vault says about the form of the secret.
+func (v *Vault) SetContentType(content string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.content = content
 }
 
 // Value returns the newest version, or "" if there is none.
@@ -177,6 +185,8 @@ func (v *Vault) newest(w http.ResponseWriter) {
 	}
 	newest := v.versions[len(v.versions)-1]
 	answer(w, http.StatusOK, map[string]any{
+		"contentType": v.content,
+
 		"value":      newest.value,
 		"id":         fmt.Sprintf("%s/secrets/%s/%032d", v.URL, Secret, len(v.versions)),
 		"attributes": map[string]any{"enabled": true, "created": newest.created.Unix(), "updated": newest.created.Unix()},
