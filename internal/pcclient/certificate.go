@@ -70,6 +70,7 @@ type signer struct {
 	clientID string
 	audience string // the token endpoint
 	now      func() time.Time
+	ends     time.Time // the certificate
 }
 
 // newSigner needs a certificate that checkCertificate has nothing against.
@@ -83,7 +84,18 @@ func newSigner(pair *tls.Certificate, clientID, endpoint string, now func() time
 		clientID: clientID,
 		audience: endpoint,
 		now:      now,
+		ends:     certificateEnd(pair),
 	}
+}
+
+// certificateEnd returns when a certificate that checkCertificate has nothing against
+// expires.
+func certificateEnd(pair *tls.Certificate) time.Time {
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return time.Time{}
+	}
+	return leaf.NotAfter
 }
 
 // assertion returns a new assertion. The login host takes each only once.

@@ -186,6 +186,10 @@ func TestACertificateStandsInForTheSecret(t *testing.T) {
 				}
 			}
 			c.looksRight(t, ours, all[0])
+			lives := r.Lifetimes()
+			if left := lives.AccessToken.Sub(certNow()); !lives.Certificate.Equal(leaf(t, ours).NotAfter) || left < time.Minute || left > 24*time.Hour {
+				t.Errorf("lifetimes %+v", lives)
+			}
 		})
 	}
 }

@@ -61,6 +61,7 @@ type Client struct {
 	started        func()             // called before a question's first request; may be nil
 	tokens         *tokens
 	metrics        *metrics
+	conditions     *conditions
 	notices        *notices
 }
 
@@ -87,7 +88,8 @@ func New(cfg Config) (*Client, error) {
 		}
 	}
 	notices := &notices{now: cfg.Now}
-	login, err := newLogin(cfg, transport, metrics, notices)
+	conditions := newConditions(cfg)
+	login, err := newLogin(cfg, transport, metrics, notices, reportProofs(cfg, metrics, notices, conditions))
 	if err != nil {
 		return nil, err
 	}
@@ -103,20 +105,22 @@ func New(cfg Config) (*Client, error) {
 		breaker:        breakers.partnerCenter,
 		priority:       evidence.NewPriority(evidence.LaneCheckout),
 		tokens: &tokens{
-			login:   login,
-			breaker: breakers.login,
-			now:     cfg.Now,
-			log:     cfg.Logger,
-			metrics: metrics,
-			notices: notices,
+			login:      login,
+			breaker:    breakers.login,
+			now:        cfg.Now,
+			log:        cfg.Logger,
+			metrics:    metrics,
+			notices:    notices,
+			conditions: conditions,
 
 			fruitless: rate.NewLimiter(rate.Every(fruitlessEvery), fruitlessBurst),
 
 			open:      open,
 			closeOpen: closeOpen,
 		},
-		metrics: metrics,
-		notices: notices,
+		metrics:    metrics,
+		conditions: conditions,
+		notices:    notices,
 	}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/budget"
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
@@ -46,13 +47,22 @@ type Config struct {
 	TenantID string
 	// ClientID is the application's ID. Required.
 	ClientID string
-	// ClientSecret is the application's secret. Either it or ClientCertificate
-	// is required, and not both.
+	// ClientSecret is the application's secret. One of it and the four that follow
+	// is required, and no more.
 	ClientSecret string
+	// ClientSecretVault holds the secret: it is read before the first token request,
+	// hourly, and when the login host refuses the secret.
+	ClientSecretVault tokenstore.VaultSecret
 	// ClientCertificate signs an assertion for each token request in place of
 	// a secret. Its first certificate is the one that the application knows,
 	// and its key RSA.
 	ClientCertificate *tls.Certificate
+	// ClientCertificateVault holds the certificate and its key, and is read as
+	// ClientSecretVault is.
+	ClientCertificateVault tokenstore.VaultSecret
+	// ClientAssertion is an identity that is a federated credential of the
+	// application: its tokens take the place of a secret.
+	ClientAssertion identity.Assertion
 	// Audience is whom tokens are for, such as
 	// "https://api.partnercenter.microsoft.com". Required. It depends on the
 	// cloud, not on BaseURL.
@@ -70,7 +80,7 @@ type Config struct {
 	// before every renewal and gets a new version when the login host sends a
 	// new token.
 	RefreshTokenVault tokenstore.VaultSecret
-	// VaultCredential is who asks that vault; nil means azidentity's default
+	// VaultCredential is who asks these vaults; nil means azidentity's default
 	// chain: environment, workload identity, managed identity, developer tools.
 	VaultCredential tokenstore.Credential
 	// ReadOnly leaves the stored refresh token as it is: a new one is dropped,
@@ -140,13 +150,33 @@ func (c Config) Validate() error {
 
 // checkCredential wants one credential, and a certificate that is valid now.
 func (c Config) checkCredential() error {
+	given := 0
+	for _, has := range []bool{
+		c.ClientSecret != "", c.ClientCertificate != nil, c.ClientAssertion != identity.Assertion{},
+		c.ClientSecretVault != tokenstore.VaultSecret{}, c.ClientCertificateVault != tokenstore.VaultSecret{},
+	} {
+		if has {
+			given++
+		}
+	}
 	switch {
-	case c.ClientCertificate == nil && c.ClientSecret == "":
+	case given == 0:
 		return errors.New("client secret: is missing, and so is a client certificate")
-	case c.ClientCertificate == nil:
-		return nil
-	case c.ClientSecret != "":
+	case given > 1 && c.ClientCertificate != nil && c.ClientSecret != "":
 		return errors.New("client certificate: conflicts with the client secret")
+	case given > 1:
+		return errors.New("client credential: one of secret, certificate and assertion is possible, from one place")
+	}
+	for _, vault := range []tokenstore.VaultSecret{c.ClientSecretVault, c.ClientCertificateVault} {
+		if vault == (tokenstore.VaultSecret{}) {
+			continue
+		}
+		if err := vault.Validate(); err != nil {
+			return fmt.Errorf("client credential: vault: %w", err)
+		}
+	}
+	if c.ClientCertificate == nil {
+		return nil
 	}
 	now := c.Now
 	if now == nil {

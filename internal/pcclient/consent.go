@@ -62,7 +62,7 @@ func NewConsent(cfg Config, redirectURL string) (*Consent, error) {
 	if transport == nil {
 		transport = newTransport(cfg.AttemptTimeout)
 	}
-	login, err := newLogin(cfg, transport, nil, nil)
+	login, err := newLogin(cfg, transport, nil, nil, func(error, bool) {})
 	if err != nil {
 		return nil, err
 	}

@@ -97,6 +97,10 @@ const (
 	ReasonRefused            Reason = "refused"              // another word, or no usable token
 	ReasonRefreshToken       Reason = "refresh_token"        // no call: there is no refresh token to read
 	ReasonRefreshTokenStore  Reason = "refresh_token_store"  // no call: the refresh token's store is away
+	// ReasonClientCredential is: no call, because the vault hands out no secret or
+	// certificate that can be used, or the platform no identity.
+	ReasonClientCredential       Reason = "client_credential"
+	ReasonClientCredentialSource Reason = "client_credential_source" // no call: the vault, or the identity endpoint, is away
 
 	// reasonNoStatus is an answer: 404 with code 600074 about an account.
 	reasonNoStatus Reason = "no_status"
@@ -130,6 +134,10 @@ type APIError struct {
 	// aadsts and suberror are the login host's own details, for advice.
 	aadsts   []int
 	suberror string
+	// generation is that of the proof that a refused token request had, and
+	// byIdentity whether it was an assertion of Config.ClientAssertion.
+	generation int
+	byIdentity bool
 }
 
 // Error describes the failure in one line that is free of secrets and of the

@@ -53,6 +53,7 @@ func (c *Client) do(ctx context.Context, op Op, customerID, resource string, rea
 	}
 	fail := f.guarded(ctx)
 	c.metrics.fetch(op, fail)
+	c.conditions.fetched(op, fail, f.met, c.breaker)
 	f.traceEnd(ctx, fail)
 	if fail == nil {
 		return f.call, nil
@@ -211,7 +212,7 @@ func (f *fetch) attempt(ctx context.Context, token accessToken) *APIError {
 		f.metrics.retries.WithLabelValues(string(f.op)).Add(float64(hidden))
 	}
 	fail := f.judge(ctx, got, err)
-	f.metrics.request(f.op, fail, time.Since(start))
+	f.metrics.request(ctx, f.op, fail, time.Since(start))
 	f.traceRequest(ctx, fail)
 	return fail
 }

@@ -23,8 +23,8 @@ import (
 // login asks the login host for tokens.
 type login struct {
 	endpoint     string
-	form         url.Values    // of every request, the secret included
-	signer       *signer       // nil if the form has a secret
+	form         url.Values    // of every request
+	proof        proof         // added to each
 	refreshToken *refreshToken // nil for FlowAppOnly
 	readOnly     bool          // a rotated refresh token is dropped
 	transport    http.RoundTripper
@@ -33,7 +33,7 @@ type login struct {
 	log          *zap.Logger
 }
 
-func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices *notices) (*login, error) {
+func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices *notices, read proofReader) (*login, error) {
 	l := &login{
 		endpoint:  cfg.TokenEndpoint.page(cfg, "token"),
 		form:      cfg.TokenEndpoint.purpose(cfg),
@@ -44,11 +44,9 @@ func newLogin(cfg Config, transport http.RoundTripper, metrics *metrics, notices
 		readOnly:  cfg.ReadOnly,
 	}
 	l.form.Set("client_id", cfg.ClientID)
-	if cfg.ClientCertificate != nil {
-		l.form.Set("client_assertion_type", assertionType)
-		l.signer = newSigner(cfg.ClientCertificate, cfg.ClientID, l.endpoint, cfg.Now)
-	} else {
-		l.form.Set("client_secret", cfg.ClientSecret)
+	var err error
+	if l.proof, err = newProof(cfg, l.endpoint, transport, read); err != nil {
+		return nil, fmt.Errorf("partner center: client credential: %w", err)
 	}
 	if cfg.Flow == FlowAppOnly {
 		l.form.Set("grant_type", "client_credentials")
@@ -109,15 +107,26 @@ func (l *login) trade(ctx context.Context, refreshToken string, probe bool) (gra
 	return l.ask(ctx, form, probe)
 }
 
-// ask makes one token request, with replays as for Partner Center. A timeout is
-// not replayed: all callers wait for this request, and few would wait longer.
+// ask makes one token request. If the proof of who we are is refused, and has been
+// replaced in its vault, the request is made again.
 func (l *login) ask(ctx context.Context, form url.Values, probe bool) (grant, *APIError) {
+	granted, fail := l.replay(ctx, form, probe)
+	if fail != nil && fail.Reason == ReasonInvalidClient && fail.pause == 0 && l.proof.replaced(ctx, fail.generation) {
+		return l.replay(ctx, form, probe)
+	}
+	return granted, fail
+}
+
+// replay makes one token request, with replays as for Partner Center. A timeout
+// is not replayed: all callers wait for this request, and few would wait longer.
+func (l *login) replay(ctx context.Context, form url.Values, probe bool) (grant, *APIError) {
 	for attempts := 1; ; attempts++ {
 		granted, fail := l.attempt(ctx, form)
 		if fail == nil {
 			return granted, nil
 		}
-		final := probe || fail.Class != ClassUnavailable || fail.RetryAfter > 0 || fail.Reason == ReasonTimeout || attempts >= maxAttempts
+		final := probe || fail.Class != ClassUnavailable || fail.RetryAfter > 0 ||
+			fail.Reason == ReasonTimeout || fail.Reason == ReasonClientCredentialSource || attempts >= maxAttempts
 		delay := backoff(attempts)
 		if final || !budget.TimeFor(ctx, delay) || !sleep(ctx, delay) {
 			return grant{}, fail
@@ -133,9 +142,14 @@ type grant struct {
 	unkept  bool   // the refresh token to use next is in memory only
 }
 
-// attempt makes one request of that form, which it leaves as it is, with an
-// assertion of its own if a certificate replaces the secret.
+// attempt makes one request of that form, which it leaves as it is, with a proof
+// of its own.
 func (l *login) attempt(ctx context.Context, form url.Values) (grant, *APIError) {
+	form = maps.Clone(form)
+	generation, err := l.proof.add(ctx, form)
+	if err != nil {
+		return grant{}, unproven(ctx, err)
+	}
 	attemptCtx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	req, err := l.request(attemptCtx, form)
@@ -148,18 +162,15 @@ func (l *login) attempt(ctx context.Context, form url.Values) (grant, *APIError)
 	if unanswered(got, err) {
 		return grant{}, transportFailure(ctx, OpToken, err)
 	}
-	return readLogin(got, asked, l.now())
+	granted, fail := readLogin(got, asked, l.now())
+	if fail != nil {
+		fail.generation = generation
+		_, fail.byIdentity = l.proof.(identityProof)
+	}
+	return granted, fail
 }
 
 func (l *login) request(ctx context.Context, form url.Values) (*http.Request, error) {
-	if l.signer != nil {
-		assertion, err := l.signer.assertion()
-		if err != nil {
-			return nil, err
-		}
-		form = maps.Clone(form)
-		form.Set("client_assertion", assertion)
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err

@@ -1,12 +1,14 @@
 package pcclient
 
 import (
+	"context"
 	"errors"
 	"math"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
 )
@@ -22,6 +24,7 @@ type metrics struct {
 	credentials *prometheus.GaugeVec
 	unstored    prometheus.Gauge
 	storeFaults prometheus.Counter
+	proofFaults prometheus.Counter
 
 	refreshTokenBorn atomic.Pointer[time.Time] // nil: none is known
 	loginPaused      atomic.Pointer[pause]     // nil: never yet
@@ -68,6 +71,10 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, breakers
 			Name: prefix + "refresh_token_store_failures_total",
 			Help: "Rotated refresh tokens that could not be stored.",
 		}),
+		proofFaults: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "client_credential_failures_total",
+			Help: "Failed reads of the client secret or certificate from its vault. What was read before stays in use.",
+		}),
 	}
 	m.showZeros()
 	if registerer == nil {
@@ -75,7 +82,7 @@ func newMetrics(registerer prometheus.Registerer, now func() time.Time, breakers
 	}
 	var faults []error
 	for _, collector := range append(m.gauges(now, breakers),
-		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults) {
+		m.fetches, m.requests, m.retries, m.refusals, m.tokens, m.credentials, m.unstored, m.storeFaults, m.proofFaults) {
 		faults = append(faults, registerer.Register(collector))
 	}
 	return m, errors.Join(faults...)
@@ -136,9 +143,17 @@ func outcome(fail *APIError) string {
 	return string(fail.Reason)
 }
 
-// request counts one request and how long it took.
-func (m *metrics) request(op Op, fail *APIError, took time.Duration) {
-	m.requests.WithLabelValues(string(op), outcome(fail)).Observe(took.Seconds())
+// request counts one request and how long it took, with the trace as its exemplar if
+// ctx is traced.
+func (m *metrics) request(ctx context.Context, op Op, fail *APIError, took time.Duration) {
+	histogram := m.requests.WithLabelValues(string(op), outcome(fail))
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsSampled() {
+		histogram.Observe(took.Seconds())
+		return
+	}
+	//nolint:forcetypeassert // every histogram is one
+	histogram.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(), prometheus.Labels{"trace_id": span.TraceID().String()})
 }
 
 // fetch counts a question that was answered or given up. Only an answer clears

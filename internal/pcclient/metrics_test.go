@@ -32,6 +32,7 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 		prefix + "budget_level",
 		prefix + "budget_limit",
 		prefix + "budget_refused_total",
+		prefix + "client_credential_failures_total",
 		prefix + "credentials_alert",
 		prefix + "fetches_total",
 		prefix + "lane_wait_seconds",

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
@@ -29,10 +30,10 @@ const (
 const RefreshTokenLife = 90 * 24 * time.Hour
 
 // RefreshToken returns since when a refresh token is stored; the zero time if
-// the store does not record it. It returns tokenstore.ErrNone or
-// tokenstore.ErrUnreadable if somebody must act, and another error if the store
-// cannot be reached now. It takes 5 s at most. With FlowAppOnly there is no
-// refresh token, and no error.
+// the store does not record it. It returns tokenstore.ErrNone,
+// tokenstore.ErrUnreadable or identity.ErrRefused if somebody must act, and another
+// error if the store cannot be reached now. It takes 5 s at most. With FlowAppOnly
+// there is no refresh token, and no error.
 func (c *Client) RefreshToken(ctx context.Context) (since time.Time, err error) {
 	if c.tokens.login.refreshToken == nil {
 		return time.Time{}, nil
@@ -109,7 +110,7 @@ func (r *refreshToken) load(ctx context.Context) (tokenstore.Token, error) {
 
 // needsSomebody reports whether an error of a store lasts until somebody acts.
 func needsSomebody(err error) bool {
-	return errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable)
+	return errors.Is(err, tokenstore.ErrNone) || errors.Is(err, tokenstore.ErrUnreadable) || errors.Is(err, identity.ErrRefused)
 }
 
 // use records what the store holds, and the newer token that it could not store.

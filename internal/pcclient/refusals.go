@@ -114,6 +114,27 @@ func (e *APIError) GrantCause() GrantCause {
 	}
 }
 
+// RefusesIdentity reports whether the login host knows no federated credential of
+// the application that matches the assertion of Config.ClientAssertion: neither as
+// a whole (70021), nor with that issuer, audience or subject. It serves for advice
+// and decides nothing.
+//
+// Source: https://github.com/Azure/azure-workload-identity/issues/1200, and the
+// reports beside it (read 2026-11-28)
+func (e *APIError) RefusesIdentity() bool {
+	return slices.ContainsFunc(e.aadsts, func(number int) bool {
+		switch number {
+		case 70021, 700211, 700212, 700213, 7002137, 7002138:
+			return true
+		}
+		return false
+	})
+}
+
+// ByIdentity reports whether the login host refused a token request whose proof was
+// the assertion of Config.ClientAssertion.
+func (e *APIError) ByIdentity() bool { return e.byIdentity }
+
 // advice is the log's message about a failure of a token request: what to do.
 func advice(fail *APIError) string {
 	reason := fail.Reason
@@ -127,6 +148,12 @@ func advice(fail *APIError) string {
 			return "login host refuses the refresh token, which sometimes passes by itself; will be asked again: if it lasts, run `eligibilityd login`"
 		case GrantEnded:
 		}
+	}
+	if fail.RefusesIdentity() {
+		return "login host knows no federated credential of the application for the identity of this process: `eligibilityd doctor` shows its issuer, subject and audience"
+	}
+	if fail.byIdentity && reason == ReasonInvalidClient {
+		return "login host refuses the token of the identity of this process: compare its issuer, subject and audience, which `eligibilityd doctor` shows, with the federated credentials of the application, and check the clock"
 	}
 	switch reason {
 	case ReasonInvalidGrant:
@@ -149,6 +176,10 @@ func advice(fail *APIError) string {
 		return "no refresh token: run `eligibilityd login`, or let the user of the service read where it is stored"
 	case ReasonRefreshTokenStore:
 		return "store of the refresh token cannot be asked: check the way to the vault, and its Azure credential; will be asked again"
+	case ReasonClientCredential:
+		return "no client secret, certificate or assertion: run `eligibilityd doctor`, and see the rights at the vault, or the identity of this process"
+	case ReasonClientCredentialSource:
+		return "client secret, certificate or assertion cannot be asked for: check the way to the vault, or the identity endpoint; will be asked again"
 	case ReasonThrottled:
 		return "login host asks for a pause; waiting for its Retry-After"
 	default:

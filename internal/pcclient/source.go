@@ -36,7 +36,7 @@ func (s *Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 	if err != nil {
 		evidence, err = judge(query.Facet, err, eligibility.Call(call))
 	}
-	evidence.CorrelationID = call.CorrelationID
+	evidence.CorrelationID, evidence.RequestID = call.CorrelationID, call.RequestID
 	return evidence, eligibility.Call(call), err
 }
 

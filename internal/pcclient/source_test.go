@@ -32,7 +32,7 @@ func (r *rig) fetch(facet eligibility.Facet) (eligibility.Evidence, eligibility.
 // diff compares evidence, but for the id of the fetch.
 func diff(want, got eligibility.Evidence) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(eligibility.Evidence{}),
-		cmpopts.IgnoreFields(eligibility.Evidence{}, "CorrelationID", "Facet"))
+		cmpopts.IgnoreFields(eligibility.Evidence{}, "CorrelationID", "RequestID", "Facet"))
 }
 
 // Answers of Partner Center become this evidence. The ids are those of the
@@ -132,7 +132,7 @@ func TestAnswersAreEvidence(t *testing.T) {
 			if d := diff(test.want, got); d != "" {
 				t.Errorf("evidence (-want +got):\n%s", d)
 			}
-			if got.Facet != test.facet || got.CorrelationID == "" || got.CorrelationID != call.CorrelationID {
+			if got.Facet != test.facet || got.CorrelationID == "" || got.CorrelationID != call.CorrelationID || got.RequestID == "" || got.RequestID != call.RequestID {
 				t.Errorf("got %+v of %+v", got, call)
 			}
 			if call.Attempts != 1 || call.Status != test.status || call.RequestID == "" {

@@ -43,12 +43,13 @@ func (t accessToken) serves(now time.Time) bool { return t.value != "" && now.Be
 // waiters, each of which leaves with its own context; a token that still serves
 // keeps nobody waiting.
 type tokens struct {
-	login   *login
-	breaker *breaker.Breaker // of renewals
-	now     func() time.Time
-	log     *zap.Logger
-	metrics *metrics
-	notices *notices
+	login      *login
+	breaker    *breaker.Breaker // of renewals
+	now        func() time.Time
+	log        *zap.Logger
+	metrics    *metrics
+	notices    *notices
+	conditions *conditions
 
 	open      context.Context //nolint:containedctx // the client's own life, no caller's: ends renewals when it is closed
 	closeOpen context.CancelFunc
@@ -115,12 +116,8 @@ func (t *tokens) start(ctx context.Context) (accessToken, *renewal, *APIError) {
 		t.store(now)
 		return token, nil, nil
 	}
-	if t.refused != nil && left > 0 {
-		fail := *t.refused
-		if fail.RetryAfter > 0 {
-			fail.RetryAfter = left
-		}
-		return accessToken{}, nil, &fail
+	if fail := t.refusal(left); fail != nil {
+		return accessToken{}, nil, fail
 	}
 	retryAfter := t.renew(ctx)
 	if t.renewal == nil || t.renewal.permit.Probe() {
@@ -128,6 +125,19 @@ func (t *tokens) start(ctx context.Context) (accessToken, *renewal, *APIError) {
 		return accessToken{}, nil, &APIError{Op: OpToken, Class: ClassUnavailable, Reason: ReasonBreaker, RetryAfter: max(retryAfter, firstBreak)}
 	}
 	return accessToken{}, t.renewal, nil
+}
+
+// refusal returns the last refusal while the pause that it began lasts, of which so
+// much is left; nil if there is none. t.mu is held.
+func (t *tokens) refusal(left time.Duration) *APIError {
+	if t.refused == nil || left <= 0 {
+		return nil
+	}
+	fail := *t.refused
+	if fail.RetryAfter > 0 {
+		fail.RetryAfter = left
+	}
+	return &fail
 }
 
 // replace forgets a token that Partner Center refused, and reports whether
@@ -201,6 +211,7 @@ func (t *tokens) store(now time.Time) {
 // stored records whether a restart would find the newest refresh token.
 // t.mu is held.
 func (t *tokens) stored(ok bool) {
+	t.conditions.stored(ok)
 	t.unstored, t.storeAgain = !ok, pause{}
 	if !ok {
 		t.storeAgain = pause{t.now(), storePause}
@@ -239,6 +250,7 @@ func (t *tokens) complete(r *renewal) {
 	case t.current.serves(t.now()):
 		t.pause = pause{t.now(), tokenPause}
 	}
+	t.conditions.renewed(r.fail, t.current.serves(t.now()))
 	paused := t.pause
 	t.metrics.loginPaused.Store(&paused)
 }

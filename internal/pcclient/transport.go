@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 )
 
 // maxBodyBytes is the largest body that is read, after decompression.
@@ -18,7 +20,7 @@ const maxBodyBytes = 1 << 20
 // we rely on. The attempt's context bounds each exchange as a whole.
 func newTransport(attemptTimeout time.Duration) *http.Transport {
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  identity.Proxy,
 		DialContext:            (&net.Dialer{Timeout: attemptTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    attemptTimeout,

@@ -39,6 +39,11 @@ const (
 	aadAssertionAudience  = 700023
 	aadAssertionTime      = 700024
 	aadAssertionSignature = 700027
+
+	aadFederatedUnknown  = 70021
+	aadFederatedIssuer   = 700211
+	aadFederatedAudience = 700212
+	aadFederatedSubject  = 700213
 )
 
 // entraError holds the attributes of an AADSTS code.
@@ -115,9 +120,12 @@ func entraErrorFor(code int) (entraError, bool) {
 	return entraError{}, false
 }
 
-// consentError returns the error of a code if it concerns consent.
+// consentError returns the error of a code if it concerns consent, or the lack of a
+// federated credential.
 func consentError(code int) (word, text string) {
 	switch code {
+	case aadFederatedUnknown:
+		return "invalid_request", "No matching federated identity record found for presented assertion."
 	case aadConsentDenied:
 		return "access_denied", "The user declined to consent to access the app."
 	case aadNotSignedIn:
@@ -159,6 +167,8 @@ func badClient(code int) string {
 		return "The client assertion has been used before."
 	case aadAssertionMalformed:
 		return "The client assertion is malformed."
+	case aadFederatedIssuer, aadFederatedAudience, aadFederatedSubject:
+		return "No matching federated identity record found for presented assertion: check Subject, Audience and Issuer of the federated identity credential."
 	}
 	return ""
 }

@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,9 @@ type Config struct {
 	// ClientCertificates may sign assertions in place of the secret. Their keys
 	// must be RSA. See also Server.RegisterCertificate.
 	ClientCertificates []*x509.Certificate
+	// FederatedCredentials are identities whose tokens may take the place of the
+	// secret. See also Server.AddFederatedCredential.
+	FederatedCredentials []FederatedCredential
 	// RefreshToken is a refresh token that is valid from the start, as after a
 	// consent. If empty, it is DefaultRefreshToken.
 	RefreshToken string
@@ -132,6 +136,9 @@ func (c Config) Validate() error {
 	for _, cert := range c.ClientCertificates {
 		faults = append(faults, checkCertificate(cert))
 	}
+	for _, credential := range c.FederatedCredentials {
+		faults = append(faults, credential.Validate())
+	}
 	return errors.Join(append(faults, c.Settings.Validate())...)
 }
 
@@ -142,6 +149,7 @@ type Server struct {
 	log        *zap.Logger
 	tokens     *issuer
 	assertions *assertions
+	federated  *federated
 	consent    *template.Template
 	codes      *codes
 	idTokenKey func() (*rsa.PrivateKey, error) // generated when first needed
@@ -189,6 +197,7 @@ func newServer(cfg Config) (*Server, error) {
 		cast:       newCast(cfg),
 		journal:    &journal{},
 		assertions: newAssertions(cfg.ClientCertificates),
+		federated:  &federated{credentials: slices.Clone(cfg.FederatedCredentials)},
 		consent:    page,
 		codes:      &codes{given: map[string]*consent{}},
 		idTokenKey: sync.OnceValues(newIDTokenKey),
