@@ -42,7 +42,7 @@ func (l *Limiter) Admit(now time.Time) (leftOut int64, ok bool) {
 // Limit returns logger with its records counted against limiter. If records
 // were suppressed, the next one carries their number in left_out.
 func Limit(logger *zap.Logger, limiter *Limiter) *zap.Logger {
-	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return limited{core, limiter} }))
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return limited{withoutFailures(core), limiter} }))
 }
 
 type limited struct {

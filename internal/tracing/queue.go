@@ -2,9 +2,11 @@ package tracing
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/zap"
 
@@ -16,6 +18,7 @@ import (
 type queue struct {
 	spans chan sdktrace.ReadOnlySpan
 	lost  *atomic.Int64 // spans that the log has not reported yet
+	name  func(customer string) string
 }
 
 var _ sdktrace.SpanProcessor = queue{}
@@ -25,11 +28,35 @@ func (queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 
 // OnEnd queues a span if there is room.
 func (q queue) OnEnd(span sdktrace.ReadOnlySpan) {
+	if q.name != nil {
+		span = renamed{span, q.name}
+	}
 	select {
 	case q.spans <- span:
 	default:
 		q.lost.Add(1)
 	}
+}
+
+// customerID is the attribute of the spans that are about one customer.
+const customerID = attribute.Key("eligibility.customer_id")
+
+// renamed is a span whose customer has another name.
+type renamed struct {
+	sdktrace.ReadOnlySpan
+
+	name func(customer string) string
+}
+
+// Attributes returns those of the span, with the customer's other name.
+func (r renamed) Attributes() []attribute.KeyValue {
+	attributes := slices.Clone(r.ReadOnlySpan.Attributes())
+	for i, a := range attributes {
+		if a.Key == customerID {
+			attributes[i] = customerID.String(r.name(a.Value.AsString()))
+		}
+	}
+	return attributes
 }
 
 // ForceFlush does nothing: Run sends.

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/health"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
@@ -46,6 +47,9 @@ type Config struct {
 	Headers map[string]string
 	// Version is the service's version in spans.
 	Version string
+	// CustomerName returns what stands for the id of a customer in spans; nil means the
+	// id itself.
+	CustomerName func(id string) string
 	// Now is the clock of Logger's interval; nil means time.Now.
 	Now func() time.Time
 	// Logger gets a record, at most every ten seconds, if spans were lost; nil means none.
@@ -55,11 +59,12 @@ type Config struct {
 // Pipeline collects ended spans and sends them in batches. If the queue is full
 // or a batch cannot be sent, spans are lost: no caller waits for a collector.
 type Pipeline struct {
-	provider *sdktrace.TracerProvider
-	queue    queue
-	exporter *otlptrace.Exporter
-	losses   losses
-	unsent   []sdktrace.ReadOnlySpan // left by Run for Flush
+	provider  *sdktrace.TracerProvider
+	queue     queue
+	exporter  *otlptrace.Exporter
+	losses    losses
+	condition *health.Component
+	unsent    []sdktrace.ReadOnlySpan // left by Run for Flush
 }
 
 // New builds a Pipeline. It makes no connection and starts no goroutine; spans
@@ -74,22 +79,18 @@ func New(cfg Config) (*Pipeline, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	described, err := resource.New(context.Background(),
-		resource.WithTelemetrySDK(),
-		resource.WithHost(),
-		resource.WithAttributes(attribute.String("service.name", "eligibilityd"), attribute.String("service.version", cfg.Version)),
-		resource.WithFromEnv(), // last, so that the operator's setting wins
-	)
+	described, err := Resource(cfg.Version)
 	if err != nil {
-		return nil, fmt.Errorf("tracing: describe this process: %w", err)
+		return nil, err
 	}
-	waiting := queue{spans: make(chan sdktrace.ReadOnlySpan, queueSize), lost: new(atomic.Int64)}
+	waiting := queue{spans: make(chan sdktrace.ReadOnlySpan, queueSize), lost: new(atomic.Int64), name: cfg.CustomerName}
 	return &Pipeline{
 		provider: sdktrace.NewTracerProvider(
 			sdktrace.WithResource(described),
 			sdktrace.WithSampler(sdktrace.AlwaysSample()),
 			sdktrace.WithSpanProcessor(waiting)),
-		queue: waiting,
+		queue:     waiting,
+		condition: health.New(cfg.Now),
 		exporter: otlptrace.NewUnstarted(otlptracegrpc.NewClient(
 			otlptracegrpc.WithEndpointURL(cfg.Endpoint),
 			otlptracegrpc.WithHeaders(cfg.Headers),
@@ -97,6 +98,20 @@ func New(cfg Config) (*Pipeline, error) {
 		)),
 		losses: losses{logger: cfg.Logger, now: cfg.Now, unreported: waiting.lost, limit: logging.NewLimiter(1, lossInterval)},
 	}, nil
+}
+
+// Resource describes this process, of that version, to collectors.
+func Resource(version string) (*resource.Resource, error) {
+	described, err := resource.New(context.Background(),
+		resource.WithTelemetrySDK(),
+		resource.WithHost(),
+		resource.WithAttributes(attribute.String("service.name", "eligibilityd"), attribute.String("service.version", version)),
+		resource.WithFromEnv(), // last, so that the operator's setting wins
+	)
+	if err != nil {
+		return nil, fmt.Errorf("describe this process: %w", err)
+	}
+	return described, nil
 }
 
 // Tracer starts spans, all of which the Pipeline sends. It is safe for
@@ -138,8 +153,12 @@ func (p *Pipeline) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) []sd
 	if ctx.Err() != nil {
 		return batch
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		p.queue.lost.Add(int64(len(batch)))
+		p.condition.Failed(FailureKind(err))
+	case len(batch) > 0:
+		p.condition.OK()
 	}
 	p.losses.report(err)
 	clear(batch)

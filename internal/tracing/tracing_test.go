@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -124,5 +126,18 @@ func TestASickCollectorHoldsNobodyUp(t *testing.T) {
 				t.Errorf("logged %v, want one warning", lines)
 			}
 		})
+	}
+}
+
+// A span that is about a customer names it as the configuration demands.
+func TestSpansNameCustomersDifferently(t *testing.T) {
+	t.Parallel()
+	collector := tracingtest.Start(t)
+	p, stop := run(t, tracing.Config{Endpoint: collector.URL, CustomerName: func(id string) string { return "hash of " + id[:1] }})
+	_, span := p.Tracer().Start(t.Context(), "asked", trace.WithAttributes(attribute.String("eligibility.customer_id", "canary"), attribute.String("other", "x")))
+	span.End()
+	stop()
+	if got := fmt.Sprint(collector.Requests()); strings.Contains(got, "canary") || !strings.Contains(got, "hash of c") {
+		t.Errorf("%.2000s", got)
 	}
 }

@@ -1,5 +1,5 @@
 // Package tracingtest is an OpenTelemetry collector for tests: it serves
-// OTLP/gRPC on a real socket and records the spans it receives.
+// OTLP/gRPC on a real socket and records the spans and metrics it receives.
 package tracingtest
 
 import (
@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	metricscollectorv1 "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	metricsv1 "go.opentelemetry.io/proto/otlp/metrics/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -21,7 +23,7 @@ import (
 // patience bounds the wait of Await.
 const patience = 30 * time.Second
 
-// Collector receives spans. It is safe for concurrent use. When the test ends,
+// Collector receives spans and metrics. It is safe for concurrent use. When the test ends,
 // it stops.
 type Collector struct {
 	// URL is the endpoint, in clear text on the loopback interface.
@@ -31,10 +33,11 @@ type Collector struct {
 
 	tb       testing.TB
 	mu       sync.Mutex
-	requests []*collectorv1.ExportTraceServiceRequest // guarded by mu
-	metadata metadata.MD                              // of the last request; guarded by mu
-	mood     mood                                     // guarded by mu
-	attempts int                                      // requests that arrived, recorded or not; guarded by mu
+	requests []*collectorv1.ExportTraceServiceRequest          // guarded by mu
+	metrics  []*metricscollectorv1.ExportMetricsServiceRequest // guarded by mu
+	metadata metadata.MD                                       // of the last request; guarded by mu
+	mood     mood                                              // guarded by mu
+	attempts int                                               // requests that arrived, recorded or not; guarded by mu
 }
 
 // Start starts a collector.
@@ -47,6 +50,7 @@ func Start(tb testing.TB) *Collector {
 	c := &Collector{URL: "http://" + listener.Addr().String(), tb: tb}
 	server := grpc.NewServer()
 	collectorv1.RegisterTraceServiceServer(server, c)
+	metricscollectorv1.RegisterMetricsServiceServer(server, metricsService{collector: c})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
 	tb.Cleanup(func() {
@@ -58,19 +62,47 @@ func Start(tb testing.TB) *Collector {
 
 // Export implements the service of OTLP.
 func (c *Collector) Export(ctx context.Context, req *collectorv1.ExportTraceServiceRequest) (*collectorv1.ExportTraceServiceResponse, error) {
-	switch c.attempt() {
-	case stalling:
-		<-ctx.Done()
-		return nil, status.FromContextError(ctx.Err()).Err()
-	case refusing:
-		return nil, status.Error(codes.InvalidArgument, "refused")
-	case taking:
+	if err := c.react(ctx); err != nil {
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requests = append(c.requests, req)
 	c.metadata, _ = metadata.FromIncomingContext(ctx)
 	return &collectorv1.ExportTraceServiceResponse{}, nil
+}
+
+// metricsService is the service of OTLP for metrics.
+type metricsService struct {
+	metricscollectorv1.UnimplementedMetricsServiceServer
+
+	collector *Collector
+}
+
+// Export implements the service of OTLP.
+func (s metricsService) Export(ctx context.Context, req *metricscollectorv1.ExportMetricsServiceRequest) (*metricscollectorv1.ExportMetricsServiceResponse, error) {
+	c := s.collector
+	if err := c.react(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics = append(c.metrics, req)
+	c.metadata, _ = metadata.FromIncomingContext(ctx)
+	return new(metricscollectorv1.ExportMetricsServiceResponse), nil
+}
+
+// react returns the error of a request that is not recorded.
+func (c *Collector) react(ctx context.Context) error {
+	switch c.attempt() {
+	case stalling:
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
+	case refusing:
+		return status.Error(codes.InvalidArgument, "refused")
+	case taking:
+	}
+	return nil
 }
 
 func (c *Collector) attempt() mood {
@@ -122,6 +154,30 @@ func (c *Collector) Requests() []*collectorv1.ExportTraceServiceRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.requests)
+}
+
+// MetricRequests returns the recorded requests with metrics in order.
+func (c *Collector) MetricRequests() []*metricscollectorv1.ExportMetricsServiceRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.metrics)
+}
+
+// Metrics returns the metrics of the last request by name.
+func (c *Collector) Metrics() map[string]*metricsv1.Metric {
+	all := make(map[string]*metricsv1.Metric)
+	requests := c.MetricRequests()
+	if len(requests) == 0 {
+		return all
+	}
+	for _, resource := range requests[len(requests)-1].GetResourceMetrics() {
+		for _, scope := range resource.GetScopeMetrics() {
+			for _, metric := range scope.GetMetrics() {
+				all[metric.GetName()] = metric
+			}
+		}
+	}
+	return all
 }
 
 // Spans returns the spans of all recorded requests.
