@@ -90,15 +90,25 @@ func (b *Breaker) Allow() (permit Permit, retryAfter time.Duration, ok bool) {
 		return Permit{breaker: b}, 0, true
 	}
 	now := b.elapsed()
-	if left := b.left(now); left > 0 {
-		if b.probe != 0 {
-			left = min(left, b.cfg.First)
-		}
+	if left := b.rejects(now); left > 0 {
 		return Permit{}, left, false
 	}
 	b.lastID++
 	b.probe, b.since, b.wait = b.lastID, now, b.cfg.ProbeTimeout
 	return Permit{breaker: b, probe: b.probe, since: now}, 0, true
+}
+
+// Rejects returns for how long Allow rejects operations; 0 if it admits the next one.
+func (b *Breaker) Rejects() time.Duration {
+	if b.closed.Load() {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed.Load() {
+		return 0
+	}
+	return b.rejects(b.elapsed())
 }
 
 // Force admits an operation whatever the state, for a caller to whom an error
@@ -185,6 +195,16 @@ func (p Permit) Cancel() {
 }
 
 func (b *Breaker) elapsed() time.Duration { return b.cfg.Now().Sub(b.start) }
+
+// rejects returns for how long operations are rejected from now on, while the breaker
+// is not closed. b.mu is held.
+func (b *Breaker) rejects(now time.Duration) time.Duration {
+	left := b.left(now)
+	if b.probe != 0 {
+		left = min(left, b.cfg.First)
+	}
+	return left
+}
 
 // left returns what is left of the current wait. It is 0 if the clock was set
 // back since the wait began. b.mu is held.

@@ -105,13 +105,15 @@ type Budget struct {
 	share State
 	// guard is the configured budget, which this process alone never exceeds,
 	// whatever Shared admits. Guarded by mu.
-	guard    State
-	fleet    Fleet   // in the last minute of contact; guarded by mu
-	alone    bool    // Shared was out of reach when last asked; guarded by mu
-	contact  float64 // when the shared state was last seen; 0: never; guarded by mu
-	unstored bool    // Shared does not have the pause; guarded by mu
-	seen     Reply   // the last one; guarded by mu
-	seenAt   float64 // guarded by mu
+	guard State
+	fleet Fleet // in the last minute of contact; guarded by mu
+	// announced is when fleet was last known; zero: never. Guarded by mu.
+	announced time.Time
+	alone     bool    // Shared was out of reach when last asked; guarded by mu
+	contact   float64 // when the shared state was last seen; 0: never; guarded by mu
+	unstored  bool    // Shared does not have the pause; guarded by mu
+	seen      Reply   // the last one; guarded by mu
+	seenAt    float64 // guarded by mu
 }
 
 // queue makes the calls of a lane wait in order. One of them asks; the others wait
@@ -134,7 +136,7 @@ func New(cfg Config) (*Budget, error) {
 	}
 	b := &Budget{
 		perMinute: float64(cfg.PerMinute), reviews: cfg.ReviewShare, shared: cfg.Shared, replica: cfg.Replica, now: cfg.Now, origin: cfg.Now(),
-		share: State{window: window}, guard: State{window: guardWindow}, fleet: Fleet{Size: 1},
+		share: State{window: window}, guard: State{window: guardWindow}, fleet: Fleet{Size: 1, Replicas: []Replica{cfg.Replica}},
 		asking: make(chan struct{}, maxAsking),
 	}
 	for i := range b.lanes {
@@ -194,6 +196,9 @@ func (b *Budget) take(ctx context.Context, priority *evidence.Priority, atOnce b
 
 // book takes one call in LaneCheckout and waits for its place.
 func (b *Budget) book(ctx context.Context) Admission {
+	q := &b.lanes[evidence.LaneCheckout]
+	q.waiting.Add(1)
+	defer q.waiting.Add(-1)
 	longest := maxBooking
 	if deadline, limited := ctx.Deadline(); limited {
 		longest = min(longest, time.Until(deadline)-minAttempt)

@@ -496,7 +496,7 @@ func TestARushOfCheckouts(t *testing.T) {
 	if n, most := int(granted.Load()), 30+5+refilled(began, 300); n < 32 || n > most {
 		t.Errorf("%d were admitted, want 32 to %d", n, most)
 	}
-	if got := time.Duration(longest.Load()); got > 2*time.Second {
+	if got := time.Duration(longest.Load()); got > 10*time.Second { // one second, and what 10,000 goroutines take on a busy machine
 		t.Errorf("the longest wait was %v", got)
 	}
 	if steps > 600 {

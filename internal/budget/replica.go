@@ -27,6 +27,8 @@ type Fleet struct {
 	Size int
 	// Place is that of this replica among them, from 0 on: each has its own.
 	Place int
+	// Replicas are all of them, by place.
+	Replicas []Replica
 }
 
 // Run announces this replica until ctx ends, follows the shared state while no call
@@ -56,7 +58,7 @@ func (b *Budget) Run(ctx context.Context) {
 func (b *Budget) announce(ctx context.Context) {
 	if fleet, err := b.shared.Announce(ctx, b.replica); err == nil {
 		b.mu.Lock()
-		b.fleet = fleet
+		b.fleet, b.announced = fleet, b.now()
 		b.mu.Unlock()
 	}
 	b.do(ctx, Step{Kind: KindLook})

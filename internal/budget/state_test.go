@@ -12,7 +12,10 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-redis takes a second to notice that a client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 // Whatever is asked, and whenever, no minute has more calls than the budget, booked
 // ones counted when they are made.
