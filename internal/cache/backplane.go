@@ -38,6 +38,9 @@ func (s *Store) Run(ctx context.Context) error {
 		return nil
 	}
 	var loops errgroup.Group
+	if s.redis.ownConnections {
+		loops.Go(func() error { return s.redis.Connections.Run(ctx, s.redis.faults.logger) })
+	}
 	loops.Go(func() error {
 		s.receiveAll(ctx)
 		return nil
@@ -122,7 +125,7 @@ var errReceived = errors.New("subscription ended")
 func (s *Store) receiveSome(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sub := s.redis.reader.Subscribe(ctx, s.redis.keys.channel(), s.redis.keys.ownChannel(s.redis.replica))
+	sub := s.redis.subscriber.Subscribe(ctx, s.redis.keys.channel(), s.redis.keys.ownChannel(s.redis.replica))
 	defer func() { _ = sub.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // ends a Receive in progress
 	var pinging sync.WaitGroup
@@ -345,6 +348,7 @@ func (s *Store) warm(ctx context.Context, limit time.Duration) {
 	s.redis.warmed = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	s.redis.awaitToken(ctx)
 	var opening sync.WaitGroup
 	for _, client := range s.redis.clients() {
 		opening.Go(func() {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -276,16 +278,19 @@ func (b *sharedBudget) Announce(caller context.Context, replica budget.Replica) 
 		return budget.Fleet{}, err
 	}
 	now, _ := strconv.ParseInt(answer[0], 10, 64)
-	fleet := budget.Fleet{Size: 1}
+	fleet, replicas := budget.Fleet{}, map[string]budget.Replica{id: replica}
 	for i := 1; i < len(answer); i += 2 {
-		if _, ok := decodeReplica(answer[i+1], time.UnixMilli(now)); !ok || answer[i] == id {
-			continue
-		}
-		fleet.Size++
-		if answer[i] < id {
-			fleet.Place++
+		if found, ok := decodeReplica(answer[i+1], time.UnixMilli(now)); ok && answer[i] != id {
+			replicas[answer[i]] = found
 		}
 	}
+	for place, of := range slices.Sorted(maps.Keys(replicas)) {
+		if of == id {
+			fleet.Place = place
+		}
+		fleet.Replicas = append(fleet.Replicas, replicas[of])
+	}
+	fleet.Size = len(replicas)
 	return fleet, nil
 }
 

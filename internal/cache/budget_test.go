@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,7 +174,11 @@ func TestReplicas(t *testing.T) {
 		return all
 	}
 	announce(a, "a")
-	if first, second := announce(b, "b"), announce(a, "a"); first.Size != 2 || second.Size != 2 || first.Place+second.Place != 1 {
+	first, second := announce(b, "b"), announce(a, "a")
+	if first.Size != 2 || second.Size != 2 || first.Place+second.Place != 1 {
+		t.Fatalf("two replicas: %+v, %+v", first, second)
+	}
+	if !slices.Equal(first.Replicas, second.Replicas) || first.Replicas[first.Place].Host != "b" || second.Replicas[second.Place].Host != "a" {
 		t.Errorf("two replicas: %+v, %+v", first, second)
 	}
 	_, key := a.BudgetKeys()
@@ -200,7 +205,7 @@ func TestReplicas(t *testing.T) {
 	for i := range 1000 {
 		client.HSet(ctx, key, fmt.Sprint(i), fmt.Sprint(now, " {}"))
 	}
-	if got := announce(a, "a"); got != (budget.Fleet{Size: 1}) {
+	if got := announce(a, "a"); got.Size != 1 || got.Place != 0 || len(got.Replicas) != 1 || got.Replicas[0].Host != "a" {
 		t.Errorf("a flooded hash: %+v", got)
 	}
 	client.Del(ctx, key)

@@ -271,10 +271,10 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	ctx, span := startSpan(ctx, "put", 1)
 	defer span.End()
 	lease, _ := s.leases.forget(key)
-	result := s.redis.put(ctx, write{
-		key: key, evidence: evidence, keepUntil: keepUntil, lease: lease, trail: s.outbox.trailTo(key, evidence),
-	})
-	s.addToOutbox(key, evidence, keepUntil, result.stored, cmp.Or(result.replaced.evidence, lease.stored.evidence))
+	trail := s.outbox.trailTo(key, evidence)
+	result := s.redis.put(ctx, write{key: key, evidence: evidence, keepUntil: keepUntil, lease: lease, trail: trail})
+	stored := result.stored && (result.checked || !trail.unwritten)
+	s.addToOutbox(key, evidence, keepUntil, stored, cmp.Or(result.replaced.evidence, lease.stored.evidence))
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
 		// Nothing shows that the connection reached the server that has the newest.
 		s.local.applyMessage(key, result.newer, unconfirmed, now, false)

@@ -33,6 +33,7 @@ const (
 	fieldStatusText
 	fieldCorrelationID
 	fieldQualification
+	fieldRequestID
 )
 
 const (
@@ -65,7 +66,7 @@ func appendBody(b []byte, evidence *eligibility.Evidence) []byte {
 		b = protowire.AppendTag(b, fieldQualification, protowire.BytesType)
 		b = protowire.AppendBytes(b, q)
 	}
-	return b
+	return appendString(b, fieldRequestID, evidence.RequestID)
 }
 
 func appendQualification(b []byte, q *eligibility.Qualification) []byte {
@@ -115,6 +116,13 @@ func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evi
 	if held != nil && held.FetchTime.UnixNano() == fetched {
 		return held, nil
 	}
+	return decodeBody(key, body)
+}
+
+// decodeBody parses all but the seal, which has been verified, of a value that has a
+// header.
+func decodeBody(key eligibility.Key, body []byte) (*eligibility.Evidence, error) {
+	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
 	evidence := &eligibility.Evidence{Facet: key.Facet, FetchTime: time.Unix(0, fetched)}
 	noStatus := false
 	err := eachField(body[headerBytes:], func(field protowire.Number, number uint64, text []byte) error {
@@ -127,6 +135,8 @@ func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evi
 			evidence.StatusText = string(text)
 		case fieldCorrelationID:
 			evidence.CorrelationID = string(text)
+		case fieldRequestID:
+			evidence.RequestID = string(text)
 		case fieldQualification:
 			q, err := decodeQualification(text)
 			evidence.Qualifications = append(evidence.Qualifications, q)
@@ -142,8 +152,7 @@ func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evi
 	if err := readWords(evidence, noStatus); err != nil {
 		return nil, err
 	}
-	// Protobuf has many encodings of one message, encode writes one of them. The
-	// seal has been verified.
+	// Protobuf has many encodings of one message, appendBody writes one of them.
 	if !bytes.Equal(appendBody(make([]byte, 0, 256), evidence), body) {
 		return nil, fmt.Errorf("%w: not in canonical form", errValue)
 	}

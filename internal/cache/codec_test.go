@@ -107,6 +107,7 @@ func TestDecodeRefusesWhatEncodeWouldNotWrite(t *testing.T) {
 		"more nanoseconds than a number":         {qualificationsKey, fields(qualification(varint(fieldCreatedSeconds, 2), varint(fieldCreatedNanos, 1<<63)))},
 		"nanoseconds of no second":               {qualificationsKey, fields(qualification(varint(fieldCreatedNanos, 1)))},
 		"a field of a qualification, twice":      {qualificationsKey, fields(qualification(education, education))},
+		"the request before qualifications":      {qualificationsKey, fields(text(fieldRequestID, "r"), qualification(education))},
 		"qualifications before the correlation":  {qualificationsKey, fields(qualification(education), text(fieldCorrelationID, "c"))},
 		"a qualification that cannot be read":    {qualificationsKey, fields(qualification([]byte{0x80}))},
 		"a qualification with a time as a word":  {qualificationsKey, fields(qualification(text(fieldCreatedSeconds, "x")))},

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 )
 
 // RedisMode is how the servers of a [RedisConfig] hang together.
@@ -34,6 +37,9 @@ type RedisConfig struct {
 	Addresses []string
 	Username  string
 	Password  string
+	// EntraID is the source of tokens that take the place of Username and
+	// Password; nil means none. It needs TLS.
+	EntraID *identity.Tokens
 	// MasterName is what the sentinels call the primary. This and the next two
 	// are for RedisSentinel only.
 	MasterName string
@@ -95,6 +101,9 @@ func (c RedisConfig) withDefaults() (RedisConfig, error) {
 	if c.ReadTimeout < 0 || c.WriteTimeout < 0 || c.PoolSize < 0 || c.DB < 0 {
 		faults = append(faults, errors.New("cache: redis timeouts, pool size and database must not be negative"))
 	}
+	if c.EntraID != nil && (c.TLS == nil || c.Username != "" || c.Password != "") {
+		faults = append(faults, errors.New("cache: redis by entra id needs TLS and has no other user or password"))
+	}
 	switch c.Mode {
 	case RedisStandalone:
 		if len(c.Addresses) != 1 {
@@ -118,6 +127,8 @@ func (c RedisConfig) withDefaults() (RedisConfig, error) {
 // share. Reads, claims and writes have some of their own.
 type Connections struct {
 	reader, claimer, writer redis.UniversalClient
+	subscriber              redis.UniversalClient // reader, unless entra is set
+	entra                   *entra                // nil if the connections have a password
 
 	warming sync.Mutex
 	warmed  time.Time // when they were warmed last; guarded by warming
@@ -130,14 +141,25 @@ func Connect(cfg RedisConfig) (*Connections, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.EntraID == nil {
+		reader := newClient(cfg, readPool(cfg), nil)
+		return &Connections{
+			reader: reader, subscriber: reader, claimer: newClient(cfg, otherPool(cfg), nil), writer: newClient(cfg, otherPool(cfg), nil),
+		}, nil
+	}
+	e := newEntra(cfg.EntraID)
+	authenticate := func(options *redis.UniversalOptions) { e.authenticate(options, cfg.Mode) }
 	return &Connections{
-		reader:  newClient(cfg, readPool(cfg)),
-		claimer: newClient(cfg, otherPool(cfg)),
-		writer:  newClient(cfg, otherPool(cfg)),
+		reader: newClient(cfg, readPool(cfg), authenticate), claimer: newClient(cfg, otherPool(cfg), authenticate), writer: newClient(cfg, otherPool(cfg), authenticate),
+		// go-redis authenticates no subscription again, and keeps each that had
+		// asked for it in memory. The server ends it with its token; the next one
+		// has a new token.
+		subscriber: newClient(cfg, 1, e.connectOnly),
+		entra:      e,
 	}, nil
 }
 
-// clients are all clients of the connections.
+// clients are the clients whose connections are pooled.
 func (c *Connections) clients() []redis.UniversalClient {
 	return []redis.UniversalClient{c.reader, c.claimer, c.writer}
 }
@@ -147,6 +169,9 @@ func (c *Connections) Close() error {
 	var faults []error
 	for _, client := range c.clients() {
 		faults = append(faults, client.Close())
+	}
+	if c.entra != nil {
+		faults = append(faults, c.subscriber.Close())
 	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("cache: close redis clients: %w", err)
@@ -162,15 +187,27 @@ func NewClient(cfg RedisConfig) (redis.UniversalClient, error) { //nolint:iretur
 	if err != nil {
 		return nil, err
 	}
-	return newClient(cfg, cfg.PoolSize), nil
+	if cfg.EntraID == nil {
+		return newClient(cfg, cfg.PoolSize, nil), nil
+	}
+	return newClient(cfg, cfg.PoolSize, func(options *redis.UniversalOptions) {
+		options.CredentialsProviderContext = func(ctx context.Context) (user, password string, err error) {
+			token, err := cfg.EntraID.Get(ctx)
+			return token.User, token.Value, err
+		}
+	}), nil
 }
 
 func readPool(cfg RedisConfig) int  { return max(cfg.PoolSize/2, 1) }
 func otherPool(cfg RedisConfig) int { return max(cfg.PoolSize/4, 1) }
 
-// newClient requires the result of withDefaults.
-func newClient(cfg RedisConfig, pool int) redis.UniversalClient { //nolint:ireturn // one of two types, by mode
+// newClient requires the result of withDefaults. authenticate may change the
+// options; nil changes nothing.
+func newClient(cfg RedisConfig, pool int, authenticate func(*redis.UniversalOptions)) redis.UniversalClient { //nolint:ireturn // one of two types, by mode
 	options := universalOptions(cfg, pool)
+	if authenticate != nil {
+		authenticate(options)
+	}
 	switch cfg.Mode {
 	case RedisSentinel:
 		return redis.NewFailoverClient(options.Failover())

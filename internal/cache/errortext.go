@@ -95,6 +95,8 @@ func ErrorText(err error) string {
 		return "no error"
 	case errors.Is(err, redis.Nil):
 		return "no value"
+	case errors.Is(err, errNoToken):
+		return errNoToken.Error()
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return "no free connection"
 	case errors.Is(err, redis.ErrClosed):

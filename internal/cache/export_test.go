@@ -84,7 +84,7 @@ func (s *Store) Connect(tb testing.TB, reads, claims bool, cfg RedisConfig) {
 	}{{reads, &s.redis.reader}, {claims, &s.redis.claimer}} {
 		if client.moves {
 			_ = (*client.client).Close()
-			*client.client = newClient(cfg, cfg.PoolSize)
+			*client.client = newClient(cfg, cfg.PoolSize, nil)
 		}
 	}
 	s.redis.batcher.client, s.redis.patient.client = s.redis.reader, s.redis.reader

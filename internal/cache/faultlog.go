@@ -20,11 +20,12 @@ type faultLog struct {
 	limiter *logging.Limiter
 	drops   *logging.Limiter
 	losses  *logging.Limiter
+	pasts   *logging.Limiter
 }
 
 func newFaultLog(logger *zap.Logger, now func() time.Time) *faultLog {
 	newLimiter := func() *logging.Limiter { return logging.NewLimiter(1, faultInterval) }
-	return &faultLog{logger: logger, now: now, limiter: newLimiter(), drops: newLimiter(), losses: newLimiter()}
+	return &faultLog{logger: logger, now: now, limiter: newLimiter(), drops: newLimiter(), losses: newLimiter(), pasts: newLimiter()}
 }
 
 func (f *faultLog) warn(op string, err error) {
@@ -47,5 +48,13 @@ func (f *faultLog) outboxFull() {
 func (f *faultLog) changeLost(err error) {
 	if leftOut, ok := f.losses.Admit(f.now()); ok {
 		f.logger.Error("redis refused a change of the feed; watchers do not receive it", zap.String("cause", ErrorText(err)), zap.Int64("left_out", leftOut))
+	}
+}
+
+// historyLost reports that Redis stored evidence but did not add its change to the
+// history.
+func (f *faultLog) historyLost(err error) {
+	if leftOut, ok := f.pasts.Admit(f.now()); ok {
+		f.logger.Warn("redis refused an entry of a customer's history; explanations lack it", zap.String("cause", ErrorText(err)), zap.Int64("left_out", leftOut))
 	}
 }

@@ -3,12 +3,14 @@ package cache
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"sort"
 	"sync"
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 const (
@@ -61,6 +63,33 @@ func (f *memoryFeed) add(key eligibility.Key, before, after *eligibility.Evidenc
 		f.metrics.changesTrimmed.Inc()
 	}
 	f.written.send()
+}
+
+// history returns the last changes of a customer, newest first. latest is what is known
+// now of each facet, which confirms the last change if it states the same; nil if nothing
+// is.
+func (f *memoryFeed) history(id eligibility.CustomerID, latest [2]*eligibility.Evidence) (pasts []evidence.Past) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found [2]int
+	for _, entry := range slices.Backward(f.entries) {
+		facet, change := entry.Key.Facet, entry.Change
+		if entry.Key.CustomerID != id || found[facet] == maxHistory {
+			continue
+		}
+		found[facet]++
+		past := evidence.Past{Evidence: change.After}
+		if change.Before != nil {
+			past.PreviousTime = change.Before.FetchTime
+		}
+		if by := latest[facet]; by != nil && by.FetchTime.After(change.After.FetchTime) && bounded(by).SameFacts(change.After) {
+			past.ConfirmedTime = by.FetchTime
+		}
+		latest[facet] = change.Before
+		pasts = append(pasts, past)
+	}
+	sortPasts(pasts)
+	return pasts
 }
 
 // advance gives the next position, which is later than all before it even if the

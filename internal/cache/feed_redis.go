@@ -22,6 +22,9 @@ const (
 	pageBytes = 128 << 10
 	// feedTimeout bounds a read of the feed: no caller waits for it.
 	feedTimeout = 2 * time.Second
+	// maxFeedLead is how many ms an id may be ahead of the server's clock, which a
+	// failover may have set back; [putScript] begins the feed anew beyond.
+	maxFeedLead = 3_600_000
 )
 
 // readFeedScript reads a part of the feed of one partition. It returns an event that
@@ -185,7 +188,9 @@ func (f *redisFeed) page(ask changes.Ask, answer []string) changes.Page {
 	page.Through = now - 1 // more may be written within the millisecond
 	oldest, _ := parsePosition(answer[1])
 	page.Oldest = oldest.Millis
-	page.Removed, _ = parsePosition(answer[2])
+	if removed, _ := parsePosition(answer[2]); removed.Millis <= now+maxFeedLead {
+		page.Removed = removed // no script writes one of the future
+	}
 	page.Full = answer[3] == "1"
 	for i := 4; i < len(answer); i += 2 {
 		at, ok := parsePosition(answer[i])

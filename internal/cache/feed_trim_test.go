@@ -78,3 +78,23 @@ func TestTheFeedIsTrimmedByTime(t *testing.T) {
 		t.Errorf("removed %s, oldest %d; want %s, %s", position(page.Removed), page.Oldest, all[10].ID, all[11].ID)
 	}
 }
+
+// The newest id removed has no seal. One of the future would expire every resume token.
+func TestAnIDRemovedInTheFutureIsIgnored(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	store := newStore(t, at(server, start.Add(time.Hour)))
+	shareAt(store, time.Second, allowed)
+	for ahead, ignored := range map[time.Duration]bool{-time.Minute: false, time.Minute: false, 2 * time.Hour: true} {
+		id := fmt.Sprintf("%d-7", time.Now().Add(ahead).UnixMilli())
+		if err := client.Set(ctx, feedKey("feed:removed"), id, time.Hour).Err(); err != nil {
+			t.Fatal(err)
+		}
+		page := readPage(store, changes.Position{}, 100)
+		if got := page.Removed == (changes.Position{}); got != ignored || !ignored && position(page.Removed) != id {
+			t.Errorf("%v ahead: removed %s, written %s", ahead, position(page.Removed), id)
+		}
+	}
+}

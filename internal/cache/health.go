@@ -36,9 +36,9 @@ const (
 	fleetRestart = 10 * time.Second
 )
 
-// health is the result of heartbeats, by partition: without a cluster, all
+// serverHealth is the result of heartbeats, by partition: without a cluster, all
 // partitions have the same. It is safe for concurrent use and needs no lock.
-type health struct{ partitions [partitions]partitionHealth }
+type serverHealth struct{ partitions [partitions]partitionHealth }
 
 // All times are in Unix ns; zero is never.
 type partitionHealth struct {
@@ -58,8 +58,8 @@ type partitionHealth struct {
 	silent atomic.Bool
 }
 
-func newHealth() *health {
-	h := new(health)
+func newHealth() *serverHealth {
+	h := new(serverHealth)
 	for i := range h.partitions {
 		h.partitions[i].floor.Store(math.MaxInt64)
 	}
@@ -143,7 +143,7 @@ func (p *partitionHealth) delivered(sent, now int64) {
 }
 
 // missed records that messages until now may have been missed.
-func (h *health) missed(now int64) {
+func (h *serverHealth) missed(now int64) {
 	for i := range h.partitions {
 		h.partitions[i].since.Store(now)
 	}

@@ -16,7 +16,8 @@ const schemaVersion = "v2"
 //	{prefix}:v2:{namespace}:{TAG}:{customer, 32 hex digits}:{facet}
 //
 // The braces around TAG, the tag of the customer's partition, are literal:
-// Redis's hash tag. A lease's key ends in ":lease". Each partition also has the
+// Redis's hash tag. A lease's key ends in ":lease", that of a history in ":history", and
+// that of its last confirmation in ":confirmed". Each partition also has the
 // keys of its heartbeats, see [heartbeatScript], and of its changes and reviews, see
 // [putScript]. Messages go through the channel
 //
@@ -43,6 +44,10 @@ func (k redisKeys) of(key eligibility.Key) string {
 }
 
 func (k redisKeys) lease(key eligibility.Key) string { return k.of(key) + ":lease" }
+
+func (k redisKeys) history(key eligibility.Key) string { return k.of(key) + ":history" }
+
+func (k redisKeys) confirmed(key eligibility.Key) string { return k.of(key) + ":confirmed" }
 
 // inPartition is a key of the partition itself.
 func (k redisKeys) inPartition(partition int, name string) string {

@@ -21,7 +21,7 @@ type metrics struct {
 	takeOvers                                prometheus.Counter
 	changesWritten, changesTrimmed           prometheus.Counter
 	changesLost, changesUnreadable           prometheus.Counter
-	reviewsUntracked                         prometheus.Counter
+	reviewsUntracked, historyLost            prometheus.Counter
 	waits                                    prometheus.Gauge
 }
 
@@ -34,7 +34,7 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 	for _, collector := range []prometheus.Collector{
 		m.lookups, m.redisFaults, m.unreadable, m.published, m.received, m.unreadableMessages, m.takeOvers, m.waits,
 		m.writeBacks, m.losses, m.outboxDropped,
-		m.changesWritten, m.changesTrimmed, m.changesLost, m.changesUnreadable, m.reviewsUntracked,
+		m.changesWritten, m.changesTrimmed, m.changesLost, m.changesUnreadable, m.reviewsUntracked, m.historyLost,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
 			Help: "Entries in the local tier (approximate).",
@@ -138,15 +138,24 @@ func newCounters() *metrics {
 			Name: "eligibility_reviews_untracked_total",
 			Help: "Times that evidence of a customer under review was stored but the customer was not listed for checks, because reviews.max_tracked is reached or Redis refused it.",
 		}),
+		historyLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "eligibility_history_lost_total",
+			Help: "Changes that Redis did not write to the history of their customer although it stored their evidence. Explanations lack them.",
+		}),
 		waits: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "eligibility_cache_lease_waits",
 			Help: "Waits for fetches of other replicas.",
 		}),
 	}
-	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm", "feed", "reviews"} {
+	m.initFaults()
+	return m
+}
+
+// initFaults gives each series of faults its zero.
+func (m *metrics) initFaults() {
+	for _, op := range []string{"load", "put", "remove", "claim", "renew", "release", "heartbeat", "subscribe", "outbox", "warm", "feed", "reviews", "history"} {
 		for _, kind := range []string{faultTimeout, faultConnection, faultPool, faultRefused} {
 			m.redisFaults.WithLabelValues(op, kind)
 		}
 	}
-	return m
 }

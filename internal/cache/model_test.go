@@ -547,6 +547,8 @@ func (r *modelReplica) Fetch(ctx context.Context, query evidence.Query) (eligibi
 
 func (r *modelReplica) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (*modelReplica) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 func (m *model) outcome(facet eligibility.Facet) (evidence eligibility.Evidence, usable time.Duration) {
 	ages := modelAges()
 	if facet == eligibility.FacetQualifications {
@@ -628,14 +630,15 @@ const heartbeatArgs = 3 + 3 + 9 // as in published
 // published delivers what a script has published, as its arguments show.
 func (r *modelReplica) published(cmd redis.Cmder) {
 	args := cmd.Args()
-	const put, release = 3 + 6 + 15, 3 + 1 + 5 // the first three: name, script, number of keys
+	const put, release = 3 + 8 + 17, 3 + 1 + 5 // the first three: name, script, number of keys
 	last, _ := args[len(args)-1].([]byte)
 	switch {
 	case len(args) >= put:
-		if reply, _ := cmd.(*redis.Cmd).StringSlice(); len(reply) < 6 {
+		reply, _ := cmd.(*redis.Cmd).StringSlice()
+		if len(reply) < 7 && (len(reply) == 0 || reply[0] != "same") || args[26] != "" {
 			return // other evidence was there
 		}
-		r.m.deliver(args[13], append(slices.Clone(args[14].([]byte)), args[9].([]byte)...))
+		r.m.deliver(args[15], append(slices.Clone(args[16].([]byte)), args[11].([]byte)...))
 	case len(args) == release:
 		if len(last) > 0 {
 			r.m.deliver(args[7], last)

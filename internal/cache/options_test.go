@@ -63,6 +63,8 @@ func TestRedisOptionsArrive(t *testing.T) {
 	slices.Sort(keys)
 	want := []string{
 		"mine:v2:a_b_c:{" + cache.PartitionTag(key) + "}:abcd0000000000000000000000000000:account",
+		"mine:v2:a_b_c:{" + cache.PartitionTag(key) + "}:abcd0000000000000000000000000000:account:confirmed",
+		"mine:v2:a_b_c:{" + cache.PartitionTag(key) + "}:abcd0000000000000000000000000000:account:history",
 		"mine:v2:a_b_c:{" + cache.PartitionTag(key) + "}:feed",
 	}
 	if diff := cmp.Diff(want, keys); diff != "" || err != nil {

@@ -32,6 +32,8 @@ func (f *farAway) Fetch(_ context.Context, query evidence.Query) (eligibility.Ev
 
 func (f *farAway) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (*farAway) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 // startService runs the domain on a store, by the same clock.
 func startService(t *testing.T, far evidence.Source, cfg cache.Config) *evidence.Service {
 	t.Helper()

@@ -59,7 +59,9 @@ func (e outboxEntry) trailTo(evidence *eligibility.Evidence) trail {
 	if e.evidence == nil || !e.evidence.FetchTime.Before(evidence.FetchTime) {
 		return e.trail
 	}
-	return e.trail.with(e.evidence)
+	trail := e.trail.with(e.evidence)
+	trail.unwritten = e.pending
+	return trail
 }
 
 // add records evidence and whether Redis has stored it, in place of replaced, which

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -31,32 +32,41 @@ type write struct {
 type trail struct {
 	// stored is what Redis held when this replica last knew; nil if nothing.
 	stored *eligibility.Evidence
-	// passed are what this replica has fetched since then, oldest first. Their
-	// changes may not be in Redis.
+	// passed are what this replica has fetched since then, oldest first: of fetches in a
+	// row that returned the same facts, the first and the last. Their changes may not be
+	// in Redis.
 	passed []*eligibility.Evidence
+	// unwritten reports that Redis is not known to have the last of them.
+	unwritten bool
 }
 
 // changesTo returns the changes to evidence from what is stored or, if that is
 // nothing, from where the trail begins.
-func (t trail) changesTo(key eligibility.Key, evidence, stored *eligibility.Evidence) (found []*changes.Change) {
-	from := stored
-	if from == nil {
-		from = t.stored
-	}
-	step := func(to *eligibility.Evidence) {
+func (t trail) changesTo(key eligibility.Key, evidence, stored *eligibility.Evidence) []*changes.Change {
+	return changesAlong(key, cmp.Or(stored, t.stored), append(slices.Clip(t.passed), evidence))
+}
+
+// changesAlong returns the changes from evidence, nil if nothing was known, along what
+// followed. What is not newer is left out.
+func changesAlong(key eligibility.Key, from *eligibility.Evidence, followed []*eligibility.Evidence) (found []*changes.Change) {
+	for _, to := range followed {
 		if from != nil && !to.FetchTime.After(from.FetchTime) {
-			return
+			continue
 		}
 		if change := newChange(key, from, to); change != nil {
 			found = append(found, change)
 		}
 		from = to
 	}
-	for _, passed := range t.passed {
-		step(passed)
-	}
-	step(evidence)
 	return found
+}
+
+// leavesOut reports whether changesTo, from what is stored, leaves out facts that this
+// replica has fetched: newer evidence has been stored since.
+func (t trail) leavesOut(stored *eligibility.Evidence) bool {
+	return stored != nil && slices.ContainsFunc(t.passed, func(passed *eligibility.Evidence) bool {
+		return !passed.FetchTime.After(stored.FetchTime) && !passed.SameFacts(stored)
+	})
 }
 
 // last returns the end of the trail; nil if it is empty.
@@ -67,15 +77,18 @@ func (t trail) last() *eligibility.Evidence {
 	return t.stored
 }
 
-// maxPassed bounds a trail.
-const maxPassed = 8
+// maxPassed bounds a trail: to 50 changes or more.
+const maxPassed = 100
 
 // with returns the trail of what follows evidence.
 func (t trail) with(evidence *eligibility.Evidence) trail {
-	if last := t.last(); last != nil && last.SameFacts(evidence) {
-		return t
+	kept := t.passed
+	if n := len(kept); n > 0 && kept[n-1].SameFacts(evidence) {
+		if first := (trail{stored: t.stored, passed: kept[:n-1]}).last(); first != nil && first.SameFacts(evidence) {
+			kept = kept[:n-1]
+		}
 	}
-	passed := slices.Concat(t.passed, []*eligibility.Evidence{evidence})
+	passed := slices.Concat(kept, []*eligibility.Evidence{evidence})
 	if extra := len(passed) - maxPassed; extra > 0 {
 		return trail{stored: passed[extra-1], passed: passed[extra:]}
 	}
@@ -122,6 +135,12 @@ type putResult struct {
 	replaced storedValue
 	// again reports that Redis holds replaced, and not what the writer believed.
 	again bool
+	// missing are changes to add although replaced stays, and head is the time of the
+	// newest entry of the history, or "-", for which they are missing.
+	missing []*changes.Change
+	head    string
+	// checked reports that no change is missing, whatever preceded the evidence.
+	checked bool
 	// unreadable is a value in the way.
 	unreadable []byte
 }
@@ -144,30 +163,33 @@ func (r *sharedTier) put(caller context.Context, w write) putResult {
 		r.release(caller, w.key, w.lease, nil)
 		return putResult{}
 	}
-	sent, believed := now.UnixNano(), w.lease.stored
+	sent, from := now.UnixNano(), basis{believed: w.lease.stored}
 	if w.lease.token == (token{}) {
-		believed = r.asStored(w.key, w.trail.last()) // for want of a better guess
+		from.believed = r.asStored(w.key, w.trail.last()) // for want of a better guess
 	}
+	var newer *eligibility.Evidence
 	for range maxPutTries {
-		put := r.newPut(w, value, left, believed)
+		put := r.newPut(w, value, left, from)
 		answer, err := r.scripts.put.Run(ctx, r.writer, put.keys, put.args...).StringSlice()
 		r.report(caller, "put", permit, err)
 		result := r.putReply(put, answer, err, sent)
+		newer = cmp.Or(result.newer, newer)
 		switch {
 		case isReply(err):
 			_ = r.publish(ctx, w.key, value) // the script cannot run, but others must know nevertheless
 			return result
 		case result.unreadable != nil:
 			r.remove(caller, removal{key: w.key, value: result.unreadable})
-			believed = storedValue{}
+			from = basis{}
 		case result.again:
-			believed = result.replaced
+			from = result.basis()
 		default:
+			result.newer = newer
 			return result
 		}
 	}
 	_ = r.publish(ctx, w.key, value)
-	return putResult{}
+	return putResult{newer: newer}
 }
 
 // publish sends evidence to the other replicas without storing it.
@@ -175,18 +197,27 @@ func (r *sharedTier) publish(ctx context.Context, key eligibility.Key, value []b
 	return r.writer.Publish(ctx, r.keys.channel(), append(messageHeader(kindEvidence, key), value...)).Err()
 }
 
-// put is one run of putScript, for a writer that believes that Redis holds that
-// evidence, or nothing.
-type put struct {
-	write
-
+// basis is what a run of putScript starts from: what the writer believes to be stored,
+// or nothing, and the changes to add although that stays, if there are any.
+type basis struct {
 	believed storedValue
-	changes  int
-	keys     []string
-	args     []any
+	missing  []*changes.Change
+	head     string // of the history; "" if there are none
 }
 
-func (r *sharedTier) newPut(w write, value []byte, left int64, believed storedValue) put {
+func (r putResult) basis() basis { return basis{r.replaced, r.missing, r.head} }
+
+// put is one run of putScript.
+type put struct {
+	write
+	basis
+
+	changes int
+	keys    []string
+	args    []any
+}
+
+func (r *sharedTier) newPut(w write, value []byte, left int64, from basis) put {
 	var holder []byte
 	if w.lease.token != (token{}) {
 		holder = w.lease.token[:]
@@ -200,25 +231,37 @@ func (r *sharedTier) newPut(w write, value []byte, left int64, believed storedVa
 	partition := partitionOf(w.key.CustomerID)
 	r.metrics.published.Inc()
 	p := put{
-		write: w, believed: believed,
+		write: w, basis: from,
 		keys: []string{
 			r.keys.of(w.key), r.keys.lease(w.key),
 			r.keys.inPartition(partition, "feed"), r.keys.inPartition(partition, "feed:removed"),
 			r.keys.inPartition(partition, "reviews"), r.keys.inPartition(partition, "reviews:since"),
+			r.keys.history(w.key), r.keys.confirmed(w.key),
 		},
 		args: []any{
 			value, left, timeBytes(r.now().Add(eligibility.ClockTolerance)), holder, r.keys.channel(), messageHeader(kindEvidence, w.key),
-			believed.stamp, r.feed.Retention.Milliseconds(), share(r.feed.MaxEvents),
+			from.believed.stamp, r.feed.Retention.Milliseconds(), share(r.feed.MaxEvents),
 			reviewMember(w.key), underReview, 0.9 + 0.2*rand.Float64(), //nolint:gosec // no secret
-			r.reviews.GiveUpAfter.Milliseconds(), share(r.reviews.MaxTracked), r.now().UnixMilli(),
+			r.reviews.GiveUpAfter.Milliseconds(), share(r.reviews.MaxTracked), r.now().UnixMilli(), from.head,
+			r.seals.encodeConfirmation(w.key, confirmationOf(w.evidence)),
 		},
 	}
-	for _, change := range w.trail.changesTo(w.key, w.evidence, believed.evidence) {
-		p.args = append(p.args, r.seals.sealChange(change, r.source))
-		p.changes++
+	found := from.missing
+	if len(found) == 0 {
+		found = w.trail.changesTo(w.key, w.evidence, from.believed.evidence)
 	}
+	for _, change := range found {
+		p.args = append(p.args, r.seals.sealChange(change, r.source))
+	}
+	for _, change := range found {
+		p.args = append(p.args, r.seals.encodePast(change))
+	}
+	p.changes = len(found)
 	return p
 }
+
+// putReplyLen is how many elements the reply of putScript to a put has.
+const putReplyLen = 7
 
 // share returns the part of a bound that a partition has.
 func share(bound int) int { return (bound + partitions - 1) / partitions }
@@ -230,32 +273,36 @@ func (r *sharedTier) putReply(p put, answer []string, err error, sent int64) (re
 	case isReply(err):
 		health.refused()
 	case err != nil:
-	case len(answer) == 2:
+	case len(answer) == 2, len(answer) == 3:
 		found, err := r.decodeStored(p.key, answer[1])
-		switch {
-		case err != nil:
+		if err != nil {
 			result.unreadable = []byte(answer[1])
-		case answer[0] == "newer":
-			result.stored, result.newer = true, found.evidence
-		default:
-			result.again, result.replaced = true, found
+			return result
 		}
-	case len(answer) == 6 && answer[1] != "":
+		result.replaced = found
+		if answer[0] == "newer" {
+			result.newer = found.evidence
+		}
+		if len(answer) == 3 {
+			result.missing, result.head = r.missing(p.write, found.evidence, answer[2])
+		}
+		result.again = len(answer) == 2 || len(result.missing) > 0
+		result.stored, result.checked = !result.again, !result.again
+	case len(answer) == putReplyLen && answer[1] != "":
 		health.refused()
 		r.metrics.redisFaults.WithLabelValues("put", faultRefused).Inc()
 		r.faults.warn("put", replyError(answer[1]))
-	case len(answer) == 6 && answer[0] == "same": // nothing was written
-		result.stored, result.replaced = true, p.believed
-	case len(answer) == 6:
+	case len(answer) == putReplyLen:
 		health.accepted(sent)
 		result.stored, result.replaced = true, p.believed
-		r.countChanges(p, answer[3], answer[4], answer[5])
+		result.checked = len(p.missing) > 0 || !p.trail.leavesOut(p.believed.evidence)
+		r.countChanges(p, answer[3], answer[4], answer[5], answer[6])
 	}
 	return result
 }
 
 // countChanges counts what became of the changes of a put whose evidence was stored.
-func (r *sharedTier) countChanges(p put, refused, trimmed, untracked string) {
+func (r *sharedTier) countChanges(p put, refused, trimmed, untracked, forgotten string) {
 	if refused == "" {
 		r.metrics.changesWritten.Add(float64(p.changes))
 		r.written.send()
@@ -265,6 +312,10 @@ func (r *sharedTier) countChanges(p put, refused, trimmed, untracked string) {
 	}
 	if n, err := strconv.Atoi(trimmed); err == nil {
 		r.metrics.changesTrimmed.Add(float64(n))
+	}
+	if forgotten != "" {
+		r.metrics.historyLost.Add(float64(max(p.changes, 1)))
+		r.faults.historyLost(replyError(forgotten))
 	}
 	if untracked == "1" {
 		r.metrics.reviewsUntracked.Inc()
@@ -282,19 +333,19 @@ func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
 	sent := r.now()
-	believed := make([]storedValue, len(writes))
+	from := make([]basis, len(writes))
 	for i, write := range writes {
-		believed[i] = r.asStored(write.key, write.trail.last())
+		from[i].believed = r.asStored(write.key, write.trail.last())
 	}
-	for range 2 {
+	for range maxPutTries {
 		puts := make([]put, len(writes))
 		for i, w := range writes {
 			left := w.keepUntil.Sub(sent).Milliseconds()
-			puts[i] = r.newPut(write{key: w.key, evidence: w.evidence, trail: w.trail}, r.seals.encode(w.key, w.evidence), max(left, 1), believed[i])
+			puts[i] = r.newPut(write{key: w.key, evidence: w.evidence, trail: w.trail}, r.seals.encode(w.key, w.evidence), max(left, 1), from[i])
 		}
 		replies, err := runAll(ctx, r.writer, r.scripts.put, len(puts), func(i int) ([]string, []any) { return puts[i].keys, puts[i].args })
 		r.report(caller, "put", permit, err)
-		writes, believed = r.putReplies(caller, puts, writes, replies, sent.UnixNano(), func(w outboxWrite) {
+		writes, from = r.putReplies(caller, puts, writes, replies, sent.UnixNano(), func(w outboxWrite) {
 			stored(w)
 			n++
 		})
@@ -306,8 +357,8 @@ func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored
 }
 
 // putReplies evaluates the replies to puts of writes, and returns those to make again
-// and what Redis holds in their place.
-func (r *sharedTier) putReplies(caller context.Context, puts []put, writes []outboxWrite, replies []*redis.Cmd, sent int64, stored func(outboxWrite)) (again []outboxWrite, believed []storedValue) {
+// and what they start from.
+func (r *sharedTier) putReplies(caller context.Context, puts []put, writes []outboxWrite, replies []*redis.Cmd, sent int64, stored func(outboxWrite)) (again []outboxWrite, from []basis) {
 	for i, reply := range replies {
 		answer, err := reply.StringSlice()
 		result := r.putReply(puts[i], answer, err, sent)
@@ -316,13 +367,15 @@ func (r *sharedTier) putReplies(caller context.Context, puts []put, writes []out
 			result.again = true
 		}
 		switch {
-		case result.stored:
+		case result.stored && result.checked:
 			stored(writes[i])
+		case result.stored: // and asked again whether changes are missing
+			again, from = append(again, writes[i]), append(from, basis{believed: r.asStored(writes[i].key, writes[i].evidence)})
 		case result.again:
-			again, believed = append(again, writes[i]), append(believed, result.replaced)
+			again, from = append(again, writes[i]), append(from, result.basis())
 		}
 	}
-	return again, believed
+	return again, from
 }
 
 // runAll runs a script n times in one round trip, or in two if Redis does not have

@@ -38,11 +38,11 @@ local function trim(feed, removedKey, now, retention, most)
   noteRemoved(removedKey, ids[#ids], now, retention)
   return #ids
 end
--- addChanges adds ARGV[first] and all behind it, and returns the error of the first
+-- addChanges adds ARGV[first] to ARGV[last], and returns the error of the first
 -- that was refused and how many others were removed.
-local function addChanges(feed, removedKey, now, retention, most, first)
+local function addChanges(feed, removedKey, now, retention, most, first, last)
   local refused, removed = '', 0
-  for i = first, #ARGV do
+  for i = first, last do
     if refused == '' then refused = addChange(feed, removedKey, ARGV[i], now, retention) end
   end
   if refused ~= '' then return refused, 0 end
@@ -54,6 +54,48 @@ local function addChanges(feed, removedKey, now, retention, most, first)
   end
   redis.call('PEXPIRE', feed, retention)
   return '', result
+end
+`
+
+// luaHistory keeps the history of a key: a list, newest first, of entries of the form
+// of encodePast. An entry that is not newer than the newest is there already.
+const luaHistory = `
+local function timeOfPast(entry, version, believed)
+  return type(entry) == 'string' and fetched(entry:sub(9), version, believed) or nil
+end
+-- headOf returns the newest entry; '' if there is none, or a long one, and '!' if it may not be read.
+local function headOf(key, version, believed)
+  local head = redis.pcall('LRANGE', key, 0, 0)
+  if head.err then return string.find(head.err, 'WRONGTYPE', 1, true) and '' or '!' end
+  head = head[1] or ''
+  return #head <= 16384 and timeOfPast(head, version, believed) and head or ''
+end
+-- confirm keeps when the facts were last fetched for as long as the history.
+local function confirm(key, confirmedKey, value)
+  local refused = errorOf(redis.pcall('SET', confirmedKey, value, 'PX', 7776000000))
+  if refused == '' then refused = errorOf(redis.pcall('PEXPIRE', key, 7776000000)) end
+  return refused
+end
+-- addHistory adds ARGV[first] and those behind it. If the evidence before is not stored
+-- any longer, its last confirmation goes with the first.
+local function addHistory(key, version, believed, first, confirmation)
+  local head = redis.pcall('LRANGE', key, 0, 0)
+  local refused = errorOf(head)
+  if string.find(refused, 'WRONGTYPE', 1, true) then
+    redis.pcall('DEL', key)
+    refused = ''
+  end
+  if refused ~= '' then return refused end
+  local time, new = timeOfPast(head[1], version, believed), {}
+  for i = first, #ARGV do
+    if not time or before(time, ARGV[i]:sub(10, 17)) then new[#new + 1] = ARGV[i] end
+  end
+  if #new == 0 then return '' end
+  if type(confirmation) == 'string' and #confirmation <= 32 then new[1] = new[1] .. confirmation end
+  refused = errorOf(redis.pcall('LPUSH', key, unpack(new)))
+  if refused == '' then refused = errorOf(redis.pcall('LTRIM', key, 0, 49)) .. errorOf(redis.pcall('PEXPIRE', key, 7776000000)) end
+  if refused ~= '' then redis.pcall('DEL', key) end -- it must not grow or stay for ever
+  return refused
 end
 `
 
@@ -105,43 +147,63 @@ end
 // old or too many; the newest id that was removed is kept, so that readers notice. A
 // feed that cannot be trimmed is removed.
 //
+// Each change is also added to the history of its key, which has the last 50. Each write
+// stores besides when these facts were fetched, and keeps both for 90 days.
+//
+// If newer evidence is stored, or the same, the script returns it with the newest entry
+// of the history, by which the writer knows whether a change was written since. If one
+// is missing, see [sharedTier.missing], the writer runs the script once more to add the
+// changes only, which it does if the stored value and the newest entry are still those.
+//
 // Evidence of a customer under review has its member in two sorted sets: by the time
 // at which it is due, and by the time since which it is under review. Due is after a
 // tenth of the time since then. A review that was given up stays in the second set only. All
 // other evidence has no member. The sets are as large as their bound, or less.
 //
 // KEYS value, lease, feed, newest id removed from it, reviews by due time, reviews
-// since; ARGV value, milliseconds to live, the last time that is believed, the
+// since, history, last confirmation; ARGV value, milliseconds to live, the last time that is believed, the
 // writer's token or nothing, channel, the message's header, the time and the last
 // 4 bytes of the value believed to be stored or nothing, the feed's retention in ms and number of events,
 // the member of the review, 1 if it is under review, the factor of its due time, the
 // time in ms after which it is given up, the number of members, the replica's time in
-// ms, changes.
+// ms, nothing or, to add the changes only, the time of the newest entry of the history
+// or '-', the confirmation, changes, as many entries of the history.
 //
-// It returns {'newer', value} if newer evidence is stored, {'other', value or
-// nothing} if another value is stored than the writer believes, otherwise {'stored'
-// or, if it was there, 'same', the error of the write or nothing, the error of the
+// It returns {'newer' or, if it was fetched at the same time, 'same', value, the
+// newest entry of the history, nothing, or '!' if it may not be read} if such evidence
+// is stored, {'other', value or nothing} if another value is stored than the writer
+// believes, otherwise {'stored', the error of the write or nothing, the error of the
 // publication or nothing, the error of the changes or nothing, how many changes were
-// removed, 1 if there was no room for the review}.
-const putScript = luaShared + luaFeed + luaReviews + `
+// removed, 1 if there was no room for the review, the error of the history or nothing}.
+const putScript = luaShared + luaFeed + luaHistory + luaReviews + `
 local new, newTime = ARGV[1], ARGV[1]:sub(2, 9)
 local stored = read(KEYS[1])
 local time = fetched(stored, new:byte(1), ARGV[3])
 local isNewer = time and before(newTime, time)
-if not isNewer and time ~= newTime and (time and time .. stored:sub(-4) or '') ~= ARGV[7] then return {'other', time and stored or ''} end
+local isThere = isNewer or time == newTime
+local isKnown = (time and time .. stored:sub(-4) or '') == ARGV[7]
+if not isThere and not isKnown then return {'other', time and stored or ''} end
 local lease = leaseOf(KEYS[2])
 if lease and lease:sub(3, 18) == ARGV[4] then redis.pcall('DEL', KEYS[2]) end
-if isNewer then return {'newer', stored} end
-local result, refused, lost, removed, untracked = 'same', '', '', 0, 0
-if time ~= newTime then
-  result = 'stored'
-  refused = errorOf(redis.pcall('SET', KEYS[1], new, 'PX', ARGV[2]))
-  if refused == '' then
-    local now = millisNow(ARGV[15])
-    local retention = tonumber(ARGV[8])
-    if #ARGV > 15 then lost, removed = addChanges(KEYS[3], KEYS[4], now, retention, tonumber(ARGV[9]), 16) end
-    untracked = track(KEYS[5], KEYS[6], now, ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]))
+if isThere then
+  local head = headOf(KEYS[7], new:byte(1), ARGV[3])
+  if not isKnown or (timeOfPast(head, new:byte(1), ARGV[3]) or '-') ~= ARGV[16] then
+    if not isNewer then redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new) end
+    return {isNewer and 'newer' or 'same', stored, head}
   end
 end
-return {result, refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new)), lost, tostring(removed), tostring(untracked)}
+local refused, lost, removed, untracked, forgotten = '', '', 0, 0, ''
+if not isThere then refused = errorOf(redis.pcall('SET', KEYS[1], new, 'PX', ARGV[2])) end
+if refused == '' then
+  local now = millisNow(ARGV[15])
+  local changes = (#ARGV - 17) / 2
+  if changes > 0 then
+    lost, removed = addChanges(KEYS[3], KEYS[4], now, tonumber(ARGV[8]), tonumber(ARGV[9]), 18, 17 + changes)
+    forgotten = addHistory(KEYS[7], new:byte(1), ARGV[3], 18 + changes, not time and redis.pcall('GET', KEYS[8]))
+  end
+  if isThere then return {'stored', '', '', lost, tostring(removed), '0', forgotten} end
+  forgotten = forgotten .. confirm(KEYS[7], KEYS[8], ARGV[17])
+  untracked = track(KEYS[5], KEYS[6], now, ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]))
+end
+return {'stored', refused, errorOf(redis.pcall('PUBLISH', ARGV[5], ARGV[6] .. new)), lost, tostring(removed), tostring(untracked), forgotten}
 `

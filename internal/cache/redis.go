@@ -12,6 +12,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/breaker"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/health"
 )
 
 const (
@@ -45,13 +46,15 @@ type sharedTier struct {
 	written      signal // something may have been written to the feed
 	reviews      ReviewsConfig
 	policy       eligibility.Policy
-	health       *health
+	health       *serverHealth
 	replica      token
 	beats        *beats
 	writeTimeout time.Duration
 	now          func() time.Time
 	metrics      *metrics
 	faults       *faultLog
+	fault        fault
+	condition    *health.Component
 }
 
 // newSharedTier returns a tier on the configured connections, or on its own if there
@@ -98,6 +101,7 @@ func newSharedTier(config Config, metrics *metrics) (*sharedTier, error) {
 		written:      newSignal(),
 		reviews:      config.Reviews,
 		policy:       config.Policy,
+		condition:    health.New(now),
 
 		ownConnections: own,
 	}, nil
@@ -216,6 +220,7 @@ func (r *sharedTier) report(caller context.Context, op string, permit breaker.Pe
 	default:
 		permit.Fail()
 	}
+	r.fault.note(faultKind(err))
 	r.metrics.redisFaults.WithLabelValues(op, faultKind(err)).Inc()
 	r.faults.warn(op, err)
 }
@@ -324,7 +329,10 @@ func (s *Store) Heartbeat(ctx context.Context) {
 		return
 	}
 	r := s.redis
-	refused := func(partition int, _ error) { r.health.partitions[partition].refused() }
+	refused := func(partition int, err error) {
+		r.fault.note(faultKind(err))
+		r.health.partitions[partition].refused()
+	}
 	var all sync.WaitGroup
 	for _, server := range r.servers(ctx, r.writer, allPartitions(), refused) {
 		all.Go(func() {
@@ -333,6 +341,7 @@ func (s *Store) Heartbeat(ctx context.Context) {
 		})
 	}
 	all.Wait()
+	r.judge(ctx)
 }
 
 // heartbeatTo checks one server, by the keys of the first of its partitions.
@@ -397,6 +406,7 @@ func (r *sharedTier) beat(caller context.Context, to server, raise bool) (beatRe
 	if err != nil {
 		r.beats.failed(to)
 		if !hasLeft(caller) {
+			r.fault.note(faultKind(err))
 			r.metrics.redisFaults.WithLabelValues("heartbeat", faultKind(err)).Inc()
 			r.faults.warn("heartbeat", err)
 		}

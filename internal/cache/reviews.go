@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -188,7 +189,7 @@ func (l *reviewList) Abandon(caller context.Context, taken reviews.Taken, eviden
 	if err != nil || answer[0] != "1" {
 		return false, err
 	}
-	r.countChanges(put{changes: 1}, answer[1], answer[2], "")
+	r.countChanges(put{changes: 1}, answer[1], answer[2], "", "")
 	return true, nil
 }
 
@@ -224,6 +225,50 @@ func (l *reviewList) Page(ctx context.Context, after reviews.Place, size int) ([
 		next = &page[size-1].place
 	}
 	return l.reviews(ctx, page), next, nil
+}
+
+// Of implements reviews.List. It reads the scores of the customer's members only.
+func (l *reviewList) Of(caller context.Context, id eligibility.CustomerID) ([]reviews.Review, error) {
+	permit, _, ok := l.breaker.Allow()
+	if !ok {
+		return nil, errBreakerOpen
+	}
+	ctx, cancel := context.WithTimeout(caller, reviewsTimeout)
+	defer cancel()
+	partition := partitionOf(id)
+	var due, since [2]*redis.FloatCmd
+	_, err := l.tier.writer.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, keys := 0, l.keys(partition); i < len(due); i++ {
+			member := reviewMember(keyOf(id, i))
+			due[i], since[i] = pipe.ZScore(ctx, keys[0], member), pipe.ZScore(ctx, keys[1], member)
+		}
+		return nil
+	})
+	if errors.Is(err, redis.Nil) { // of the first one
+		err = nil
+	}
+	var page []listed
+	for i := range due {
+		next, dueErr := due[i].Result()
+		began, sinceErr := since[i].Result()
+		for _, failed := range []error{dueErr, sinceErr} {
+			if failed != nil && !errors.Is(failed, redis.Nil) {
+				err = failed
+			}
+		}
+		if dueErr == nil && sinceErr == nil && !math.IsNaN(next) && !math.IsNaN(began) {
+			page = append(page, listed{place: reviews.Place{Key: keyOf(id, i), Since: began}, due: ofMillis(next)})
+		}
+	}
+	l.tier.report(caller, "reviews", permit, err)
+	if err != nil {
+		return nil, err
+	}
+	return l.reviews(ctx, page), nil
+}
+
+func keyOf(id eligibility.CustomerID, facet int) eligibility.Key {
+	return eligibility.Key{CustomerID: id, Facet: eligibility.Facet(facet)} //nolint:gosec // below 2
 }
 
 // listed is a member of the list, and its place.

@@ -104,7 +104,7 @@ const abandonScript = luaShared + luaFeed + luaDue + `
 if tonumber(of('ZSCORE', sinceKey, ARGV[1]) or nil) ~= tonumber(ARGV[2]) or not of('ZSCORE', dueKey, ARGV[1]) then
   return {'0', '', '0'}
 end
-local refused, removed = addChanges(KEYS[3], KEYS[4], millisNow(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), 6)
+local refused, removed = addChanges(KEYS[3], KEYS[4], millisNow(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), 6, 6)
 if refused ~= '' and not string.find(refused, 'NOPERM', 1, true) and not string.find(refused, "can't run", 1, true) then
   return {'0', refused, '0'}
 end

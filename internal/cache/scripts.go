@@ -165,7 +165,7 @@ local mark, markLeft = read(KEYS[3]), redis.call('PTTL', KEYS[3])
 return {lost and 1 or 0, floor, mark == '1' and markLeft > 0 and markLeft <= markLife and 1 or 0}
 `
 
-type scripts struct{ put, claim, renew, release, remove, heartbeat *redis.Script }
+type scripts struct{ put, claim, renew, release, remove, heartbeat, history *redis.Script }
 
 func newScripts() scripts {
 	return scripts{
@@ -175,5 +175,6 @@ func newScripts() scripts {
 		release:   redis.NewScript(releaseScript),
 		remove:    redis.NewScript(removeScript),
 		heartbeat: redis.NewScript(heartbeatScript),
+		history:   redis.NewScript(readHistoryScript),
 	}
 }

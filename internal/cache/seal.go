@@ -20,6 +20,8 @@ const (
 	sealBeat    = 'b'
 	sealWebhook = 'w'
 	sealEvent   = 'e'
+	sealPast    = 'p'
+	sealConfirm = 'c'
 )
 
 const (

@@ -30,7 +30,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidenc
 
 	t.Run("an empty store holds nothing", func(t *testing.T) {
 		store := newStore(t, clock)
-		keys := []eligibility.Key{accountKey(1), qualificationsKey(1)}
+		keys := []eligibility.Key{accountKey(1), qualificationsKey()}
 		for i, found := range store.Load(context.Background(), keys) {
 			if found.Evidence != nil || store.Peek(keys[i], start()).Evidence != nil {
 				t.Errorf("%v: found %+v", keys[i], found)
@@ -55,7 +55,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidenc
 	t.Run("facets and customers are kept apart", func(t *testing.T) {
 		store := newStore(t, clock)
 		put(store, accountKey(1), account(start(), "Allowed"), usable)
-		founds := store.Load(context.Background(), []eligibility.Key{qualificationsKey(1), accountKey(2), accountKey(1)})
+		founds := store.Load(context.Background(), []eligibility.Key{qualificationsKey(), accountKey(2), accountKey(1)})
 		if founds[0].Evidence != nil || founds[1].Evidence != nil || founds[2].Evidence == nil {
 			t.Errorf("found %+v", founds)
 		}
@@ -72,6 +72,7 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidenc
 		put(store, accountKey(1), account(start().Add(-1), "Allowed"), usable)
 		wantNotAllowed(t, store)
 	})
+	runHistory(t, newStore)
 	t.Run("not found replaces a status", func(t *testing.T) {
 		store := newStore(t, clock)
 		put(store, accountKey(1), account(start(), "Allowed"), usable)
@@ -80,6 +81,61 @@ func Run(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidenc
 			t.Errorf("found %+v", found.Evidence)
 		}
 	})
+}
+
+// runHistory tests what a Store keeps of the past.
+func runHistory(t *testing.T, newStore func(t *testing.T, now func() time.Time) evidence.Store) {
+	t.Helper()
+	usable := start().Add(time.Hour)
+	at := func(ago time.Duration) time.Time { return start().Add(-ago) }
+	t.Run("a customer of whom nothing is known has no history", func(t *testing.T) {
+		wantHistory(t, newStore(t, start), 1)
+	})
+	t.Run("the history has what changed, newest first", func(t *testing.T) {
+		store := newStore(t, start)
+		held := &eligibility.Evidence{Facet: eligibility.FacetQualifications, FetchTime: at(3*time.Second + 1)}
+		put(store, accountKey(1), account(at(4*time.Second), "UnderReview"), usable)
+		put(store, qualificationsKey(), held, usable)
+		put(store, accountKey(1), account(at(3*time.Second), "UnderReview"), usable)
+		put(store, accountKey(1), account(at(2*time.Second), "Allowed"), usable)
+		put(store, accountKey(2), account(at(time.Second), "NotAllowed"), usable)
+		put(store, accountKey(1), account(at(3*time.Second), "NotAllowed"), usable) // late
+		wantHistory(t, store, 1,
+			evidence.Past{Evidence: account(at(2*time.Second), "Allowed"), PreviousTime: at(3 * time.Second)},
+			evidence.Past{Evidence: held},
+			evidence.Past{Evidence: account(at(4*time.Second), "UnderReview"), ConfirmedTime: at(3 * time.Second)})
+		wantHistory(t, store, 2, evidence.Past{Evidence: account(at(time.Second), "NotAllowed")})
+		put(store, accountKey(2), account(at(time.Second/2), "NotAllowed"), usable)
+		put(store, accountKey(2), account(at(time.Second/4), "NotAllowed"), usable)
+		wantHistory(t, store, 2, evidence.Past{Evidence: account(at(time.Second), "NotAllowed"), ConfirmedTime: at(time.Second / 4)})
+	})
+	t.Run("all that evidence says is in the history", func(t *testing.T) {
+		for i, sample := range Samples(start()) {
+			store := newStore(t, start)
+			put(store, eligibility.Key{CustomerID: eligibility.CustomerID{byte(i + 50)}, Facet: sample.Facet}, sample, usable)
+			wantHistory(t, store, byte(i+50), evidence.Past{Evidence: sample})
+		}
+	})
+	t.Run("the history is bounded for each facet", func(t *testing.T) {
+		store := newStore(t, start)
+		word := []string{"Allowed", "NotAllowed"}
+		put(store, qualificationsKey(), &eligibility.Evidence{Facet: eligibility.FacetQualifications, FetchTime: at(time.Hour)}, usable)
+		for i := range 60 {
+			put(store, accountKey(1), account(at(time.Minute-time.Duration(i)*time.Second), word[i%2]), usable)
+		}
+		pasts, err := store.History(context.Background(), eligibility.CustomerID{1})
+		if err != nil || len(pasts) != 51 || !pasts[0].Evidence.FetchTime.Equal(at(time.Second)) || !pasts[49].Evidence.FetchTime.Equal(at(50*time.Second)) {
+			t.Errorf("%d entries, error %v", len(pasts), err)
+		}
+	})
+}
+
+func wantHistory(t *testing.T, store evidence.Store, customer byte, want ...evidence.Past) {
+	t.Helper()
+	pasts, err := store.History(context.Background(), eligibility.CustomerID{customer})
+	if diff := cmp.Diff(want, pasts, Compare()); diff != "" || err != nil {
+		t.Errorf("error %v, history of %d (-want +got):\n%s", err, customer, diff)
+	}
 }
 
 // runClocks tests the behavior of a Store if clocks differ from its own,
@@ -115,7 +171,7 @@ func Samples(fetched time.Time) []*eligibility.Evidence {
 		{Absence: eligibility.AbsenceNotFound, FetchTime: fetched},
 		{Facet: eligibility.FacetQualifications, Absence: eligibility.AbsenceNotServed, FetchTime: fetched},
 		{Facet: eligibility.FacetQualifications, FetchTime: fetched},
-		{Facet: eligibility.FacetQualifications, FetchTime: fetched, CorrelationID: "c", Qualifications: []eligibility.Qualification{
+		{Facet: eligibility.FacetQualifications, FetchTime: fetched, CorrelationID: "c", RequestID: "r", Qualifications: []eligibility.Qualification{
 			{
 				Type: eligibility.QualificationEducation, TypeText: "Education",
 				VettingStatus: eligibility.VettingDenied, VettingStatusText: "Denied", VettingReason: "Not an Education Customer",
@@ -131,7 +187,7 @@ func Samples(fetched time.Time) []*eligibility.Evidence {
 func account(fetched time.Time, word string) *eligibility.Evidence {
 	return &eligibility.Evidence{
 		Status: eligibility.ParseAccountStatus(word), StatusText: word,
-		FetchTime: fetched, CorrelationID: "7b0c5b1e-7a3f-4f1f-9c59-1c1a8a4ad5a5",
+		FetchTime: fetched, CorrelationID: "7b0c5b1e-7a3f-4f1f-9c59-1c1a8a4ad5a5", RequestID: "2f0c7a34-6b52-4f0e-8a3d-0c9be1f4d7a1",
 	}
 }
 
@@ -139,8 +195,8 @@ func accountKey(n byte) eligibility.Key {
 	return eligibility.Key{CustomerID: eligibility.CustomerID{n}}
 }
 
-func qualificationsKey(n byte) eligibility.Key {
-	return eligibility.Key{CustomerID: eligibility.CustomerID{n}, Facet: eligibility.FacetQualifications}
+func qualificationsKey() eligibility.Key {
+	return eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: eligibility.FacetQualifications}
 }
 
 func put(store evidence.Store, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time) {

@@ -2,6 +2,7 @@ package cachetest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,15 +15,16 @@ import (
 type Memory struct {
 	now func() time.Time
 
-	mu   sync.Mutex
-	held map[eligibility.Key]*eligibility.Evidence // guarded by mu
+	mu    sync.Mutex
+	held  map[eligibility.Key]*eligibility.Evidence  // guarded by mu
+	pasts map[eligibility.CustomerID][]evidence.Past // oldest first; guarded by mu
 }
 
 var _ evidence.Store = (*Memory)(nil)
 
 // NewMemory returns an empty one that goes by the clock now.
 func NewMemory(now func() time.Time) *Memory {
-	return &Memory{now: now, held: make(map[eligibility.Key]*eligibility.Evidence)}
+	return &Memory{now: now, held: make(map[eligibility.Key]*eligibility.Evidence), pasts: make(map[eligibility.CustomerID][]evidence.Past)}
 }
 
 // believed is as far ahead as another machine's clock may be.
@@ -63,14 +65,45 @@ func (m *Memory) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
 }
 
 // Put implements evidence.Store.
-func (m *Memory) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
+func (m *Memory) Put(key eligibility.Key, fetched *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if newest := m.peek(key, m.now()).Evidence; newest != nil && !newest.FetchTime.Before(evidence.FetchTime) {
+	newest := m.peek(key, m.now()).Evidence
+	if newest != nil && !newest.FetchTime.Before(fetched.FetchTime) {
 		return newest
 	}
-	m.held[key] = evidence
-	return evidence
+	m.held[key] = fetched
+	past := evidence.Past{Evidence: fetched}
+	switch {
+	case fetched.FetchTime.After(m.now().Add(believed)):
+		return fetched
+	case newest != nil:
+		past.PreviousTime = newest.FetchTime
+	}
+	if newest == nil || !newest.SameFacts(fetched) {
+		m.pasts[key.CustomerID] = append(m.pasts[key.CustomerID], past)
+		return fetched
+	}
+	for i, past := range slices.Backward(m.pasts[key.CustomerID]) {
+		if past.Evidence.Facet == key.Facet {
+			m.pasts[key.CustomerID][i].ConfirmedTime = fetched.FetchTime
+			break
+		}
+	}
+	return fetched
+}
+
+// History implements evidence.Store.
+func (m *Memory) History(_ context.Context, id eligibility.CustomerID) ([]evidence.Past, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pasts := slices.Clone(m.pasts[id])
+	slices.SortStableFunc(pasts, func(a, b evidence.Past) int { return b.Evidence.FetchTime.Compare(a.Evidence.FetchTime) })
+	count := make(map[eligibility.Facet]int)
+	return slices.DeleteFunc(pasts, func(past evidence.Past) bool {
+		count[past.Evidence.Facet]++
+		return count[past.Evidence.Facet] > 50
+	}), nil
 }
 
 // Share implements evidence.Store.
