@@ -19,3 +19,14 @@ const (
 	MaxScheduled = maxScheduled
 	MaxRefreshes = maxRefreshes
 )
+
+// FetchesInFlight returns the number of keys with a fetch under way or waiting.
+func (s *Service) FetchesInFlight() (n int) {
+	for i := range s.inflight.shards {
+		shard := &s.inflight.shards[i]
+		shard.mu.Lock()
+		n += len(shard.fetches)
+		shard.mu.Unlock()
+	}
+	return n
+}

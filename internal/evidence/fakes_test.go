@@ -20,6 +20,8 @@ func (f fetchFunc) Fetch(ctx context.Context, query evidence.Query) (eligibility
 
 func (f fetchFunc) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (fetchFunc) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 // scripted is a Source that gives each facet's current answer and counts.
 type scripted struct {
 	mu      sync.Mutex
@@ -58,6 +60,8 @@ func (s *scripted) Fetch(ctx context.Context, query evidence.Query) (eligibility
 }
 
 func (s *scripted) Room(context.Context, evidence.Lane) int { return math.MaxInt }
+
+func (*scripted) Obstacles(context.Context) []evidence.Obstacle { return nil }
 
 func (s *scripted) set(account, held outcome) {
 	s.mu.Lock()
@@ -132,6 +136,10 @@ func (m *memory) Acquire(context.Context, evidence.Claim) evidence.Acquisition {
 func (m *memory) Release(context.Context, eligibility.Key, error) {}
 
 func (m *memory) Share(context.Context, eligibility.Key, *eligibility.Evidence, time.Time) {}
+
+func (m *memory) History(context.Context, eligibility.CustomerID) ([]evidence.Past, error) {
+	return nil, nil
+}
 
 // slowMemory has a slow shared tier.
 type slowMemory struct {

@@ -32,6 +32,8 @@ func (q *queued) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 
 func (q *queued) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (*queued) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 // A commercial check waits for qualifications only while they are really being
 // fetched, if it waited for its account and has no others to show.
 func TestNoGraceForQualificationsThatAreOnlyQueued(t *testing.T) {
@@ -106,6 +108,8 @@ func (p *permit) Fetch(_ context.Context, query evidence.Query) (eligibility.Evi
 }
 
 func (p *permit) Room(context.Context, evidence.Lane) int { return math.MaxInt }
+
+func (*permit) Obstacles(context.Context) []evidence.Obstacle { return nil }
 
 func TestTheLastPermitIsTheAccounts(t *testing.T) {
 	t.Parallel()

@@ -222,10 +222,10 @@ func (n *inflight) begin(f *fetch, now func() time.Time) time.Time {
 // finish completes the current fetch of its key: it wakes the callers, records
 // whether the key cools down, and promotes the waiting fetch, if there is one.
 func (n *inflight) finish(f *fetch, with result, now time.Time) {
-	f.complete(with)
 	shard := n.shard(f.key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
+	f.complete(with) // under the lock: nobody may join a fetch that has finished
 	shard.coolDowns.record(f.key, with.err, now)
 	n.promote(shard, f.key)
 }

@@ -363,41 +363,44 @@ func TestMinEvidenceTimeWithoutTheRightFresh(t *testing.T) {
 		for _, batch := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", batch ", batch), func(t *testing.T) {
 				t.Parallel()
-				store := newMemory()
-				into := store.held
-				if test.inRedis {
-					into = store.shared
-				}
-				store.mustRevalidate = test.mustRevalidate
-				now, known := time.Now(), test.account
-				if known.Status == eligibility.AccountStatusUnspecified && known.Absence == eligibility.AbsenceNone {
-					known.Status = eligibility.AccountStatusAllowed
-				}
-				if test.accountAge > 0 {
-					known.SetFetchTime(now.Add(-test.accountAge))
-					into[eligibility.Key{CustomerID: customer, Facet: account}] = &known
-				}
-				if test.heldAge > 0 {
-					held := &eligibility.Evidence{Facet: qualifications, Qualifications: holding(qualification(eligibility.QualificationEducation, eligibility.VettingApproved)).evidence.Qualifications}
-					held.SetFetchTime(now.Add(-test.heldAge))
-					into[eligibility.Key{CustomerID: customer, Facet: qualifications}] = held
-				}
-				source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
-				service, stop := serve(t, source, store, evidence.Config{})
-				defer stop()
-				req := eligibility.Request{CustomerID: customer, Segment: test.segment, MinEvidenceTime: now.Add(-test.minimum), LacksFresh: !test.hasRight}
-				var err error
-				if batch {
-					err = checkBatch(t.Context(), service, []eligibility.Request{req})[0].err
-				} else {
-					_, err = service.Check(t.Context(), req)
-				}
-				if denied(err) != test.denied || !test.denied && err != nil {
-					t.Errorf("denied %v, want %v: %v", denied(err), test.denied, err)
-				}
-				if got := [2]int{source.count(account), source.count(qualifications)}; got != test.fetched {
-					t.Errorf("fetched %v, want %v", got, test.fetched)
-				}
+				synctest.Test(t, func(t *testing.T) {
+					store := newMemory()
+					into := store.held
+					if test.inRedis {
+						into = store.shared
+					}
+					store.mustRevalidate = test.mustRevalidate
+					now, known := time.Now(), test.account
+					if known.Status == eligibility.AccountStatusUnspecified && known.Absence == eligibility.AbsenceNone {
+						known.Status = eligibility.AccountStatusAllowed
+					}
+					if test.accountAge > 0 {
+						known.SetFetchTime(now.Add(-test.accountAge))
+						into[eligibility.Key{CustomerID: customer, Facet: account}] = &known
+					}
+					if test.heldAge > 0 {
+						held := &eligibility.Evidence{Facet: qualifications, Qualifications: holding(qualification(eligibility.QualificationEducation, eligibility.VettingApproved)).evidence.Qualifications}
+						held.SetFetchTime(now.Add(-test.heldAge))
+						into[eligibility.Key{CustomerID: customer, Facet: qualifications}] = held
+					}
+					source := &scripted{account: status(eligibility.AccountStatusAllowed), held: holding()}
+					service, stop := serve(t, source, store, evidence.Config{})
+					defer stop()
+					req := eligibility.Request{CustomerID: customer, Segment: test.segment, MinEvidenceTime: now.Add(-test.minimum), LacksFresh: !test.hasRight}
+					var err error
+					if batch {
+						err = checkBatch(t.Context(), service, []eligibility.Request{req})[0].err
+					} else {
+						_, err = service.Check(t.Context(), req)
+					}
+					if denied(err) != test.denied || !test.denied && err != nil {
+						t.Errorf("denied %v, want %v: %v", denied(err), test.denied, err)
+					}
+					synctest.Wait()
+					if got := [2]int{source.count(account), source.count(qualifications)}; got != test.fetched {
+						t.Errorf("fetched %v, want %v", got, test.fetched)
+					}
+				})
 			})
 		}
 	}

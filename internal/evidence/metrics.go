@@ -14,8 +14,8 @@ import (
 // counters exist even if there is no registry.
 type metrics struct {
 	led, joined, shared prometheus.Counter
-	fresh, stale        [eligibility.TierPartnerCenter + 1]prometheus.Counter   // by the slowest tier used
-	staleBy             [eligibility.KindFeedUnavailable + 1]prometheus.Counter // by why asking failed
+	fresh, stale        [eligibility.TierPartnerCenter + 1]prometheus.Counter // by the slowest tier used
+	staleBy             [eligibility.KindNotKnown + 1]prometheus.Counter      // by why asking failed
 }
 
 // answered counts a decision that uses evidence.

@@ -27,6 +27,9 @@ type Source interface {
 	// Room returns how many calls in lane the budget would admit, from now on and
 	// within the life of a fetch, if nothing else asked for one.
 	Room(ctx context.Context, lane Lane) int
+	// Obstacles returns what keeps it from calling Partner Center now, the first that
+	// a fetch meets first. It calls neither host and takes no permit.
+	Obstacles(ctx context.Context) []Obstacle
 }
 
 // Found is what a store holds under a key.
@@ -42,9 +45,24 @@ type Found struct {
 	Unread bool
 }
 
-// Store keeps evidence. Newer evidence replaces older, never the reverse. A
-// store never fails: what it cannot reach or read is absent. Implementations
-// are safe for concurrent use.
+// Past is an entry of a customer's history: facts that Partner Center returned and that
+// differed from those that were known before. It must not be changed.
+type Past struct {
+	// Evidence has the facts and the time of the first fetch that returned them. It is
+	// abridged if it is as large as no real customer's, see [eligibility.Evidence.Abridge].
+	Evidence *eligibility.Evidence
+	// PreviousTime is when the facts before these were fetched last, those of the entry
+	// before. It is zero if nothing was known before, or no longer, or if the entry
+	// before is lost.
+	PreviousTime time.Time
+	// ConfirmedTime is when the same facts were fetched last, as far as is known, before
+	// any others. It is zero if they were not fetched again.
+	ConfirmedTime time.Time
+}
+
+// Store keeps evidence. Newer evidence replaces older, never the reverse. But for
+// History, a store never fails: what it cannot reach or read is absent.
+// Implementations are safe for concurrent use.
 type Store interface {
 	// Peek looks into this process only, at the caller's time; it makes no I/O.
 	Peek(key eligibility.Key, now time.Time) Found
@@ -69,6 +87,11 @@ type Store interface {
 	Share(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time)
 	// Release ends a lease without evidence; replicas that wait share the failure.
 	Release(ctx context.Context, key eligibility.Key, failure error)
+	// History returns the last changes in what Partner Center returned about a
+	// customer, of either facet up to 50, newest first. It fails if the shared tier
+	// cannot be read within ctx. The error may have the text of another system: it is
+	// not for logs or callers.
+	History(ctx context.Context, id eligibility.CustomerID) ([]Past, error)
 }
 
 // Claim is a request for the lease of a key, made before a fetch.

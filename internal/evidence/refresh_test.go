@@ -274,6 +274,8 @@ func (r *replicas) Fetch(_ context.Context, query evidence.Query) (eligibility.E
 
 func (r *replicas) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (*replicas) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 func newReplicas(t *testing.T, server *cachetest.Redis, n int) *replicas {
 	t.Helper()
 	r := &replicas{t: t}

@@ -53,7 +53,7 @@ func TestAccountRule(t *testing.T) {
 			if reason.Code != row.code || reason.Temporary() != row.temporary || reason.Remedy() != row.remedy {
 				t.Errorf("reason %d, temporary %t, remedy %d", reason.Code, reason.Temporary(), reason.Remedy())
 			}
-			if reason.Message() == "" {
+			if reason.Message(eligibility.English) == "" {
 				t.Error("reason says nothing")
 			}
 			if answer.RecheckTime.IsZero() == row.temporary {
@@ -127,8 +127,8 @@ func TestSegmentRule(t *testing.T) {
 			if blocked := answer.Decision == eligibility.DecisionBlocked; blocked != row.blocks {
 				t.Errorf("decision %d", answer.Decision)
 			}
-			if got := answer.Reasons[1]; got.Temporary() != row.temporary || got.Remedy() != row.remedy || got.Message() == "" {
-				t.Errorf("temporary %t, remedy %d, message %q", got.Temporary(), got.Remedy(), got.Message())
+			if got := answer.Reasons[1]; got.Temporary() != row.temporary || got.Remedy() != row.remedy || got.Message(eligibility.English) == "" {
+				t.Errorf("temporary %t, remedy %d, message %q", got.Temporary(), got.Remedy(), got.Message(eligibility.English))
 			}
 		})
 	}

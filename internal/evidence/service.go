@@ -187,8 +187,12 @@ func (s *Service) Check(ctx context.Context, req eligibility.Request) (eligibili
 	return s.decide(&c, now)
 }
 
-// decide decides on what the check holds, and counts the answer.
+// decide decides on what the check holds, stores it as the request's basis, and
+// counts the answer.
 func (s *Service) decide(c *check, now time.Time) (eligibility.Answer, error) {
+	if basis := c.req.Basis; basis != nil {
+		basis.Account, basis.Qualifications, basis.Time = c.account.Held, c.qualifications.Held, now
+	}
 	answer, err := eligibility.Decide(s.policy, c.req.Segment, c.req.Operation, c.account.Held, c.qualifications.Held, now)
 	if err == nil {
 		s.metrics.answered(c, &answer, now)

@@ -324,3 +324,17 @@ func TestNewRejectsAnInvalidConfig(t *testing.T) {
 		t.Error("New succeeded without ports")
 	}
 }
+
+// Whoever asks after an answer must not get the failure that the answer was about.
+func TestNobodyJoinsAFetchThatHasFinished(t *testing.T) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, _ *memory) {
+		for _, id := range ids(5000) {
+			req := eligibility.Request{CustomerID: id}
+			source.set(failing(eligibility.KindUnavailable), holding())
+			_, err := service.Check(t.Context(), req)
+			wantKind(t, err, eligibility.KindUnavailable)
+			source.set(status(eligibility.AccountStatusAllowed), holding())
+			mustCheck(t, service, req)
+		}
+	})
+}
