@@ -115,10 +115,8 @@ func factsOf(evidence *eligibility.Evidence) *facts {
 	switch {
 	case evidence == nil:
 		return nil
-	case evidence.Absence == eligibility.AbsenceNotFound:
-		return &facts{Absence: "NOT_FOUND"}
 	case evidence.Absence != eligibility.AbsenceNone:
-		return &facts{Absence: "NOT_SERVED"}
+		return &facts{Absence: evidence.Absence.String()}
 	case evidence.Facet == eligibility.FacetAccount:
 		status, _ := json.Marshal(optional(evidence.StatusText)) //nolint:errchkjson // a string always encodes
 		return &facts{AccountStatus: new(json.RawMessage(status))}
@@ -194,9 +192,9 @@ func (f *facts) evidence(facet eligibility.Facet, at *string) (*eligibility.Evid
 	}
 	evidence := &eligibility.Evidence{Facet: facet, FetchTime: fetched}
 	switch {
-	case f.Absence == "NOT_FOUND":
+	case f.Absence == eligibility.AbsenceNotFound.String():
 		evidence.Absence = eligibility.AbsenceNotFound
-	case f.Absence == "NOT_SERVED":
+	case f.Absence == eligibility.AbsenceNotServed.String():
 		evidence.Absence = eligibility.AbsenceNotServed
 	case facet == eligibility.FacetQualifications:
 		return evidence, f.readQualifications(evidence)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/health"
 )
 
 const (
@@ -42,6 +43,7 @@ type Log struct {
 	outlives   bool
 	partitions int
 	metrics    *metrics
+	condition  *health.Component
 	slots      chan struct{} // holds one for each cursor that reads the feed
 
 	mu sync.Mutex
@@ -76,7 +78,7 @@ func NewLog(feed Feed, cfg LogConfig) (*Log, error) {
 		return nil, fmt.Errorf("changes: a feed of %d partitions", partitions)
 	}
 	l := &Log{
-		feed: feed, partitions: partitions, metrics: newMetrics(),
+		feed: feed, partitions: partitions, metrics: newMetrics(), condition: health.New(nil),
 		slots: make(chan struct{}, maxCatchUps), changed: make(chan struct{}),
 		ring: ring{entries: ringEntries, known: make(map[eventKey]uint64)},
 	}
@@ -129,6 +131,25 @@ func (l *Log) checkAvailable() {
 		}
 	}
 	l.setFailed(failed)
+	if failed != 0 {
+		l.condition.Failed(eligibility.KindFeedUnavailable.String())
+	}
+}
+
+// Health returns how the feed fares: degraded if it could not be read the last time,
+// failing if that is so for a minute, in which cursors fail. The kind of an error is
+// feed_unavailable. It does not block.
+func (l *Log) Health() health.Condition { return l.condition.Read() }
+
+// judge records whether the feed was read. Of a feed that cannot be read for long,
+// checkAvailable records more.
+func (l *Log) judge(read bool) {
+	switch {
+	case read:
+		l.condition.OK()
+	case l.condition.Read().State < health.Degraded:
+		l.condition.Degraded(eligibility.KindFeedUnavailable.String())
+	}
 }
 
 // setFailed wakes the cursors of failed partitions. The lock is held.

@@ -97,6 +97,7 @@ func (r *reader) read(ctx context.Context) (more bool) {
 		return false
 	}
 	var batch []record
+	unread := false
 	for i, ask := range asked {
 		page := &Page{Err: errUnread}
 		if len(pages) == len(asked) {
@@ -104,9 +105,13 @@ func (r *reader) read(ctx context.Context) (more bool) {
 		}
 		batch = append(batch, r.adopt(ask, page, start)...)
 		more = more || r.parts[i].full
+		unread = unread || page.Err != nil
 	}
 	slices.SortStableFunc(batch, func(a, b record) int { return a.position.compare(b.position) })
 	r.publish(batch)
+	if unread || !more {
+		r.log.judge(!unread)
+	}
 	return more
 }
 

@@ -23,7 +23,10 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/reviews"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-redis takes a second to notice that a client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
@@ -74,6 +77,8 @@ func (s *source) Fetch(_ context.Context, query evidence.Query) (eligibility.Evi
 func (s *source) Room(context.Context, evidence.Lane) int {
 	return math.MaxInt
 }
+
+func (*source) Obstacles(context.Context) []evidence.Obstacle { return nil }
 
 func (s *source) count() (n int) {
 	s.mu.Lock()
@@ -177,6 +182,8 @@ type budgeted struct {
 }
 
 func (b *budgeted) Room(ctx context.Context, lane evidence.Lane) int { return b.budget.Room(ctx, lane) }
+
+func (*budgeted) Obstacles(context.Context) []evidence.Obstacle { return nil }
 
 func (b *budgeted) Fetch(ctx context.Context, query evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
 	if got := b.budget.Take(ctx, query.Priority, false); !got.Granted {

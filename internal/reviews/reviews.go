@@ -71,4 +71,6 @@ type List interface {
 	// Page returns up to size reviews that follow after, and where the next page
 	// begins; nil if there are no more.
 	Page(ctx context.Context, after Place, size int) ([]Review, *Place, error)
+	// Of returns the reviews of a customer, the account's first.
+	Of(ctx context.Context, id eligibility.CustomerID) ([]Review, error)
 }

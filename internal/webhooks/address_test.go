@@ -21,7 +21,8 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
 		_ = os.Setenv(name, "http://127.0.0.1:1") // not used: TestNamesThatChange sees the look-ups
 	}
-	goleak.VerifyTestMain(m)
+	// go-redis takes a second to notice that a client was closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
 func TestAddressesThatMayBeConnectedTo(t *testing.T) {

@@ -15,8 +15,8 @@ func retryDelay(failures int) time.Duration {
 	return delay - rand.N(delay/5) //nolint:gosec // no secret
 }
 
-// health is how the webhook as a whole fares.
-type health struct {
+// failures are those of the webhook as a whole.
+type failures struct {
 	inARow int       // failures since the last success
 	since  time.Time // when the first of them was
 	rounds int       // how often the webhook has backed off since then
@@ -24,10 +24,10 @@ type health struct {
 }
 
 // failing reports whether the webhook as a whole fails.
-func (h *health) failing() bool { return h.inARow >= failuresInARow }
+func (h *failures) failing() bool { return h.inARow >= failuresInARow }
 
 // limit returns how many requests may be under way at now.
-func (h *health) limit(now time.Time) int {
+func (h *failures) limit(now time.Time) int {
 	switch {
 	case now.Before(h.until):
 		return 0
@@ -39,7 +39,7 @@ func (h *health) limit(now time.Time) int {
 }
 
 // failed records a failure, and a wish of the receiver to wait.
-func (h *health) failed(now time.Time, retryAfter time.Duration) {
+func (h *failures) failed(now time.Time, retryAfter time.Duration) {
 	if h.inARow == 0 {
 		h.since = now
 	}
@@ -55,8 +55,8 @@ func (h *health) failed(now time.Time, retryAfter time.Duration) {
 
 // delivered records a success. It reports whether the webhook failed as a whole
 // until then.
-func (h *health) delivered() (recovered bool) {
+func (h *failures) delivered() (recovered bool) {
 	recovered = h.failing()
-	*h = health{}
+	*h = failures{}
 	return recovered
 }

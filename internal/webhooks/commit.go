@@ -72,7 +72,8 @@ func (h *hold) replayed(ctx context.Context) {
 	h.adopt(records)
 	h.generation = h.status.Generation
 	h.state.Disabled, h.state.DisabledIn = "", 0
-	h.health = health{}
+	h.health = failures{}
+	h.s.condition.Forget()
 	h.queues.hasten(time.Now())
 	h.stateDirty = true
 	h.s.logger.Info("replayed by an operator")

@@ -28,7 +28,7 @@ type hold struct {
 	expiry     *time.Timer // cancels the attempts then
 	queues     *queues
 	window     window
-	health     health
+	health     failures
 	seq        int64
 	recent     recentIDs
 
@@ -73,7 +73,7 @@ func newHold(s *Sender, status Status, state State, records []Record, until time
 		queues: newQueues(), pending: make(map[string]pending),
 		results: make(chan result, concurrency), wanted: make(chan struct{}, 1), reads: make(chan []read),
 	}
-	h.health = health{inARow: state.Failures, since: fromMillis(state.FailingSince), until: fromMillis(state.PausedUntil)}
+	h.health = failures{inARow: state.Failures, since: fromMillis(state.FailingSince), until: fromMillis(state.PausedUntil)}
 	h.adopt(records)
 	h.window.position = state.Position
 	if state.Position == "" { // none is stored, or it was lost
@@ -86,6 +86,9 @@ func newHold(s *Sender, status Status, state State, records []Record, until time
 	}
 	s.parked = nil
 	s.cfg.Metrics.show(s.cfg.Name, status, h.lag(time.Now()), h.isDisabled())
+	if h.isDisabled() {
+		s.condition.Failed(string(outcomeGone))
+	}
 	return h
 }
 
@@ -130,6 +133,7 @@ func (h *hold) run(ctx context.Context) {
 		h.attempts.Wait()
 		h.remember()
 		h.s.cfg.Metrics.forget(h.s.cfg.Name)
+		h.s.condition.Forget()
 	}()
 	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
@@ -236,6 +240,7 @@ func (h *hold) ended(r result) {
 	h.s.cfg.Metrics.deliveries.WithLabelValues(h.s.cfg.Name, string(r.reply.outcome)).Inc()
 	switch r.reply.outcome {
 	case outcomeDelivered:
+		h.s.condition.OK()
 		h.recent.add(i.id)
 		h.leave(i, pendingRemove)
 		if h.health.delivered() {
@@ -246,6 +251,7 @@ func (h *hold) ended(r result) {
 	case outcomeGone:
 		h.state.Disabled, h.state.DisabledIn = hashURL(h.s.cfg.URL), h.generation
 		h.urgent = true
+		h.s.condition.Failed(string(outcomeGone))
 		h.s.logger.Error("the webhook answered 410 and is disabled; eligibilityd webhooks replay, or another URL, enables it")
 	default:
 		h.failed(i, r.reply, now)
@@ -256,6 +262,11 @@ func (h *hold) ended(r result) {
 // failed decides about an item after a failed attempt.
 func (h *hold) failed(i *item, r reply, now time.Time) {
 	h.health.failed(now, r.retryAfter)
+	if h.health.failing() {
+		h.s.condition.Failed(string(r.outcome))
+	} else {
+		h.s.condition.Degraded(string(r.outcome))
+	}
 	if i.since.IsZero() {
 		i.since = now
 	}

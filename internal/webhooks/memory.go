@@ -48,10 +48,21 @@ func (m *Memory) Acquire(_ context.Context, name, holder string, _ time.Duration
 	if w.holder == "" || w.holder == holder {
 		w.holder, w.oldest = holder, oldest
 	}
+	return w.status(holder), nil
+}
+
+// Inspect implements Store.
+func (m *Memory) Inspect(_ context.Context, name string) (Status, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.of(name).status(""), nil
+}
+
+func (w *memory) status(holder string) Status {
 	return Status{
-		Held: w.holder == holder, Holder: w.holder, State: w.state, Oldest: w.oldest,
+		Held: holder != "" && w.holder == holder, Holder: w.holder, State: w.state, Oldest: w.oldest,
 		Parked: int64(len(w.parked)), Dead: int64(len(w.dead)), Dropped: w.dropped,
-	}, nil
+	}
 }
 
 // Release implements Store.

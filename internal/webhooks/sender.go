@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/health"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
@@ -20,12 +21,13 @@ const failureRecords = 10
 // Sender sends the changes of one webhook while its process holds the lease. Make it
 // with [New].
 type Sender struct {
-	cfg      Config
-	holder   string
-	client   *http.Client
-	timeout  time.Duration // of an attempt
-	logger   *zap.Logger
-	failures *zap.Logger // limited
+	cfg       Config
+	holder    string
+	client    *http.Client
+	timeout   time.Duration // of an attempt
+	logger    *zap.Logger
+	failures  *zap.Logger // limited
+	condition *health.Component
 
 	// patience is until when comparisons of a batch are repeated. It belongs to the
 	// reader.
@@ -49,14 +51,20 @@ func newSender(cfg Config, resolver *net.Resolver) *Sender {
 	cfg.Metrics.begin(cfg.Name)
 	logger := cfg.Logger.With(zap.String("webhook", cfg.Name))
 	return &Sender{
-		cfg:      cfg,
-		holder:   hex.EncodeToString(id[:]) + " " + cfg.Host,
-		client:   newClient(cfg, resolver),
-		timeout:  attemptTimeout,
-		logger:   logger,
-		failures: logging.Limit(logger, logging.NewLimiter(failureRecords, time.Minute)),
+		cfg:       cfg,
+		holder:    hex.EncodeToString(id[:]) + " " + cfg.Host,
+		client:    newClient(cfg, resolver),
+		timeout:   attemptTimeout,
+		logger:    logger,
+		failures:  logging.Limit(logger, logging.NewLimiter(failureRecords, time.Minute)),
+		condition: health.New(nil),
 	}
 }
+
+// Health returns how the webhook fares, by the last requests of this process: degraded
+// if the last failed, failing if it fails as a whole or is disabled, unknown if another
+// process sends its changes. The kind of an error is its outcome. It does not block.
+func (s *Sender) Health() health.Condition { return s.condition.Read() }
 
 // Run holds the lease whenever it is free, and sends changes while it does, until ctx
 // ends. Requests under way may then end within Config.Grace; a change whose request

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -50,6 +51,36 @@ type Status struct {
 	Oldest time.Time
 }
 
+// Condition returns how the webhook with a URL stands: delivering, backing_off until a
+// time, disabled, or no_sender.
+func (s *Status) Condition(url string, now time.Time) (word string, until time.Time) {
+	state := ParseState(s.State)
+	switch until := time.UnixMilli(state.PausedUntil); {
+	case state.DisabledFor(url, s.Generation):
+		return "disabled", time.Time{}
+	case s.Holder == "":
+		return "no_sender", time.Time{}
+	case until.After(now):
+		return "backing_off", until
+	default:
+		return "delivering", time.Time{}
+	}
+}
+
+// Lag returns the age of the oldest change that is not delivered; 0 if there is none.
+func (s *Status) Lag(now time.Time) time.Duration {
+	if s.Oldest.IsZero() {
+		return 0
+	}
+	return max(now.Sub(s.Oldest), 0)
+}
+
+// Sender names the machine whose process sends; empty if none does.
+func (s *Status) Sender() string {
+	_, host, _ := strings.Cut(s.Holder, " ")
+	return host
+}
+
 // Store keeps the state of webhooks for all processes that share it. It is safe for
 // concurrent use.
 type Store interface {
@@ -64,6 +95,8 @@ type Store interface {
 	// Parked returns the records that wait for a further attempt. The Value of one
 	// that is damaged or forged is nil.
 	Parked(ctx context.Context, name string) ([]Record, error)
+	// Inspect returns the status and changes nothing.
+	Inspect(ctx context.Context, name string) (Status, error)
 }
 
 // State is the state of a webhook beside its letters.
