@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/eligibilityd/eligibilityd/internal/health"
 	"github.com/eligibilityd/eligibilityd/internal/reload"
 )
 
@@ -28,6 +29,8 @@ type Caller struct {
 	Rights Rights
 	// Partners are the partners that the caller may ask about; nil means all.
 	Partners []string
+	// Person is the user of the console for whom the caller asks; empty for others.
+	Person string
 }
 
 // Anonymous is every caller of a service that authenticates none. It may do all.
@@ -181,8 +184,9 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// AwaitKeys waits until the first fetch of each issuer's keys by Run has ended, or ctx
-// has. Before that, a token of the issuer is refused.
+// AwaitKeys waits until the first fetch of each issuer's keys by Run has ended, and of its
+// OpenID configuration if people sign in there, or ctx has. Before the keys have come, a
+// token of the issuer is refused.
 func (a *Authenticator) AwaitKeys(ctx context.Context) {
 	for _, i := range a.issuers {
 		select {
@@ -190,6 +194,18 @@ func (a *Authenticator) AwaitKeys(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// Components returns how each issuer fares, by the last fetch of its keys, in the order
+// of their names: degraded if it failed, or if people sign in at the issuer and its
+// OpenID configuration is not usable; failing if no key is valid either. The kind of
+// an error is timeout or failed.
+func (a *Authenticator) Components() []health.Source {
+	var components []health.Source
+	for _, name := range slices.Sorted(maps.Keys(a.issuers)) {
+		components = append(components, health.Source{Name: "issuer", Issuer: name, Read: a.issuers[name].keys.condition.Read})
+	}
+	return components
 }
 
 // Reload makes Run read changed files at once.

@@ -106,10 +106,15 @@ func newIssuer(cfg Issuer, a *Authenticator, callers map[string]*Caller, logger 
 		}
 		i.rights[value] = rights
 	}
-	i.validator = jwt.NewValidator(jwt.WithAudience(cfg.Audiences...), jwt.WithIssuer(cfg.Issuer),
-		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(a.clock.now))
+	i.validator = i.newValidator(a, cfg.Audiences...)
 	i.keys = newKeySource(cfg, a, logger)
 	return i, nil
+}
+
+// newValidator returns a validator of the claims of a token for one of audiences.
+func (i *issuer) newValidator(a *Authenticator, audiences ...string) *jwt.Validator {
+	return jwt.NewValidator(jwt.WithAudience(audiences...), jwt.WithIssuer(i.cfg.Issuer),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(a.clock.now))
 }
 
 // publishes reports whether any issuer has a key of that name.
@@ -122,59 +127,88 @@ func (a *Authenticator) publishes(kid string) bool {
 	return false
 }
 
+// parsed is a token whose signature was not verified yet.
+type parsed struct {
+	issuer    *issuer
+	header    jwtHeader
+	claims    claims
+	signed    string // what is signed
+	signature string // encoded
+}
+
 // verify returns what a token says. All that is cheap is examined first; the signature
-// last, by a method that the configuration, not the token, permits. Of tokens whose
-// key no issuer has published, only foreignPerSecond are examined for their cause.
+// last, by a method that the configuration, not the token, permits.
 func (a *Authenticator) verify(token string) (verifiedToken, *failure) {
-	parts := strings.Split(token, ".") // three
-	if len(parts[0]) > maxHeaderBytes || parts[2] == "" {
-		return verifiedToken{}, errMalformed
-	}
-	header, ok := decodeObject(parts[0])
-	if !ok {
-		return verifiedToken{}, errMalformed
-	}
-	named, failure := parseHeader(header)
+	p, failure := a.parse(token)
 	if failure != nil {
 		return verifiedToken{}, failure
 	}
+	caller, failure := p.issuer.caller(p.claims)
+	if failure != nil {
+		return verifiedToken{}, failure
+	}
+	key, failure := p.verify()
+	if failure != nil {
+		return verifiedToken{}, failure
+	}
+	expiry, _ := p.claims.GetExpirationTime()
+	return verifiedToken{caller: caller, key: key, expiry: expiry.Time}, nil
+}
+
+// parse reads a token of three parts by one of the issuers. Of tokens whose key no
+// issuer has published, only foreignPerSecond are examined for their cause.
+func (a *Authenticator) parse(token string) (parsed, *failure) {
+	parts := strings.Split(token, ".")
+	if len(parts[0]) > maxHeaderBytes || parts[2] == "" {
+		return parsed{}, errMalformed
+	}
+	header, ok := decodeObject(parts[0])
+	if !ok {
+		return parsed{}, errMalformed
+	}
+	named, failure := parseHeader(header)
+	if failure != nil {
+		return parsed{}, failure
+	}
 	if named.kid != "" && !a.publishes(named.kid) && !a.foreign.AllowN(a.clock.now(), 1) {
-		return verifiedToken{}, errKey
+		return parsed{}, errKey
 	}
 	all, ok := decodeObject(parts[1])
 	if !ok {
-		return verifiedToken{}, errMalformed
+		return parsed{}, errMalformed
 	}
 	says := claims(all)
 	name, _ := says.GetIssuer()
 	i := a.issuers[name]
 	if i == nil {
-		return verifiedToken{}, errIssuer
+		return parsed{}, errIssuer
 	}
-	method := i.methods[named.alg]
-	if method == nil {
-		return verifiedToken{}, errAlgorithm
+	if i.methods[named.alg] == nil {
+		return parsed{}, errAlgorithm
 	}
-	caller, failure := i.caller(says)
+	return parsed{
+		issuer: i, header: named, claims: says,
+		signed: token[:len(parts[0])+1+len(parts[1])], signature: parts[2],
+	}, nil
+}
+
+// verify returns the key that has signed the token.
+func (p *parsed) verify() (*key, *failure) {
+	candidates, failure := p.issuer.keys.candidates(p.header)
 	if failure != nil {
-		return verifiedToken{}, failure
+		return nil, failure
 	}
-	candidates, failure := i.keys.candidates(named)
-	if failure != nil {
-		return verifiedToken{}, failure
-	}
-	signature, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
+	signature, err := base64.RawURLEncoding.Strict().DecodeString(p.signature)
 	if err != nil {
-		return verifiedToken{}, errMalformed
+		return nil, errMalformed
 	}
-	signed := token[:len(parts[0])+1+len(parts[1])]
+	method := p.issuer.methods[p.header.alg]
 	for _, candidate := range candidates {
-		if method.Verify(signed, signature, candidate.public) == nil {
-			expiry, _ := says.GetExpirationTime()
-			return verifiedToken{caller: caller, key: candidate, expiry: expiry.Time}, nil
+		if method.Verify(p.signed, signature, candidate.public) == nil {
+			return candidate, nil
 		}
 	}
-	return verifiedToken{}, errSignature
+	return nil, errSignature
 }
 
 // jwtHeader is what selects a key.
@@ -210,46 +244,64 @@ func parseHeader(header map[string]json.RawMessage) (jwtHeader, *failure) {
 
 // caller returns who a token speaks of, if its claims are acceptable now.
 func (i *issuer) caller(says claims) (*Caller, *failure) {
-	switch err := i.validator.Validate(says); {
-	case err == nil:
-	case errors.Is(err, errClaimType):
-		return nil, errClaims
-	case says["exp"] == nil:
-		return nil, errNoExpiry
-	case errors.Is(err, jwt.ErrTokenInvalidAudience), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return nil, errAudience // the issuer is known, and exp is there
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return nil, errExpired
-	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return nil, errNotYetValid
-	default:
-		return nil, errClaims
-	}
-	for name, value := range i.cfg.Require {
-		if got, ok := text(says[name]); !ok || got != value {
-			return nil, &failure{causeClaims, "the claim " + name + " is missing or has another value than auth.jwt requires"}
-		}
+	if failure := check(i.validator, i.cfg.Require, says); failure != nil {
+		return nil, failure
 	}
 	name, ok := text(says[i.cfg.CallerClaim])
 	if !ok || checkName(name) != nil {
 		return nil, &failure{causeClaims, "the claim " + i.cfg.CallerClaim + " is missing or names no caller"}
 	}
+	rights, failure := i.rightsIn(says)
+	if failure != nil {
+		return nil, failure
+	}
+	caller := &Caller{Name: name, Rights: rights}
+	if known := i.callers[name]; known != nil {
+		caller.Partners = known.Partners
+	}
+	return caller, nil
+}
+
+// check examines the claims that decide whether a token counts now.
+func check(validator *jwt.Validator, require map[string]string, says claims) *failure {
+	switch err := validator.Validate(says); {
+	case err == nil:
+	case errors.Is(err, errClaimType):
+		return errClaims
+	case says["exp"] == nil:
+		return errNoExpiry
+	case errors.Is(err, jwt.ErrTokenInvalidAudience), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return errAudience // the issuer is known, and exp is there
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return errExpired
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return errNotYetValid
+	default:
+		return errClaims
+	}
+	for name, value := range require {
+		if got, ok := text(says[name]); !ok || got != value {
+			return &failure{causeClaims, "the claim " + name + " is missing or has another value than auth.jwt requires"}
+		}
+	}
+	return nil
+}
+
+// rightsIn returns the rights that a token gives.
+func (i *issuer) rightsIn(says claims) (Rights, *failure) {
 	values, ok := wordsOf(says[i.cfg.RightsClaim])
 	if !ok {
-		return nil, &failure{causeClaims, "the claim " + i.cfg.RightsClaim + " is neither a list of strings nor a string"}
+		return 0, &failure{causeClaims, "the claim " + i.cfg.RightsClaim + " is neither a list of strings nor a string"}
 	}
-	caller := &Caller{Name: name}
+	var all Rights
 	for _, value := range values {
 		rights, mapped := i.rights[value]
 		if !mapped {
 			rights, _ = ParseRight(value)
 		}
-		caller.Rights |= rights
+		all |= rights
 	}
-	if known := i.callers[name]; known != nil {
-		caller.Partners = known.Partners
-	}
-	return caller, nil
+	return all, nil
 }
 
 // claims are the claims of a token, not yet decoded: nesting costs nothing.

@@ -23,6 +23,7 @@ import (
 	"github.com/MicahParks/jwkset"
 	"go.uber.org/zap"
 
+	"github.com/eligibilityd/eligibilityd/internal/health"
 	"github.com/eligibilityd/eligibilityd/internal/remote"
 )
 
@@ -31,7 +32,7 @@ const (
 	refreshInterval = 15 * time.Minute
 	// fetchGap is the least time between two fetches, whatever callers send.
 	fetchGap = 10 * time.Second
-	// fetchTimeout and maxFetchBytes bound each of the two requests of a fetch.
+	// fetchTimeout and maxFetchBytes bound each of the requests of a fetch.
 	fetchTimeout  = 5 * time.Second
 	maxFetchBytes = 1 << 20
 	// maxAddressBytes bounds the address of a key set, which may be logged.
@@ -92,17 +93,23 @@ type keySource struct {
 	logger      *zap.Logger
 	clock       clock
 	metrics     *metrics
+	condition   *health.Component
 	fetch       func(ctx context.Context) ([]*key, error)
+
+	// provides is set before run if people sign in at the issuer: then its endpoints
+	// for that are fetched after the keys.
+	provides  bool
+	endpoints atomic.Pointer[endpoints] // nil until they were fetched
 
 	keys    atomic.Pointer[[]*key]
 	fetched atomic.Int64 // when the last fetch that succeeded began, by the time that passes
 	wanted  chan struct{}
-	tried   chan struct{} // closed when the first fetch has ended
+	tried   chan struct{} // closed when the first fetch has ended, of a configuration to sign in with too
 }
 
 func newKeySource(cfg Issuer, a *Authenticator, logger *zap.Logger) *keySource {
 	s := &keySource{
-		issuer: cfg.Issuer, url: cfg.KeysURL, algorithms: cfg.Algorithms, logger: logger, clock: a.clock, metrics: a.metrics,
+		issuer: cfg.Issuer, url: cfg.KeysURL, algorithms: cfg.Algorithms, logger: logger, clock: a.clock, metrics: a.metrics, condition: health.New(a.clock.now),
 		wanted: make(chan struct{}, 1), tried: make(chan struct{}),
 	}
 	s.fetch = s.fetchHTTP
@@ -170,32 +177,69 @@ func (s *keySource) run(ctx context.Context) error {
 		default:
 		}
 		began := s.clock.elapsed()
-		keys, err := s.fetch(ctx)
+		err := s.renew(ctx, began)
+		var noSignIn error
+		if s.provides {
+			noSignIn = s.provide(ctx)
+		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the fetch was ended with the process
 		}
 		wait := refreshInterval*9/10 + rand.N(refreshInterval/5) //nolint:gosec // spreads load
-		if err == nil {
-			s.adopt(keys, began)
+		result := "ok"
+		switch {
+		case err == nil && noSignIn == nil:
 			if failures > 0 {
 				s.logger.Info("keys of the issuer fetched again", zap.String("issuer", s.issuer))
 			}
 			failures = 0
-			s.metrics.fetches.WithLabelValues(s.issuer, "ok").Inc()
-		} else {
-			s.metrics.fetches.WithLabelValues(s.issuer, "failed").Inc()
+			s.condition.OK()
+		case err == nil: // callers do not depend on it
+			if failures%logEvery == 0 {
+				s.logger.Error("OpenID configuration of the issuer not usable; people can sign in to the console only as far as it is known from before",
+					zap.String("issuer", s.issuer), zap.Error(noSignIn))
+			}
+			failures++
+			s.failed(noSignIn)
+			wait = fetchGap + rand.N(fetchGap/2) //nolint:gosec // spreads load
+		default:
+			result = "failed"
 			if failures%logEvery == 0 {
 				s.logger.Error("keys of the issuer not fetched; continuing with those that are known",
 					zap.String("issuer", s.issuer), zap.Error(err))
 			}
 			failures++
+			s.failed(err)
 			wait = fetchGap + rand.N(fetchGap/2) //nolint:gosec // spreads load
 		}
+		s.metrics.fetches.WithLabelValues(s.issuer, result).Inc()
 		tried()
 		if !sleep(ctx, fetchGap, nil) || !sleep(ctx, wait-fetchGap, s.wanted) {
 			return nil
 		}
 	}
+}
+
+// renew fetches the keys and adopts them.
+func (s *keySource) renew(ctx context.Context, began time.Duration) error {
+	keys, err := s.fetch(ctx)
+	if err == nil && ctx.Err() == nil {
+		s.adopt(keys, began)
+	}
+	return err
+}
+
+// failed records a failed fetch. As long as keys are valid, tokens are verified.
+func (s *keySource) failed(err error) {
+	kind := "failed"
+	if errors.Is(err, context.DeadlineExceeded) {
+		kind = "timeout"
+	}
+	if current := s.keys.Load(); current != nil && slices.ContainsFunc(*current, func(k *key) bool { return s.clock.elapsed() < time.Duration(k.until.Load()) }) {
+		s.condition.Degraded(kind)
+		return
+	}
+	s.condition.Failed(kind)
 }
 
 // sleep waits for d or for early. It returns false if ctx ended.
@@ -235,31 +279,20 @@ func (s *keySource) adopt(keys []*key, began time.Duration) {
 
 // fetchHTTP fetches the key set, and before that its address unless it is configured.
 func (s *keySource) fetchHTTP(ctx context.Context) ([]*key, error) {
-	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{
-		Transport: transport, Timeout: fetchTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := newClient()
+	defer client.CloseIdleConnections()
 	address := s.url
 	if address == "" {
-		var document struct {
-			Issuer  string `json:"issuer"`
-			KeysURL string `json:"jwks_uri"`
+		found, _, err := s.discover(ctx, client)
+		if err == nil {
+			if err = checkAddress(found.KeysURL); err != nil {
+				err = fmt.Errorf("jwks_uri: %w", err)
+			}
 		}
-		if err := get(ctx, client, strings.TrimSuffix(s.issuer, "/")+"/.well-known/openid-configuration", &document); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("OpenID configuration: %w", err)
 		}
-		if document.Issuer != s.issuer {
-			return nil, errors.New("OpenID configuration: is that of another issuer")
-		}
-		if err := checkAddress(document.KeysURL); err != nil {
-			return nil, fmt.Errorf("OpenID configuration: jwks_uri: %w", err)
-		}
-		address = document.KeysURL
+		address = found.KeysURL
 	}
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -280,6 +313,55 @@ func (s *keySource) fetchHTTP(ctx context.Context) ([]*key, error) {
 		return nil, errors.New("key set: has no key for the algorithms of auth.jwt")
 	}
 	return keys, nil
+}
+
+// document is the OpenID configuration of an issuer, as far as it is used.
+type document struct {
+	Issuer  string `json:"issuer"`
+	KeysURL string `json:"jwks_uri"`
+}
+
+// discover fetches the issuer's OpenID configuration.
+func (s *keySource) discover(ctx context.Context, client *http.Client) (found document, text json.RawMessage, err error) {
+	if err := get(ctx, client, strings.TrimSuffix(s.issuer, "/")+"/.well-known/openid-configuration", &text); err != nil {
+		return found, nil, err
+	}
+	if json.Unmarshal(text, &found) != nil {
+		return found, nil, errNotExpected
+	}
+	if found.Issuer != s.issuer {
+		return found, nil, errors.New("is that of another issuer")
+	}
+	return found, text, nil
+}
+
+// provide fetches the endpoints at which people sign in, and adopts them unless one of
+// them cannot be used.
+func (s *keySource) provide(ctx context.Context) error {
+	client := newClient()
+	defer client.CloseIdleConnections()
+	_, text, err := s.discover(ctx, client)
+	if err != nil {
+		return fmt.Errorf("OpenID configuration: %w", err)
+	}
+	at, err := parseEndpoints(text)
+	if err != nil {
+		return fmt.Errorf("OpenID configuration: %w", err)
+	}
+	s.endpoints.Store(at)
+	return nil
+}
+
+// newClient returns a client for requests to an issuer. It follows no redirects.
+func newClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+			MaxResponseHeaderBytes: 64 << 10,
+		},
+		Timeout:       fetchTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // CountKeys fetches the key set of an issuer once, as an [Authenticator] does, and
@@ -306,6 +388,8 @@ func checkAddress(address string) error {
 	return errors.New("must begin with https://")
 }
 
+var errNotExpected = errors.New("is not the JSON expected")
+
 // get decodes the JSON document at address. Its errors have no text of the issuer's.
 func get(ctx context.Context, client *http.Client, address string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
@@ -328,7 +412,7 @@ func get(ctx context.Context, client *http.Client, address string, into any) err
 	case len(body) > maxFetchBytes:
 		return errors.New("is larger than 1 MiB")
 	case json.Unmarshal(body, into) != nil:
-		return errors.New("is not the JSON expected")
+		return errNotExpected
 	}
 	return nil
 }

@@ -44,6 +44,7 @@ type Issuer struct {
 	published []*Key                                   // guarded by mu
 	document  map[string]any                           // guarded by mu
 	answer    func(http.ResponseWriter, *http.Request) // guarded by mu; nil: the published keys
+	provider  *Provider                                // guarded by mu; nil: nobody signs in
 }
 
 // Key signs tokens.
@@ -61,6 +62,12 @@ func NewIssuer(tb testing.TB) *Issuer {
 	return start(tb, func(s *httptest.Server) { s.Start() })
 }
 
+// NewQuickIssuer starts one whose key is for ES256, which takes no time to make.
+func NewQuickIssuer(tb testing.TB) *Issuer {
+	tb.Helper()
+	return startWith(tb, "ES256", func(s *httptest.Server) { s.Start() })
+}
+
 // NewTLSIssuer starts one whose certificate is issued by authority.
 func NewTLSIssuer(tb testing.TB, authority *Authority) *Issuer {
 	tb.Helper()
@@ -72,13 +79,18 @@ func NewTLSIssuer(tb testing.TB, authority *Authority) *Issuer {
 
 func start(tb testing.TB, begin func(*httptest.Server)) *Issuer {
 	tb.Helper()
+	return startWith(tb, "RS256", begin)
+}
+
+func startWith(tb testing.TB, algorithm string, begin func(*httptest.Server)) *Issuer {
+	tb.Helper()
 	i := &Issuer{}
 	i.server = httptest.NewUnstartedServer(i)
 	begin(i.server)
 	tb.Cleanup(i.Close)
 	i.URL = i.server.URL
 	i.document = map[string]any{"issuer": i.URL, "jwks_uri": i.KeysURL()}
-	i.Publish(NewKey(tb, "first", "RS256"))
+	i.Publish(NewKey(tb, "first", algorithm))
 	return i
 }
 
@@ -174,8 +186,11 @@ func (i *Issuer) Flood() {
 // ServeHTTP implements http.Handler.
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
-	answer, document, published := i.answer, i.document, i.published
+	answer, document, published, provider := i.answer, i.document, i.published, i.provider
 	i.mu.Unlock()
+	if provider != nil && provider.serve(w, r) {
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	switch r.URL.Path {
 	case DiscoveryPath:
