@@ -33,6 +33,8 @@ type Redis struct {
 	// for one newline at its end; read once, at start. Conflicts with
 	// password. Optional; "".
 	PasswordFile string `yaml:"password_file"`
+	// EntraID authenticates this process to Azure Managed Redis by its identity.
+	EntraID RedisEntraID `yaml:"entra_id"`
 	// Sentinel applies only if mode is sentinel.
 	Sentinel Sentinel `yaml:"sentinel"`
 	// TLS configures encryption of the connections to servers and sentinels.
@@ -73,6 +75,16 @@ type Redis struct {
 	// PoolSize is the greatest number of connections of this process to each
 	// server, subscriptions aside; 1 to 10000. Optional; 20.
 	PoolSize int `yaml:"pool_size"`
+}
+
+// RedisEntraID replaces the password of Redis by tokens of Microsoft Entra ID.
+type RedisEntraID struct {
+	// Enabled turns it on: the user is the object id of the identity that
+	// azidentity's default credential chain finds, as for refresh_token_vault, and
+	// the password its token, which is renewed on open connections before it ends.
+	// It needs cache.redis.tls.enabled. Conflicts with username, password and
+	// password_file. Optional; false.
+	Enabled bool `yaml:"enabled"`
 }
 
 // RedisMode is a value of cache.redis.mode.

@@ -27,14 +27,6 @@ func (l *loader) checkCertificate(s partnerSection) {
 	if pc.ClientCertificateFile == "" {
 		return
 	}
-	switch {
-	case pc.ClientSecretFile != "":
-		l.object(key, "conflicts with %s: give one of the two and empty the other", l.source(s.at("client_secret_file")))
-		return
-	case !pc.ClientSecret.IsZero():
-		l.object(key, "conflicts with %s: give one of the two and empty the other", l.source(s.at("client_secret")))
-		return
-	}
 	text, problem := readSecret(pc.ClientCertificateFile)
 	if problem != "" {
 		l.object(key, "%s", problem)

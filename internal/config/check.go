@@ -34,8 +34,11 @@ func (l *loader) check(command Command) {
 	l.checkDurations()
 	l.checkAges()
 	l.checkCounts()
+	l.checkDecisionLog()
 	l.checkTracing()
+	l.checkMetrics()
 	l.checkChanges(command)
+	l.checkConsole(command)
 }
 
 // checkDurations checks the range of every duration except the ages.

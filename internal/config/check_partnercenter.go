@@ -35,10 +35,12 @@ func (l *loader) checkPartner(s partnerSection) {
 		}
 	}
 	l.checkClientSecret(s)
-	l.checkCertificate(s)
+	if l.checkOneCredential(s) {
+		l.checkCertificate(s)
+	}
 	l.checkHosts(s)
 	l.checkAudience(s)
-	l.checkVault(s)
+	l.checkVaults(s)
 	l.checkDuration(s.at("attempt_timeout"), pc.AttemptTimeout, 1, fetchLimit)
 	l.checkCount(s.at("budget_per_minute"), pc.BudgetPerMinute, 1, unlimited)
 	l.checkCount(s.at("batch_concurrency"), pc.BatchConcurrency, 1, 1000)
@@ -62,6 +64,37 @@ func (l *loader) checkClientSecret(s partnerSection) {
 		l.object(key, "is a GUID, which is the ID of a secret; give its value, which the portal shows once, when the secret is made")
 	}
 	pc.ClientSecret = secret
+}
+
+// credentials returns the keys of the credentials that are given.
+func (s partnerSection) credentials() (given []string) {
+	pc := s.values
+	for _, credential := range []struct {
+		name  string
+		given bool
+	}{
+		{"client_secret_file", pc.ClientSecretFile != ""},
+		{"client_secret", pc.ClientSecretFile == "" && !pc.ClientSecret.IsZero()},
+		{"client_secret_vault", !pc.ClientSecretVault.IsZero()},
+		{"client_certificate_file", pc.ClientCertificateFile != ""},
+		{"client_certificate_vault", !pc.ClientCertificateVault.IsZero()},
+		{"client_assertion", pc.ClientAssertion != NoAssertion},
+	} {
+		if credential.given {
+			given = append(given, s.at(credential.name))
+		}
+	}
+	return given
+}
+
+// checkOneCredential rejects a second credential.
+func (l *loader) checkOneCredential(s partnerSection) bool {
+	given := s.credentials()
+	if len(given) <= 1 {
+		return true
+	}
+	l.object(given[1], "conflicts with %s: give one of the two and empty the other", l.source(given[0]))
+	return false
 }
 
 // checkHosts checks the URLs of the two hosts that receive requests.
@@ -151,8 +184,8 @@ func (l *loader) requirePartner(command Command, s partnerSection) {
 	if pc.ClientID == "" {
 		l.object(s.at("client_id"), "is required: the application (client) id of the app registration; "+doctor, file)
 	}
-	if pc.ClientSecret.IsZero() && pc.ClientSecretFile == "" && pc.ClientCertificateFile == "" {
-		l.object(s.at("client_secret"), "is required, or client_secret_file, or client_certificate_file: "+
+	if len(s.credentials()) == 0 {
+		l.object(s.at("client_secret"), "is required, or client_secret_file, client_certificate_file or one of the other credentials: "+
 			"the value of a secret of the app registration, or a certificate of it with its key; "+doctor, file)
 	}
 	if pc.Flow == FlowAppUser && pc.RefreshTokenVault.IsZero() {

@@ -34,6 +34,7 @@ func (l *loader) checkRedis() {
 	l.checkRedisMode(redis)
 	l.checkRedisAddresses(redis)
 	l.checkUser("cache.redis.", redis.Username, redis.Password, redis.PasswordFile)
+	l.checkEntraID(redis)
 	l.checkSentinel(redis)
 	l.checkRedisTLS(redis)
 	l.checkIntegrityKeys(redis)
@@ -65,6 +66,30 @@ func (l *loader) checkRedisMode(redis *Redis) {
 func (l *loader) checkUser(prefix, username string, password Secret, passwordFile string) {
 	if username != "" && password.IsZero() && passwordFile == "" {
 		l.object(prefix+"username", "has no effect without %[1]spassword or %[1]spassword_file", prefix)
+	}
+}
+
+// checkEntraID rejects what would send a token in clear text, and a second
+// credential.
+func (l *loader) checkEntraID(redis *Redis) {
+	const key = "cache.redis.entra_id.enabled"
+	if !redis.EntraID.Enabled {
+		return
+	}
+	if !redis.TLS.Enabled {
+		l.object(key, "needs cache.redis.tls.enabled: true: tokens are not sent in clear text")
+	}
+	for _, other := range []struct {
+		name  string
+		given bool
+	}{
+		{"username", redis.Username != ""},
+		{"password_file", redis.PasswordFile != ""},
+		{"password", redis.PasswordFile == "" && !redis.Password.IsZero()},
+	} {
+		if other.given {
+			l.object("cache.redis."+other.name, "conflicts with %s: the identity has no password, and its user is its object id", key)
+		}
 	}
 }
 

@@ -26,6 +26,8 @@ type Config struct {
 	Server Server `yaml:"server"`
 	// Auth configures how callers prove who they are, and what each may do.
 	Auth Auth `yaml:"auth"`
+	// Console configures the pages for support.
+	Console Console `yaml:"console"`
 	// Limits configures how much each caller may ask.
 	Limits Limits `yaml:"limits"`
 	// Partners are the partners whose customers are checked, by name: 1 to 32 of
@@ -53,8 +55,12 @@ type Config struct {
 	Policy Policy `yaml:"policy"`
 	// Log configures the log on standard error.
 	Log Log `yaml:"log"`
+	// DecisionLog configures the record of each answer.
+	DecisionLog DecisionLog `yaml:"decision_log"`
 	// Tracing configures the export of spans.
 	Tracing Tracing `yaml:"tracing"`
+	// Metrics configures the export of metrics, beside /metrics.
+	Metrics Metrics `yaml:"metrics"`
 }
 
 // Server holds the listeners and the limits of their calls.
@@ -255,7 +261,9 @@ func Default() *Config {
 			QualificationsGrace: 250 * time.Millisecond,
 			UnderReview:         UnderReviewBlockAll,
 		},
-		Log:     Log{Level: LogInfo, Format: LogJSON, PlainPerSecond: 100, FailuresPerSecond: 20},
-		Tracing: Tracing{SampleRatio: 0.01},
+		Log:         Log{Level: LogInfo, Format: LogJSON, PlainPerSecond: 100, FailuresPerSecond: 20},
+		DecisionLog: defaultDecisionLog(),
+		Tracing:     Tracing{SampleRatio: 0.01},
+		Metrics:     defaultMetrics(),
 	}
 }

@@ -33,25 +33,7 @@ const (
 // every mistake found. If the file is not YAML at all, mistakes that depend on
 // its contents are not reported.
 func Load(path string, environ []string, command Command) (*Config, error) {
-	l := newLoader(path)
-	readable := path == "" || l.readFile()
-	l.readEnviron(environ)
-	if readable {
-		l.resolvePartners()
-		l.resolveLimits()
-		l.applyCloud()
-		l.applyRedisMode()
-		l.readSecrets()
-		l.check(command)
-		if command == Serve || command == Login {
-			l.require(command)
-		}
-	}
-	if len(l.faults) > 0 {
-		return nil, errors.Join(l.faults...)
-	}
-	l.keepPartners()
-	return l.cfg, nil
+	return newLoader(path).load(environ, command)
 }
 
 // loader collects one configuration and its faults.
@@ -104,6 +86,28 @@ func newLoader(path string) *loader {
 		}
 	}
 	return l
+}
+
+// load is Load.
+func (l *loader) load(environ []string, command Command) (*Config, error) {
+	readable := l.path == "" || l.readFile()
+	l.readEnviron(environ)
+	if readable {
+		l.resolvePartners()
+		l.resolveLimits()
+		l.applyCloud()
+		l.applyRedisMode()
+		l.readSecrets()
+		l.check(command)
+		if command == Serve || command == Login {
+			l.require(command)
+		}
+	}
+	if len(l.faults) > 0 {
+		return nil, errors.Join(l.faults...)
+	}
+	l.keepPartners()
+	return l.cfg, nil
 }
 
 // addFields adds the keys of the struct that values points to below key, and key

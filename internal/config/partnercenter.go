@@ -17,10 +17,11 @@ type Partner struct {
 
 // PartnerCenter configures the account that sends requests to Partner Center.
 //
-// serve needs tenant_id, client_id, one credential (client_secret,
-// client_secret_file or client_certificate_file) and, for flow app_user, a
-// refresh token in refresh_token_file or refresh_token_vault. dev needs none of
-// them: it brings its own simulator.
+// serve needs tenant_id, client_id, exactly one credential (client_assertion,
+// client_secret, client_secret_file, client_secret_vault, client_certificate_file
+// or client_certificate_vault) and, for flow app_user, a refresh token in
+// refresh_token_file or refresh_token_vault. dev needs none of them: it brings its
+// own simulator.
 type PartnerCenter struct {
 	// Cloud is the cloud of the partner's tenant: global, us_government or
 	// china (21Vianet). It decides the defaults of base_url, authority and
@@ -42,18 +43,37 @@ type PartnerCenter struct {
 	// GUID. serve needs it; no default.
 	ClientID string `yaml:"client_id"`
 	// ClientSecret is the value, not the id, of a secret of that registration.
-	// Conflicts with client_secret_file and client_certificate_file; serve
-	// needs one of the three. After Load it holds the secret in any case.
+	// Conflicts with the other credentials. After Load it holds the secret of
+	// client_secret_file, too.
 	ClientSecret Secret `yaml:"client_secret"`
 	// ClientSecretFile is a file that holds the secret and nothing else, but
-	// for blanks around it; read once, at start. Conflicts with
-	// client_secret and client_certificate_file.
+	// for blanks around it; read once, at start. Conflicts with the other
+	// credentials.
 	ClientSecretFile string `yaml:"client_secret_file"`
+	// ClientSecretVault is an Azure Key Vault that holds the secret. It is read
+	// with the first token request, hourly, when Microsoft refuses the secret,
+	// and on SIGHUP; if that fails, the secret that was read before stays in
+	// use. Conflicts with the other credentials.
+	ClientSecretVault SecretVault `yaml:"client_secret_vault"`
 	// ClientCertificateFile is a PEM file with a certificate of that
 	// registration, the first one in the file, and its RSA key of at least 2048
 	// bits, PKCS #8 or PKCS #1, not encrypted; read once, at start, when it
-	// must be valid. Conflicts with client_secret and client_secret_file.
+	// must be valid. Conflicts with the other credentials.
 	ClientCertificateFile string `yaml:"client_certificate_file"`
+	// ClientCertificateVault is an Azure Key Vault that holds such a certificate
+	// and its key: a certificate of the vault, which is a secret of the same
+	// name, or a secret with both, in PEM or as the vault exports them in PKCS
+	// #12. It is read as client_secret_vault is. Conflicts with the other
+	// credentials.
+	ClientCertificateVault SecretVault `yaml:"client_certificate_vault"`
+	// ClientAssertion is the identity of this process in place of a secret; the
+	// app registration must have it as a federated credential. workload_identity
+	// is the service account of a Kubernetes cluster, whose token is in the file
+	// that AZURE_FEDERATED_TOKEN_FILE names; managed_identity is a user-assigned
+	// managed identity of the same tenant, chosen by AZURE_CLIENT_ID if there are
+	// several. Not tested against a real tenant. Conflicts with the other
+	// credentials. Optional; none.
+	ClientAssertion ClientAssertion `yaml:"client_assertion"`
 	// ClientCertificate is not a key. After Load it holds the contents of
 	// ClientCertificateFile; see KeyPair.
 	ClientCertificate Secret `yaml:"-"`
@@ -93,6 +113,18 @@ type PartnerCenter struct {
 	// same time; 1 to 1000. Optional; 16.
 	BatchConcurrency int `yaml:"batch_concurrency"`
 }
+
+// ClientAssertion is a value of partner_center.client_assertion.
+type ClientAssertion string
+
+// The values of partner_center.client_assertion.
+const (
+	NoAssertion      ClientAssertion = ""
+	WorkloadIdentity ClientAssertion = "workload_identity"
+	ManagedIdentity  ClientAssertion = "managed_identity"
+)
+
+func (ClientAssertion) words() []string { return []string{"", "workload_identity", "managed_identity"} }
 
 // Flow is a value of partner_center.flow.
 type Flow string

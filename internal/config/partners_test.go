@@ -226,7 +226,7 @@ func TestFaultsOfPartners(t *testing.T) {
 				"config.yaml:2: partners.eu.refresh_token_file: cannot be read: no such file or directory; `eligibilityd login --config config.yaml --partner eu` obtains a refresh token and writes it there",
 				"partners.us.tenant_id: is required: the partner's own tenant, a GUID or a domain name; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 				"partners.us.client_id: is required: the application (client) id of the app registration; once it is set, `eligibilityd doctor --config config.yaml` tests it",
-				"partners.us.client_secret: is required, or client_secret_file, or client_certificate_file: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
+				"partners.us.client_secret: is required, or client_secret_file, client_certificate_file or one of the other credentials: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 			},
 		},
 		"one file for two refresh tokens": {

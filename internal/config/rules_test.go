@@ -51,12 +51,39 @@ func TestFaultsOfValues(t *testing.T) {
 			text: "server: {insecure: true, grpc: {address: ':80'}, probe: {address: '0.0.0.0:80'}}\n",
 			want: []string{`config.yaml:1: server.probe.address: is the same address as server.grpc.address`},
 		},
+		"the decision log": {
+			text: "decision_log: {max_bytes: 1536KiB, max_files: 0, allowed_sample: 1.1, customer_ids: hashed}\n",
+			want: []string{
+				`config.yaml:1: decision_log.max_bytes: 1536KiB must be a whole number of MiB, at least 1MiB`,
+				`config.yaml:1: decision_log.max_files: 0 must be at least 1`,
+				`config.yaml:1: decision_log.allowed_sample: 1.1 must be from 0 to 1`,
+				`config.yaml:1: decision_log.hash_key_file: is missing: customer_ids: hashed needs a key`,
+			},
+		},
+		"the decision log, otherwise": {
+			text:    "decision_log: {max_bytes: 1 MiB, max_files: 1, allowed_sample: 0, hash_key_file: /etc/hostname}\n",
+			environ: []string{"ELIGIBILITY_DECISION_LOG__ALLOWED_SAMPLE=NaN", "ELIGIBILITY_DECISION_LOG__ON_OVERFLOW=wait"},
+			want: []string{
+				`config.yaml:1: decision_log.max_bytes: "1 MiB" is not a number of bytes; write e.g. 100MiB`,
+				`ELIGIBILITY_DECISION_LOG__ON_OVERFLOW: decision_log.on_overflow: "wait" is not one of drop, block`,
+				`ELIGIBILITY_DECISION_LOG__ALLOWED_SAMPLE: decision_log.allowed_sample: NaN must be from 0 to 1`,
+				`config.yaml:1: decision_log.hash_key_file: has no effect without customer_ids: hashed`,
+			},
+		},
+		"metrics": {
+			text: "metrics: {otlp: {endpoint: 'http://collector.example:4317/x', interval: 999ms, headers: 'authorization: Bearer s3cret'}}\n",
+			want: []string{
+				`config.yaml:1: metrics.otlp.endpoint: must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost); or set metrics.otlp.insecure: true if the network to the collector is protected`,
+				`config.yaml:1: metrics.otlp.headers: must be name=value pairs separated by commas, values percent-encoded`,
+				`config.yaml:1: metrics.otlp.interval: 999ms must be from 1s to 1h`,
+			},
+		},
 		"tracing": {
 			text: "tracing: {endpoint: 'http://collector.example:4317', sample_ratio: 1.1, headers: 'authorization: Bearer s3cret'}\n",
 			want: []string{
 				`config.yaml:1: tracing.endpoint: must begin with https://; http is accepted for loopback hosts only (127.0.0.0/8, ::1, localhost); or set tracing.insecure: true if the network to the collector is protected`,
-				`config.yaml:1: tracing.sample_ratio: 1.1 must be from 0 to 1`,
 				`config.yaml:1: tracing.headers: must be name=value pairs separated by commas, values percent-encoded`,
+				`config.yaml:1: tracing.sample_ratio: 1.1 must be from 0 to 1`,
 			},
 		},
 		"an insecure collector with a path, and half a head": {

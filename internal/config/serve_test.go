@@ -24,7 +24,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 			want: []string{
 				"partner_center.tenant_id: is required: the partner's own tenant, a GUID or a domain name; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 				"partner_center.client_id: is required: the application (client) id of the app registration; once it is set, `eligibilityd doctor --config config.yaml` tests it",
-				"partner_center.client_secret: is required, or client_secret_file, or client_certificate_file: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
+				"partner_center.client_secret: is required, or client_secret_file, client_certificate_file or one of the other credentials: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 				"partner_center.refresh_token_file: is required for flow app_user, or refresh_token_vault: a file that can be written to; `eligibilityd login --config config.yaml` obtains a refresh token and writes it there",
 			},
 		},
@@ -45,7 +45,7 @@ func TestServeNeedsAConnection(t *testing.T) {
 			environ: []string{variable + "TENANT_ID=contoso.example", variable + "CLIENT_ID=00000000-0000-0000-0000-000000000001"},
 			want: []string{
 				"config.yaml:1: partner_center.client_secert: unknown key; did you mean partner_center.client_secret?",
-				"partner_center.client_secret: is required, or client_secret_file, or client_certificate_file: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
+				"partner_center.client_secret: is required, or client_secret_file, client_certificate_file or one of the other credentials: the value of a secret of the app registration, or a certificate of it with its key; once it is set, `eligibilityd doctor --config config.yaml` tests it",
 			},
 		},
 		"app_user with a token":    {text: connection, environ: []string{variable + "REFRESH_TOKEN_FILE=" + token}},

@@ -69,35 +69,39 @@ func isHeaderValue(value string) bool {
 	return value != ""
 }
 
-// checkTracing never shows the endpoint or headers, because both may hold
-// credentials.
 func (l *loader) checkTracing() {
 	t := &l.cfg.Tracing
-	if t.Endpoint != "" {
-		l.checkTracingEndpoint(t)
-	}
+	l.checkCollector("tracing.", &t.Endpoint, t.Insecure, t.Headers)
 	if !(t.SampleRatio >= 0 && t.SampleRatio <= 1) { // also rejects NaN
 		l.object("tracing.sample_ratio", "%v must be from 0 to 1", t.SampleRatio)
 	}
-	if _, ok := parseHeaders(t.Headers.Reveal()); !ok {
-		l.object("tracing.headers", "must be name=value pairs separated by commas, values percent-encoded")
+}
+
+// checkCollector checks the keys of a collector, which begin with section. It never
+// shows the endpoint or headers, because both may hold credentials.
+func (l *loader) checkCollector(section string, endpoint *string, insecure bool, headers Secret) {
+	if *endpoint != "" {
+		l.checkCollectorEndpoint(section, endpoint, insecure)
+	}
+	if _, ok := parseHeaders(headers.Reveal()); !ok {
+		l.object(section+"headers", "must be name=value pairs separated by commas, values percent-encoded")
 	}
 }
 
-func (l *loader) checkTracingEndpoint(t *Tracing) {
-	checked := t.Endpoint
-	if rest, plain := strings.CutPrefix(checked, "http://"); plain && t.Insecure {
+func (l *loader) checkCollectorEndpoint(section string, endpoint *string, insecure bool) {
+	checked := *endpoint
+	if rest, plain := strings.CutPrefix(checked, "http://"); plain && insecure {
 		checked = "https://" + rest // as if encrypted, so any host passes
 	}
-	endpoint, problem := splitURL(checked, "http", "https")
+	parsed, problem := splitURL(checked, "http", "https")
 	switch {
-	case problem != "" && strings.HasPrefix(t.Endpoint, "http://") && !t.Insecure:
-		l.object("tracing.endpoint", "%s; or set tracing.insecure: true if the network to the collector is protected", problem)
+	case problem != "" && strings.HasPrefix(*endpoint, "http://") && !insecure:
+		l.object(section+"endpoint", "%s; or set %sinsecure: true if the network to the collector is protected", problem, section)
 	case problem != "":
-		l.object("tracing.endpoint", "%s", problem)
-	case endpoint.Path != "":
-		l.object("tracing.endpoint", "must not have a path: OTLP goes over gRPC, usually to port 4317")
+		l.object(section+"endpoint", "%s", problem)
+	case parsed.Path != "":
+		l.object(section+"endpoint", "must not have a path: OTLP goes over gRPC, usually to port 4317")
 	default:
-		t.Endpoint = strings.TrimRight(t.Endpoint, "/")
+		*endpoint = strings.TrimRight(*endpoint, "/")
 	}
 }

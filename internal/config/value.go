@@ -25,6 +25,12 @@ func set(f field, text string) (problem string) {
 			return fmt.Sprintf("%s is not a duration; write e.g. %s", show(text), short(*target))
 		}
 		*target = d
+	case *Size:
+		size, ok := parseSize(text)
+		if !ok {
+			return fmt.Sprintf("%s is not a number of bytes; write e.g. %s", show(text), *target)
+		}
+		*target = size
 	case *int:
 		n, err := strconv.Atoi(text)
 		if err != nil || strconv.Itoa(n) != text {
@@ -42,6 +48,11 @@ func set(f field, text string) (problem string) {
 			return show(text) + " is neither true nor false"
 		}
 		*target = text == "true"
+	case *ClientAssertion: // an assertion itself is an easy mistake, and a secret
+		if !slices.Contains(target.words(), text) {
+			return "must be one of workload_identity and managed_identity; the assertion itself is never written here"
+		}
+		f.value.SetString(text)
 	case word:
 		if !slices.Contains(target.words(), text) {
 			return fmt.Sprintf("%s is not one of %s", show(text), strings.Join(target.words(), ", "))
