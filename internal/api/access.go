@@ -44,6 +44,7 @@ func needs() map[string]access.Rights {
 		"PrefetchEligibility":   access.Prefetch,
 		"WatchEligibility":      access.Watch,
 		"ListReviews":           access.Support,
+		"ExplainEligibility":    access.Support,
 	}
 }
 
@@ -106,7 +107,7 @@ func (ch *Chain) Begin(ctx context.Context, method string) (context.Context, err
 	default:
 		c := ch.identify(ctx, method, series, caller, false)
 		defer c.end()
-		c.series.handled(codes.Unimplemented, 0)
+		c.series.handled(c, codes.Unimplemented, 0)
 		c.requests.count(codes.Unimplemented)
 		return nil, status.Error(codes.Unimplemented, "This service has no such method.")
 	}

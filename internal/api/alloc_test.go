@@ -14,6 +14,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
@@ -26,15 +27,17 @@ import (
 // TestAllocationsOfALocalHit holds what one question costs that the local tier
 // answers, from the decoded request to the encoded response: the call, its request
 // ID, the answer's reasons and the list of buffers that grpc-go takes. Tracing
-// that samples nothing adds nothing.
+// that samples nothing adds nothing, nor does the decision log.
 func TestAllocationsOfALocalHit(t *testing.T) {
 	spans, _ := apitest.RecordSpans()
 	limits, err := allowance.New(allowance.Config{Default: allowance.Limit{RequestsPerSecond: 1_000_000, Burst: 1_000_000, Concurrent: 10, NewCustomersPerMinute: 1, NewCustomers: allowance.BoundAll}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	recorded, _ := recordTo(t, api.Config{PlainRecords: 1}, decisionlog.Config{})
 	for name, cfg := range map[string]api.Config{
-		"tracing off": {PlainRecords: 1}, "nothing traced": {PlainRecords: 1, Tracer: spans},
+		"recorded":    recorded,
+		"tracing off": {PlainRecords: 1}, "in German": {PlainRecords: 1}, "nothing traced": {PlainRecords: 1, Tracer: spans},
 		"caller limited": {PlainRecords: 1, Access: apitest.EachRight(), Limits: limits},
 	} {
 		run := servertest.StartWarm(t, cfg)
@@ -43,6 +46,9 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 			most := 4.0
 			if cfg.Access != nil { // the header with the token is copied
 				ctx, most = metadata.NewIncomingContext(ctx, metadata.Pairs("authorization", "check")), 5
+			}
+			if name == "in German" { // the header with the language is copied
+				ctx, most = metadata.NewIncomingContext(ctx, metadata.Pairs("accept-language", "de-AT,de;q=0.9,en;q=0.8")), 5
 			}
 			info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
 			req := &eligibilityv1.CheckEligibilityRequest{CustomerId: apitest.CustomerA, Segment: segment}

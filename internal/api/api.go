@@ -21,6 +21,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
+	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
+	"github.com/eligibilityd/eligibilityd/internal/logging"
 	"github.com/eligibilityd/eligibilityd/internal/reviews"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -84,6 +86,11 @@ type Config struct {
 	// Reviews are the partners' lists of customers under review, by name. The list of
 	// a partner without one is empty.
 	Reviews map[string]reviews.List
+
+	// Decisions is the log that each answer is recorded in, Policies are the partners'
+	// policies, by name, as it states them. nil means that nothing is recorded.
+	Decisions *decisionlog.Log
+	Policies  map[string]*decisionlog.Policy
 
 	// Version and Commit are labels of the build info metric.
 	Version, Commit string
@@ -163,6 +170,7 @@ type Chain struct {
 	services []Service
 	needed   map[string]access.Rights // by full method; never changed
 
+	languages *languages
 	noInbound Inbound   // of every RPC over gRPC; never changed
 	headers   sync.Pool // of *callerHeader
 
@@ -187,13 +195,14 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
-	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}}
+	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}, languages: newLanguages()}
 	c.watches.most, c.watches.share = c.cfg.MaxWatches, c.cfg.MaxWatches-c.cfg.MaxWatches/10
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
-	c.logger = c.cfg.Logger
+	c.logger = logging.OwnLimits(c.cfg.Logger) // by reason: see limits
 	c.limits = newLimits(c.cfg.PlainRecords, c.cfg.FailureRecords)
 	c.tracer = newTracer(c.cfg.Tracer, c.cfg.SampleRatio)
 	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now, logs: cfg.Logs, reviews: cfg.Reviews, watchTimes: defaultWatchTimes()}
+	c.answers.decisions = newDecisions(&c.cfg)
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers, needs()}}, further...)
 	c.needed = needed(c.services)
 	var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
@@ -23,7 +24,8 @@ type batch struct {
 // group is the part of a batch that is for one partner.
 type group struct {
 	in        *batch
-	of        *partner // nil in a group without questions
+	of        *partner            // nil in a group without questions
+	record    *decisionlog.Record // of one question after the other; nil if none is written
 	questions []eligibility.Request
 	places    []int // place in questions → place in the batch
 }
@@ -96,16 +98,29 @@ func (b *batch) checkConcurrently(ctx context.Context) {
 }
 
 func (g *group) check(ctx context.Context) {
+	var basis *eligibility.Basis
+	g.record, basis = g.in.handler.decisions.begin()
+	for i := range g.questions {
+		g.questions[i].Basis = basis
+	}
 	g.of.service.CheckBatch(ctx, g.questions, g.answered)
+	g.in.handler.decisions.end(g.record)
 }
 
 // answered records the answer to the question at i.
 func (g *group) answered(i int, answer *eligibility.Answer, err error) {
 	g.in.recording.Lock()
 	defer g.in.recording.Unlock()
-	if err != nil {
-		g.in.handler.refuse(g.in.call, g.places[i], domainError(err))
-		return
+	h, c, place := g.in.handler, g.in.call, g.places[i]
+	failure := h.decisions.decided(c, g.record, place, g.of, &g.questions[i], answer, err)
+	c.batch[place].recorded = g.record != nil
+	c.batch[place].CustomerID = g.questions[i].CustomerID
+	switch {
+	case failure != nil:
+		h.refuse(c, place, failure)
+	case err != nil:
+		h.refuse(c, place, domainError(err))
+	default:
+		h.accept(c, place, g.questions[i].CustomerID, answer)
 	}
-	g.in.handler.accept(g.in.call, g.places[i], g.questions[i].CustomerID, answer)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
+	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
@@ -35,6 +36,21 @@ func BenchmarkCheckLocalHit(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkDecisionLog measures what the decision log adds to the interceptors and the
+// handler, the writing of its file included.
+func BenchmarkDecisionLog(b *testing.B) {
+	on, _ := recordTo(b, api.Config{}, decisionlog.Config{Block: true})
+	for name, cfg := range map[string]api.Config{"off": {}, "on": on} {
+		check := servertest.StartWarm(b, cfg).Asked(eligibility.SegmentCommercial)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				check(b)
+			}
+		})
+	}
 }
 
 // BenchmarkTracing measures what tracing adds to the interceptors and the

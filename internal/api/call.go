@@ -36,13 +36,15 @@ type call struct {
 	CheckReply
 
 	knowsCustomerID bool
+	recorded        bool // the answer to a single question is in the decision log, or cannot be
 
 	// partner is the one that the RPC is for, nil if it is not known or a batch is
 	// for several; partners is their number.
 	partner  *partner
 	partners int
-	// operation is that of a single question.
+	// operation and segment are those of a single question.
 	operation eligibility.Operation
+	segment   eligibility.Segment
 	// prefetched is what a prefetch returned; nil for other RPCs.
 	prefetched *evidence.Prefetched
 
@@ -83,6 +85,13 @@ func undecided(answer *eligibility.Answer) *eligibility.Error {
 	}
 	return nil
 }
+
+// enoughTime is how long a caller has to wait in vain for the service to be to blame:
+// Partner Center usually answers in less.
+const enoughTime = 400 * time.Millisecond
+
+// impatient reports whether the caller, if it left now, has waited for too short a time.
+func (c *call) impatient() bool { return time.Since(c.start) < enoughTime }
 
 type callKey struct{}
 

@@ -40,37 +40,39 @@ type Fault struct {
 func FaultOf(kind eligibility.Kind) Fault {
 	switch kind {
 	case eligibility.KindInvalidArgument:
-		return Fault{codes.InvalidArgument, "INVALID_ARGUMENT", "The request is not valid.", false, zapcore.InfoLevel}
+		return Fault{codes.InvalidArgument, kind.Reason(), "The request is not valid.", false, zapcore.InfoLevel}
 	case eligibility.KindNotFound:
-		return Fault{codes.NotFound, "CUSTOMER_NOT_FOUND", "Partner Center has no such customer.", false, zapcore.InfoLevel}
+		return Fault{codes.NotFound, kind.Reason(), "Partner Center has no such customer.", false, zapcore.InfoLevel}
 	case eligibility.KindNotServed:
-		return Fault{codes.FailedPrecondition, "CUSTOMER_NOT_SERVED", "This partner does not serve that customer.", false, zapcore.InfoLevel}
+		return Fault{codes.FailedPrecondition, kind.Reason(), "This partner does not serve that customer.", false, zapcore.InfoLevel}
 	case eligibility.KindUnavailable:
-		return Fault{codes.Unavailable, "PARTNER_CENTER_UNAVAILABLE", "Partner Center is not available at the moment.", true, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, kind.Reason(), "Partner Center is not available at the moment.", true, zapcore.ErrorLevel}
 	case eligibility.KindThrottled:
-		return Fault{codes.Unavailable, "PARTNER_CENTER_THROTTLED", "The limit on questions to Partner Center is reached for now.", true, zapcore.WarnLevel}
+		return Fault{codes.Unavailable, kind.Reason(), "The limit on questions to Partner Center is reached for now.", true, zapcore.WarnLevel}
 	case eligibility.KindCredentials:
-		return Fault{codes.Unavailable, "PARTNER_CENTER_CREDENTIALS", "Partner Center refused access.", false, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, kind.Reason(), "Partner Center refused access.", false, zapcore.ErrorLevel}
 	case eligibility.KindInvalidResponse:
-		return Fault{codes.Unavailable, "PARTNER_CENTER_INVALID_RESPONSE", "Partner Center sent an answer that cannot be read.", false, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, kind.Reason(), "Partner Center sent an answer that cannot be read.", false, zapcore.ErrorLevel}
 	case eligibility.KindOverloaded:
-		return Fault{codes.ResourceExhausted, "OVERLOADED", "Too many requests are in progress at the moment.", true, zapcore.WarnLevel}
+		return Fault{codes.ResourceExhausted, kind.Reason(), "Too many requests are in progress at the moment.", true, zapcore.WarnLevel}
 	case eligibility.KindDeadlineExceeded:
-		return Fault{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
+		return Fault{codes.DeadlineExceeded, kind.Reason(), "The deadline ended before there was an answer.", true, zapcore.InfoLevel}
 	case eligibility.KindCanceled:
-		return Fault{codes.Canceled, "CANCELLED", "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
+		return Fault{codes.Canceled, kind.Reason(), "The request was cancelled before there was an answer.", false, zapcore.InfoLevel}
 	case eligibility.KindUnauthenticated:
-		return Fault{codes.Unauthenticated, "UNAUTHENTICATED", "The caller could not be authenticated.", false, zapcore.WarnLevel}
+		return Fault{codes.Unauthenticated, kind.Reason(), "The caller could not be authenticated.", false, zapcore.WarnLevel}
 	case eligibility.KindPermissionDenied:
-		return Fault{codes.PermissionDenied, "PERMISSION_DENIED", "The caller does not have the right that this request needs.", false, zapcore.WarnLevel}
+		return Fault{codes.PermissionDenied, kind.Reason(), "The caller does not have the right that this request needs.", false, zapcore.WarnLevel}
 	case eligibility.KindCallerLimited:
-		return Fault{codes.ResourceExhausted, "CALLER_LIMITED", "The caller has reached its limit for now.", true, zapcore.WarnLevel}
+		return Fault{codes.ResourceExhausted, kind.Reason(), "The caller has reached its limit for now.", true, zapcore.WarnLevel}
 	case eligibility.KindResumeTokenExpired:
-		return Fault{codes.OutOfRange, "RESUME_TOKEN_EXPIRED", "The changes after the resume token are no longer kept.", false, zapcore.WarnLevel}
+		return Fault{codes.OutOfRange, kind.Reason(), "The changes after the resume token are no longer kept.", false, zapcore.WarnLevel}
 	case eligibility.KindFeedUnavailable:
-		return Fault{codes.Unavailable, "FEED_UNAVAILABLE", "The feed of changes cannot be read at the moment.", true, zapcore.ErrorLevel}
+		return Fault{codes.Unavailable, kind.Reason(), "The feed of changes cannot be read at the moment.", true, zapcore.ErrorLevel}
+	case eligibility.KindNotKnown:
+		return Fault{codes.Unavailable, kind.Reason(), "Nothing that decides is known about this customer.", false, zapcore.InfoLevel}
 	default:
-		return Fault{codes.Internal, "INTERNAL", "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
+		return Fault{codes.Internal, kind.Reason(), "An internal fault prevented an answer.", false, zapcore.ErrorLevel}
 	}
 }
 

@@ -38,6 +38,7 @@ func TestEveryKindHasItsCodeAndReason(t *testing.T) {
 
 		eligibility.KindResumeTokenExpired: {Code: codes.OutOfRange, Reason: "RESUME_TOKEN_EXPIRED", Details: 1},
 		eligibility.KindFeedUnavailable:    {Code: codes.Unavailable, Reason: "FEED_UNAVAILABLE", Retry: 7 * time.Second, Details: 2},
+		eligibility.KindNotKnown:           {Code: codes.Unavailable, Reason: "NOT_KNOWN", Details: 1},
 	}
 	messages := make(map[string]eligibility.Kind)
 	for _, kind := range eligibility.Kinds() {

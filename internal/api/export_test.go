@@ -30,8 +30,11 @@ func (ch *Chain) SetBeside(n int) {
 	ch.beside.count = n
 }
 
-// CountFailure counts a question that ended with an error.
-func (ch *Chain) CountFailure(err *eligibility.Error) { ch.metrics.failed(err, 1) }
+// CountFailure counts a question that ended with an error, of a caller that is
+// impatient or not.
+func (ch *Chain) CountFailure(err *eligibility.Error, impatient bool) {
+	ch.metrics.failed(err, 1, impatient)
+}
 
 // WatchTimes are the times of streams of changes.
 type WatchTimes struct{ Age, Progress, Blocked, Abandon, Cut time.Duration }

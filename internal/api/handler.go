@@ -11,6 +11,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
+	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/reviews"
 
@@ -39,6 +40,8 @@ type handler struct {
 	metrics  *metrics
 	now      func() time.Time
 
+	decisions decisions
+
 	logs        map[string]*changes.Log // by partner
 	reviews     map[string]reviews.List // by partner
 	watchers    watchers
@@ -57,15 +60,23 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 		return nil, err
 	}
 	c.CustomerID, c.knowsCustomerID = question.CustomerID, true
-	c.partner, c.partners, c.operation = of, 1, question.Operation
+	c.partner, c.partners, c.operation, c.segment = of, 1, question.Operation, question.Segment
+	var record *decisionlog.Record
+	record, question.Basis = h.decisions.begin()
 	ctx, span := c.child(ctx, "check")
 	answer, err := of.service.Check(ctx, question)
 	span.End()
-	if err != nil {
+	c.recorded = record != nil
+	failure := h.decisions.decided(c, record, single, of, &question, &answer, err)
+	h.decisions.end(record)
+	switch {
+	case failure != nil:
+		return nil, failure
+	case err != nil:
 		return nil, err
 	}
 	c.Answer = answer
-	h.metrics.decided(&c.Answer)
+	h.metrics.decided(c, &c.Answer)
 	return nil, nil //nolint:nilnil // the call has the answer
 }
 
@@ -87,7 +98,8 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	more, limited := c.take(time.Now(), n-1) // the chain has taken the first
 	for i, item := range req.GetRequests() {
 		if i > more {
-			h.refuse(c, i, limited)
+			c.batch[i].CustomerID, _ = eligibility.ParseCustomerID(item.GetCustomerId()) // for the log
+			h.refuseItem(c, item, i, limited)
 			continue
 		}
 		faults := c.in.itemFaults(i)
@@ -96,7 +108,8 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 		faults.limit(max(nameable, 1))
 		if err := faults.Err(); err != nil {
 			nameable -= len(faults.kept)
-			h.refuse(c, i, domainError(err))
+			c.batch[i].CustomerID = question.CustomerID
+			h.refuseItem(c, item, i, domainError(err))
 			continue
 		}
 		asked.add(of, question, i, n)
@@ -174,14 +187,14 @@ func (h *handler) accept(c *call, place int, id eligibility.CustomerID, answer *
 	default:
 		c.tally.blocked++
 	}
-	h.metrics.decided(answer)
-	c.batch[place].CheckReply = CheckReply{id, *answer}
+	h.metrics.decided(c, answer)
+	c.batch[place].CheckReply = CheckReply{id, *answer, c.Language}
 }
 
 // refuse makes the result of an item that has no answer.
 func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.tally.fail(err)
-	h.metrics.failed(err, 1)
+	h.metrics.failed(err, 1, c.impatient())
 	c.batch[place].err = err
 }
 

@@ -24,8 +24,8 @@ const (
 // maxRequestIDBytes is the longest request ID taken from a caller.
 const maxRequestIDBytes = 128
 
-// identify begins the record of an RPC: its request ID and its trace, which the
-// caller gets back, and its span if it may be traced, which no refused one is. Over
+// identify begins the record of an RPC: its language, its request ID and its trace, which
+// the caller gets back, and its span if it may be traced, which no refused one is. Over
 // REST, they have been read, and are returned, by HTTP.
 func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics, caller *access.Caller, traced bool) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}, caller: caller, requests: ch.metrics.callers.of(caller)}
@@ -36,12 +36,13 @@ func (ch *Chain) identify(ctx context.Context, method string, series methodMetri
 	if stream == nil {
 		if in, ok := ctx.Value(InboundKey{}).(*Inbound); ok {
 			c.in, c.series = in, series.rest
-			c.requestID, c.trace, c.span = in.RequestID, in.Trace, in.Span
+			c.requestID, c.trace, c.span, c.Language = in.RequestID, in.Trace, in.Span, in.Language
 			return c
 		}
 	}
 	c.in, c.series = &ch.noInbound, series.grpc
 	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
+	c.Language = ch.languages.of(metadata.ValueFromIncomingContext(ctx, headerAcceptLanguage))
 	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, HeaderTraceparent)))
 	if traced && ch.tracer.Samples(c.trace) {
 		state := strings.Join(metadata.ValueFromIncomingContext(ctx, HeaderTracestate), ",")

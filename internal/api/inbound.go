@@ -4,6 +4,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
 // Inbound is what a transport has read of a request beside its message. gRPC
@@ -18,6 +19,8 @@ type Inbound struct {
 	RequestID string
 	Trace     Traceparent
 	Span      trace.Span
+	// Language is that of the messages.
+	Language eligibility.Language
 	// Credentials are what the caller presents.
 	Credentials access.Credentials
 
@@ -27,6 +30,16 @@ type Inbound struct {
 
 // InboundKey is the key of a context's *Inbound.
 type InboundKey struct{}
+
+// Admit makes caller that of the request. It was authenticated elsewhere: the
+// credentials are not examined then.
+func (in *Inbound) Admit(caller *access.Caller) { in.caller = caller }
+
+// Next returns what another RPC of the same request begins with: the request's
+// identity, language and caller.
+func (in *Inbound) Next() *Inbound {
+	return &Inbound{RequestID: in.RequestID, Trace: in.Trace, Language: in.Language, Credentials: in.Credentials, caller: in.caller}
+}
 
 // itemFaults returns the violations of an item of a batch, for the handler to
 // add its own.

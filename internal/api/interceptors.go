@@ -56,6 +56,7 @@ func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	defer c.end()
 	resp, err := ch.admit(c, req, info.FullMethod, handler)
 	if err != nil {
+		ch.answers.refused(c, req, err)
 		return nil, ch.failed(c, err, questionsIn(info.FullMethod, req))
 	}
 	ch.record(c, codes.OK, nil)
@@ -73,7 +74,7 @@ func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 func (ch *Chain) failed(c *call, err error, questions int) error {
 	failure := domainError(err)
 	st := StatusOf(failure)
-	ch.metrics.failed(failure, questions)
+	ch.metrics.failed(failure, questions, c.impatient())
 	ch.record(c, st.Code(), failure)
 	return st.Err()
 }
@@ -81,7 +82,8 @@ func (ch *Chain) failed(c *call, err error, questions int) error {
 // record writes metrics, log and span of an RPC that has ended.
 func (ch *Chain) record(c *call, code codes.Code, failure *eligibility.Error) {
 	took := time.Since(c.start)
-	c.series.handled(code, took)
+	c.series.handled(c, code, took)
+	c.series.checks.observe(c, failure, took)
 	c.requests.count(code)
 	ch.log(c, code, failure, took)
 	c.endSpan(code, failure)
@@ -133,10 +135,12 @@ type callStream struct {
 func (s *callStream) Context() context.Context { return s.call }
 
 // questionsIn counts the questions of a request that failed as a whole. A batch
-// that is malformed counts as no more than one may hold; a prefetch and a list ask
-// none.
+// that is malformed counts as no more than one may hold; a prefetch, a list and an
+// explanation ask none.
 func questionsIn(method string, req any) int {
-	if method == eligibilityv1.EligibilityService_PrefetchEligibility_FullMethodName || method == eligibilityv1.EligibilityService_ListReviews_FullMethodName {
+	switch method {
+	case eligibilityv1.EligibilityService_PrefetchEligibility_FullMethodName, eligibilityv1.EligibilityService_ListReviews_FullMethodName,
+		eligibilityv1.EligibilityService_ExplainEligibility_FullMethodName:
 		return 0
 	}
 	questions := 1

@@ -1,13 +1,12 @@
 package api
 
 import (
-	"encoding/hex"
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/jsontext"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -25,14 +24,14 @@ func (r *CheckReply) AppendJSON(b []byte) []byte {
 	if account := a.Account; account != nil {
 		status, statusText, correlationID = accountStatus(account.Status), account.StatusText, account.CorrelationID
 	}
-	b = append(appendGUID(append(b, `{"customerId":"`...), r.CustomerID), '"')
+	b = append(r.CustomerID.Append(append(b, `{"customerId":"`...)), '"')
 	b = appendEnum(append(b, `,"decision":`...), eligibilityv1.Decision_name, int32(decision(a.Decision)))
 	b = append(b, `,"reasons":[`...)
 	for i, reason := range a.Reasons {
-		b = appendReason(appendComma(b, i), reason)
+		b = appendReason(appendComma(b, i), reason, r.Language)
 	}
 	b = appendEnum(append(b, `],"accountStatus":`...), eligibilityv1.AccountStatus_name, int32(status))
-	b = appendString(append(b, `,"accountStatusText":`...), statusText)
+	b = jsontext.AppendString(append(b, `,"accountStatusText":`...), statusText)
 	b = append(b, `,"qualifications":[`...)
 	if held := a.Qualifications; held != nil {
 		for i := range held.Qualifications {
@@ -45,13 +44,13 @@ func (r *CheckReply) AppendJSON(b []byte) []byte {
 	b = appendTime(b, `,"recheckTime":`, a.RecheckTime)
 	b = appendEnum(append(b, `,"source":`...), eligibilityv1.EvidenceSource_name, int32(evidenceSource(a.Tier)))
 	b = strconv.AppendBool(append(b, `,"stale":`...), a.Stale)
-	b = appendString(append(b, `,"correlationId":`...), correlationID)
+	b = jsontext.AppendString(append(b, `,"correlationId":`...), correlationID)
 	return append(b, '}')
 }
 
-func appendReason(b []byte, reason eligibility.Reason) []byte {
+func appendReason(b []byte, reason eligibility.Reason, in eligibility.Language) []byte {
 	b = appendEnum(append(b, `{"code":`...), eligibilityv1.ReasonCode_name, int32(reasonCode(reason.Code)))
-	b = appendString(append(b, `,"message":`...), reason.Message())
+	b = jsontext.AppendString(append(b, `,"message":`...), reason.Message(in))
 	b = strconv.AppendBool(append(b, `,"temporary":`...), reason.Temporary())
 	b = appendEnum(append(b, `,"remedy":`...), eligibilityv1.Remedy_name, int32(remedy(reason.Remedy())))
 	return append(b, '}')
@@ -59,10 +58,10 @@ func appendReason(b []byte, reason eligibility.Reason) []byte {
 
 func appendQualification(b []byte, q *eligibility.Qualification) []byte {
 	b = appendEnum(append(b, `{"type":`...), eligibilityv1.QualificationType_name, int32(qualificationType(q.Type)))
-	b = appendString(append(b, `,"typeText":`...), q.TypeText)
+	b = jsontext.AppendString(append(b, `,"typeText":`...), q.TypeText)
 	b = appendEnum(append(b, `,"vettingStatus":`...), eligibilityv1.VettingStatus_name, int32(vettingStatus(q.VettingStatus)))
-	b = appendString(append(b, `,"vettingStatusText":`...), q.VettingStatusText)
-	b = appendString(append(b, `,"vettingReason":`...), q.VettingReason)
+	b = jsontext.AppendString(append(b, `,"vettingStatusText":`...), q.VettingStatusText)
+	b = jsontext.AppendString(append(b, `,"vettingReason":`...), q.VettingReason)
 	b = appendTime(b, `,"vettingCreatedTime":`, q.VettingCreatedTime)
 	return append(b, '}')
 }
@@ -84,8 +83,8 @@ func (r BatchReply) AppendJSON(b []byte) []byte {
 
 func appendItemError(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {
 	b = strconv.AppendInt(append(b, `{"code":`...), int64(m.GetCode()), 10)
-	b = appendString(append(b, `,"reason":`...), m.GetReason())
-	b = appendString(append(b, `,"message":`...), m.GetMessage())
+	b = jsontext.AppendString(append(b, `,"reason":`...), m.GetReason())
+	b = jsontext.AppendString(append(b, `,"message":`...), m.GetMessage())
 	if delay := m.GetRetryAfter(); delay != nil {
 		seconds, nanos := delay.GetSeconds(), int(delay.GetNanos())
 		b = append(b, `,"retryAfter":"`...)
@@ -130,15 +129,6 @@ func IsTimestamp(t time.Time) bool {
 	return !t.IsZero() && t.Unix() >= first && t.Unix() < end
 }
 
-// appendGUID appends an ID in its canonical form: lower case, with dashes.
-func appendGUID(b []byte, id eligibility.CustomerID) []byte {
-	b = append(hex.AppendEncode(b, id[:4]), '-')
-	b = append(hex.AppendEncode(b, id[4:6]), '-')
-	b = append(hex.AppendEncode(b, id[6:8]), '-')
-	b = append(hex.AppendEncode(b, id[8:10]), '-')
-	return hex.AppendEncode(b, id[10:])
-}
-
 // appendNanos appends a fraction of a second in 3, 6 or 9 digits; none for zero.
 func appendNanos(b []byte, nanos int) []byte {
 	if nanos == 0 {
@@ -163,50 +153,4 @@ func pow10(n int) int {
 		power *= 10
 	}
 	return power
-}
-
-// appendString appends a JSON string. What is no UTF-8, which the API's texts
-// never are, becomes the replacement character.
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	plain := 0 // start of what is not appended yet
-	for i := 0; i < len(s); {
-		c := s[i]
-		switch {
-		case c >= utf8.RuneSelf:
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && size == 1 {
-				b = utf8.AppendRune(append(b, s[plain:i]...), utf8.RuneError)
-				plain = i + 1
-			}
-			i += size
-		case c < ' ' || c == '"' || c == '\\':
-			b = appendEscape(append(b, s[plain:i]...), c)
-			i++
-			plain = i
-		default:
-			i++
-		}
-	}
-	return append(append(b, s[plain:]...), '"')
-}
-
-func appendEscape(b []byte, c byte) []byte {
-	const digits = "0123456789abcdef"
-	switch c {
-	case '"', '\\':
-		return append(b, '\\', c)
-	case '\b':
-		return append(b, `\b`...)
-	case '\f':
-		return append(b, `\f`...)
-	case '\n':
-		return append(b, `\n`...)
-	case '\r':
-		return append(b, `\r`...)
-	case '\t':
-		return append(b, `\t`...)
-	default:
-		return append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&0xf])
-	}
 }

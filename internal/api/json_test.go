@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/jsontext"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -135,6 +136,7 @@ func randomReply(t *rapid.T) *CheckReply {
 		Tier:         eligibility.Tier(number.Draw(t, "tier")),
 		Stale:        yes.Draw(t, "stale"),
 	}}
+	reply.Language = randomLanguage(t)
 	copy(reply.CustomerID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
 	for range rapid.IntRange(0, 3).Draw(t, "reasons") {
 		reply.Answer.Reasons = append(reply.Answer.Reasons, eligibility.Reason{
@@ -162,6 +164,10 @@ func randomReply(t *rapid.T) *CheckReply {
 		reply.Answer.Qualifications = held
 	}
 	return reply
+}
+
+func randomLanguage(t *rapid.T) eligibility.Language {
+	return eligibility.Language(rapid.Uint8Range(0, eligibility.LanguageCount-1).Draw(t, "language"))
 }
 
 func randomError(t *rapid.T) *eligibility.Error {
@@ -196,7 +202,7 @@ func randomTime(t *rapid.T) time.Time {
 
 func TestTextThatIsNoUTF8IsReplaced(t *testing.T) {
 	t.Parallel()
-	if got := string(appendString(nil, "a\xffb\xf0\x9f\"")); got != "\"a\ufffdb\ufffd\ufffd\\\"\"" {
+	if got := string(jsontext.AppendString(nil, "a\xffb\xf0\x9f\"")); got != "\"a\ufffdb\ufffd\ufffd\\\"\"" {
 		t.Errorf("%q", got)
 	}
 	wire := appendTextField(nil, 1, "a\xffb")

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -103,12 +104,13 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	if entry == nil {
 		return
 	}
-	entry.Write(c.fields(code, failure, took, leftOut)...)
+	entry.Write(ch.fields(c, code, failure, took, leftOut)...)
 }
 
 // fields are those of the record of an RPC, of which leftOut were not written before.
-func (c *call) fields(code codes.Code, failure *eligibility.Error, took time.Duration, leftOut int64) []zap.Field {
-	fields := make([]zap.Field, 0, 24)
+// Customers are named as in the decision log.
+func (ch *Chain) fields(c *call, code codes.Code, failure *eligibility.Error, took time.Duration, leftOut int64) []zap.Field {
+	fields := make([]zap.Field, 0, 32)
 	fields = append(fields,
 		zap.String("request_id", c.requestID),
 		zap.String("rpc", c.series.rpc),
@@ -117,6 +119,9 @@ func (c *call) fields(code codes.Code, failure *eligibility.Error, took time.Dur
 		zap.Float64("duration_ms", milliseconds(took)))
 	if c.caller != nil {
 		fields = append(fields, zap.String("caller", c.caller.Name))
+		if c.caller.Person != "" {
+			fields = append(fields, zap.String("person", c.caller.Person))
+		}
 	}
 	if leftOut > 0 {
 		fields = append(fields, zap.Int64("left_out", leftOut))
@@ -128,7 +133,7 @@ func (c *call) fields(code codes.Code, failure *eligibility.Error, took time.Dur
 		fields = append(fields, zap.Float64("deadline_ms", milliseconds(c.left)))
 	}
 	if c.knowsCustomerID {
-		fields = append(fields, zap.Stringer("customer_id", c.CustomerID))
+		fields = append(fields, zap.Stringer("customer_id", ch.cfg.Decisions.Name(c.CustomerID)), zap.Stringer("segment", c.segment))
 	}
 	switch {
 	case c.partner != nil:
@@ -149,7 +154,7 @@ func (c *call) fields(code codes.Code, failure *eligibility.Error, took time.Dur
 	case c.Answer.Decision != eligibility.DecisionNone:
 		fields = appendAnswer(fields, &c.Answer)
 	case c.tally != nil:
-		fields = appendTally(fields, c.tally)
+		fields = ch.appendItems(appendTally(fields, c.tally), c.batch)
 	case c.prefetched != nil:
 		fields = append(fields, zap.Int("fresh", c.prefetched.Fresh), zap.Int("fetching", c.prefetched.Fetching), zap.Int("refused", c.prefetched.Refused))
 	}
@@ -157,7 +162,13 @@ func (c *call) fields(code codes.Code, failure *eligibility.Error, took time.Dur
 }
 
 func appendAnswer(fields []zap.Field, answer *eligibility.Answer) []zap.Field {
-	fields = append(fields, zap.String("decision", decision(answer.Decision).String()))
+	fields = append(fields, zap.String("decision", decision(answer.Decision).String()), zap.Array("reasons", reasonNames(answer.Reasons)))
+	if word := accountWord(answer.Account); word != "" {
+		fields = append(fields, zap.String("account_status", word))
+	}
+	if !answer.EvidenceTime.IsZero() {
+		fields = append(fields, zap.Time("evidence_time", answer.EvidenceTime))
+	}
 	switch {
 	case answer.Stale:
 		fields = append(fields, zap.String("source", "stale"))
@@ -187,6 +198,70 @@ func appendTally(fields []zap.Field, t *tally) []zap.Field {
 	}
 	if t.cause != nil {
 		fields = append(fields, zap.Error(t.cause))
+	}
+	return fields
+}
+
+// reasonNames are the codes of reasons in a record.
+type reasonNames []eligibility.Reason
+
+// MarshalLogArray writes the codes.
+func (r reasonNames) MarshalLogArray(codes zapcore.ArrayEncoder) error {
+	for _, reason := range r {
+		codes.AppendString(reason.Code.String())
+	}
+	return nil
+}
+
+// maxWord bounds a word of Partner Center in a record.
+const maxWord = 64
+
+// accountWord returns the account's status as Partner Center sent it, "" if it sent
+// none. Text that is not a word is not repeated.
+func accountWord(account *eligibility.Evidence) string {
+	if account == nil {
+		return ""
+	}
+	word := account.StatusText
+	for i := range len(word) {
+		letter := word[i] | 0x20
+		if (letter < 'a' || letter > 'z') && word[i] != '_' && word[i] != '-' && word[i] != ' ' || i >= maxWord {
+			return "unrecognized"
+		}
+	}
+	return word
+}
+
+// maxNamed is how many items of a batch its record names.
+const maxNamed = 10
+
+// appendItems names the first items of a batch that are blocked or have failed: by
+// customer, or by place if it is not known.
+func (ch *Chain) appendItems(fields []zap.Field, items BatchReply) []zap.Field {
+	var blocked, failed []string
+	for i := range items {
+		item := &items[i]
+		if item.err == nil && item.Answer.Decision == eligibility.DecisionAllowed {
+			continue
+		}
+		if len(blocked)+len(failed) == maxNamed {
+			break
+		}
+		name := "requests[" + strconv.Itoa(i) + "]"
+		if item.CustomerID != (eligibility.CustomerID{}) {
+			name = ch.cfg.Decisions.Name(item.CustomerID).String()
+		}
+		if item.err != nil {
+			failed = append(failed, name)
+		} else {
+			blocked = append(blocked, name)
+		}
+	}
+	if blocked != nil {
+		fields = append(fields, zap.Strings("blocked_ids", blocked))
+	}
+	if failed != nil {
+		fields = append(fields, zap.Strings("failed_ids", failed))
 	}
 	return fields
 }

@@ -32,19 +32,20 @@ func TestAnRPCHasOneRecord(t *testing.T) {
 			source: apitest.Approved(),
 			want: map[string]any{
 				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "upstream", "customer_id": apitest.CustomerA,
+				"reasons": []any{"ACCOUNT_ALLOWED"}, "account_status": "Allowed",
 				"upstream_attempts": int64(1), "upstream_status": int64(200), "ms_correlation_id": "correlation", "ms_request_id": "request",
 			},
 		},
 		"an answer from the cache": {
 			source: apitest.Silent(), age: time.Minute,
 			want: map[string]any{
-				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "fresh", "customer_id": apitest.CustomerA,
+				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "fresh", "customer_id": apitest.CustomerA, "reasons": []any{"ACCOUNT_ALLOWED"},
 			},
 		},
 		"a stale answer says what it survived": {
 			source: apitest.Fails(eligibility.Error{Kind: eligibility.KindUnavailable, Call: upstream, Err: errors.New("status 503")}), age: 20 * time.Minute,
 			want: map[string]any{
-				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "stale", "customer_id": apitest.CustomerA,
+				"level": zapcore.InfoLevel, "code": "OK", "decision": "DECISION_ALLOWED", "source": "stale", "customer_id": apitest.CustomerA, "reasons": []any{"ACCOUNT_ALLOWED"},
 				"upstream_attempts": int64(3), "upstream_status": int64(503), "ms_correlation_id": "c1", "ms_request_id": "r1",
 				"error": "eligibility: unavailable: status 503",
 			},
@@ -99,10 +100,69 @@ func TestAnRPCHasOneRecord(t *testing.T) {
 			delete(record, measured)
 		}
 		row.want["request_id"], row.want["rpc"], row.want["via"], row.want["partner"] = "q", "CheckEligibility", "rest", api.DefaultPartner
-		row.want["caller"] = "anonymous"
+		row.want["caller"], row.want["segment"] = "anonymous", "COMMERCIAL"
+		_, timed := record["evidence_time"].(time.Time)
+		if _, answered := row.want["reasons"]; answered != timed {
+			t.Errorf("%s: evidence_time is %v", name, record["evidence_time"])
+		}
+		delete(record, "evidence_time")
 		if diff := cmp.Diff(row.want, record); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// The record of a block has what its response has: who was asked about, and why not.
+func TestTheRecordOfABlockExplainsIt(t *testing.T) {
+	t.Parallel()
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Silent()})
+	at := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
+	for word, want := range map[string]string{
+		"UnderReview": "UnderReview", "Brand new": "Brand new", "a\nforged line": "unrecognized", strings.Repeat("a", 65): "unrecognized",
+	} {
+		run.Store.Hold(apitest.CustomerA, eligibility.FacetAccount, eligibility.Evidence{Status: eligibility.ParseAccountStatus(word), StatusText: word}, at)
+		run.Store.Hold(apitest.CustomerA, eligibility.FacetQualifications, eligibility.Evidence{}, at)
+		run.Get(t, apitest.CustomerA, "?segment=EDUCATION")
+		record := run.Record(t)
+		if record["account_status"] != want || record["segment"] != "EDUCATION" || record["decision"] != "DECISION_BLOCKED" || !record["evidence_time"].(time.Time).Equal(at) {
+			t.Errorf("%q: %v", word, record)
+		}
+		if got := fmt.Sprint(record["reasons"]); got != "[ACCOUNT_UNDER_REVIEW QUALIFICATION_MISSING]" && got != "[ACCOUNT_STATUS_UNRECOGNIZED QUALIFICATION_MISSING]" {
+			t.Errorf("%q: reasons %s", word, got)
+		}
+	}
+}
+
+// The record of a batch names its first ten items that are blocked or have failed.
+func TestTheRecordOfABatchNamesItsBlocksAndFailures(t *testing.T) {
+	t.Parallel()
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Fails(eligibility.Error{Kind: eligibility.KindUnavailable})})
+	var items []string
+	var ids []string
+	for i := range 16 {
+		id := fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i)
+		ids = append(ids, id)
+		if i < 12 {
+			status := eligibility.AccountStatusNotAllowed
+			if i == 0 {
+				status = eligibility.AccountStatusAllowed
+			}
+			run.Store.Hold(id, eligibility.FacetAccount, eligibility.Evidence{Status: status}, time.Now().Add(-time.Second))
+			run.Store.Hold(id, eligibility.FacetQualifications, eligibility.Evidence{}, time.Now().Add(-time.Second))
+		}
+		items = append(items, `{"customerId":"`+id+`"}`)
+	}
+	ask := func(items ...string) map[string]any {
+		run.Post(t, `{"requests":[`+strings.Join(items, ",")+`]}`)
+		return run.Record(t)
+	}
+	record := ask(items...)
+	if got := fmt.Sprint(record["blocked_ids"]); got != fmt.Sprint(ids[1:11]) || record["failed_ids"] != nil || record["blocked"] != int64(11) || record["failed"] != int64(4) {
+		t.Errorf("%v", record)
+	}
+	record = ask(items[12], items[3], `{"customerId":"canary"}`, `{"customerId":"`+ids[13]+`","operation":77}`, items[0])
+	if got := fmt.Sprint(record["failed_ids"]); got != fmt.Sprint([]string{ids[12], "requests[2]", ids[13]}) || fmt.Sprint(record["blocked_ids"]) != fmt.Sprint(ids[3:4]) {
+		t.Errorf("%v", record)
 	}
 }
 
@@ -273,13 +333,16 @@ func TestEveryQuestionHasAnOutcome(t *testing.T) {
 	run.Chain.SetInFlight(7) // one more is too many
 	run.Post(t, `{"requests":[{"customerId":"`+apitest.CustomerA+`"},{"customerId":"`+apitest.CustomerB+`"},{}]}`)
 	run.Chain.SetInFlight(0)
-	run.Chain.CountFailure(&eligibility.Error{Kind: eligibility.KindCanceled})
-	run.Chain.CountFailure(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded})
+	for _, impatient := range []bool{true, false, false} {
+		run.Chain.CountFailure(&eligibility.Error{Kind: eligibility.KindCanceled}, impatient)
+		run.Chain.CountFailure(&eligibility.Error{Kind: eligibility.KindDeadlineExceeded}, impatient)
+	}
 	want := []string{
 		`eligibility_questions_total{outcome="abandoned"} 2`,
 		`eligibility_questions_total{outcome="decided"} 0`,
 		`eligibility_questions_total{outcome="failed"} 3`,
 		`eligibility_questions_total{outcome="rejected"} 3`,
+		`eligibility_questions_total{outcome="timed_out"} 4`,
 		`eligibility_questions_total{outcome="undecided"} 0`,
 	}
 	if diff := cmp.Diff(want, run.Scrape(t, "eligibility_questions_total{")); diff != "" {

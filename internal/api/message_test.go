@@ -27,7 +27,7 @@ func (r *CheckReply) message() *eligibilityv1.CheckEligibilityResponse {
 	for _, reason := range answer.Reasons {
 		resp.Reasons = append(resp.Reasons, &eligibilityv1.Reason{
 			Code:      reasonCode(reason.Code),
-			Message:   reason.Message(),
+			Message:   reason.Message(r.Language),
 			Temporary: reason.Temporary(),
 			Remedy:    remedy(reason.Remedy()),
 		})

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // metrics holds the server's metrics, each label value looked up once, at start.
@@ -21,7 +23,7 @@ type metrics struct {
 	allowed    reasonCounters
 	blocked    reasonCounters
 	errors     map[string]prometheus.Counter // reason → questions that are undecided
-	questions  questionCounters
+	questions  [outcomes]prometheus.Counter
 	overloaded prometheus.Counter
 	panics     prometheus.Counter
 	ends       map[string]prometheus.Counter // why a stream of changes ended → how many
@@ -35,33 +37,11 @@ type rpcMetrics struct {
 
 	codes    [codes.Unauthenticated + 1]prometheus.Counter // by code
 	duration prometheus.Observer                           // nil for streams, which last as long as they do
+	checks   *checkDurations                               // nil for all methods but CheckEligibility
 }
 
 // reasonCounters are by reason; nil if a reason cannot occur.
 type reasonCounters [eligibility.ReasonUndecidable + 1]prometheus.Counter
-
-// questionCounters are those of eligibility_questions_total, by outcome.
-type questionCounters struct {
-	decided, undecided, rejected, abandoned prometheus.Counter
-
-	ours prometheus.Counter // outcome "failed"
-}
-
-// failed counts questions that ended with an error of a kind.
-func (q *questionCounters) failed(kind eligibility.Kind, questions int) {
-	counter := q.ours
-	switch kind {
-	case eligibility.KindUnavailable, eligibility.KindThrottled, eligibility.KindCredentials, eligibility.KindInvalidResponse:
-		counter = q.undecided
-	case eligibility.KindInvalidArgument, eligibility.KindNotFound, eligibility.KindNotServed,
-		eligibility.KindUnauthenticated, eligibility.KindPermissionDenied, eligibility.KindCallerLimited, eligibility.KindResumeTokenExpired:
-		counter = q.rejected
-	case eligibility.KindCanceled, eligibility.KindDeadlineExceeded:
-		counter = q.abandoned
-	case eligibility.KindInternal, eligibility.KindOverloaded, eligibility.KindFeedUnavailable:
-	}
-	counter.Add(float64(questions))
-}
 
 // newMetrics registers every metric of the server. inFlight and watches are read at each
 // scrape.
@@ -85,8 +65,9 @@ func newMetrics(cfg Config, services []Service, inFlight, watches func() float64
 	}, []string{"reason"})
 	questions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "eligibility_questions_total",
-		Help: "Questions, items of batches included, by outcome: decided; undecided, for want of evidence; rejected, as invalid or about no customer of ours; abandoned by a caller that left or whose deadline ended; failed, by a fault or overload of this service.",
+		Help: "Questions, items of batches included, by outcome: decided; undecided, for want of evidence; timed_out, without an answer when the caller left or its deadline ended, after 0.4 s or more; failed, by a fault or overload of this service, or because its record could not be queued; rejected, as invalid or about no customer of ours; abandoned by a caller that waited for less.",
 	}, []string{"outcome"})
+	checks := newCheckDurations()
 	overloaded := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "eligibility_overloaded_total",
 		Help: "RPCs refused because too many were in progress.",
@@ -110,17 +91,17 @@ func newMetrics(cfg Config, services []Service, inFlight, watches func() float64
 	callers := newCallerMetrics(cfg.Callers)
 
 	var faults []error
-	for _, collector := range []prometheus.Collector{handled, callers.requests, duration, decisions, failures, questions, overloaded, panics, concurrent, streams, ended, build} {
+	for _, collector := range []prometheus.Collector{handled, callers.requests, duration, checks, decisions, failures, questions, overloaded, panics, concurrent, streams, ended, build} {
 		faults = append(faults, cfg.Registerer.Register(collector))
 	}
 	return &metrics{
-		rpcs:       rpcSeries(services, handled, duration),
+		rpcs:       rpcSeries(services, handled, duration, checks),
 		other:      seriesOf("other", handled, duration),
 		callers:    callers,
 		allowed:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "ALLOWED"}), allowingReasons()),
 		blocked:    decisionSeries(decisions.MustCurryWith(prometheus.Labels{"decision": "BLOCKED"}), blockingReasons()),
 		errors:     errorSeries(failures),
-		questions:  questionSeries(questions),
+		questions:  outcomeSeries(questions),
 		overloaded: overloaded,
 		panics:     panics,
 		ends:       endSeries(ended),
@@ -145,7 +126,7 @@ func endSeries(ended *prometheus.CounterVec) map[string]prometheus.Counter {
 	return series
 }
 
-func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *prometheus.HistogramVec) map[string]methodMetrics {
+func rpcSeries(services []Service, handled *prometheus.CounterVec, duration, checks *prometheus.HistogramVec) map[string]methodMetrics {
 	series := make(map[string]methodMetrics)
 	for _, service := range services {
 		for _, method := range service.Desc.Methods {
@@ -154,6 +135,10 @@ func rpcSeries(services []Service, handled *prometheus.CounterVec, duration *pro
 		for _, stream := range service.Desc.Streams {
 			series[service.FullMethod(stream.StreamName)] = seriesOf(stream.StreamName, handled, nil)
 		}
+	}
+	if check, ok := series[eligibilityv1.EligibilityService_CheckEligibility_FullMethodName]; ok {
+		durations := durationsOf(checks)
+		check.grpc.checks, check.rest.checks = durations, durations
 	}
 	return series
 }
@@ -178,14 +163,6 @@ func decisionSeries(decisions *prometheus.CounterVec, reasons []eligibility.Reas
 		series[reason] = decisions.WithLabelValues(reason.String())
 	}
 	return series
-}
-
-func questionSeries(questions *prometheus.CounterVec) questionCounters {
-	return questionCounters{
-		decided: questions.WithLabelValues("decided"), undecided: questions.WithLabelValues("undecided"),
-		rejected: questions.WithLabelValues("rejected"), abandoned: questions.WithLabelValues("abandoned"),
-		ours: questions.WithLabelValues("failed"),
-	}
 }
 
 func errorSeries(failures *prometheus.CounterVec) map[string]prometheus.Counter {
@@ -218,22 +195,33 @@ func blockingReasons() []eligibility.ReasonCode {
 }
 
 // handled counts an RPC.
-func (m *rpcMetrics) handled(grpcCode codes.Code, took time.Duration) {
+func (m *rpcMetrics) handled(c *call, grpcCode codes.Code, took time.Duration) {
 	if int(grpcCode) < len(m.codes) { // there are no others
 		m.codes[grpcCode].Inc()
 	}
 	if m.duration != nil {
-		m.duration.Observe(took.Seconds())
+		observe(m.duration, c, took)
 	}
 }
 
-// decided counts an answer, and one that blocks because nothing could be decided
-// as undecided too.
-func (m *metrics) decided(answer *eligibility.Answer) {
+// observe adds a duration to a histogram, with the trace of the RPC as its exemplar if
+// it is traced.
+func observe(histogram prometheus.Observer, c *call, took time.Duration) {
+	if c == nil || c.span == nil {
+		histogram.Observe(took.Seconds())
+		return
+	}
+	//nolint:forcetypeassert // every histogram is one
+	histogram.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(), prometheus.Labels{"trace_id": c.trace.traceID()})
+}
+
+// decided counts an answer of a call, and one that blocks because nothing could be
+// decided as undecided too.
+func (m *metrics) decided(c *call, answer *eligibility.Answer) {
 	if cause := undecided(answer); cause != nil {
-		m.failed(cause, 1)
+		m.failed(cause, 1, c.impatient())
 	} else {
-		m.questions.decided.Inc()
+		m.questions[outcomeDecided].Inc()
 	}
 	for _, reason := range answer.Reasons {
 		if answer.Decision == eligibility.DecisionBlocked && !reason.Blocks {
@@ -262,10 +250,10 @@ func (m *metrics) watchEnded(w *watched, err error) {
 	m.ends[w.end].Inc()
 }
 
-// failed counts questions without a decision. Those of a caller that left are no
-// errors.
-func (m *metrics) failed(err *eligibility.Error, questions int) {
-	m.questions.failed(err.Kind, questions)
+// failed counts questions without a decision, of a caller that is impatient or not.
+// Those of a caller that left are no errors.
+func (m *metrics) failed(err *eligibility.Error, questions int, impatient bool) {
+	m.questions[outcomeOf(err, impatient)].Add(float64(questions))
 	if err.Kind != eligibility.KindCanceled {
 		m.errors[reasonOf(err.Kind)].Add(float64(questions))
 	}

@@ -43,6 +43,12 @@ func TestEveryMetricIsScraped(t *testing.T) {
 		`eligibility_rpcs_total{code="OK",rpc="BatchCheckEligibility",via="rest"} 1`,
 		`eligibility_rpc_duration_seconds_count{rpc="CheckEligibility",via="grpc"} 1`,
 		`eligibility_rpc_duration_seconds_count{rpc="CheckEligibility",via="rest"} 4`,
+		`eligibility_check_duration_seconds_count{tier="local"} 1`,
+		`eligibility_check_duration_seconds_count{tier="partner_center"} 1`,
+		`eligibility_check_duration_seconds_count{tier="none"} 2`, // not the one whose ID is no GUID
+		`eligibility_check_duration_seconds_count{tier="redis"} 0`,
+		`eligibility_check_duration_seconds_bucket{tier="local",le="0.01"} `,
+		`eligibility_check_duration_seconds_bucket{tier="none",le="2"} 2`,
 		`eligibility_decisions_total{decision="ALLOWED",reason="ACCOUNT_ALLOWED"} 2`,
 		`eligibility_decisions_total{decision="BLOCKED",reason="QUALIFICATION_MISSING"} 1`,
 		`eligibility_errors_total{reason="INVALID_ARGUMENT"} 2`,
@@ -77,7 +83,7 @@ func TestEveryMetricIsScraped(t *testing.T) {
 			t.Errorf("metric %s: %q", family.GetName(), family.GetHelp())
 		}
 	}
-	if len(families) != 16 {
-		t.Errorf("%d metrics, this test knows 16", len(families))
+	if len(families) != 17 {
+		t.Errorf("%d metrics, this test knows 17", len(families))
 	}
 }

@@ -26,7 +26,7 @@ func TestEveryReasonIsCounted(t *testing.T) {
 		}
 	}
 	for _, kind := range eligibility.Kinds() {
-		m.failed(&eligibility.Error{Kind: kind}, 1) // must not meet a nil counter
+		m.failed(&eligibility.Error{Kind: kind}, 1, false) // must not meet a nil counter
 	}
 	for _, method := range eligibilityv1.EligibilityService_ServiceDesc.Methods {
 		series := m.rpcs["/"+eligibilityv1.EligibilityService_ServiceDesc.ServiceName+"/"+method.MethodName]

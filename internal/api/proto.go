@@ -20,11 +20,11 @@ import (
 func (r *CheckReply) appendProto(b []byte) []byte {
 	a := &r.Answer
 	b, start := openMessage(b, 1)
-	b = closeMessage(appendGUID(b, r.CustomerID), start)
+	b = closeMessage(r.CustomerID.Append(b), start)
 	b = appendNumberField(b, 2, int32(decision(a.Decision)))
 	for _, reason := range a.Reasons {
 		b, start = openMessage(b, 3)
-		b = closeMessage(appendReasonProto(b, reason), start)
+		b = closeMessage(appendReasonProto(b, reason, r.Language), start)
 	}
 	if account := a.Account; account != nil {
 		b = appendNumberField(b, 4, int32(accountStatus(account.Status)))
@@ -48,9 +48,9 @@ func (r *CheckReply) appendProto(b []byte) []byte {
 	return b
 }
 
-func appendReasonProto(b []byte, reason eligibility.Reason) []byte {
+func appendReasonProto(b []byte, reason eligibility.Reason, in eligibility.Language) []byte {
 	b = appendNumberField(b, 1, int32(reasonCode(reason.Code)))
-	b = appendTextField(b, 2, reason.Message())
+	b = appendTextField(b, 2, reason.Message(in))
 	b = appendFlagField(b, 3, reason.Temporary())
 	return appendNumberField(b, 4, int32(remedy(reason.Remedy())))
 }

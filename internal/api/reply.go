@@ -10,17 +10,25 @@ import (
 type CheckReply struct {
 	CustomerID eligibility.CustomerID
 	Answer     eligibility.Answer
+	// Language is that of the messages.
+	Language eligibility.Language
+}
+
+// inLanguage returns the reply with its messages in a language.
+func (r *CheckReply) inLanguage(l eligibility.Language) *CheckReply {
+	return &CheckReply{CustomerID: r.CustomerID, Answer: r.Answer, Language: l}
 }
 
 // BatchReply holds the results of a batch in the order of its questions.
 type BatchReply []ItemReply
 
 // ItemReply is the result of one question of a batch: err if it is not nil, and
-// the answer otherwise.
+// the answer otherwise. The customer of an error is zero if it is not known.
 type ItemReply struct {
 	CheckReply
 
-	err *eligibility.Error
+	err      *eligibility.Error
+	recorded bool // in the decision log
 }
 
 // neededPartnerCenter reports whether a question was not answered by evidence that

@@ -65,7 +65,7 @@ func (h *handler) WatchEligibility(req *eligibilityv1.WatchEligibilityRequest, s
 	if conn := connectionOf(ctx); conn != nil {
 		defer conn.Streaming()()
 	}
-	w := newWatcher(ctx, stream, h, asked, c.watched)
+	w := newWatcher(ctx, stream, h, asked, c)
 	h.watchers.enter(w)
 	defer h.watchers.leave(w)
 	err = w.run()
@@ -77,7 +77,7 @@ func (h *handler) WatchEligibility(req *eligibilityv1.WatchEligibilityRequest, s
 type watched struct {
 	customers            int    // that were listed
 	initial, changes     int    // messages sent
-	redelivered, unequal int    // of changes; changes that made no difference
+	redelivered, unequal int    // of changes; changes that made no difference, or that a current answer showed
 	end                  string // why the stream ended, if it ended by itself
 }
 
@@ -187,12 +187,12 @@ func (w *watcher) run() error {
 	switch {
 	case w.isSlow():
 		w.watched.end = endSlow
-		_ = w.send(&WatchReply{Token: w.token, event: watchEnd(eligibilityv1.WatchEnd_REASON_SLOW)})
+		_ = w.send(watchEnd(eligibilityv1.WatchEnd_REASON_SLOW))
 		return nil
 	case err == nil || w.isToEnd():
 		reason := w.reason()
 		w.watched.end = endNames[reason]
-		_ = w.send(&WatchReply{Token: w.token, event: watchEnd(reason)})
+		_ = w.send(watchEnd(reason))
 		return nil
 	default:
 		return err
@@ -220,12 +220,8 @@ func (w *watcher) follow() error {
 	}
 	for {
 		// All that the cursor has returned was sent.
-		if now := time.Now(); !now.Before(w.nextProgress) {
-			progress := cursor.Progress()
-			w.token, w.nextProgress = progress.Token, now.Add(w.times.progress)
-			if err := w.send(&WatchReply{Token: w.token, event: watchProgress(progress)}); err != nil {
-				return err
-			}
+		if err := w.sendProgress(cursor.Progress); err != nil {
+			return err
 		}
 		if w.ended() {
 			return nil
@@ -257,16 +253,24 @@ func (w *watcher) failure(err error) error {
 // others: the caller's next stream sends all of them again.
 func (w *watcher) sendInitial() error {
 	all, complete := w.asked.of.service.Known(w.wake, w.asked.start.Customers, w.asked.segment)
+	w.shown = make(map[eligibility.Key]time.Time, 2*len(all))
 	for _, known := range all {
-		reply := CheckReply{known.CustomerID, known.Answer}
+		reply := CheckReply{CustomerID: known.CustomerID, Answer: known.Answer}
+		id := append(known.CustomerID.Append(nil), ":current"...)
+		for _, evidence := range []*eligibility.Evidence{known.Answer.Account, known.Answer.Qualifications} {
+			if evidence != nil {
+				w.shown[eligibility.Key{CustomerID: known.CustomerID, Facet: evidence.Facet}] = evidence.FetchTime
+				id = strconv.AppendInt(append(id, ':'), evidence.FetchTime.UnixNano(), 10) // another id for each pair of evidence
+			}
+		}
 		initial := &changeEvent{
-			id:       known.CustomerID.String() + ":current:" + strconv.FormatInt(known.Answer.EvidenceTime.UnixNano(), 10),
+			id:       string(id),
 			customer: known.CustomerID, after: &reply, initial: true, observed: known.Answer.EvidenceTime,
 		}
 		if w.isToEnd() {
 			return nil
 		}
-		if err := w.send(&WatchReply{Token: w.token, event: initial}); err != nil {
+		if err := w.send(initial); err != nil {
 			return err
 		}
 		w.watched.initial++
@@ -277,11 +281,29 @@ func (w *watcher) sendInitial() error {
 	return nil
 }
 
-// sendChange sends a change, if it makes a difference to the segment. In any case, the
-// stream goes on after it.
+// sendProgress sends how far the stream has come, if it is time.
+func (w *watcher) sendProgress(progress func() changes.Progress) error {
+	now := time.Now()
+	if now.Before(w.nextProgress) {
+		return nil
+	}
+	if !w.nextProgress.IsZero() {
+		w.shown = nil // changes from before the stream have come by now
+	}
+	come := progress()
+	w.token, w.nextProgress = come.Token, now.Add(w.times.progress)
+	return w.send(watchProgress(come))
+}
+
+// sendChange sends a change, if it makes a difference to the segment and is later than
+// the current answer that was sent. In any case, the stream goes on after it.
 func (w *watcher) sendChange(event *changes.Event) error {
 	w.token = event.Token
 	if event.Change == nil || event.Change.Type != changes.TypeChanged {
+		return nil
+	}
+	if !event.Change.After.FetchTime.After(w.shown[event.Change.Key]) {
+		w.watched.unequal++
 		return nil
 	}
 	compared := w.comparisons.of(event.Change, w.asked.segment, w.asked.of.service)
@@ -295,7 +317,7 @@ func (w *watcher) sendChange(event *changes.Event) error {
 		w.watched.redelivered++
 	}
 	w.watched.changes++
-	return w.send(&WatchReply{Token: w.token, event: sent})
+	return w.send(sent)
 }
 
 func earlier(a, b time.Time) time.Time {

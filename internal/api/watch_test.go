@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -40,7 +41,8 @@ type watching struct {
 	last string // the token of the last message
 }
 
-// watch opens a stream. The client leaves when ctx ends.
+// watch opens a stream. The client leaves when ctx ends. Its language is that of the
+// metadata of ctx.
 func watch(t *testing.T, ctx context.Context, run *servertest.Running, via string, req *eligibilityv1.WatchEligibilityRequest) *watching { //nolint:revive // t first, as everywhere
 	t.Helper()
 	if via == "grpc" {
@@ -73,12 +75,17 @@ func watch(t *testing.T, ctx context.Context, run *servertest.Running, via strin
 	} else if req.GetResumeToken() != "" {
 		query.Set("resume_token", req.GetResumeToken())
 	}
+	language := "en"
+	if sent, ok := metadata.FromOutgoingContext(ctx); ok {
+		language = sent.Get("accept-language")[0]
+		headers = append(headers, "Accept-Language", language)
+	}
 	resp := open(t, ctx, run, "/v1/eligibility:watch?"+query.Encode(), headers...) //nolint:bodyclose // open does
 	if resp.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(resp.Body)
 		return &watching{t: t, recv: func() (*eligibilityv1.WatchEligibilityResponse, error) { return nil, failureIn(t, body) }}
 	}
-	for header, want := range map[string]string{"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "", "Content-Type": map[string]string{"sse": "text/event-stream", "ndjson": "application/x-ndjson"}[via]} {
+	for header, want := range map[string]string{"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "", "Content-Language": language, "Content-Type": map[string]string{"sse": "text/event-stream", "ndjson": "application/x-ndjson"}[via]} {
 		if got := resp.Header.Get(header); got != want {
 			t.Errorf("%s: %q, want %q", header, got, want)
 		}
@@ -324,7 +331,9 @@ func TestWatchSendsCurrentAnswersThenChanges(t *testing.T) {
 		run, feed := startWatching(t, servertest.Setup{})
 		now := time.Now().Add(-time.Second)
 		run.Store.Hold(apitest.CustomerA, eligibility.FacetAccount, *accountAt("UnderReview", now), now)
-		before := feed.Write(apitest.CustomerA, accountAt("UnderReview", now)).ID()
+		// What the current answers show, or what came before, is not news.
+		feed.Write(apitest.CustomerA, accountAt("Allowed", now.Add(-time.Second)))
+		feed.Write(apitest.CustomerA, accountAt("UnderReview", now))
 		w := watch(t, t.Context(), run, via, ask(apitest.CustomerA, apitest.CustomerB, strings.ToUpper(apitest.CustomerA)))
 		initial := w.next("change").GetChange()
 		if !initial.GetInitial() || initial.GetCustomerId() != apitest.CustomerA || initial.GetBefore() != nil ||
@@ -340,7 +349,7 @@ func TestWatchSendsCurrentAnswersThenChanges(t *testing.T) {
 		feed.Write("33333333-3333-4333-8333-333333333333", accountAt("Allowed", now))
 		feed.Write(apitest.CustomerA, qualifiedAt("Approved", now))
 		written := feed.Write(apitest.CustomerA, accountAt("Allowed", now.Add(500*time.Millisecond)))
-		change := w.changeAfter(before)
+		change := w.change()
 		if change.GetInitial() || change.GetRedelivered() || change.GetEventId() != written.ID() ||
 			change.GetBefore().GetDecision() != eligibilityv1.Decision_DECISION_BLOCKED ||
 			change.GetAfter().GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED ||
@@ -614,5 +623,26 @@ func TestWatchWithoutItsFeed(t *testing.T) {
 	got := run.Do(t, http.MethodGet, run.REST+"/v1/eligibility:watch", "", "Accept", "text/event-stream")
 	if got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("Retry-After") == "" || got.Failure(t).Reason() != "FEED_UNAVAILABLE" {
 		t.Errorf("%s %s", got.Status, got.Body)
+	}
+}
+
+// A consumer may leave out each event id that it has had: other evidence has another one,
+// even if the older of two facets is the same.
+func TestCurrentAnswersByOtherEvidenceHaveOtherIDs(t *testing.T) {
+	t.Parallel()
+	run, _ := startWatching(t, servertest.Setup{})
+	now := time.Now().Add(-time.Minute)
+	run.Store.Hold(apitest.CustomerA, eligibility.FacetAccount, *accountAt("Allowed", now), now)
+	education := ask(apitest.CustomerA)
+	education.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
+	ids := map[string]eligibilityv1.Decision{}
+	for i, vetting := range []string{"Approved", "Denied"} {
+		at := now.Add(time.Duration(i+1) * time.Second)
+		run.Store.Hold(apitest.CustomerA, eligibility.FacetQualifications, *qualifiedAt(vetting, at), at)
+		current := watch(t, t.Context(), run, "grpc", education).change()
+		ids[current.GetEventId()] = current.GetAfter().GetDecision()
+	}
+	if len(ids) != 2 {
+		t.Errorf("%v", ids)
 	}
 }

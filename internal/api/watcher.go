@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
@@ -44,6 +46,7 @@ type watcher struct {
 	stream      grpc.ServerStream
 	asked       *watchRequest
 	watched     *watched
+	language    eligibility.Language
 	times       *watchTimes
 	comparisons *comparisons
 
@@ -51,7 +54,10 @@ type watcher struct {
 	wake   context.Context //nolint:containedctx // of one stream
 	cancel context.CancelFunc
 
-	token        string // of the last message
+	token string // of the last message
+	// shown is the time of the evidence that the current answers had; nil after the time
+	// in which changes from before the stream come.
+	shown        map[eligibility.Key]time.Time
 	expires      time.Time
 	nextProgress time.Time
 
@@ -64,9 +70,9 @@ type watcher struct {
 }
 
 // newWatcher returns the watcher of a stream whose context is ctx.
-func newWatcher(ctx context.Context, stream grpc.ServerStream, h *handler, asked *watchRequest, counts *watched) *watcher {
+func newWatcher(ctx context.Context, stream grpc.ServerStream, h *handler, asked *watchRequest, c *call) *watcher {
 	w := &watcher{
-		stream: stream, asked: asked, watched: counts, times: &h.watchTimes, comparisons: &h.comparisons,
+		stream: stream, asked: asked, watched: c.watched, language: c.Language, times: &h.watchTimes, comparisons: &h.comparisons,
 		token: asked.continues, expires: time.Now().Add(jittered(h.watchTimes.age)),
 	}
 	w.wake, w.cancel = context.WithCancel(ctx)
@@ -105,9 +111,9 @@ func (w *watcher) isSlow() bool {
 	return w.slow
 }
 
-// send sends a message. It returns errSlow if that took so long that the stream must
+// send sends a message with an event. It returns errSlow if that took so long that the stream must
 // end.
-func (w *watcher) send(reply *WatchReply) error {
+func (w *watcher) send(event watchEvent) error {
 	w.mu.Lock()
 	if w.gone {
 		w.mu.Unlock()
@@ -120,7 +126,7 @@ func (w *watcher) send(reply *WatchReply) error {
 		w.sendings.Reset(w.times.blocked)
 	}
 	w.mu.Unlock()
-	err := w.stream.SendMsg(reply)
+	err := w.stream.SendMsg(&WatchReply{Token: w.token, Language: w.language, event: event})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sendings.Stop()

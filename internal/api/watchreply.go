@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/mem"
@@ -12,15 +13,18 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/jsontext"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // WatchReply is one message of a stream of changes. Its event, the same for all streams,
-// is encoded once in the form that the callers asked for.
+// is encoded once in each form and language that callers asked for.
 type WatchReply struct {
 	// Token is where to go on after the message.
 	Token string
+	// Language is that of the messages of reasons.
+	Language eligibility.Language
 
 	event watchEvent
 }
@@ -31,8 +35,8 @@ type watchEvent interface {
 	name() string
 	// encodedProto returns the field of the message; encodedJSON the value of its
 	// member. Nobody changes them.
-	encodedProto() []byte
-	encodedJSON() []byte
+	encodedProto(in eligibility.Language) []byte
+	encodedJSON(in eligibility.Language) []byte
 }
 
 // Event returns what happened: change, progress or end.
@@ -40,14 +44,14 @@ func (r *WatchReply) Event() string { return r.event.name() }
 
 // AppendJSON appends the message as proto JSON, in one line.
 func (r *WatchReply) AppendJSON(b []byte) []byte {
-	b = appendString(append(b, `{"resumeToken":`...), r.Token)
+	b = jsontext.AppendString(append(b, `{"resumeToken":`...), r.Token)
 	b = append(append(append(b, `,"`...), r.event.name()...), `":`...)
-	return append(append(b, r.event.encodedJSON()...), '}')
+	return append(append(b, r.event.encodedJSON(r.Language)...), '}')
 }
 
 // encode returns the message in protobuf's wire format.
 func (r *WatchReply) encode() mem.BufferSlice {
-	return mem.BufferSlice{mem.SliceBuffer(appendTextField(nil, 1, r.Token)), mem.SliceBuffer(r.event.encodedProto())}
+	return mem.BufferSlice{mem.SliceBuffer(appendTextField(nil, 1, r.Token)), mem.SliceBuffer(r.event.encodedProto(r.Language))}
 }
 
 // changeEvent is a change, or a current answer.
@@ -59,47 +63,64 @@ type changeEvent struct {
 	redelivered   bool
 	observed      time.Time
 
+	encoded [eligibility.LanguageCount]atomic.Pointer[encodedChange]
+}
+
+// encodedChange is a change in one language.
+type encodedChange struct {
 	onceProto, onceJSON sync.Once
 	proto, json         []byte
 }
 
+// in returns the change in a language, not encoded yet if no stream in that language has
+// had it.
+func (e *changeEvent) in(l eligibility.Language) *encodedChange {
+	if of := e.encoded[l].Load(); of != nil {
+		return of
+	}
+	e.encoded[l].CompareAndSwap(nil, new(encodedChange))
+	return e.encoded[l].Load()
+}
+
 func (*changeEvent) name() string { return "change" }
 
-func (e *changeEvent) encodedProto() []byte {
-	e.onceProto.Do(func() {
+func (e *changeEvent) encodedProto(in eligibility.Language) []byte {
+	encoded := e.in(in)
+	encoded.onceProto.Do(func() {
 		b, start := openMessage(nil, 2)
 		b = appendTextField(b, 1, e.id)
 		b, customer := openMessage(b, 2)
-		b = closeMessage(appendGUID(b, e.customer), customer)
+		b = closeMessage(e.customer.Append(b), customer)
 		for number, answer := range []*CheckReply{3: e.before, 4: e.after} {
 			if answer != nil {
 				var inner int
 				b, inner = openMessage(b, protowire.Number(number))
-				b = closeMessage(answer.appendProto(b), inner)
+				b = closeMessage(answer.inLanguage(in).appendProto(b), inner)
 			}
 		}
 		b = appendFlagField(b, 5, e.initial)
 		b = appendFlagField(b, 6, e.redelivered)
-		e.proto = closeMessage(appendTimeField(b, 7, e.observed), start)
+		encoded.proto = closeMessage(appendTimeField(b, 7, e.observed), start)
 	})
-	return e.proto
+	return encoded.proto
 }
 
-func (e *changeEvent) encodedJSON() []byte {
-	e.onceJSON.Do(func() {
-		b := appendString([]byte(`{"eventId":`), e.id)
-		b = append(appendGUID(append(b, `,"customerId":"`...), e.customer), '"')
+func (e *changeEvent) encodedJSON(in eligibility.Language) []byte {
+	encoded := e.in(in)
+	encoded.onceJSON.Do(func() {
+		b := jsontext.AppendString([]byte(`{"eventId":`), e.id)
+		b = append(e.customer.Append(append(b, `,"customerId":"`...)), '"')
 		if e.before != nil {
-			b = e.before.AppendJSON(append(b, `,"before":`...))
+			b = e.before.inLanguage(in).AppendJSON(append(b, `,"before":`...))
 		}
 		if e.after != nil {
-			b = e.after.AppendJSON(append(b, `,"after":`...))
+			b = e.after.inLanguage(in).AppendJSON(append(b, `,"after":`...))
 		}
 		b = strconv.AppendBool(append(b, `,"initial":`...), e.initial)
 		b = strconv.AppendBool(append(b, `,"redelivered":`...), e.redelivered)
-		e.json = append(appendTime(b, `,"observeTime":`, e.observed), '}')
+		encoded.json = append(appendTime(b, `,"observeTime":`, e.observed), '}')
 	})
-	return e.json
+	return encoded.json
 }
 
 // watchProgress is how far a stream has come. All current answers were sent.
@@ -107,14 +128,14 @@ type watchProgress changes.Progress
 
 func (watchProgress) name() string { return "progress" }
 
-func (p watchProgress) encodedProto() []byte {
+func (p watchProgress) encodedProto(eligibility.Language) []byte {
 	b, start := openMessage(nil, 3)
 	b = appendFlagField(b, 1, true)
 	b = appendTimeField(b, 2, p.Through)
 	return closeMessage(appendTimeField(b, 3, p.Oldest), start)
 }
 
-func (p watchProgress) encodedJSON() []byte {
+func (p watchProgress) encodedJSON(eligibility.Language) []byte {
 	b := appendTime([]byte(`{"initialComplete":true`), `,"throughTime":`, p.Through)
 	return append(appendTime(b, `,"oldestTime":`, p.Oldest), '}')
 }
@@ -124,12 +145,12 @@ type watchEnd eligibilityv1.WatchEnd_Reason
 
 func (watchEnd) name() string { return "end" }
 
-func (e watchEnd) encodedProto() []byte {
+func (e watchEnd) encodedProto(eligibility.Language) []byte {
 	b, start := openMessage(nil, 4)
 	return closeMessage(appendNumberField(b, 1, int32(e)), start)
 }
 
-func (e watchEnd) encodedJSON() []byte {
+func (e watchEnd) encodedJSON(eligibility.Language) []byte {
 	return append(appendEnum([]byte(`{"reason":`), eligibilityv1.WatchEnd_Reason_name, int32(e)), '}')
 }
 
@@ -141,8 +162,8 @@ const (
 	compareTimeout = time.Second
 )
 
-// comparisons are the newest changes as streams send them, so that each is compared and
-// encoded once for all streams of a segment. It is safe for concurrent use; its zero
+// comparisons are the newest changes as streams send them, so that each is compared once
+// for all streams of a segment, and encoded once for those of them in a language. It is safe for concurrent use; its zero
 // value is empty.
 type comparisons struct {
 	mu     sync.Mutex
@@ -228,5 +249,5 @@ func replyOf(id eligibility.CustomerID, answer *eligibility.Answer) *CheckReply 
 	if answer == nil {
 		return nil
 	}
-	return &CheckReply{id, *answer}
+	return &CheckReply{CustomerID: id, Answer: *answer}
 }

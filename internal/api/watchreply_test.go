@@ -35,7 +35,7 @@ func TestWatchRepliesAreProtobufAndProtoJSON(t *testing.T) {
 
 func randomWatchReply(t *rapid.T) (*WatchReply, proto.Message) { //nolint:ireturn // of one type
 	token := rapid.StringMatching(`[A-Za-z0-9_-]{0,80}`).Draw(t, "token")
-	reply, message := &WatchReply{Token: token}, &eligibilityv1.WatchEligibilityResponse{ResumeToken: token}
+	reply, message := &WatchReply{Token: token, Language: randomLanguage(t)}, &eligibilityv1.WatchEligibilityResponse{ResumeToken: token}
 	switch rapid.IntRange(0, 2).Draw(t, "kind") {
 	case 0:
 		event := &changeEvent{
@@ -47,11 +47,11 @@ func randomWatchReply(t *rapid.T) (*WatchReply, proto.Message) { //nolint:iretur
 		}
 		if rapid.Bool().Draw(t, "before") {
 			event.before = randomReply(t)
-			change.Before = event.before.message()
+			change.Before = event.before.inLanguage(reply.Language).message()
 		}
 		if rapid.Bool().Draw(t, "after") {
 			event.after = randomReply(t)
-			change.After = event.after.message()
+			change.After = event.after.inLanguage(reply.Language).message()
 		}
 		event.customer = randomReply(t).CustomerID
 		change.CustomerId = event.customer.String()

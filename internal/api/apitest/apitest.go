@@ -4,6 +4,7 @@ package apitest
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,9 @@ func (f Source) Fetch(ctx context.Context, query evidence.Query) (eligibility.Ev
 
 // Room implements evidence.Source: nothing limits the calls.
 func (f Source) Room(context.Context, evidence.Lane) int { return math.MaxInt }
+
+// Obstacles implements evidence.Source.
+func (Source) Obstacles(context.Context) []evidence.Obstacle { return nil }
 
 // Returns is a source that returns the same for every customer.
 func Returns(status eligibility.AccountStatus, word string, held ...eligibility.Qualification) Source {
@@ -87,8 +91,10 @@ type Store struct {
 	mu     sync.Mutex
 	Held   map[eligibility.Key]*eligibility.Evidence
 	Broken bool // Peek panics
-	// Unread makes Load and LoadWithin report a shared tier that cannot be read.
+	// Unread makes Load, LoadWithin and History report a shared tier that cannot be read.
 	Unread atomic.Bool
+	// Pasts is what History returns.
+	Pasts []evidence.Past
 }
 
 // Peek implements evidence.Store.
@@ -113,6 +119,16 @@ func (s *Store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found
 // LoadWithin implements evidence.Store. It finds nothing.
 func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	return s.Load(ctx, keys)
+}
+
+// History implements evidence.Store.
+func (s *Store) History(context.Context, eligibility.CustomerID) ([]evidence.Past, error) {
+	if s.Unread.Load() {
+		return nil, errors.New("no history")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Pasts, nil
 }
 
 // Put implements evidence.Store. It replaces what is held, however old evidence is.
