@@ -105,6 +105,44 @@ func TestAnAnswerThatTheCallerHoldsIsNotSentAgain(t *testing.T) {
 	}
 }
 
+// An answer in one language never confirms one that is held in another.
+func TestAnAnswerInAnotherLanguageIsSentAnew(t *testing.T) {
+	t.Parallel()
+	run := servertest.StartAged(t, time.Minute)
+	tags := make(map[string]string) // by language
+	for in := range eligibility.Language(eligibility.LanguageCount) {
+		got := run.Get(t, apitest.CustomerA, "", "Accept-Language", in.String())
+		if got.Header.Get("Content-Language") != in.String() {
+			t.Errorf("%v: Content-Language %q", in, got.Header.Get("Content-Language"))
+		}
+		tags[in.String()] = got.Header.Get("Etag")
+	}
+	for held, tag := range tags {
+		for asked := range tags {
+			got := run.Get(t, apitest.CustomerA, "", "Accept-Language", asked, "If-None-Match", tag)
+			if (got.StatusCode == http.StatusNotModified) != (held == asked) || got.Header.Get("Content-Language") != asked || got.Header.Get("Vary") != vary {
+				t.Errorf("%s is held, %s is asked for: %d %v", held, asked, got.StatusCode, got.Header)
+			}
+		}
+	}
+}
+
+// Sentences about errors are English, whatever the caller prefers.
+func TestErrorsAreInEnglish(t *testing.T) {
+	t.Parallel()
+	run := servertest.StartAged(t, time.Minute)
+	for name, got := range map[string]servertest.Reply{
+		"refused":   run.Get(t, "no-guid", "", "Accept-Language", "de"),
+		"failed":    run.Get(t, apitest.CustomerB, "", "Accept-Language", "de"),
+		"generated": run.Do(t, http.MethodGet, run.REST+"/v1/reviews?page_size=-1", "", "Accept-Language", "de"),
+		"no path":   run.Do(t, http.MethodGet, run.REST+"/v2", "", "Accept-Language", "de"),
+	} {
+		if got.StatusCode < http.StatusBadRequest || got.Header.Get("Content-Language") != "en" {
+			t.Errorf("%s: %d %v", name, got.StatusCode, got.Header)
+		}
+	}
+}
+
 func TestAStaleAnswerIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	run := servertest.StartAged(t, time.Minute)

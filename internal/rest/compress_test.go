@@ -37,6 +37,9 @@ func gunzip(t *testing.T, got servertest.Reply) []byte {
 	return body
 }
 
+// vary is sent with each answer.
+const vary = "Accept-Encoding, Accept-Language"
+
 func batchOf(n int) string {
 	return `{"requests":[` + strings.TrimSuffix(strings.Repeat(`{"customerId":"`+apitest.CustomerA+`"},`, n), ",") + `]}`
 }
@@ -71,7 +74,7 @@ func TestLargeBodiesAreCompressedIfTheRequestAcceptsIt(t *testing.T) {
 	} {
 		// A token stops net/http from asking for compression, and decompressing, itself.
 		plain := row.ask("Accept-Encoding", "identity")
-		if plain.Header.Get("Content-Encoding") != "" || plain.Header.Get("Vary") != "Accept-Encoding" {
+		if plain.Header.Get("Content-Encoding") != "" || plain.Header.Get("Vary") != vary {
 			t.Errorf("%s, plain: %v", name, plain.Header)
 		}
 		for _, accept := range []string{"gzip", "deflate, GZIP;q=0.5", "br;q=1, *;q=0.1", "x-gzip"} {
@@ -82,7 +85,7 @@ func TestLargeBodiesAreCompressedIfTheRequestAcceptsIt(t *testing.T) {
 			if body := gunzip(t, got); !bytes.Equal(body, plain.Body) && name != "batch" {
 				t.Errorf("%s, %s: %.200q, plain %.200q", name, accept, body, plain.Body)
 			}
-			if got.Header.Get("Vary") != "Accept-Encoding" || got.Header.Get("Etag") != plain.Header.Get("Etag") || got.StatusCode != plain.StatusCode {
+			if got.Header.Get("Vary") != vary || got.Header.Get("Etag") != plain.Header.Get("Etag") || got.StatusCode != plain.StatusCode {
 				t.Errorf("%s, %s: %d %v, plain %d %v", name, accept, got.StatusCode, got.Header, plain.StatusCode, plain.Header)
 			}
 			if row.large && len(got.Body) >= len(plain.Body) {
@@ -114,12 +117,12 @@ func TestCompressionChangesNoTag(t *testing.T) {
 		for _, accept := range []string{"gzip", "identity"} {
 			got := run.Do(t, http.MethodGet, run.REST+path, "", "Accept-Encoding", accept, "If-None-Match", tag)
 			if got.StatusCode != http.StatusNotModified || len(got.Body) > 0 || got.Header.Get("Content-Encoding") != "" ||
-				got.Header.Get("Vary") != "Accept-Encoding" || got.Header.Get("Etag") != tag {
+				got.Header.Get("Vary") != vary || got.Header.Get("Etag") != tag {
 				t.Errorf("%s, %s: %d %v", name, accept, got.StatusCode, got.Header)
 			}
 		}
 		head := run.Do(t, http.MethodHead, run.REST+path, "", "Accept-Encoding", "gzip")
-		if head.StatusCode != http.StatusOK || head.ContentLength > 0 && head.ContentLength != full.ContentLength || head.Header.Get("Etag") != tag || head.Header.Get("Vary") != "Accept-Encoding" {
+		if head.StatusCode != http.StatusOK || head.ContentLength > 0 && head.ContentLength != full.ContentLength || head.Header.Get("Etag") != tag || head.Header.Get("Vary") != vary {
 			t.Errorf("%s: HEAD %d %v", name, head.StatusCode, head.Header)
 		}
 	}
@@ -187,13 +190,13 @@ func TestOnlyConfiguredOriginsMayReadAnswers(t *testing.T) {
 		return seen
 	}
 	varies := func(header http.Header) bool {
-		return slices.Contains(header.Values("Vary"), "Origin") && slices.Contains(header.Values("Vary"), "Accept-Encoding")
+		return slices.Contains(header.Values("Vary"), "Origin") && slices.Contains(header.Values("Vary"), vary)
 	}
-	preflight := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "authorization,cache-control"}
+	preflight := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "accept-language,authorization,cache-control"}
 
 	got := run.Do(t, http.MethodOptions, url, "", append(preflight, "Origin", page, "Sec-Fetch-Site", "cross-site")...)
 	if allowed := cors(got.Header); got.StatusCode != http.StatusNoContent || len(allowed) != 4 || allowed["Access-Control-Allow-Origin"] != page ||
-		!strings.Contains(allowed["Access-Control-Allow-Headers"], "Authorization") || !strings.Contains(allowed["Access-Control-Allow-Methods"], "GET") ||
+		!strings.Contains(allowed["Access-Control-Allow-Headers"], "Accept-Language, Authorization") || !strings.Contains(allowed["Access-Control-Allow-Methods"], "GET") ||
 		allowed["Access-Control-Max-Age"] != "600" || !varies(got.Header) {
 		t.Errorf("preflight: %d %v", got.StatusCode, got.Header)
 	}

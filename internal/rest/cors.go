@@ -10,7 +10,7 @@ import (
 // which are not permitted.
 const (
 	corsMethods  = "GET, HEAD, POST, PUT, PATCH, DELETE"
-	corsHeaders  = "Authorization, Cache-Control, Content-Type, Grpc-Timeout, If-None-Match, Last-Event-Id, Traceparent, Tracestate, X-Request-Id"
+	corsHeaders  = "Accept-Language, Authorization, Cache-Control, Content-Type, Grpc-Timeout, If-None-Match, Last-Event-Id, Traceparent, Tracestate, X-Request-Id"
 	corsExposed  = "Age, Etag, Retry-After, Traceparent, Www-Authenticate, X-Request-Id"
 	corsRemember = "600" // seconds
 )

@@ -49,7 +49,7 @@ func TestTheOpenAPIDocumentDescribesTheAPI(t *testing.T) {
 		t.Fatalf("%d %v", got.StatusCode, got.Header)
 	}
 	paths, _ := got.JSON(t)["paths"].(map[string]any)
-	if len(paths) != 5 {
+	if len(paths) != 6 {
 		t.Errorf("paths %v", paths)
 	}
 	tag := got.Header.Get("Etag")

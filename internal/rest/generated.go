@@ -122,9 +122,13 @@ func (w *generatedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter
 
 // forward is called before each message of a generated handler, and with a nil
 // message before the first of a stream: it then sends the header at once.
-func forward(ctx context.Context, w http.ResponseWriter, message proto.Message) error {
+func (r *Handler) forward(ctx context.Context, w http.ResponseWriter, message proto.Message) error {
 	inbound, _ := ctx.Value(requestKey{}).(*request)
-	if inbound.stream == nil || message != nil {
+	if inbound.stream != nil && message != nil { // not the first
+		return nil
+	}
+	w.Header()["Content-Language"] = r.languages[inbound.Language]
+	if inbound.stream == nil {
 		return nil
 	}
 	w.Header().Set("Content-Type", streamContentType)

@@ -63,13 +63,22 @@ func errNoMethod(method string) error {
 
 // Invoke calls a unary RPC. Its errors are those of the interceptor.
 func (c *inProcess) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
-	target, ok := c.unary[method]
-	if !ok {
-		return errNoMethod(method)
-	}
 	faults, err := begin(ctx, method)
 	if err != nil {
 		return err
+	}
+	resp, err := c.call(ctx, method, args, faults)
+	if err != nil {
+		return err
+	}
+	return copyMessage(reply, resp)
+}
+
+// call calls a unary RPC of a request with these faults.
+func (c *inProcess) call(ctx context.Context, method string, args any, faults api.Violations) (any, error) {
+	target, ok := c.unary[method]
+	if !ok {
+		return nil, errNoMethod(method)
 	}
 	decode := func(into any) error { return copyMessage(into, args) }
 	intercept := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -81,11 +90,7 @@ func (c *inProcess) Invoke(ctx context.Context, method string, args, reply any, 
 			return handler(grpc.NewContextWithServerTransportStream(ctx, new(runtime.ServerTransportStream)), req)
 		})
 	}
-	resp, err := target.Handler(target.impl, incoming(ctx), decode, intercept)
-	if err != nil {
-		return err //nolint:wrapcheck // the interceptor's status
-	}
-	return copyMessage(reply, resp)
+	return target.Handler(target.impl, incoming(ctx), decode, intercept) //nolint:wrapcheck // the interceptor's status
 }
 
 // NewStream starts a streaming RPC in a goroutine of its own, which ends when its

@@ -63,7 +63,7 @@ func TestTheOpenAPIDocumentRequiresWhatIsAlwaysPresent(t *testing.T) {
 		"CheckEligibilityRequest": {"customerId"}, "BatchCheckEligibilityRequest": {"requests"}, "PrefetchEligibilityRequest": {"customerIds"},
 	}
 	// Requests without a body: their fields are parameters.
-	parameters := map[string]string{"WatchEligibilityRequest": "/v1/eligibility:watch", "ListReviewsRequest": "/v1/reviews"}
+	parameters := map[string]string{"WatchEligibilityRequest": "/v1/eligibility:watch", "ListReviewsRequest": "/v1/reviews", "ExplainEligibilityRequest": "/v1/customers/{customerId}/eligibility:explain"}
 	messages := eligibilityv1.File_eligibility_v1_eligibility_proto.Messages()
 	for i := range messages.Len() {
 		name, fields := string(messages.Get(i).Name()), messages.Get(i).Fields()
@@ -73,12 +73,12 @@ func TestTheOpenAPIDocumentRequiresWhatIsAlwaysPresent(t *testing.T) {
 				want = append(want, fields.Get(j).JSONName())
 			}
 			for _, parameter := range read.Paths[path]["get"].Parameters {
-				if parameter.In == "query" {
+				if parameter.In == "query" || parameter.In == "path" {
 					got = append(got, parameter.Name)
 				}
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s (-fields +query parameters):\n%s", name, diff)
+				t.Errorf("%s (-fields +parameters):\n%s", name, diff)
 			}
 			continue
 		}

@@ -98,7 +98,7 @@ func TestMessagesSpeakToTheShop(t *testing.T) {
 	}
 	for reason := eligibility.ReasonAccountAllowed; reason <= eligibility.ReasonUndecidable; reason++ {
 		for _, blocks := range []bool{false, true} {
-			messages = append(messages, eligibility.Reason{Code: reason, Blocks: blocks}.Message())
+			messages = append(messages, eligibility.Reason{Code: reason, Blocks: blocks}.Message(eligibility.English))
 		}
 	}
 	unfit := regexp.MustCompile(`(?i)\b(this|the) service\b|operator|configur|is set to|must not be asked|try again|wait|contact|call |retry`)

@@ -121,6 +121,7 @@ func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]s
 	}
 	header := w.Header()
 	header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
+	header["Content-Language"] = r.languages[inbound.Language]
 	if batch, ok := resp.(api.BatchReply); ok { // it is nothing else
 		_, _ = w.Write(batch.AppendJSON(nil)) // a caller who left is no concern
 	}

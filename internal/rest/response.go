@@ -49,6 +49,7 @@ func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.Chec
 
 	header := w.Header()
 	header["Content-Type"] = r.json
+	header["Content-Language"] = r.languages[reply.Language]
 	header["Etag"] = values[etagValue : etagValue+1 : etagValue+1]
 	header["Cache-Control"] = values[cacheControlValue : cacheControlValue+1 : cacheControlValue+1]
 	if known {
@@ -177,6 +178,7 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Type", "application/json")
+	header.Set("Content-Language", "en")
 	if code == http.StatusUnauthorized {
 		header.Set("Www-Authenticate", challenge)
 	}
@@ -192,5 +194,5 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 		body = []byte(`{"code":13,"message":"An internal fault prevented an answer."}`)
 	}
 	w.WriteHeader(code)
-	_, _ = w.Write(body) // a caller who left is no concern
+	_, _ = w.Write(body) //nolint:gosec // JSON; a caller who left is no concern
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/loopback"
 
@@ -45,7 +46,9 @@ type Handler struct {
 	cfg     Config
 	chain   *api.Chain
 	gateway *runtime.ServeMux
+	conn    *inProcess
 	docs    *docs
+	console http.Handler // nil if there is none
 	now     func() time.Time
 	guarded bool // the listener is bound to loopback
 
@@ -53,6 +56,8 @@ type Handler struct {
 
 	// Values of headers that are the same in each answer.
 	noSniff, json, noStore, vary []string
+	// languages are the values of Content-Language.
+	languages [eligibility.LanguageCount][]string
 }
 
 // Register registers the handlers that grpc-gateway generates for a service.
@@ -69,7 +74,10 @@ func New(chain *api.Chain, cfg Config, further ...Register) (*Handler, error) {
 	r := &Handler{
 		cfg: cfg, chain: chain, docs: documents, now: chain.Now, compressors: sync.Pool{New: newCompressor},
 		noSniff: []string{"nosniff"}, json: []string{"application/json"}, noStore: []string{"no-store"},
-		vary: slices.Clip([]string{"Accept-Encoding"}),
+		vary: slices.Clip([]string{"Accept-Encoding, Accept-Language"}),
+	}
+	for i := range r.languages {
+		r.languages[i] = []string{eligibility.Language(i).String()}
 	}
 	byHand := false // while handlers are registered
 	none := func(string) (string, bool) { return "", false }
@@ -85,16 +93,16 @@ func New(chain *api.Chain, cfg Config, further ...Register) (*Handler, error) {
 		runtime.WithIncomingHeaderMatcher(none), // only Authorization arrives as metadata
 		runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithMetadata(r.beginGenerated),
-		runtime.WithForwardResponseOption(forward),
+		runtime.WithForwardResponseOption(r.forward),
 		runtime.WithErrorHandler(r.writeGenerated),
 		runtime.WithStreamErrorHandler(streamStatus),
 		runtime.WithRoutingErrorHandler(r.writeRoutingError),
 		runtime.WithDisablePathLengthFallback(), // a POST is never another method
 		runtime.WithDisableHTTPMethodOverride(),
 	)
-	conn := newInProcess(chain)
+	r.conn = newInProcess(chain)
 	for _, register := range append([]Register{registerEligibility}, further...) {
-		if err := register(context.Background(), r.gateway, conn); err != nil {
+		if err := register(context.Background(), r.gateway, r.conn); err != nil {
 			return nil, fmt.Errorf("new rest: register generated handlers: %w", err)
 		}
 	}
@@ -121,28 +129,7 @@ const (
 // ServeHTTP answers one HTTP request. Whatever the answer, it carries the
 // request ID.
 func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
-	var certificate *access.Certificate
-	if conn, ok := given.Context().Value(api.ConnectionKey{}).(api.Connection); ok {
-		certificate = conn.Certificate()
-	}
-	inbound := &request{
-		Context:     given.Context(),
-		method:      given.Method,
-		contentType: given.Header.Get("Content-Type"),
-		ifNoneMatch: given.Header["If-None-Match"],
-		Inbound: api.Inbound{
-			RequestID:   api.RequestIDOr(given.Header.Get("X-Request-Id")),
-			Trace:       api.ParseTraceparent(given.Header.Get("Traceparent")),
-			Credentials: access.Credentials{Authorization: given.Header["Authorization"], Certificate: certificate},
-		},
-	}
-	// A shallow copy: net/http keeps the request that it was given, for HEAD
-	// among others.
-	req := given.WithContext(inbound)
-	if _, ok := given.Header["Content-Type"]; ok {
-		req.Header = given.Header.Clone()
-		req.Header.Del("Content-Type") // the gateway would take a form for a GET
-	}
+	inbound := r.read(given)
 	header := w.Header()
 	inbound.values[requestIDValue] = inbound.RequestID
 	header["X-Request-Id"] = inbound.values[requestIDValue : requestIDValue+1 : requestIDValue+1]
@@ -158,6 +145,42 @@ func (r *Handler) ServeHTTP(w http.ResponseWriter, given *http.Request) {
 	}
 	if r.screened(w, given) {
 		return
+	}
+	if r.ofConsole(given.URL.Path) {
+		r.console.ServeHTTP(w, given.WithContext(inbound))
+		return
+	}
+	r.serve(w, given, inbound)
+}
+
+// read returns what the headers of a request hold.
+func (r *Handler) read(given *http.Request) *request {
+	var certificate *access.Certificate
+	if conn, ok := given.Context().Value(api.ConnectionKey{}).(api.Connection); ok {
+		certificate = conn.Certificate()
+	}
+	return &request{
+		Context:     given.Context(),
+		method:      given.Method,
+		contentType: given.Header.Get("Content-Type"),
+		ifNoneMatch: given.Header["If-None-Match"],
+		Inbound: api.Inbound{
+			RequestID:   api.RequestIDOr(given.Header.Get("X-Request-Id")),
+			Language:    r.chain.Language(given.Header["Accept-Language"]),
+			Trace:       api.ParseTraceparent(given.Header.Get("Traceparent")),
+			Credentials: access.Credentials{Authorization: given.Header["Authorization"], Certificate: certificate},
+		},
+	}
+}
+
+// serve answers a request that a web page may send.
+func (r *Handler) serve(w http.ResponseWriter, given *http.Request, inbound *request) {
+	// A shallow copy: net/http keeps the request that it was given, for HEAD
+	// among others.
+	req := given.WithContext(inbound)
+	if _, ok := given.Header["Content-Type"]; ok {
+		req.Header = given.Header.Clone()
+		req.Header.Del("Content-Type") // the gateway would take a form for a GET
 	}
 	if err := r.chain.Authenticate(inbound, &inbound.Inbound); err != nil {
 		leaveBody(w, req)
@@ -191,15 +214,23 @@ func (r *Handler) screened(w http.ResponseWriter, given *http.Request) bool {
 		writeHTTPError(w, http.StatusForbidden)
 		return true
 	}
-	permitted, answered := r.cors(w, given)
+	permitted, answered := false, false
+	if !r.ofConsole(given.URL.Path) { // no other origin reads its pages
+		permitted, answered = r.cors(w, given)
+	}
 	if answered {
 		return true
 	}
-	if r.guarded && !permitted && loopback.Refuses(given, r.docs.isPage(given.URL.Path)) {
+	if r.guarded && !permitted && loopback.Refuses(given, r.isPage(given.URL.Path)) {
 		writeHTTPError(w, http.StatusForbidden)
 		return true
 	}
 	return false
+}
+
+// isPage reports whether a link of another site may open a path.
+func (r *Handler) isPage(path string) bool {
+	return r.docs.isPage(path) || r.ofConsole(path)
 }
 
 // request is what an HTTP request holds beside the message that is made of

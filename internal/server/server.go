@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
-	"google.golang.org/grpc/health"
+	grpchealth "google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -29,6 +29,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/api"
+	"github.com/eligibilityd/eligibilityd/internal/health"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
 )
 
@@ -41,6 +42,10 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Gatherer is what /metrics shows. Required if Registerer is set.
 	Gatherer prometheus.Gatherer
+
+	// Components are what /readyz?verbose shows, in that order. They do not change
+	// whether the server is ready.
+	Components []health.Source
 
 	// TLS encrypts gRPC and REST; its zero value leaves them in plain text.
 	TLS TLS
@@ -132,7 +137,7 @@ type Server struct {
 	chain  *api.Chain
 	rest   REST
 	grpc   *grpc.Server // since Serve
-	health *health.Server
+	health *grpchealth.Server
 	http   *http.Server
 	admin  *http.Server
 	probe  *http.Server
@@ -169,12 +174,12 @@ func New(chain *api.Chain, rest REST, cfg Config) (*Server, error) {
 	}
 	s.drainEnds, s.endDrain = context.WithCancel(context.Background())
 
-	s.health = health.NewServer()
+	s.health = grpchealth.NewServer()
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	s.http = s.newREST(rest)
 	// A profile is written for as long as it was asked for, minutes at most.
-	s.admin = s.newOperators(newAdmin(s.cfg.Gatherer, s.state.Load, s.complaints), 5*time.Minute)
-	s.probe = s.newOperators(newProbe(s.cfg.Gatherer, s.state.Load, s.complaints), time.Minute)
+	s.admin = s.newOperators(newAdmin(s.cfg.Gatherer, s.state.Load, s.cfg.Components, s.complaints), 5*time.Minute)
+	s.probe = s.newOperators(newProbe(s.cfg.Gatherer, s.state.Load, s.cfg.Components, s.complaints), time.Minute)
 	return s, nil
 }
 
