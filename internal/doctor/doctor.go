@@ -82,6 +82,7 @@ func Examine(ctx context.Context, environ []string, options Options) []Finding {
 	shared := patient{cfg: cfg, options: options}
 	groups = append(groups, group{15 * time.Second, shared.checkRedis}, group{5 * time.Second, shared.checkListeners},
 		group{5 * time.Second, shared.checkTLS},
+		group{5 * time.Second, func(context.Context) []Finding { return checkDecisionLog(cfg.DecisionLog) }},
 		group{15 * time.Second, shared.checkAccess})
 	for _, webhook := range cfg.Webhooks {
 		groups = append(groups, group{15 * time.Second, func(ctx context.Context) []Finding { return shared.checkWebhook(ctx, webhook) }})

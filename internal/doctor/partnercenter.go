@@ -13,6 +13,7 @@ import (
 
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
@@ -32,6 +33,8 @@ func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 	cfg.ReadOnly = true
 	client, err := pcclient.New(cfg)
 	findings := checkClientCertificate(p.partner.PartnerCenter, time.Now())
+	seen := p.checkCredential(ctx, client, err)
+	findings = append(findings, seen.findings...)
 	findings = append(findings, p.checkRefreshToken(ctx, client, err)...)
 	rest := func(from int, why string) []Finding {
 		for _, check := range []string{checkToken, checkMFA, checkAccount, checkQualifications}[from:] {
@@ -44,7 +47,7 @@ func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 	}
 	defer client.Close()
 	if err := client.Token(ctx); err != nil {
-		findings = append(findings, p.noToken(err))
+		findings = append(findings, p.noToken(err, seen.federated))
 		return rest(1, "there is no token")
 	}
 	findings = append(findings, ok(checkToken, "the login host gives one, flow %s", p.partner.Flow))
@@ -61,7 +64,9 @@ func (p patient) checkPartnerCenter(ctx context.Context) []Finding {
 	return append(findings, asked...)
 }
 
-func (p patient) noToken(err error) Finding {
+// noToken is the finding if there is no token. federated describes the federated
+// credential that the app registration needs; "" if it needs none.
+func (p patient) noToken(err error, federated string) Finding {
 	fail, isAPI := errors.AsType[*pcclient.APIError](err)
 	if !isAPI {
 		return failure(checkToken, "check the partner_center section", "%v", err)
@@ -76,13 +81,23 @@ func (p patient) noToken(err error) Finding {
 	if fail.Err != nil {
 		detail += fmt.Sprintf(": %v", fail.Err)
 	}
-	return failure(checkToken, TokenRemedy(fail, p.options.ConfigFile), "flow %s: %s", p.partner.Flow, detail)
+	remedy := TokenRemedy(fail, p.options.ConfigFile)
+	if federated != "" && (fail.RefusesIdentity() || fail.Reason == pcclient.ReasonInvalidClient) {
+		remedy = federated
+	}
+	return failure(checkToken, remedy, "flow %s: %s", p.partner.Flow, detail)
 }
 
 // TokenRemedy returns the remedy if a token request failed. configFile may be
 // empty.
 func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 	consent := "consent again with multi-factor authentication: `eligibilityd login --config " + placeholder(configFile) + "`"
+	if fail.RefusesIdentity() {
+		return "add the identity of this process to the federated credentials of the app registration: `eligibilityd doctor` shows its issuer, subject and audience"
+	}
+	if errors.Is(fail, identity.ErrRefused) {
+		return identityRemedy
+	}
 	if errors.Is(fail, tokenstore.ErrUnreadable) {
 		return "let the user of the service read the refresh token where it is stored"
 	}
@@ -97,6 +112,9 @@ func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 			return "try again in a minute, as it sometimes passes by itself; if it lasts, " + consent
 		case pcclient.GrantEnded:
 		}
+	}
+	if fail.ByIdentity() && reason == pcclient.ReasonInvalidClient {
+		return "compare issuer, subject and audience of the token of this process, which `eligibilityd doctor` shows, with the federated credentials of the app registration, and check the clock"
 	}
 	switch reason {
 	case pcclient.ReasonRefreshToken, pcclient.ReasonInvalidGrant:
@@ -114,6 +132,10 @@ func TokenRemedy(fail *pcclient.APIError, configFile string) string {
 		return "check partner_center.tenant_id, client_id and authority (national clouds have their own)"
 	case pcclient.ReasonRefreshTokenStore:
 		return awayRemedy
+	case pcclient.ReasonClientCredential:
+		return SecretRemedy
+	case pcclient.ReasonClientCredentialSource:
+		return sourceRemedy
 	case pcclient.ReasonRefused:
 		return "check the partner_center section; the sign-in log of the tenant has the details"
 	case pcclient.ReasonThrottled:

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -16,11 +17,13 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 )
 
 // The checks of Redis.
 const (
 	checkRedisReach     = "redis"
+	checkRedisIdentity  = "redis entra id"
 	checkRedisSentinels = "redis sentinels"
 	checkRedisCluster   = "redis cluster"
 	checkRedisAccess    = "redis access"
@@ -36,7 +39,7 @@ const redisLimit = 2 * time.Second
 
 // redisRights are the rights that the cache's user needs, as rules of ACL
 // SETUSER.
-const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +hget +hincrby +xadd +xrange +xlen +xdel +zadd +zrem +zscore +zcard +zcount +zrange +zrangebyscore +zremrangebyscore +time +eval +evalsha +publish +subscribe +unsubscribe " +
+const redisRights = "+ping +client|setname +get +getrange +set +del +pttl +pexpire +hset +hmget +hgetall +hlen +hdel +hget +hincrby +lpush +lrange +ltrim +xadd +xrange +xlen +xdel +zadd +zrem +zscore +zcard +zcount +zrange +zrangebyscore +zremrangebyscore +time +eval +evalsha +publish +subscribe +unsubscribe " +
 	"+cluster|slots +asking"
 
 // checkRedis runs the cache's commands once, on a separate key.
@@ -52,9 +55,16 @@ func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 	}
 	patience := app.RedisConfig(p.cfg)
 	patience.ReadTimeout, patience.WriteTimeout = redisLimit, redisLimit
+	if patience.EntraID != nil {
+		identified := redisIdentity(ctx, patience.EntraID)
+		findings = append(findings, identified)
+		if identified.Status == VerdictFailure {
+			return findings
+		}
+	}
 	client, err := cache.NewClient(patience)
 	if err != nil {
-		return []Finding{failure(checkRedisReach, "correct cache.redis", "%v", err)}
+		return append(findings, failure(checkRedisReach, "correct cache.redis", "%v", err))
 	}
 	defer func() { _ = client.Close() }() // nothing is left to lose
 	if cfg.Mode == config.RedisSentinel {
@@ -73,6 +83,19 @@ func (p patient) checkRedis(ctx context.Context) (findings []Finding) {
 		findings = append(findings, redisCluster(ctx, cluster))
 	}
 	return append(append(findings, redisAccess(ctx, client, cfg)...), redisMemories(servers))
+}
+
+// redisIdentity obtains a token, which connections then use.
+func redisIdentity(ctx context.Context, tokens *identity.Tokens) Finding {
+	const check = checkRedisIdentity
+	token, err := tokens.Get(ctx)
+	switch {
+	case errors.Is(err, identity.ErrRefused):
+		return failure(check, "assign an identity to this machine or pod, and choose it by AZURE_CLIENT_ID; AZURE_TOKEN_CREDENTIALS narrows where it is looked for", "%v", err)
+	case err != nil:
+		return failure(check, "check the way to the identity endpoint or the login host; open connections stay in use", "%v", err)
+	}
+	return ok(check, "the identity with object id %s has a token, which ends at %s", claimText(token.User), token.Expires.UTC().Format(time.RFC3339))
 }
 
 // redisServer is the result of examining one primary.
@@ -149,6 +172,9 @@ func redisAway(err error, cfg config.Redis) Finding {
 func redisRemedy(code string, cfg config.Redis) string {
 	switch code {
 	case "NOAUTH", "WRONGPASS":
+		if cfg.EntraID.Enabled {
+			return "give the object id of the identity access to the data of the Redis: its access policy assignments"
+		}
 		return "check cache.redis.username and password"
 	case "NOPERM":
 		return "allow the user " + redisRights + " ~" + cfg.KeyPrefix + ":* &" + cfg.KeyPrefix + ":*"
@@ -225,14 +251,15 @@ const accessCommands = `
   {'HGETALL', KEYS[1]}, {'HDEL', KEYS[1], ARGV[1]},
 `
 
-// changesCommands are those for the feed of changes, for reviews and for webhooks. Without them,
-// the cache works.
+// changesCommands are those for the feed of changes, for reviews, for webhooks and for the
+// history. Without them, the cache works.
 const changesCommands = `
   {'DEL', KEYS[1]}, {'XADD', KEYS[1], '1-1', ARGV[1], ARGV[1]}, {'XLEN', KEYS[1]}, {'XRANGE', KEYS[1], '-', '+'}, {'XDEL', KEYS[1], '1-1'}, {'DEL', KEYS[1]},
   {'ZADD', KEYS[1], 1, ARGV[1]}, {'PEXPIRE', KEYS[1], 10000}, {'ZSCORE', KEYS[1], ARGV[1]}, {'ZCARD', KEYS[1]},
   {'ZCOUNT', KEYS[1], 0, 1}, {'ZRANGE', KEYS[1], 0, 1}, {'ZRANGEBYSCORE', KEYS[1], 0, 1},
   {'ZREMRANGEBYSCORE', KEYS[1], '-inf', 0}, {'ZREM', KEYS[1], ARGV[1]}, {'DEL', KEYS[1]},
   {'HSET', KEYS[1], ARGV[1], ARGV[1]}, {'HGET', KEYS[1], ARGV[1]}, {'HINCRBY', KEYS[1], 'n', 1}, {'DEL', KEYS[1]},
+  {'LPUSH', KEYS[1], ARGV[1]}, {'LTRIM', KEYS[1], 0, 49}, {'LRANGE', KEYS[1], 0, 0}, {'DEL', KEYS[1]},
 `
 
 // scriptError is the error of a command in a script.
@@ -274,10 +301,13 @@ func redisAccess(ctx context.Context, client redis.UniversalClient, cfg config.R
 // redisChanges runs the commands of the feed of changes on a separate key.
 func redisChanges(ctx context.Context, client redis.UniversalClient, key string, cfg config.Redis) Finding {
 	const check = checkRedisChanges
-	const effect = "changes and reviews do not reach watchers and webhooks"
+	effect := "changes and reviews do not reach watchers and webhooks"
 	failed, err := tryScript(changesCommands).Run(ctx, client, []string{key}, "doctor").StringSlice()
 	if err == nil && len(failed) > 1 {
 		err = scriptError(failed[1])
+	}
+	if len(failed) > 1 && strings.HasPrefix(failed[0], "L") {
+		effect = "explanations lack the history of customers"
 	}
 	switch code := cache.ErrorCode(err); {
 	case err == nil:

@@ -94,11 +94,12 @@ func TestDoctorTriesWhatItsRedisUserMay(t *testing.T) {
 		consult(t, user(append(needs, "-"+command)...), Options{}).
 			want(checkRedisAccess, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}
-	for _, command := range []string{"xadd", "xlen", "xrange", "xdel", "zadd", "zscore", "zcard", "zremrangebyscore", "zrem", "zrange", "hget", "hincrby"} {
+	for _, command := range []string{"xadd", "xlen", "xrange", "xdel", "zadd", "zscore", "zcard", "zremrangebyscore", "zrem", "zrange", "hget", "hincrby", "lpush", "ltrim", "lrange"} {
 		e = consult(t, user(append(needs, "-"+command)...), Options{})
 		e.want(checkRedisAccess, VerdictOK)
 		e.want(checkRedisChanges, VerdictFailure, "may not "+strings.ToUpper(command), "allow")
 	}
+	consult(t, user(append(needs, "-lpush")...), Options{}).want(checkRedisChanges, VerdictFailure, "history")
 	consult(t, user("~other:*", "+@all"), Options{}).want(checkRedisAccess, VerdictFailure, "GET", "~eligibility:*")
 	consult(t, user("~*"), Options{}).want(checkRedisReach, VerdictFailure, "ping", redisRights)
 	consult(t, append(user("~*", "&*", "+@all"), "ELIGIBILITY_CACHE__REDIS__KEY_PREFIX=x"), Options{}).want(checkRedisAccess, VerdictOK)
