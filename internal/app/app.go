@@ -21,7 +21,11 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/config"
+	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/otlpmetrics"
+	"github.com/eligibilityd/eligibilityd/internal/reload"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/reviews"
 	"github.com/eligibilityd/eligibilityd/internal/server"
@@ -54,7 +58,11 @@ type App struct {
 	webhooks    []webhook
 	access      *access.Authenticator // nil without auth
 	server      *server.Server
-	traces      *tracing.Pipeline // nil without tracing
+	traces      *tracing.Pipeline     // nil without tracing
+	metrics     *otlpmetrics.Exporter // nil without metrics.otlp
+	decisions   decisions
+
+	consoleSecret *reload.Value[[]byte] // nil if nobody signs in to the console
 }
 
 // New builds the service, which logs to logOut, and arms its hard end. It
@@ -88,7 +96,10 @@ func NewWith(ctx context.Context, cfg *config.Config, build Build, logOut io.Wri
 // build builds the parts of a in order. If it fails, a.Close releases those that
 // were built.
 func (a *App) build(build Build, registry *prometheus.Registry, replace Replacements) error {
-	var err error
+	err := a.registerDigest(registry)
+	if err != nil {
+		return err
+	}
 	if len(a.cfg.Cache.Redis.Addresses) > 0 {
 		if a.connections, err = cache.Connect(RedisConfig(a.cfg)); err != nil {
 			return err
@@ -96,19 +107,19 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	}
 	services := make(map[string]*evidence.Service, len(a.cfg.Partners))
 	logs := make(map[string]*changes.Log, len(a.cfg.Partners))
-	for _, partner := range a.cfg.Partners {
-		engine, err := a.newEngine(partner, build, registry, replace)
-		a.engines = append(a.engines, engine)
-		if err != nil {
-			return fmt.Errorf("partner %s: %w", partner.Name, err)
-		}
-		services[partner.Name] = engine.service
-		logs[partner.Name] = engine.changes
+	if err := a.newEngines(build, registry, replace, services, logs); err != nil {
+		return err
 	}
 	if err := a.newWebhooks(registry); err != nil {
 		return err
 	}
-	if a.traces, err = newTraces(a.cfg, build, a.logger); err != nil {
+	if err := a.newDecisions(build, registry); err != nil {
+		return err
+	}
+	if a.traces, err = newTraces(a.cfg, build, a.decisions.log, a.logger); err != nil {
+		return err
+	}
+	if a.metrics, err = newMetrics(a.cfg, build, registry, a.logger); err != nil {
 		return err
 	}
 	if a.cfg.Auth.Enabled() {
@@ -116,11 +127,18 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 			return fmt.Errorf("auth: %w", err)
 		}
 	}
+	return a.newServer(build, registry, replace, services, logs)
+}
+
+// newServer builds what answers callers, over the other parts.
+func (a *App) newServer(build Build, registry *prometheus.Registry, replace Replacements, services map[string]*evidence.Service, logs map[string]*changes.Log) error {
+	var err error
 	chainConfig := chainConfig(a.cfg, build, a.logger, registry)
 	chainConfig.Now, chainConfig.Logs, chainConfig.Reviews = replace.Now, logs, a.reviews()
 	if a.access != nil {
 		chainConfig.Access = a.access
 	}
+	chainConfig.Decisions, chainConfig.Policies = a.decisions.log, a.policies()
 	if chainConfig.Limits, err = a.newLimits(registry); err != nil {
 		return err
 	}
@@ -139,13 +157,45 @@ func (a *App) build(build Build, registry *prometheus.Registry, replace Replacem
 	if err != nil {
 		return err
 	}
+	if err := a.mountConsole(handler, build, registry, replace); err != nil {
+		return err
+	}
 	serverConfig := serverConfig(a.cfg, a.logger, registry)
+	serverConfig.Components = a.components()
 	serverConfig.Limits.Together = connectionsTogether(a.cfg, descriptorLimit(), a.logger)
 	if a.access != nil {
 		serverConfig.Certificate = a.access.Certificate
 	}
 	a.server, err = server.New(chain, handler, serverConfig)
 	return err
+}
+
+// newEngines builds the engine of each partner, and adds its parts to services and logs.
+func (a *App) newEngines(build Build, registry *prometheus.Registry, replace Replacements, services map[string]*evidence.Service, logs map[string]*changes.Log) error {
+	for _, partner := range a.cfg.Partners {
+		engine, err := a.newEngine(partner, build, registry, replace)
+		a.engines = append(a.engines, engine)
+		if err != nil {
+			return fmt.Errorf("partner %s: %w", partner.Name, err)
+		}
+		services[partner.Name] = engine.service
+		logs[partner.Name] = engine.changes
+	}
+	return nil
+}
+
+// registerDigest registers the metric that identifies the configuration.
+func (a *App) registerDigest(registry *prometheus.Registry) error {
+	digest := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "eligibility_config_info",
+		Help:        "1; digest identifies the effective configuration, but for its secrets: replicas that are configured alike have the same.",
+		ConstLabels: prometheus.Labels{"digest": a.cfg.Digest()},
+	})
+	digest.Set(1)
+	if err := registry.Register(digest); err != nil {
+		return fmt.Errorf("register the digest: %w", err)
+	}
+	return nil
 }
 
 // newLimits returns what each caller may ask, counted for all replicas if there is a
@@ -172,12 +222,31 @@ func (a *App) reviews() map[string]reviews.List {
 	return lists
 }
 
-// newTraces returns nil if the configuration names no collector.
-func newTraces(cfg *config.Config, build Build, logger *zap.Logger) (*tracing.Pipeline, error) {
+// newTraces returns nil if the configuration names no collector. Spans name customers
+// as the decision log does.
+func newTraces(cfg *config.Config, build Build, decisions *decisionlog.Log, logger *zap.Logger) (*tracing.Pipeline, error) {
 	if cfg.Tracing.Endpoint == "" {
 		return nil, nil //nolint:nilnil // no tracing is not a failure
 	}
-	return tracing.New(tracingConfig(cfg, build, logger))
+	with := tracingConfig(cfg, build, logger)
+	if cfg.DecisionLog.CustomerIDs == config.CustomerIDsHashed {
+		with.CustomerName = func(text string) string {
+			id, err := eligibility.ParseCustomerID(text)
+			if err != nil {
+				return "" // spans have no others
+			}
+			return decisions.Name(id).String()
+		}
+	}
+	return tracing.New(with)
+}
+
+// newMetrics returns nil if the configuration names no collector.
+func newMetrics(cfg *config.Config, build Build, registry *prometheus.Registry, logger *zap.Logger) (*otlpmetrics.Exporter, error) {
+	if cfg.Metrics.OTLP.Endpoint == "" {
+		return nil, nil //nolint:nilnil // no export is not a failure
+	}
+	return otlpmetrics.New(metricsConfig(cfg, build, registry, logger))
 }
 
 // Run serves until ctx ends and shuts down in order: the listeners and what is
@@ -194,28 +263,27 @@ func (a *App) Run(ctx context.Context, on server.Listeners) error {
 	defer endLooping()
 	var fetches, loops errgroup.Group
 	for _, engine := range a.engines {
-		fetches.Go(func() error { return engine.service.Run(fetching) })
-		if engine.reviews != nil {
-			fetches.Go(func() error { return engine.reviews.Run(fetching) })
-		}
-		loops.Go(func() error { return engine.store.Run(looping) })
-		loops.Go(func() error { return engine.changes.Run(looping) })
-		if engine.budget != nil {
-			loops.Go(func() error {
-				engine.budget.Run(looping)
-				return nil
-			})
-		}
+		engine.run(fetching, looping, &fetches, &loops)
 	}
 	fetches.Go(func() error {
 		a.awaitRemotes(fetching)
 		return nil
 	})
+	if a.connections != nil {
+		loops.Go(func() error { return a.connections.Run(looping, a.logger.Named("cache")) })
+	}
 	if a.traces != nil {
 		loops.Go(func() error { return a.traces.Run(looping) })
 	}
+	if a.metrics != nil {
+		loops.Go(func() error { return a.metrics.Run(looping) })
+	}
 	if a.access != nil {
 		loops.Go(func() error { return a.access.Run(looping) })
+	}
+	a.decisions.run(looping, &loops)
+	if a.consoleSecret != nil {
+		loops.Go(func() error { return a.consoleSecret.Run(looping) })
 	}
 	sending, endSending := context.WithCancel(ctx) // requests of webhooks end while calls do
 	defer endSending()
@@ -279,7 +347,7 @@ func (a *App) followSignals(ctx context.Context) (stop func()) {
 	return func() { close(ended) }
 }
 
-// reload reads the files that may change while the service runs.
+// reload reads the files and vaults that may change while the service runs.
 func (a *App) reload() {
 	a.server.Reload()
 	if a.access != nil {
@@ -288,15 +356,28 @@ func (a *App) reload() {
 	for _, webhook := range a.webhooks {
 		webhook.secrets.Reload()
 	}
+	for _, engine := range a.engines {
+		if engine.client != nil {
+			engine.client.Reload()
+		}
+	}
+	a.decisions.reload()
+	if a.consoleSecret != nil {
+		a.consoleSecret.Reload()
+	}
 }
 
-// flush sends what would be lost with the process, to Redis and the collector
-// concurrently: if one hangs, it takes no time from the other. The fetches and
-// the loops of Run have ended.
+// flush sends what would be lost with the process, to Redis, the collectors and the
+// decision log concurrently: if one hangs, it takes no time from the others. The calls,
+// the fetches and the loops of Run have ended.
 func (a *App) flush(ctx context.Context) {
 	var flushes sync.WaitGroup
+	flushes.Go(func() { a.decisions.flush(ctx, a.logger) })
 	if a.traces != nil {
 		flushes.Go(func() { a.traces.Flush(ctx) })
+	}
+	if a.metrics != nil {
+		flushes.Go(func() { a.metrics.Flush(ctx) })
 	}
 	for _, engine := range a.engines {
 		flushes.Go(func() { engine.flush(ctx) })
@@ -337,15 +418,16 @@ func (a *App) awaitRemotes(ctx context.Context) {
 // Logger returns the logger of the service.
 func (a *App) Logger() *zap.Logger { return a.logger }
 
-// CheckRefreshToken returns tokenstore.ErrNone or tokenstore.ErrUnreadable if the
-// vault of a partner has no refresh token or denies access, as config.Load does for
-// a file, and the partner that it is about. If a vault cannot be reached, that is
-// logged and no error: it must not prevent a start.
-func (a *App) CheckRefreshToken(ctx context.Context) (config.Partner, error) {
+// CheckVaults returns tokenstore.ErrNone or tokenstore.ErrUnreadable if the vault of
+// a partner has no refresh token or denies access, or a *pcclient.APIError if one
+// holds no usable client secret or certificate, as config.Load does for files, and
+// the partner that it is about. If a vault cannot be reached, or the process has no
+// identity for it, that is logged and no error: it must not prevent a start.
+func (a *App) CheckVaults(ctx context.Context) (config.Partner, error) {
 	faults := make([]error, len(a.engines))
 	var checks sync.WaitGroup
 	for i, engine := range a.engines {
-		checks.Go(func() { faults[i] = engine.checkRefreshToken(ctx) })
+		checks.Go(func() { faults[i] = errors.Join(engine.checkCredential(ctx), engine.checkRefreshToken(ctx)) })
 	}
 	checks.Wait()
 	for i, err := range faults {

@@ -57,6 +57,14 @@ var usedElsewhere = map[string]string{
 	"default_partner":                         "config.Load, which names the default",
 	"policy.under_review":                     "nothing yet",
 	"webhooks":                                "App.newWebhook",
+	"metrics.otlp.insecure":                   "config.Load, which refuses endpoints by it",
+	"metrics.otlp.headers_file":               "config.Load, which reads it into headers",
+	"decision_log.customer_ids":               "App.newDecisions",
+	"decision_log.hash_key_file":              "App.newDecisions",
+	"console.enabled":                         "App.mountConsole",
+	"console.oidc.issuer":                     "App.mountConsole",
+	"console.oidc.client_id":                  "App.mountConsole",
+	"console.oidc.client_secret_file":         "App.mountConsole",
 }
 
 // A key that is read and documented but goes nowhere is worse than no key.
@@ -72,14 +80,15 @@ func TestEveryKeyArrives(t *testing.T) {
 		front := serverConfig(cfg, zap.NewNop(), nil)
 		service := ServiceConfig(cfg, partner, zap.NewNop(), nil)
 		traces := tracingConfig(cfg, Build{}, zap.NewNop())
-		client.Logger, store.Logger, chain.Logger, front.Logger, service.Logger, traces.Logger = nil, nil, nil, nil, nil, nil
+		metrics, decisions := metricsConfig(cfg, Build{}, nil, zap.NewNop()), decisionsConfig(cfg.DecisionLog, Build{}, nil, nil)
+		client.Logger, store.Logger, chain.Logger, front.Logger, service.Logger, traces.Logger, metrics.Logger = nil, nil, nil, nil, nil, nil, nil
 		encrypted, serverName := store.Redis.TLS != nil, ""
 		if encrypted {
 			serverName, store.Redis.TLS = store.Redis.TLS.ServerName, nil // which would print its address
 		}
 		auth, limits := AccessConfig(cfg.Auth, zap.NewNop(), nil), limitsConfig(cfg, nil)
 		auth.Logger = nil
-		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %+v %+v %v %s %+v %+v", restConfig(cfg), client, calls, store, chain, front, service, traces, encrypted, serverName, auth, limits)
+		return fmt.Sprintf("%+v %+v %+v %+v %+v %+v %+v %+v %v %s %+v %+v %+v %+v", restConfig(cfg), client, calls, store, chain, front, service, traces, encrypted, serverName, auth, limits, metrics, decisions)
 	}
 	seen := 0
 	eachKey(config.Default(), func(key string, in func(*config.Config) reflect.Value) {
@@ -151,6 +160,12 @@ func change(t *testing.T, key string, v reflect.Value) {
 		*value = map[string]config.Caller{"checkout": {Rights: []string{"check"}}}
 	case *map[string]config.Limit:
 		*value = map[string]config.Limit{"checkout": {RequestsPerSecond: 1, Burst: 1, Concurrent: 1}}
+	case *config.ClientAssertion:
+		*value = config.ManagedIdentity
+	case *config.Size:
+		*value += 7
+	case *config.OnOverflow:
+		*value = config.OverflowBlock
 	case *config.RedisMode:
 		*value = config.RedisSentinel
 	case *float64:
@@ -217,7 +232,7 @@ func TestPartnersShareNoKeyAndDivideTheLocalTier(t *testing.T) {
 
 func TestTracingIsOffByDefault(t *testing.T) {
 	t.Parallel()
-	if traces, err := newTraces(config.Default(), Build{}, zap.NewNop()); traces != nil || err != nil {
+	if traces, err := newTraces(config.Default(), Build{}, nil, zap.NewNop()); traces != nil || err != nil {
 		t.Errorf("tracing without an endpoint: %v, %v", traces, err)
 	}
 }

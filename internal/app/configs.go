@@ -17,6 +17,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/identity"
+	"github.com/eligibilityd/eligibilityd/internal/otlpmetrics"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/rest"
 	"github.com/eligibilityd/eligibilityd/internal/server"
@@ -36,16 +38,25 @@ func ClientConfig(cfg config.PartnerCenter, logger *zap.Logger, registerer prome
 		endpoint = pcclient.TokenEndpointV1
 	}
 	return pcclient.Config{
-		BaseURL:           cfg.BaseURL,
-		Authority:         cfg.Authority,
-		TenantID:          cfg.TenantID,
-		ClientID:          cfg.ClientID,
-		ClientSecret:      cfg.ClientSecret.Reveal(),
+		BaseURL:      cfg.BaseURL,
+		Authority:    cfg.Authority,
+		TenantID:     cfg.TenantID,
+		ClientID:     cfg.ClientID,
+		ClientSecret: cfg.ClientSecret.Reveal(),
+		ClientSecretVault: tokenstore.VaultSecret{
+			URL:  cfg.ClientSecretVault.URL,
+			Name: cfg.ClientSecretVault.Secret,
+		},
 		ClientCertificate: cfg.KeyPair(),
-		Audience:          cfg.Audience,
-		TokenEndpoint:     endpoint,
-		Flow:              flow,
-		RefreshTokenFile:  cfg.RefreshTokenFile,
+		ClientCertificateVault: tokenstore.VaultSecret{
+			URL:  cfg.ClientCertificateVault.URL,
+			Name: cfg.ClientCertificateVault.Secret,
+		},
+		ClientAssertion:  clientAssertion(cfg),
+		Audience:         cfg.Audience,
+		TokenEndpoint:    endpoint,
+		Flow:             flow,
+		RefreshTokenFile: cfg.RefreshTokenFile,
 		RefreshTokenVault: tokenstore.VaultSecret{
 			URL:  cfg.RefreshTokenVault.URL,
 			Name: cfg.RefreshTokenVault.Secret,
@@ -54,6 +65,18 @@ func ClientConfig(cfg config.PartnerCenter, logger *zap.Logger, registerer prome
 		Logger:         logger.Named("pcclient"),
 		Registerer:     registerer,
 	}
+}
+
+// clientAssertion converts which identity takes the place of a secret.
+func clientAssertion(cfg config.PartnerCenter) identity.Assertion {
+	switch cfg.ClientAssertion {
+	case config.WorkloadIdentity:
+		return identity.Assertion{Kind: identity.WorkloadIdentity}
+	case config.ManagedIdentity:
+		return identity.Assertion{Kind: identity.ManagedIdentity, Audience: cfg.Cloud.TokenExchange()}
+	case config.NoAssertion:
+	}
+	return identity.Assertion{}
 }
 
 // budgetConfig converts the configuration of a partner's budget, which replicas
@@ -127,7 +150,12 @@ func RedisConfig(cfg *config.Config) cache.RedisConfig {
 		mode = cache.RedisCluster
 	case config.RedisStandalone:
 	}
+	var tokens *identity.Tokens
+	if redis.EntraID.Enabled {
+		tokens = new(identity.Tokens)
+	}
 	return cache.RedisConfig{
+		EntraID:          tokens,
 		Mode:             mode,
 		Addresses:        redis.Addresses,
 		Username:         redis.Username,
@@ -312,5 +340,16 @@ func tracingConfig(cfg *config.Config, build Build, logger *zap.Logger) tracing.
 		Headers:  cfg.Tracing.HeaderValues(),
 		Version:  build.Version,
 		Logger:   logger.Named("tracing"),
+	}
+}
+
+func metricsConfig(cfg *config.Config, build Build, registry *prometheus.Registry, logger *zap.Logger) otlpmetrics.Config {
+	return otlpmetrics.Config{
+		Endpoint: cfg.Metrics.OTLP.Endpoint,
+		Headers:  cfg.Metrics.OTLP.HeaderValues(),
+		Interval: cfg.Metrics.OTLP.Interval,
+		Gatherer: registry,
+		Version:  build.Version,
+		Logger:   logger.Named("metrics"),
 	}
 }

@@ -7,12 +7,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/eligibilityd/eligibilityd/internal/budget"
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
+	"github.com/eligibilityd/eligibilityd/internal/identity"
 	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/reviews"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
@@ -91,6 +93,23 @@ func (e *engine) close() error {
 	return e.store.Close()
 }
 
+// run starts what the engine does beside answering: fetches and reviews, which end with
+// fetching, and loops, which end with looping.
+func (e *engine) run(fetching, looping context.Context, fetches, loops *errgroup.Group) {
+	fetches.Go(func() error { return e.service.Run(fetching) })
+	if e.reviews != nil {
+		fetches.Go(func() error { return e.reviews.Run(fetching) })
+	}
+	loops.Go(func() error { return e.store.Run(looping) })
+	loops.Go(func() error { return e.changes.Run(looping) })
+	if e.budget != nil {
+		loops.Go(func() error {
+			e.budget.Run(looping)
+			return nil
+		})
+	}
+}
+
 // awaitToken waits until connections to Redis were tried and the first token has
 // come, or until ctx ends.
 func (e *engine) awaitToken(ctx context.Context) {
@@ -120,7 +139,24 @@ func (e *engine) awaitToken(ctx context.Context) {
 	}
 }
 
-// checkRefreshToken is App.CheckRefreshToken for one partner.
+// checkCredential is App.CheckVaults for the client secret or certificate of one
+// partner.
+func (e *engine) checkCredential(ctx context.Context) error {
+	if e.client == nil {
+		return nil
+	}
+	err := e.client.CheckCredential(ctx)
+	var fail *pcclient.APIError
+	if errors.As(err, &fail) && fail.Class == pcclient.ClassCredentials && !errors.Is(err, identity.ErrRefused) {
+		return err
+	}
+	if err != nil {
+		e.logger.Error("vault of the client secret or certificate cannot be asked yet; callers are answered from the cache until it can", zap.Error(err))
+	}
+	return nil
+}
+
+// checkRefreshToken is App.CheckVaults for the refresh token of one partner.
 func (e *engine) checkRefreshToken(ctx context.Context) error {
 	if e.client == nil || e.partner.Flow != config.FlowAppUser || e.partner.RefreshTokenVault.IsZero() {
 		return nil

@@ -70,6 +70,8 @@ func (s *partnerSource) Fetch(_ context.Context, query evidence.Query) (eligibil
 // Room implements evidence.Source.
 func (s *partnerSource) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (*partnerSource) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 // partnerFleet are replicas with several partners each and one Redis.
 type partnerFleet struct {
 	partners []string

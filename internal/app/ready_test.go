@@ -3,7 +3,6 @@ package app_test
 import (
 	"context"
 	"io"
-	"math"
 	"net/http"
 	"sync"
 	"testing"
@@ -12,18 +11,8 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/access/accesstest"
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
-
-// noSource is a Partner Center that is never asked.
-type noSource struct{}
-
-func (noSource) Fetch(context.Context, evidence.Query) (eligibility.Evidence, eligibility.Call, error) {
-	return eligibility.Evidence{}, eligibility.Call{}, nil
-}
-
-func (noSource) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
 // A replica that is ready does not refuse a token because its issuer's keys are still
 // being fetched.
@@ -47,7 +36,7 @@ func TestAReplicaIsReadyOnceItHasTheKeysOfIssuers(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	built, err := app.NewWith(ctx, cfg, app.Build{}, io.Discard, app.Replacements{Source: func(string) evidence.Source { return noSource{} }})
+	built, err := app.NewWith(ctx, cfg, app.Build{}, io.Discard, app.Replacements{Source: func(string) evidence.Source { return app.SilentSource{} }})
 	if err != nil {
 		t.Fatal(err)
 	}

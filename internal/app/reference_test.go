@@ -3,6 +3,8 @@ package app
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,6 +34,19 @@ func TestTheReferenceOfMetricsIsComplete(t *testing.T) {
 	partner.RefreshTokenFile = "none"
 	pair := accesstest.NewAuthority(t).Server(t)
 	cfg.Server.TLS.CertificateFile, cfg.Server.TLS.KeyFile = pair.CertificateFile, pair.KeyFile
+	cfg.Auth.TokensFile = filepath.Join(t.TempDir(), "tokens.yaml")
+	if err := os.WriteFile(cfg.Auth.TokensFile, []byte("[]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	issuer := config.DefaultJWT()
+	issuer.Issuer, issuer.Audiences = accesstest.NewIssuer(t).URL, []string{"api://eligibilityd"}
+	cfg.Auth.JWT = []config.JWT{issuer}
+	cfg.DecisionLog.File = filepath.Join(t.TempDir(), "decisions.jsonl")
+	cfg.Console.Enabled = true
+	cfg.Console.OIDC = config.OIDC{Issuer: issuer.Issuer, ClientID: "console", ClientSecretFile: filepath.Join(t.TempDir(), "secret")}
+	if err := os.WriteFile(cfg.Console.OIDC.ClientSecretFile, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	cfg.Cache.Redis.Addresses = []string{"127.0.0.1:1"} // nothing connects
 	registry := prometheus.NewRegistry()
 	if err := logging.NewQueue(nil).Register(registry); err != nil {

@@ -19,6 +19,8 @@ import (
 
 // webhook is the sender of a webhook and its secrets.
 type webhook struct {
+	partner string
+	store   webhooks.Store
 	sender  *webhooks.Sender
 	secrets *reload.Value[[][]byte]
 }
@@ -45,6 +47,7 @@ func (a *App) newWebhook(cfg config.Webhook, metrics *webhooks.Metrics, memory *
 	if err != nil {
 		return w, err
 	}
+	w.partner = engine.partner.Name
 	logger := engine.logger.Named("webhooks")
 	w.secrets, err = reload.Open(reload.Config[[][]byte]{
 		Name:   "secret of webhook " + cfg.Name,
@@ -56,9 +59,9 @@ func (a *App) newWebhook(cfg config.Webhook, metrics *webhooks.Metrics, memory *
 	if err != nil {
 		return w, err
 	}
-	var store webhooks.Store = memory
+	w.store = memory
 	if a.connections != nil {
-		if store, err = cache.NewWebhooks(PartnerRedisConfig(a.cfg, engine.partner), a.connections, logger); err != nil {
+		if w.store, err = cache.NewWebhooks(PartnerRedisConfig(a.cfg, engine.partner), a.connections, logger); err != nil {
 			return w, err
 		}
 	}
@@ -76,7 +79,7 @@ func (a *App) newWebhook(cfg config.Webhook, metrics *webhooks.Metrics, memory *
 		AppendAnswer: func(b []byte, id eligibility.CustomerID, answer *eligibility.Answer) []byte {
 			return (&api.CheckReply{CustomerID: id, Answer: *answer}).AppendJSON(b)
 		},
-		Store: store, Host: host(), Grace: a.cfg.Server.ShutdownTimeout, Metrics: metrics, Logger: logger,
+		Store: w.store, Host: host(), Grace: a.cfg.Server.ShutdownTimeout, Metrics: metrics, Logger: logger,
 	})
 	return w, nil
 }
