@@ -205,6 +205,9 @@ func (s *source) Fetch(ctx context.Context, query evidence.Query) (eligibility.E
 // Room implements evidence.Source: nothing limits the calls.
 func (s *source) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+// Obstacles implements evidence.Source.
+func (*source) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 func (c Customer) held() []eligibility.Qualification {
 	var held []eligibility.Qualification
 	for _, q := range c.Qualifications {
