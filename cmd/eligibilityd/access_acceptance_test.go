@@ -221,14 +221,15 @@ func startUnder(t *testing.T, under, environ []string, args ...string) (p *proce
 // simulated is a simulator in a process of its own.
 type simulated struct{ api, control string }
 
-func simulateApart(t *testing.T) simulated {
+func simulateApart(t *testing.T, args ...string) simulated {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := new(output)
-	cmd := exec.CommandContext(context.Background(), program, "simulate", "--address", "127.0.0.1:0", "--control-address", "127.0.0.1:0") //nolint:gosec // the test's own binary
+	args = append([]string{"simulate", "--address", "127.0.0.1:0", "--control-address", "127.0.0.1:0"}, args...)
+	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // the test's own binary
 	cmd.Env, cmd.Stdout = append(os.Environ(), asProgram+"=1"), out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -259,23 +260,13 @@ func (s simulated) stats(t *testing.T) (stats pcsim.Stats) {
 // put scripts a customer.
 func (s simulated) put(t *testing.T, c pcsim.Customer) {
 	t.Helper()
-	text, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.control+"/v1/customers/"+c.ID, strings.NewReader(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if body, _ := io.ReadAll(resp.Body); resp.StatusCode > http.StatusCreated {
-		t.Fatalf("script a customer: %s %s", resp.Status, body)
-	}
+	s.do(t, http.MethodPut, "/v1/customers/"+c.ID, c)
+}
+
+// do sends a request with a body to the control API.
+func (s simulated) do(t *testing.T, method, path string, body any) {
+	t.Helper()
+	sendJSON(t, method, s.control+path, body)
 }
 
 // tls returns the configuration of a client of x with that certificate, if any.
@@ -315,10 +306,10 @@ func (x *target) rest(with *pair, request string) answer {
 
 func bearerLine(token string) string { return "Authorization: Bearer " + token }
 
-// metric returns the sum of the series of x whose name and labels contain all words.
-func (x *target) metric(t *testing.T, words ...string) (sum float64) {
+// metric returns the sum of the series of p whose name and labels contain all words.
+func (p *process) metric(t *testing.T, words ...string) (sum float64) {
 	t.Helper()
-	_, _, text := get(t, "http://"+x.Admin+"/metrics")
+	_, _, text := get(t, "http://"+p.Admin+"/metrics")
 line:
 	for line := range strings.SplitSeq(text, "\n") {
 		for _, word := range words {

@@ -24,55 +24,28 @@ const (
 // progress shows how far a list is: how fast, how long still, and the budget of the
 // service, which bounds how fast. It shows nothing for short lists.
 type progress struct {
-	out      io.Writer
-	all      int
-	terminal bool
-	every    time.Duration
-	now      func() time.Time
+	meter
 
-	shown   time.Time
-	samples []progressSample // oldest first, of rateSpan
-}
-
-// progressSample is how many customers were done at a time.
-type progressSample struct {
-	at   time.Time
-	done int
+	all int
 }
 
 func newProgress(customers int, out io.Writer) *progress {
-	p := &progress{out: out, all: customers, every: progressLines, now: time.Now}
-	if file, isFile := out.(*os.File); isFile && term.IsTerminal(int(file.Fd())) {
-		p.terminal, p.every = true, progressEvery
-	}
-	p.shown = p.now()
-	p.samples = append(p.samples, progressSample{at: p.shown})
-	return p
+	return &progress{meter: newMeter(out), all: customers}
 }
 
 // show shows that so many customers are done and so many are to be asked about
 // again, if it is time to.
 func (p *progress) show(done, open, budget int) {
 	now := p.now()
-	if p.all < progressFrom || done == p.all || now.Sub(p.shown) < p.every {
+	if p.all < progressFrom || done == p.all || !p.due(now) {
 		return
 	}
-	p.shown = now
-	for len(p.samples) > 1 && now.Sub(p.samples[1].at) >= rateSpan {
-		p.samples = p.samples[1:]
-	}
-	text := p.text(done, open, budget, now)
-	p.samples = append(p.samples, progressSample{now, done})
-	if p.terminal {
-		fmt.Fprintf(p.out, "\r%s\x1b[K", text)
-		return
-	}
-	fmt.Fprintln(p.out, text)
+	p.print(p.text(done, open, budget, now))
+	p.measure(done, now)
 }
 
 func (p *progress) text(done, open, budget int, now time.Time) string {
-	since := p.samples[0]
-	rate := float64(done-since.done) / now.Sub(since.at).Minutes()
+	rate := p.rate(done, now)
 	parts := []string{fmt.Sprintf("%d of %d customers", done, p.all), fmt.Sprintf("%.0f a minute", rate)}
 	if rate > 0 {
 		left := time.Duration(float64(p.all-done) / rate * float64(time.Minute))
@@ -89,7 +62,67 @@ func (p *progress) text(done, open, budget int, now time.Time) string {
 
 // end removes the line from a terminal.
 func (p *progress) end() {
-	if p.terminal && p.all >= progressFrom {
-		fmt.Fprint(p.out, "\r\x1b[K")
+	if p.all >= progressFrom {
+		p.clear()
+	}
+}
+
+// meter measures how fast something advances, and shows a line about it: on a
+// terminal always the same one.
+type meter struct {
+	out      io.Writer
+	terminal bool
+	every    time.Duration
+	now      func() time.Time
+
+	shown   time.Time
+	samples []progressSample // oldest first, of rateSpan
+}
+
+// progressSample is how much was done at a time.
+type progressSample struct {
+	at   time.Time
+	done int
+}
+
+func newMeter(out io.Writer) meter {
+	m := meter{out: out, every: progressLines, now: time.Now}
+	if file, isFile := out.(*os.File); isFile && term.IsTerminal(int(file.Fd())) {
+		m.terminal, m.every = true, progressEvery
+	}
+	m.shown = m.now()
+	m.samples = append(m.samples, progressSample{at: m.shown})
+	return m
+}
+
+// due reports whether it is time to print, after which measure is called.
+func (m *meter) due(now time.Time) bool { return now.Sub(m.shown) >= m.every }
+
+// rate returns how much is done a minute.
+func (m *meter) rate(done int, now time.Time) float64 {
+	for len(m.samples) > 1 && now.Sub(m.samples[1].at) >= rateSpan {
+		m.samples = m.samples[1:]
+	}
+	since := m.samples[0]
+	return float64(done-since.done) / now.Sub(since.at).Minutes()
+}
+
+func (m *meter) measure(done int, now time.Time) {
+	m.shown = now
+	m.samples = append(m.samples, progressSample{now, done})
+}
+
+func (m *meter) print(text string) {
+	if m.terminal {
+		fmt.Fprintf(m.out, "\r%s\x1b[K", text)
+		return
+	}
+	fmt.Fprintln(m.out, text)
+}
+
+// clear removes the line from a terminal.
+func (m *meter) clear() {
+	if m.terminal {
+		fmt.Fprint(m.out, "\r\x1b[K")
 	}
 }

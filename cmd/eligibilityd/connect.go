@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -156,6 +157,16 @@ func (f *serviceFlags) tlsConfig() (*tls.Config, error) {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return cfg, nil
+}
+
+// certificateEnded reports whether the certificate in --cert-file has expired.
+func (f *serviceFlags) certificateEnded() bool {
+	cfg, err := f.tlsConfig()
+	if err != nil || cfg.GetClientCertificate == nil {
+		return false
+	}
+	pair, err := cfg.GetClientCertificate(nil)
+	return err == nil && time.Now().After(pair.Leaf.NotAfter)
 }
 
 // readFlagFile reads the file that a flag names, of at most limit bytes.

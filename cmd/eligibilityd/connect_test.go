@@ -115,12 +115,18 @@ func serveTLS(t *testing.T, cfg *tls.Config, batches batchServer) (address strin
 
 func serveGRPC(t *testing.T, batches batchServer, options ...grpc.ServerOption) (address string) {
 	t.Helper()
+	return serveService(t, func(to *grpc.Server) { eligibilityv1.RegisterEligibilityServiceServer(to, batches) }, options...)
+}
+
+// serveService serves what register registers.
+func serveService(t *testing.T, register func(to *grpc.Server), options ...grpc.ServerOption) (address string) {
+	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(options...)
-	eligibilityv1.RegisterEligibilityServiceServer(server, batches)
+	register(server)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return listener.Addr().String()

@@ -61,7 +61,8 @@ func newDevCommand() *cobra.Command {
 		Long: `dev runs the service with a simulator of Partner Center in the same process and
 without Redis, and prints what to try. It needs nothing and binds loopback. It
 has two partners, contoso-eu and contoso-us; requests that name none mean the
-first.
+first. It serves the console, in which everybody is a fictitious user, and keeps
+a decision log until it ends.
 
 Environment variables change its configuration as that of serve:
 ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
@@ -79,6 +80,7 @@ ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
 func dev(ctx context.Context, environ []string, controlAddress string, scripts []string, out, logOut io.Writer) error {
 	environ = withDefault(environ, "ELIGIBILITY_LOG__FORMAT", "console")
 	environ = withDefault(environ, "ELIGIBILITY_SERVER__DRAIN", "0s")
+	environ = withDefault(environ, "ELIGIBILITY_CONSOLE__ENABLED", "true")
 	cfg, err := config.Load("", environ, config.Dev)
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
@@ -88,6 +90,9 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return fmt.Errorf("directory for the simulator's refresh token: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	if cfg.DecisionLog.File == "" {
+		cfg.DecisionLog.File = filepath.Join(dir, "decisions.jsonl")
+	}
 
 	printed := logging.NewQueue(out)
 	defer func() { _ = printed.Sync() }()

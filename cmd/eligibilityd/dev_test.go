@@ -106,6 +106,21 @@ func TestDevHasTwoPartners(t *testing.T) {
 	}
 }
 
+// dev opens the console first of all, for a fictitious user, and records for it what was
+// asked.
+func TestDevServesTheConsole(t *testing.T) {
+	t.Parallel()
+	p := startDev(t)
+	address := "http://" + p.HTTP + "/console"
+	p.out.await(t, "the address of the console", func(printed string) bool { return strings.Contains(printed, "console      "+address+" ") })
+	if printed := p.out.String(); strings.Index(printed, address) > strings.Index(printed, p.GRPC) {
+		t.Errorf("the console is not printed first:\n%s", printed)
+	}
+	if status, _, body := get(t, address+"/nothing"); status != http.StatusNotFound || !strings.Contains(body, "developer") {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
 // A full batch of new customers fits the budget.
 func TestDevAnswersABatchOfNewCustomers(t *testing.T) {
 	t.Parallel()

@@ -50,8 +50,12 @@ func printGuide(ctx context.Context, out io.Writer, g guide) error {
 	}
 	allowed, education := exampleIDs(g.customers)
 	scheme, curl, grpcurl, check := g.clients()
+	console := ""
+	if g.cfg.Console.Enabled {
+		console = fmt.Sprintf("  console      %s://%s/console   (for people who help customers)\n", scheme, g.on.HTTP.Addr())
+	}
 	fmt.Fprintf(out, `eligibilityd with an embedded Partner Center simulator
-  gRPC         %[1]s
+%[13]s  gRPC         %[1]s
   REST         %[9]s://%[2]s   (browse %[9]s://%[2]s/docs)
   admin        http://%[3]s/metrics
   simulator    http://%[4]s/v1/customers   (scripts what a customer gets)
@@ -68,7 +72,7 @@ another answer about the same customer, and knows no other:
   curl%[10]s '%[9]s://%[2]s/v1/customers/%[5]s/eligibility?partner=%[8]s'
   curl -s 'http://%[4]s/v1/customers?partner=%[8]s'
 
-`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education, devPartner, devSecondPartner, scheme, curl, grpcurl, check)
+`, g.on.GRPC.Addr(), g.on.HTTP.Addr(), g.on.Admin.Addr(), g.control, allowed, education, devPartner, devSecondPartner, scheme, curl, grpcurl, check, console)
 
 	answers, err := rehearse(ctx, g)
 	if err != nil || ctx.Err() != nil {

@@ -112,10 +112,7 @@ type replica struct {
 func (f *farSide) replica(address string, environ ...string) *replica {
 	f.t.Helper()
 	r := f.starting(address, environ...)
-	eventually(f.t, "/readyz", func() bool {
-		code, _, _ := get(f.t, "http://"+r.Admin+"/readyz")
-		return code == http.StatusOK
-	})
+	r.awaitReady(f.t)
 	return r
 }
 

@@ -169,6 +169,7 @@ func startGuarded(t *testing.T, more ...string) (p *process, ca string, issuer *
 	p = startDev(t, append(more,
 		"ELIGIBILITY_SERVER__TLS__CERTIFICATE_FILE="+server.CertificateFile, "ELIGIBILITY_SERVER__TLS__KEY_FILE="+server.KeyFile,
 		"ELIGIBILITY_AUTH__TOKENS_FILE="+tokens, "ELIGIBILITY_AUTH__JWT=[{issuer: "+issuer.URL+", audiences: [api://eligibilityd]}]")...)
+	p.awaitReady(t) // before it has the issuer's keys, it refuses the issuer's tokens
 	return p, authority.File, issuer
 }
 
@@ -189,6 +190,15 @@ func toServe(t *testing.T, url string, more ...string) []string {
 	return withDefault(environ, "ELIGIBILITY_PARTNER_CENTER__BUDGET_PER_MINUTE", "100000")
 }
 
+// awaitReady waits until the service reports that it is ready.
+func (a addresses) awaitReady(t *testing.T) {
+	t.Helper()
+	eventually(t, "/readyz", func() bool {
+		status, _, _ := get(t, "http://"+a.Admin+"/readyz")
+		return status == http.StatusOK
+	})
+}
+
 // ask sends one question over gRPC.
 func (p *process) ask(t *testing.T, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
 	t.Helper()
@@ -200,6 +210,30 @@ func (p *process) ask(t *testing.T, req *eligibilityv1.CheckEligibilityRequest) 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return eligibilityv1.NewEligibilityServiceClient(conn).CheckEligibility(ctx, req)
+}
+
+// sendJSON sends body to a URL. The test fails if it is refused.
+func sendJSON(t *testing.T, method, url string, body any) {
+	t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode > http.StatusNoContent {
+		t.Fatalf("%s %s: %s %s", method, url, resp.Status, answer)
+	}
 }
 
 // get fetches a URL and returns status, header and body. The test fails if that takes

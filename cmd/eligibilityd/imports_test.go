@@ -23,41 +23,47 @@ var mayImport = map[string][]string{
 	"internal/eligibility": {}, // and the standard library only
 	"internal/evidence":    {"internal/allowance", "internal/eligibility"},
 	"internal/budget":      {"internal/evidence"},
-	"internal/changes":     {"internal/eligibility"},
+	"internal/changes":     {"internal/eligibility", "internal/health"},
+	"internal/decisionlog": {"internal/eligibility", "internal/health", "internal/jsontext", "internal/logging"},
 	"internal/reviews":     {"internal/eligibility", "internal/evidence"},
-	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/loopback", "internal/remote"},
+	"internal/webhooks":    {"internal/changes", "internal/eligibility", "internal/evidence", "internal/health", "internal/logging", "internal/loopback", "internal/remote"},
 
-	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/remote", "internal/reviews", "internal/webhooks"},
-	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/remote", "internal/tokenstore"},
-	"internal/api":      {"internal/access", "internal/allowance", "internal/changes", "internal/eligibility", "internal/evidence", "internal/logging", "internal/reviews", "gen/eligibility/v1"},
+	"internal/cache":    {"internal/allowance", "internal/breaker", "internal/budget", "internal/changes", "internal/eligibility", "internal/evidence", "internal/health", "internal/identity", "internal/logging", "internal/remote", "internal/reviews", "internal/webhooks"},
+	"internal/pcclient": {"internal/breaker", "internal/budget", "internal/eligibility", "internal/evidence", "internal/health", "internal/identity", "internal/remote", "internal/tokenstore"},
+	"internal/api":      {"internal/access", "internal/allowance", "internal/changes", "internal/decisionlog", "internal/eligibility", "internal/evidence", "internal/jsontext", "internal/logging", "internal/reviews", "gen/eligibility/v1"},
 
-	"internal/rest":   {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
-	"internal/server": {"internal/access", "internal/api", "internal/eligibility", "internal/logging", "internal/loopback", "internal/reload"},
+	"internal/rest":    {"internal/access", "internal/api", "internal/eligibility", "internal/loopback", "gen/eligibility/v1", "internal/gateway/eligibility/v1"},
+	"internal/console": {"internal/access", "internal/api", "internal/decisionlog", "internal/eligibility", "internal/health", "internal/logging", "internal/loopback", "gen/eligibility/v1"},
+	"internal/server":  {"internal/access", "internal/api", "internal/eligibility", "internal/health", "internal/logging", "internal/loopback", "internal/reload"},
 
 	"internal/app": {
-		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/changes", "internal/config", "internal/eligibility", "internal/evidence", "internal/logging",
-		"internal/pcclient", "internal/reload", "internal/rest", "internal/reviews", "internal/server", "internal/tokenstore", "internal/tracing", "internal/webhooks",
+		"internal/access", "internal/allowance", "internal/api", "internal/budget", "internal/cache", "internal/changes", "internal/config", "internal/console", "internal/decisionlog", "internal/eligibility", "internal/evidence", "internal/health", "internal/identity", "internal/logging",
+		"internal/otlpmetrics", "internal/pcclient", "internal/reload", "internal/rest", "internal/reviews", "internal/server", "internal/tokenstore", "internal/tracing", "internal/webhooks",
 	},
 
 	"cmd/eligibilityd": {
-		"internal/access", "internal/app", "internal/doctor", "internal/config", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
+		"internal/access", "internal/app", "internal/doctor", "internal/config", "internal/decisionlog", "internal/eligibility", "internal/evidence", "internal/pcclient", "internal/cache",
 		"internal/server", "internal/logging", "internal/loopback", "internal/pcsim", "internal/remote",
 		"internal/tokenstore", "internal/webhooks", "gen/eligibility/v1",
 	},
-	"internal/doctor": {"internal/access", "internal/app", "internal/budget", "internal/cache", "internal/config", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore", "internal/webhooks"},
+	"internal/doctor": {"internal/access", "internal/app", "internal/budget", "internal/cache", "internal/config", "internal/decisionlog", "internal/identity", "internal/loopback", "internal/pcclient", "internal/remote", "internal/tokenstore", "internal/webhooks"},
 
 	// Any layer may import these; they do not depend on the service.
-	"internal/access":     {"internal/reload", "internal/remote"},
-	"internal/allowance":  {},
-	"internal/breaker":    {},
-	"internal/config":     {"internal/access", "internal/loopback"},
-	"internal/logging":    {},
-	"internal/loopback":   {},
-	"internal/reload":     {},
-	"internal/remote":     {"internal/loopback"},
-	"internal/tokenstore": {"internal/loopback", "internal/remote"},
-	"internal/tracing":    {"internal/logging"},
-	"internal/pcsim":      {},
+	"internal/access":      {"internal/health", "internal/reload", "internal/remote"},
+	"internal/allowance":   {},
+	"internal/breaker":     {},
+	"internal/health":      {},
+	"internal/jsontext":    {},
+	"internal/config":      {"internal/access", "internal/loopback"},
+	"internal/logging":     {},
+	"internal/loopback":    {},
+	"internal/reload":      {},
+	"internal/remote":      {"internal/loopback"},
+	"internal/identity":    {"internal/remote"},
+	"internal/tokenstore":  {"internal/identity", "internal/loopback", "internal/remote"},
+	"internal/otlpmetrics": {"internal/health", "internal/logging", "internal/tracing"},
+	"internal/tracing":     {"internal/health", "internal/logging"},
+	"internal/pcsim":       {},
 
 	"gen/eligibility/v1":              {},
 	"internal/gateway/eligibility/v1": {"gen/eligibility/v1"}, // generated
@@ -65,15 +71,16 @@ var mayImport = map[string][]string{
 	"eligibilitytest": {"internal/api", "internal/app", "internal/config", "internal/eligibility", "internal/evidence"}, // public
 
 	// For tests only.
-	"internal/access/accesstest":    {},
-	"internal/api/apitest":          {"internal/access", "internal/changes", "internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
-	"internal/cache/cachetest":      {"internal/access/accesstest", "internal/eligibility", "internal/evidence"},
-	"internal/doctor/doctortest":    {"internal/pcsim"},
-	"internal/pcsim/pcsimtest":      {"internal/pcsim"},
-	"internal/referencetest":        {},
-	"internal/server/servertest":    {"internal/api", "internal/api/apitest", "internal/changes", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
-	"internal/tokenstore/vaulttest": {},
-	"internal/tracing/tracingtest":  {},
+	"internal/access/accesstest":     {},
+	"internal/api/apitest":           {"internal/access", "internal/changes", "internal/eligibility", "internal/evidence", "gen/eligibility/v1"},
+	"internal/cache/cachetest":       {"internal/access/accesstest", "internal/eligibility", "internal/evidence"},
+	"internal/doctor/doctortest":     {"internal/pcsim"},
+	"internal/pcsim/pcsimtest":       {"internal/pcsim"},
+	"internal/identity/identitytest": {},
+	"internal/referencetest":         {},
+	"internal/server/servertest":     {"internal/api", "internal/api/apitest", "internal/changes", "internal/eligibility", "internal/evidence", "internal/rest", "internal/server", "gen/eligibility/v1"},
+	"internal/tokenstore/vaulttest":  {},
+	"internal/tracing/tracingtest":   {},
 
 	// The benchmark sees the service from outside only, as its callers do.
 	"bench":       {"bench/load", "bench/rig", "bench/floor", "gen/eligibility/v1"},
@@ -83,8 +90,13 @@ var mayImport = map[string][]string{
 
 	"bench/scaling": {"internal/eligibility"},
 
-	// Examples are callers.
+	// Tests of the Helm chart.
+	"deploy/chart": {},
+
+	// What callers import, and examples of callers.
+	"client":            {"gen/eligibility/v1"},
 	"examples/pipeline": {"gen/eligibility/v1"},
+	"examples/shop":     {"client", "gen/eligibility/v1"},
 }
 
 // listed is what the tests read of go list's answer.
@@ -146,7 +158,7 @@ func TestImportsFollowThePackageMap(t *testing.T) {
 // onlyIn names the packages that may import a library whose types and failures
 // must not spread.
 var onlyIn = map[string][]string{
-	"github.com/Azure/":      {"internal/tokenstore", "internal/tokenstore/vaulttest"},
+	"github.com/Azure/":      {"internal/identity", "internal/tokenstore", "internal/tokenstore/vaulttest"},
 	"github.com/spf13/cobra": {"cmd/eligibilityd", "bench"},
 
 	"github.com/grpc-ecosystem/grpc-gateway/": {"internal/rest", "internal/gateway/eligibility/v1", "bench/floor"},
@@ -182,17 +194,17 @@ func TestThePureRuleImportsTheStandardLibraryOnly(t *testing.T) {
 	}
 }
 
-// Callers import gen: what it requires, they download. Examples show callers that need
-// no more.
-func TestTheModuleForCallersNeedsGRPCAndProtobufOnly(t *testing.T) {
+// Callers import gen and client: what these require, they download. Examples show callers
+// that need no more.
+func TestTheModulesForCallersNeedGRPCAndProtobufOnly(t *testing.T) {
 	t.Parallel()
-	for _, dep := range goList(t, "-deps", module+"gen/...", module+"examples/...") {
+	for _, dep := range goList(t, "-deps", module+"gen/...", module+"client/...", module+"examples/...") {
 		root, _, _ := strings.Cut(dep.ImportPath, "/")
 		known := !strings.Contains(root, ".") || slices.ContainsFunc([]string{
-			module + "gen/", module + "examples/", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/",
+			module + "gen/", module + "client", module + "examples/", "google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/",
 		}, func(prefix string) bool { return strings.HasPrefix(dep.ImportPath, prefix) })
 		if !known {
-			t.Errorf("gen or an example needs %s", dep.ImportPath)
+			t.Errorf("gen, client or an example needs %s", dep.ImportPath)
 		}
 	}
 }

@@ -201,10 +201,7 @@ func brokenPipe(t *testing.T) *os.File {
 func TestASecondSignalEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	p := launch(t, nil, anyPort("ELIGIBILITY_SERVER__DRAIN=1h"), "dev", "--control-address", "127.0.0.1:0")
-	eventually(t, "/readyz", func() bool {
-		status, _, _ := get(t, "http://"+p.Admin+"/readyz")
-		return status == http.StatusOK
-	})
+	p.awaitReady(t)
 	p.signal(t, os.Interrupt)
 	p.await(t, `"msg":"draining"`)
 	p.signal(t, syscall.SIGTERM)

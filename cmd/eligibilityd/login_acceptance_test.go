@@ -3,12 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -16,136 +13,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 )
-
-// browser is a headless Chromium, controlled over the W3C's WebDriver.
-type browser struct {
-	t       *testing.T
-	session string // its URL
-}
-
-// startBrowser needs chromium and chromedriver in PATH.
-func startBrowser(t *testing.T) *browser {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "chromedriver", "--port=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the browser ends with it in any case
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	var out output
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatalf("this test needs chromium and chromedriver: %v", err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // killed
-	})
-	var port []string
-	out.await(t, "chromedriver", func(printed string) bool {
-		port = regexp.MustCompile(`started successfully on port (\d+)`).FindStringSubmatch(printed)
-		return port != nil
-	})
-	b := &browser{t: t, session: "http://127.0.0.1:" + port[1] + "/session"}
-	var session struct {
-		ID string `json:"sessionId"`
-	}
-	b.call(http.MethodPost, "", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
-		"goog:chromeOptions": map[string]any{"args": []string{
-			"--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-			"--disable-component-update", "--disable-sync", "--window-size=1000,700", "--user-data-dir=" + t.TempDir(),
-		}},
-	}}}, &session)
-	b.session += "/" + session.ID
-	t.Cleanup(func() { b.call(http.MethodDelete, "", nil, nil) })
-	return b
-}
-
-// call sends a command and returns its value.
-func (b *browser) call(method, path string, body, value any) {
-	b.t.Helper()
-	if err := b.try(method, path, body, value); err != nil {
-		b.t.Fatalf("browser: %s %s: %v", method, path, err)
-	}
-}
-
-func (b *browser) try(method, path string, body, value any) error {
-	var text []byte
-	if body != nil {
-		var err error
-		if text, err = json.Marshal(body); err != nil {
-			return err
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, b.session+path, bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct {
-		Value json.RawMessage `json:"value"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return err
-	}
-	switch {
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("%d %.300s", resp.StatusCode, answer.Value)
-	case value == nil:
-		return nil
-	default:
-		return json.Unmarshal(answer.Value, value)
-	}
-}
-
-// find returns the reference of the first element that matches a CSS selector.
-func (b *browser) find(selector string) string {
-	b.t.Helper()
-	var element map[string]string
-	b.call(http.MethodPost, "/element", map[string]string{"using": "css selector", "value": selector}, &element)
-	for _, id := range element {
-		return "/element/" + id
-	}
-	b.t.Fatalf("browser: no %s", selector)
-	return ""
-}
-
-// text returns the text of the page, or "" while the browser navigates away.
-func (b *browser) text() (text string) {
-	const script = "return document.body ? document.body.innerText : ''"
-	if b.try(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &text) != nil {
-		return ""
-	}
-	return text
-}
-
-// screenshot stores a screenshot among the test's artifacts.
-func (b *browser) screenshot(name string) {
-	b.t.Helper()
-	var encoded string
-	b.call(http.MethodGet, "/screenshot", nil, &encoded)
-	picture, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	file := filepath.Join(b.t.ArtifactDir(), name)
-	if err := os.WriteFile(file, picture, 0o600); err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Logf("screenshot: %s", file)
-}
 
 // command runs the program until it or the test ends.
 type command struct {

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	redislog "github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/grpclog"
 
@@ -39,7 +41,9 @@ func quietLibraries() {
 	tokenstore.SilenceSDK()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	logger, _ := logging.New(os.Stderr, logging.Config{Level: zap.WarnLevel})
-	_, _ = zap.RedirectStdLogAt(logger, zap.WarnLevel) // fails only if the level is unknown
+	logger = logging.Limit(logger, logging.NewLimiter(20, time.Second))
+	_, _ = zap.RedirectStdLogAt(logger, zap.WarnLevel)            // fails only if the level is unknown
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(_ error) {})) // the exporters report failures themselves
 }
 
 // run executes the command line and returns the exit code. It is the only place
@@ -97,13 +101,18 @@ Start with: eligibilityd dev`,
 		newServeCommand(),
 		newDevCommand(),
 		newSimulateCommand(),
+		newHealthCommand(),
 		newCheckCommand(),
 		newWatchCommand(),
 		newReviewsCommand(),
+		newExplainCommand(),
 		newDoctorCommand(),
 		newLoginCommand(),
 		newTokenCommand(),
 		newWebhooksCommand(),
+		newLogCommand(),
+		newReplayCommand(),
+		newConfigCommand(),
 		newVersionCommand(),
 	)
 	return root

@@ -147,10 +147,7 @@ func TestAPartnersFailureDoesNotReachAnother(t *testing.T) {
 				"ELIGIBILITY_PARTNER_DEFAULTS__ATTEMPT_TIMEOUT=300ms", "ELIGIBILITY_PARTNERS__B__ATTEMPT_TIMEOUT=10s")
 			ask := askerOf(t, p)
 			ofA, ofB := a.customers(t, "aa", 200), b.customers(t, "bb", 220)
-			eventually(t, "readiness", func() bool {
-				status, _, _ := get(t, "http://"+p.Admin+"/readyz")
-				return status == http.StatusOK
-			})
+			p.awaitReady(t)
 			for _, id := range ofB[:20] {
 				if _, err := ask("b", id); err != nil {
 					t.Fatal(err)
@@ -267,10 +264,7 @@ func TestADeadLoginHostOfOnePartnerDoesNotPreventReadiness(t *testing.T) {
 	if answer, err := askerOf(t, p)("b", b.customers(t, "bb", 1)[0]); err != nil || answer.GetDecision() != eligibilityv1.Decision_DECISION_ALLOWED {
 		t.Errorf("partner b: %v, %v", answer, err)
 	}
-	eventually(t, "readiness", func() bool {
-		status, _, _ := get(t, "http://"+p.Admin+"/readyz")
-		return status == http.StatusOK
-	})
+	p.awaitReady(t)
 	if took := time.Since(began); took < 9*time.Second {
 		t.Errorf("ready after %v, before the partner without a token had its ten seconds", took)
 	}

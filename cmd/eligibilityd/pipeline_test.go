@@ -27,11 +27,11 @@ type orderPipeline struct {
 	program, dir, orders string
 }
 
-// buildPipeline builds examples/pipeline. Orders are of these customers, two of each.
-func buildPipeline(t *testing.T, customers ...string) orderPipeline {
+// buildExample builds a program of examples/.
+func buildExample(t *testing.T, name string) (program string) {
 	t.Helper()
-	p := orderPipeline{program: filepath.Join(t.TempDir(), "pipeline"), dir: t.TempDir()}
-	args := []string{"build", "-o", p.program}
+	program = filepath.Join(t.TempDir(), name)
+	args := []string{"build", "-o", program}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, setting := range info.Settings {
 			if setting.Key == "-race" && setting.Value == "true" {
@@ -39,9 +39,16 @@ func buildPipeline(t *testing.T, customers ...string) orderPipeline {
 			}
 		}
 	}
-	if out, err := exec.CommandContext(t.Context(), "go", append(args, "../../examples/pipeline")...).CombinedOutput(); err != nil { //nolint:gosec // our own program
+	if out, err := exec.CommandContext(t.Context(), "go", append(args, "../../examples/"+name)...).CombinedOutput(); err != nil { //nolint:gosec // our own program
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return program
+}
+
+// buildPipeline builds examples/pipeline. Orders are of these customers, two of each.
+func buildPipeline(t *testing.T, customers ...string) orderPipeline {
+	t.Helper()
+	p := orderPipeline{program: buildExample(t, "pipeline"), dir: t.TempDir()}
 	var text strings.Builder
 	for _, id := range customers {
 		for n := range 2 {

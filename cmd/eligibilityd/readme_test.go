@@ -40,26 +40,11 @@ func commandsOf(t *testing.T, path, heading string) [][]string {
 // They run word for word, but for the ports, the build, and the simulator's control API.
 func TestTheCommandsForAnOpenNetworkWork(t *testing.T) {
 	t.Parallel()
-	for _, tool := range []string{"bash", "openssl", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("%v: scripts/debian-packages.sh openssl curl installs the last two", err)
-		}
-	}
 	blocks := commandsOf(t, "../../README.md", "Safe on an open network")
 	if len(blocks) != 2 || len(blocks[0]) != 4 || blocks[0][0] != "make build" || len(blocks[1]) != 2 {
 		t.Fatalf("%q", blocks)
 	}
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(program, filepath.Join(dir, "bin", "eligibilityd")); err != nil {
-		t.Fatal(err)
-	}
+	dir := builtTree(t)
 	run := func(ctx context.Context, line string, environ ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "bash", "-ec", line) //nolint:gosec // of one of our own documents
 		cmd.Dir, cmd.Env = dir, append(append(os.Environ(), asProgram+"=1"), environ...)
@@ -146,3 +131,26 @@ func TestTheCommandsForStreamsWork(t *testing.T) {
 }
 
 func portOf(address string) string { return address[strings.LastIndex(address, ":")+1:] }
+
+// builtTree returns a directory in which make build seems to have run. It fails if a
+// program is missing that the documents use.
+func builtTree(t *testing.T) (dir string) {
+	t.Helper()
+	for _, tool := range []string{"bash", "openssl", "curl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("%v: scripts/debian-packages.sh openssl curl installs the last two", err)
+		}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(program, filepath.Join(dir, "bin", "eligibilityd")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

@@ -8,10 +8,12 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/doctor"
+	"github.com/eligibilityd/eligibilityd/internal/pcclient"
 	"github.com/eligibilityd/eligibilityd/internal/tokenstore"
 )
 
@@ -38,7 +40,7 @@ environment variable: ELIGIBILITY_PARTNER_CENTER__CLIENT_ID, for instance.`,
 }
 
 func serve(ctx context.Context, environ []string, path string, checkConfig bool, out, logOut io.Writer) error {
-	cfg, err := config.Load(path, environ, config.Serve)
+	cfg, settings, err := config.LoadSettings(path, environ, config.Serve)
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
@@ -51,18 +53,40 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 		fmt.Fprintln(out, "configuration ok")
 		return service.Close()
 	}
-	if partner, err := service.CheckRefreshToken(ctx); err != nil {
+	if partner, err := service.CheckVaults(ctx); err != nil {
 		if len(cfg.Partners) > 1 {
 			err = fmt.Errorf("partner %s: %w", partner.Name, err)
 		}
 		return errors.Join(withRemedy(err, loginArguments(cfg, partner, path)), service.Close())
 	}
+	logSettings(service.Logger(), cfg.Digest(), settings)
 	app.TuneMemory(service.Logger())
 	on, err := app.OpenListeners(ctx, cfg.Server)
 	if err != nil {
 		return errors.Join(err, service.Close())
 	}
 	return service.Run(ctx, on)
+}
+
+// maxSettingsBytes bounds the record of the configuration.
+const maxSettingsBytes = 32 << 10
+
+// logSettings logs the settings that were given, as far as they fit into a record.
+func logSettings(logger *zap.Logger, digest string, settings []config.Setting) {
+	var given []string
+	size, leftOut := 0, 0
+	for _, s := range settings {
+		if s.Source == "" {
+			continue
+		}
+		text := s.Key + "=" + s.Text() + " (" + s.Source + ")"
+		if size += len(text); size > maxSettingsBytes {
+			leftOut++
+			continue
+		}
+		given = append(given, text)
+	}
+	logger.Info("configuration", zap.String("digest", digest), zap.Strings("given", given), zap.Int("left_out", leftOut))
 }
 
 // loginArguments are the arguments of the login for a partner.
@@ -75,8 +99,11 @@ func loginArguments(cfg *config.Config, partner config.Partner, configFile strin
 }
 
 // withRemedy adds the remedy if err is that a vault holds no readable refresh
-// token.
+// token, client secret or certificate.
 func withRemedy(err error, arguments string) error {
+	if _, ok := errors.AsType[*pcclient.APIError](err); ok {
+		return fmt.Errorf("%w; %s", err, doctor.SecretRemedy)
+	}
 	if errors.Is(err, tokenstore.ErrNone) {
 		return fmt.Errorf("%w; `eligibilityd login %s` obtains one and stores it there", err, arguments)
 	}

@@ -107,10 +107,7 @@ func TestServeIsReadyWithTheFirstToken(t *testing.T) {
 	t.Parallel()
 	_, partnerCenter := pcsimtest.Start(t)
 	p := startServe(t, partnerCenter.URL)
-	eventually(t, "/readyz", func() bool {
-		status, _, _ := get(t, "http://"+p.Admin+"/readyz")
-		return status == http.StatusOK
-	})
+	p.awaitReady(t)
 }
 
 func TestServeNamesEveryMissingKey(t *testing.T) {

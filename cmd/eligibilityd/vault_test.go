@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -209,5 +210,95 @@ func TestDoctorLooksIntoTheVault(t *testing.T) { //nolint:paralleltest // it cha
 		if strings.Contains(e.Text, "canary") || v.Versions() != before {
 			t.Errorf("%s: %d versions, printed %s", name, v.Versions(), e.Text)
 		}
+	}
+}
+
+// The client secret may be in a vault: what holds for the refresh token holds for
+// it.
+func TestServeWithItsSecretInAVault(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, _ := vault(t, 0)
+	v.Put(pcsim.DefaultClientSecret)
+	variables := []string{
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=", "ELIGIBILITY_LOG__LEVEL=debug",
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_VAULT__URL=" + v.URL,
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_VAULT__SECRET=" + vaulttest.Secret,
+	}
+	_, partnerCenter := pcsimtest.Start(t)
+	for _, status := range []int{http.StatusNotFound, http.StatusForbidden} {
+		v.Break(http.MethodGet, status)
+		err := serve(t.Context(), pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), variables...), "", false, new(output), new(output))
+		if err == nil || !strings.Contains(err.Error(), "Key Vault Secrets User") {
+			t.Errorf("%d: %v", status, err)
+		}
+		e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), variables...))
+		e.Want("client secret vault", "failure", "Key Vault Secrets User")
+	}
+	v.Break(http.MethodGet, http.StatusServiceUnavailable)
+	e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), variables...))
+	e.Want("client secret vault", "failure", "status 503", "client_secret_vault")
+	p := startServe(t, partnerCenter.URL, variables...)
+	status, _, body := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "PARTNER_CENTER_UNAVAILABLE") {
+		t.Errorf("status %d, body %s", status, body)
+	}
+	v.Mend()
+	eventually(t, "an answer", func() bool {
+		status, _, _ := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
+		return status == http.StatusOK
+	})
+	e = consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), variables...))
+	e.Want("client secret vault", "ok")
+	e.Want("token", "ok")
+	if printed := p.log.String() + p.out.String(); strings.Contains(printed, pcsim.DefaultClientSecret) || strings.Contains(printed, "canary") {
+		t.Errorf("a secret is in the log: %s", printed)
+	}
+}
+
+// Without an identity for its vaults the service starts all the same, and answers
+// that its credentials are missing, as with an assertion.
+func TestServeWithoutAnIdentityForItsVaults(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, refreshToken := vault(t, 0)
+	t.Setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential")
+	t.Setenv("AZURE_FEDERATED_TOKEN_FILE", "")
+	_, partnerCenter := pcsimtest.Start(t)
+	for check, variables := range map[string][]string{
+		"refresh token vault": refreshToken,
+		"client secret vault": {
+			"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=",
+			"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_VAULT__URL=" + v.URL,
+			"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_VAULT__SECRET=" + vaulttest.Secret,
+		},
+	} {
+		p := startServe(t, partnerCenter.URL, variables...)
+		status, _, body := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
+		if !strings.Contains(body, "PARTNER_CENTER_CREDENTIALS") {
+			t.Errorf("%s: status %d, body %s", check, status, body)
+		}
+		e := consult(t, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t), variables...))
+		e.Want(check, "failure", "no Azure credential for the vault", "AZURE_")
+		e.Want("token", "failure", "AZURE_FEDERATED_TOKEN_FILE")
+	}
+}
+
+// SIGHUP makes the service read its secret again.
+func TestSIGHUPReadsTheSecretAgain(t *testing.T) { //nolint:paralleltest // it changes the environment
+	v, _ := vault(t, 0)
+	v.Put(pcsim.DefaultClientSecret)
+	_, partnerCenter := pcsimtest.Start(t)
+	p := launch(t, nil, pcsimtest.Environ(partnerCenter.URL, pcsimtest.TokenFile(t),
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET=", "ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_VAULT__URL="+v.URL,
+		"ELIGIBILITY_PARTNER_CENTER__CLIENT_SECRET_VAULT__SECRET="+vaulttest.Secret), "serve")
+	eventually(t, "a start", func() bool {
+		status, _, _ := get(t, "http://"+p.HTTP+"/v1/customers/"+allowedID+"/eligibility")
+		return status == http.StatusOK
+	})
+	asked := len(v.Asked())
+	p.signal(t, syscall.SIGHUP)
+	eventually(t, "a read", func() bool { return len(v.Asked()) > asked })
+	v.Put("canary no secret")
+	p.signal(t, syscall.SIGHUP)
+	line := p.await(t, "cannot be read from its vault; continuing with what was read before")
+	if strings.Contains(line, "canary") {
+		t.Error(line)
 	}
 }

@@ -207,25 +207,21 @@ func (w webhookState) report(ctx context.Context, withLetters bool) (webhookRepo
 	if err != nil {
 		return webhookReport{}, err
 	}
-	now, state := time.Now(), webhooks.ParseState(status.State)
-	_, sender, _ := strings.Cut(status.Holder, " ")
+	now := time.Now()
 	report := webhookReport{
-		Name: w.Name, Partner: w.Partner, Sender: printable(sender), State: "delivering",
+		Name: w.Name, Partner: w.Partner, Sender: printable(status.Sender()), LagSeconds: int64(status.Lag(now) / time.Second),
 		Waiting: status.Parked, Dead: status.Dead, Dropped: status.Dropped,
 	}
 	if u, err := url.Parse(w.URL); err == nil {
 		report.Host = u.Host
 	}
-	if !status.Oldest.IsZero() {
-		report.LagSeconds = max(int64(now.Sub(status.Oldest)/time.Second), 0)
+	var until time.Time
+	report.State, until = status.Condition(w.URL, now)
+	if report.State == "no_sender" {
+		report.Sender = "none"
 	}
-	switch until := time.UnixMilli(state.PausedUntil); {
-	case state.DisabledFor(w.URL, status.Generation):
-		report.State = "disabled"
-	case status.Holder == "":
-		report.State, report.Sender = "no_sender", "none"
-	case until.After(now):
-		report.State, report.PausedUntil = "backing_off", new(until.UTC())
+	if !until.IsZero() {
+		report.PausedUntil = new(until.UTC())
 	}
 	if !withLetters {
 		return report, nil
