@@ -84,7 +84,10 @@ func compare(ctx context.Context, opts compareOptions, out, progress io.Writer) 
 		}
 	}
 	wanted := selected(opts.scenarios)
-	running, err := rig.New(ctx, rig.Config{Service: opts.service, Self: self, Customers: opts.customers})
+	logged := slices.ContainsFunc(wanted, func(c comparison) bool {
+		return c.of == nameGRPCLogged || c.of == nameBatchLogged || c.of == nameRESTLogged
+	})
+	running, err := rig.New(ctx, rig.Config{Service: opts.service, Self: self, Customers: opts.customers, Logged: logged})
 	if err != nil {
 		return err
 	}

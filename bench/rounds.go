@@ -116,6 +116,9 @@ func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg l
 		return result, err
 	}
 	counted := after.Minus(before)
+	if counted.Dropped > 0 {
+		return result, fmt.Errorf("%v of %d records were dropped", counted.Dropped, result.Requests)
+	}
 	share := counted.LocalHits / counted.LocalLookups
 	if m.local && share < 1-strayed || !m.local && share > strayed {
 		return result, fmt.Errorf("the local tier answered %.1f %% of the look-ups", 100*share)

@@ -18,6 +18,10 @@ const (
 	nameRESTRedis  = "rest, redis"
 	nameGateway    = "self-dialling gateway"
 
+	nameGRPCLogged  = "grpc, decision log"
+	nameBatchLogged = "batch of 100, decision log"
+	nameRESTLogged  = "rest, decision log"
+
 	nameFloorGRPCTLS = "bare grpc-go, tls"
 	nameGRPCTLS      = "grpc, tls, token"
 	nameFloorHTTPTLS = "bare net/http, tls"
@@ -66,6 +70,9 @@ func comparisons() []comparison {
 		{"gateway", nameREST, nameGateway, unitRatio, 0.3},
 		{"grpc-tls", nameGRPCTLS, nameFloorGRPCTLS, unitRatio, 0.95},
 		{"rest-tls", nameRESTTLS, nameFloorHTTPTLS, unitRatio, 1.4},
+		{"record", nameGRPCLogged, nameGRPC, unitRatio, 1.15},
+		{"record-batch", nameBatchLogged, nameBatch, unitRatio, 0},
+		{"record-rest", nameRESTLogged, nameREST, unitRatio, 1.15},
 	}
 }
 
@@ -99,10 +106,13 @@ func targetsOf(r *rig.Rig, customers int, wanted []comparison) ([]target, error)
 		{Name: nameFloorGRPC, Address: r.FloorGRPC.GRPC, Method: methodCheck, Requests: checks, Processes: []int{r.FloorGRPC.PID}},
 		{Name: nameGRPC, Address: r.Local.GRPC, Method: methodCheck, Requests: checks, service: &r.Local, local: true},
 		{Name: nameGRPCRedis, Address: r.Shared.GRPC, Method: methodCheck, Requests: checks, service: &r.Shared},
+		{Name: nameGRPCLogged, Address: r.Logged.GRPC, Method: methodCheck, Requests: checks, service: &r.Logged, local: true},
 		{Name: nameBatch, Address: r.Local.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Local, local: true},
+		{Name: nameBatchLogged, Address: r.Logged.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Logged, local: true},
 		{Name: nameBatchRedis, Address: r.Shared.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Shared},
 		{Name: nameFloorHTTP, Address: r.FloorHTTP.HTTP, Paths: paths, Processes: []int{r.FloorHTTP.PID}},
 		{Name: nameREST, Address: r.Local.HTTP, Paths: paths, service: &r.Local, local: true},
+		{Name: nameRESTLogged, Address: r.Logged.HTTP, Paths: paths, service: &r.Logged, local: true},
 		{Name: nameRESTRedis, Address: r.Shared.HTTP, Paths: paths, service: &r.Shared},
 		{Name: nameGateway, Address: r.Gateway.HTTP, Paths: paths, Processes: []int{r.Gateway.PID}},
 		{Name: nameFloorGRPCTLS, Address: r.FloorGRPCTLS.GRPC, Method: methodCheck, Requests: checks, Processes: []int{r.FloorGRPCTLS.PID}, access: r.Access},

@@ -17,11 +17,13 @@ type Counts struct {
 	// RedisReads is how often redis-server read from a connection: about once
 	// for each round trip.
 	RedisReads float64
+	// Dropped is how many records the decision log has dropped.
+	Dropped float64
 }
 
 // Minus returns the difference to an earlier time.
 func (c Counts) Minus(earlier Counts) Counts {
-	return Counts{c.LocalHits - earlier.LocalHits, c.LocalLookups - earlier.LocalLookups, c.RedisReads - earlier.RedisReads}
+	return Counts{c.LocalHits - earlier.LocalHits, c.LocalLookups - earlier.LocalLookups, c.RedisReads - earlier.RedisReads, c.Dropped - earlier.Dropped}
 }
 
 // Counts reads the counters of s and of redis-server.
@@ -32,18 +34,23 @@ func (r *Rig) Counts(ctx context.Context, s Server) (Counts, error) {
 	}
 	var counts Counts
 	for line := range bytes.Lines(text) {
-		rest, ours := bytes.CutPrefix(line, []byte(`eligibility_cache_lookups_total{`))
-		labels, value, _ := strings.Cut(string(rest), "} ")
-		if !ours || !strings.Contains(labels, `tier="local"`) {
+		series, value, _ := strings.Cut(string(line), " ")
+		lookups := strings.HasPrefix(series, "eligibility_cache_lookups_total{") && strings.Contains(series, `tier="local"`)
+		if !lookups && series != "eligibility_decision_log_dropped_total" {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		if err != nil {
 			return Counts{}, fmt.Errorf("counts: %w", err)
 		}
-		counts.LocalLookups += n
-		if strings.Contains(labels, `result="hit"`) {
+		switch {
+		case !lookups:
+			counts.Dropped += n
+		case strings.Contains(series, `result="hit"`):
 			counts.LocalHits += n
+			fallthrough
+		default:
+			counts.LocalLookups += n
 		}
 	}
 	counts.RedisReads, err = r.redisReads(ctx)

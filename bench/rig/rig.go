@@ -22,6 +22,8 @@ type Config struct {
 	Service, Self string
 	// Customers is how many customers the simulator plays.
 	Customers int
+	// Logged starts Rig.Logged, too.
+	Logged bool
 }
 
 // Server is a running server.
@@ -38,6 +40,8 @@ type Rig struct {
 	// Local answers from its local tier, Shared only from Redis: its local tier
 	// is never trusted.
 	Local, Shared Server
+	// Logged is Local with a decision log, if Config.Logged.
+	Logged Server
 	// FloorGRPC and FloorHTTP are the minimum cost of a transport; Gateway
 	// connects to its own port.
 	FloorGRPC, FloorHTTP, Gateway Server

@@ -42,6 +42,7 @@ type settings struct {
 	LocalMaxAge, KeyPrefix string
 
 	Certificate, Key, Issuer, Audience string // "" without TLS and callers
+	DecisionLog                        string // "" without
 }
 
 // CustomerID returns the id of the i-th customer of the simulator.
@@ -83,20 +84,27 @@ func (r *Rig) startSimulator(ctx context.Context) error {
 
 // startServices starts the service three times: one trusts its local tier for longer
 // than the benchmark runs, the other not at all; the third is the first with TLS and
-// callers.
+// callers. If it is asked for, a fourth one is the first with a decision log.
 func (r *Rig) startServices(ctx context.Context) error {
 	var err error
-	if r.Local, err = r.startService(ctx, "local", "24h", false); err != nil {
+	if r.Local, err = r.startService(ctx, "local", settings{LocalMaxAge: "24h"}); err != nil {
 		return err
 	}
-	if r.Secure, err = r.startService(ctx, "secure", "24h", true); err != nil {
+	if r.cfg.Logged {
+		if r.Logged, err = r.startService(ctx, "logged", settings{LocalMaxAge: "24h", DecisionLog: r.file("decisions.jsonl")}); err != nil {
+			return err
+		}
+	}
+	secure := settings{LocalMaxAge: "24h", Certificate: r.file(certificateFile), Key: r.file(keyFile), Issuer: r.issuer.url, Audience: audience}
+	if r.Secure, err = r.startService(ctx, "secure", secure); err != nil {
 		return err
 	}
-	r.Shared, err = r.startService(ctx, "shared", "1ns", false)
+	r.Shared, err = r.startService(ctx, "shared", settings{LocalMaxAge: "1ns"})
 	return err
 }
 
-func (r *Rig) startService(ctx context.Context, name, localMaxAge string, secure bool) (Server, error) {
+// startService starts the service with settings that startService completes.
+func (r *Rig) startService(ctx context.Context, name string, with settings) (Server, error) {
 	var s Server
 	var nobody string
 	if err := freeAddresses(ctx, &s.GRPC, &s.HTTP, &s.Admin, &nobody); err != nil {
@@ -106,15 +114,12 @@ func (r *Rig) startService(ctx context.Context, name, localMaxAge string, secure
 	if err != nil {
 		return Server{}, err
 	}
-	with := settings{
-		GRPC: s.GRPC, HTTP: s.HTTP, Admin: s.Admin,
-		Simulator: r.simulator, Redis: r.Redis, Collector: nobody,
-		TenantID: tenantID, ClientID: clientID, ClientSecret: clientSecret,
-		RefreshTokenFile: token, LocalMaxAge: localMaxAge, KeyPrefix: name,
-	}
+	with.GRPC, with.HTTP, with.Admin = s.GRPC, s.HTTP, s.Admin
+	with.Simulator, with.Redis, with.Collector = r.simulator, r.Redis, nobody
+	with.TenantID, with.ClientID, with.ClientSecret = tenantID, clientID, clientSecret
+	with.RefreshTokenFile, with.KeyPrefix = token, name
 	access := load.Access{}
-	if secure {
-		with.Certificate, with.Key, with.Issuer, with.Audience = r.file(certificateFile), r.file(keyFile), r.issuer.url, audience
+	if with.Certificate != "" {
 		access = r.Access
 	}
 	var text strings.Builder

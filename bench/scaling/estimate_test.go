@@ -130,6 +130,8 @@ func (f *fleet) Fetch(_ context.Context, query evidence.Query) (eligibility.Evid
 // Room implements evidence.Source: nothing limits the calls.
 func (f *fleet) Room(context.Context, evidence.Lane) int { return math.MaxInt }
 
+func (*fleet) Obstacles(context.Context) []evidence.Obstacle { return nil }
+
 // counting is a store that counts the lookups in Redis.
 type counting struct {
 	*cache.Store

@@ -1,11 +1,12 @@
 package main
 
 // The memory of a customer with both facets, an Allowed account and an Approved
-// qualification, with names and expiry, and of a change in the feed.
+// qualification, with names and expiry, of a change in the feed, and of the history of one that has never changed.
 // TestSizesAreAsMeasured compares these with a redis-server and the local tier.
 const (
 	redisBytesPerCustomer = 730
 	redisBytesPerChange   = 840
+	redisBytesPerHistory  = 1400 // of both facets, one entry and one confirmation each
 	localBytesPerEntry    = 350
 )
 

@@ -33,22 +33,34 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 		for i := range filled {
 			share(idOf(i), time.Now())
 		}
-		perCustomer := float64(usedMemory(ctx, t, client)-before) / filled
-		near(t, "bytes a customer, of all memory", perCustomer, redisBytesPerCustomer, 0.15)
-
-		var usage int64
+		withHistory := float64(usedMemory(ctx, t, client)-before) / filled
 		keys, err := client.Keys(ctx, "*:"+strings.ReplaceAll(idOf(0).String(), "-", "")+":*").Result()
-		if err != nil || len(keys) != 2 {
+		if err != nil || len(keys) != 6 {
 			t.Fatalf("keys of a customer: %v, %v", keys, err)
 		}
+		var usage int64
 		for _, key := range keys {
 			n, err := client.MemoryUsage(ctx, key).Result()
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("MEMORY USAGE %s: %d", key, n)
-			usage += n
+			if !strings.HasSuffix(key, ":history") && !strings.HasSuffix(key, ":confirmed") {
+				usage += n
+			}
 		}
+		for _, suffix := range []string{":history", ":confirmed"} {
+			histories, err := client.Keys(ctx, "*"+suffix).Result()
+			if err != nil || len(histories) == 0 {
+				t.Fatalf("%d histories, error %v", len(histories), err)
+			}
+			if err := client.Del(ctx, histories...).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		perCustomer := float64(usedMemory(ctx, t, client)-before) / filled
+		near(t, "bytes a customer, of all memory", perCustomer, redisBytesPerCustomer, 0.15)
+		near(t, "bytes a customer's history", withHistory-perCustomer, redisBytesPerHistory, 0.15)
 		if float64(usage) > perCustomer {
 			t.Errorf("MEMORY USAGE says %d for a customer's keys, all memory %.0f", usage, perCustomer)
 		}
