@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -50,7 +51,7 @@ type Handler struct {
 	docs    *docs
 	console http.Handler // nil if there is none
 	now     func() time.Time
-	guarded bool // the listener is bound to loopback
+	guarded atomic.Bool // the listener is bound to loopback
 
 	compressors sync.Pool // of *gzip.Writer
 
@@ -117,8 +118,8 @@ func registerEligibility(ctx context.Context, mux *runtime.ServeMux, conn grpc.C
 }
 
 // GuardLoopback makes the handler refuse what a web page in a browser can send,
-// from now on. It is called before the first request.
-func (r *Handler) GuardLoopback() { r.guarded = true }
+// from now on.
+func (r *Handler) GuardLoopback() { r.guarded.Store(true) }
 
 // The paths that are served by hand, as in eligibility.http.yaml.
 const (
@@ -210,7 +211,7 @@ func (r *Handler) serve(w http.ResponseWriter, given *http.Request, inbound *req
 // screened answers requests that a web page in a browser must not send, and those by
 // which a browser asks what a page may send. It reports whether it has answered.
 func (r *Handler) screened(w http.ResponseWriter, given *http.Request) bool {
-	if r.guarded && loopback.RefusesHost(given) {
+	if r.guarded.Load() && loopback.RefusesHost(given) {
 		writeHTTPError(w, http.StatusForbidden)
 		return true
 	}
@@ -221,7 +222,7 @@ func (r *Handler) screened(w http.ResponseWriter, given *http.Request) bool {
 	if answered {
 		return true
 	}
-	if r.guarded && !permitted && loopback.Refuses(given, r.isPage(given.URL.Path)) {
+	if r.guarded.Load() && !permitted && loopback.Refuses(given, r.isPage(given.URL.Path)) {
 		writeHTTPError(w, http.StatusForbidden)
 		return true
 	}
