@@ -22,8 +22,11 @@ func Is(address net.Addr) bool {
 // IsHost reports whether host, without a port, is localhost or a loopback address.
 // Other names are not resolved: their addresses may change after the check.
 func IsHost(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
 	address, err := netip.ParseAddr(host)
-	return err == nil && address.IsLoopback() || strings.EqualFold(host, "localhost")
+	return err == nil && address.IsLoopback()
 }
 
 // Guard wraps next for a listener with this address. If the address is
@@ -46,24 +49,29 @@ func Guard(address net.Addr, next http.Handler, isPage func(path string) bool) h
 // Refuses reports whether a listener on loopback must reject a request: when
 // its Host is not a loopback name, or when a browser marks it as sent by
 // another site, unless page is set and the user follows a link to it.
-func Refuses(r *http.Request, page bool) bool {
-	return RefusesHost(r) || isCrossSite(r) && !(page && isNavigation(r))
-}
+func Refuses(r *http.Request, page bool) bool { return RefusesHost(r) || RefusesSite(r, page) }
 
 // RefusesHost reports whether a listener on loopback must reject a request because
 // its Host is not a loopback name, whatever its origin is.
 func RefusesHost(r *http.Request) bool { return !isName(r.Host) }
 
+// RefusesSite reports whether a listener on loopback must reject a request because a
+// browser marks it as sent by another site, whatever its Host is.
+func RefusesSite(r *http.Request, page bool) bool {
+	return isCrossSite(r) && !(page && isNavigation(r))
+}
+
 // isName reports whether a Host, with or without a port, is localhost or a
 // loopback address. If a page's own domain now resolves to loopback, its
 // requests still carry that domain.
 func isName(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	} else {
-		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if !strings.Contains(host, ":") { // the error of SplitHostPort would cost memory
+		return IsHost(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	}
-	return IsHost(host)
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return IsHost(name)
+	}
+	return IsHost(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 
 // isCrossSite reports whether a browser marks the request as sent by another
@@ -77,8 +85,11 @@ func isCrossSite(r *http.Request) bool {
 		return false
 	case "":
 		origin := r.Header.Get("Origin")
+		if origin == "" {
+			return false
+		}
 		sender, err := url.Parse(origin)
-		return origin != "" && (err != nil || !strings.EqualFold(sender.Host, r.Host))
+		return err != nil || !strings.EqualFold(sender.Host, r.Host)
 	default:
 		return true
 	}

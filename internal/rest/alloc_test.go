@@ -6,18 +6,15 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
-	gateway "github.com/eligibilityd/eligibilityd/internal/gateway/eligibility/v1"
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 )
 
-// TestAllocationsOfALocalHitOverREST holds the same from request to response
-// writer. What grpc-gateway allocates to find the route is not ours: it is measured
-// apart and subtracted.
+// TestAllocationsOfALocalHitOverREST holds what a check costs that the local tier
+// answers, from request to response writer: request and call, the request's ID, the
+// question, and one string for the values of the headers.
 func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 	limits, err := allowance.New(allowance.Config{Default: allowance.Limit{RequestsPerSecond: 1_000_000, Burst: 1_000_000, Concurrent: 10}})
 	if err != nil {
@@ -39,19 +36,8 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 			t.Fatal("no answer")
 		}
 	})
-	routed := false
-	router := runtime.NewServeMux(runtime.WithMiddlewares(func(runtime.HandlerFunc) runtime.HandlerFunc {
-		return func(http.ResponseWriter, *http.Request, map[string]string) { routed = true }
-	}))
-	if err := gateway.RegisterEligibilityServiceHandlerClient(t.Context(), router, nil); err != nil {
-		t.Fatal(err)
-	}
-	routing := apitest.FewestAllocations(func() { router.ServeHTTP(w, req) })
-	if !routed {
-		t.Fatal("not routed")
-	}
-	if got-routing > 10 {
-		t.Errorf("%v allocations, %v of them routing, want at most 10 others", got, routing)
+	if got > 6 {
+		t.Errorf("%v allocations, want at most 6", got)
 	}
 }
 

@@ -22,33 +22,17 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// begin reads what the headers of every request may hold: the form of its body,
-// its trace and its deadline. Faults of the request are passed to the RPC with it,
-// so that they are reported together with its own, and a refused request is
-// logged and counted like any other.
+// begin prepares a request that the gateway has routed for its handler.
 func (r *Handler) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request, path map[string]string) {
-		ctx := req.Context()
-		inbound, _ := ctx.Value(requestKey{}).(*request)
+		inbound, _ := req.Context().Value(requestKey{}).(*request)
 		if inbound.probed {
 			inbound.found = true
 			return
 		}
-		inbound.unread = req.Method != http.MethodGet && (!isJSON(inbound.contentType) || isEncoded(req.Header["Content-Encoding"]))
-		if r.chain.Tracer().Samples(inbound.Trace) {
-			traced, noted, end := r.trace(ctx, w, req, inbound)
+		ctx, w, end := r.begun(req.Context(), w, req, inbound, "")
+		if end != nil {
 			defer end()
-			ctx, w = traced, noted
-		}
-		if timeout := req.Header.Get("Grpc-Timeout"); timeout != "" {
-			left, ok := parseTimeout(timeout)
-			if !ok {
-				inbound.Violations.Add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
-			} else {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, left)
-				defer cancel()
-			}
 		}
 		if ctx != req.Context() {
 			req = req.WithContext(ctx)
@@ -57,12 +41,38 @@ func (r *Handler) begin(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
+// begun reads what the headers of every request may hold: the form of its body, its
+// trace and its deadline. Faults of the request are passed to the RPC with it, so that
+// they are reported together with its own, and a refused request is logged and counted
+// like any other. The route is empty if the gateway has put it into ctx. What begun
+// returns is for the handler, after which end is called unless it is nil.
+func (r *Handler) begun(ctx context.Context, w http.ResponseWriter, req *http.Request, inbound *request, route string) (_ context.Context, _ http.ResponseWriter, end func()) {
+	inbound.unread = req.Method != http.MethodGet && (!isJSON(inbound.contentType) || isEncoded(req.Header["Content-Encoding"]))
+	if r.chain.Tracer().Samples(inbound.Trace) {
+		ctx, w, end = r.trace(ctx, w, req, inbound, route)
+	}
+	timeout := req.Header.Get("Grpc-Timeout")
+	if timeout == "" {
+		return ctx, w, end
+	}
+	left, ok := parseTimeout(timeout)
+	if !ok {
+		inbound.Violations.Add("Grpc-Timeout", "must be up to 8 digits and a unit of H, M, S, m, u or n")
+		return ctx, w, end
+	}
+	ctx, cancel := context.WithTimeout(ctx, left)
+	if end == nil {
+		return ctx, w, cancel
+	}
+	endTrace := end
+	return ctx, w, func() { cancel(); endTrace() }
+}
+
 // checkInfo names the RPC for the interceptor. It is shared and never changed.
 var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
 
 // check asks one question and writes the answer.
-func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[string]string) {
-	ctx := req.Context()
+func (r *Handler) check(ctx context.Context, w http.ResponseWriter, req *http.Request, customer string) {
 	inbound, _ := ctx.Value(requestKey{}).(*request)
 	if err := r.chain.BeginREST(ctx, checkInfo.FullMethod, &inbound.Inbound); err != nil {
 		leaveBody(w, req)
@@ -73,7 +83,7 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 	question := readQuery(req.URL.RawQuery, inbound,
 		api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime, api.FieldPartner, api.FieldOperation)
 	narrow(question, maxAge)
-	question.CustomerId = path[api.FieldCustomerID]
+	question.CustomerId = customer
 	resp, err := r.chain.Intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
 		return r.chain.Answers().CheckEligibility(ctx, question)
 	})
@@ -89,8 +99,7 @@ func (r *Handler) check(w http.ResponseWriter, req *http.Request, path map[strin
 // batch asks the questions in the body and writes their results. The body is
 // parsed behind the interceptor, which bounds how many are at a time, and for how
 // long.
-func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]string) {
-	ctx := req.Context()
+func (r *Handler) batch(ctx context.Context, w http.ResponseWriter, req *http.Request) {
 	inbound, _ := ctx.Value(requestKey{}).(*request)
 	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
 	if err := r.chain.BeginREST(ctx, info.FullMethod, &inbound.Inbound); err != nil {
@@ -129,9 +138,11 @@ func (r *Handler) batch(w http.ResponseWriter, req *http.Request, _ map[string]s
 
 // trace starts the span of a request that is traced. end ends it, and needs the
 // writer returned to know the status.
-func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, inbound *request) (_ context.Context, _ http.ResponseWriter, end func()) {
-	pattern, _ := runtime.HTTPPattern(ctx)
-	route := strings.ReplaceAll(pattern.String(), "=*}", "}")
+func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Request, inbound *request, route string) (_ context.Context, _ http.ResponseWriter, end func()) {
+	if route == "" {
+		pattern, _ := runtime.HTTPPattern(ctx)
+		route = strings.ReplaceAll(pattern.String(), "=*}", "}")
+	}
 	state := strings.Join(req.Header.Values(api.HeaderTracestate), ",")
 	ctx, inbound.Span, inbound.Trace = r.chain.Tracer().Start(ctx, req.Method+" "+route, inbound.Trace, state,
 		attribute.String("http.request.method", req.Method), attribute.String("http.route", route))

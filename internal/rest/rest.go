@@ -109,8 +109,12 @@ func New(chain *api.Chain, cfg Config, further ...Register) (*Handler, error) {
 	}
 	byHand = true // the handler registered last serves a path
 	return r, errors.Join(
-		r.gateway.HandlePath(http.MethodGet, checkPath, r.check),
-		r.gateway.HandlePath(http.MethodPost, batchPath, r.batch))
+		r.gateway.HandlePath(http.MethodGet, checkPath, func(w http.ResponseWriter, req *http.Request, path map[string]string) {
+			r.check(req.Context(), w, req, path[api.FieldCustomerID])
+		}),
+		r.gateway.HandlePath(http.MethodPost, batchPath, func(w http.ResponseWriter, req *http.Request, _ map[string]string) {
+			r.batch(req.Context(), w, req)
+		}))
 }
 
 func registerEligibility(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
@@ -176,17 +180,56 @@ func (r *Handler) read(given *http.Request) *request {
 
 // serve answers a request that a web page may send.
 func (r *Handler) serve(w http.ResponseWriter, given *http.Request, inbound *request) {
+	if err := r.chain.Authenticate(inbound, &inbound.Inbound); err != nil {
+		leaveBody(w, given)
+		writeError(inbound, nil, nil, w, given, err)
+		return
+	}
+	if !r.direct(w, given, inbound) {
+		r.route(w, given, inbound)
+	}
+}
+
+// direct answers a request that is exactly for a method that is served by hand, as it
+// would be if the gateway routed it: these handlers come first there. It reports whether
+// it has answered.
+func (r *Handler) direct(w http.ResponseWriter, given *http.Request, inbound *request) bool {
+	switch given.Method {
+	case http.MethodGet:
+		below, isBelow := strings.CutPrefix(given.URL.Path, "/v1/customers/")
+		customer, isCheck := strings.CutSuffix(below, "/eligibility")
+		if !isBelow || !isCheck || customer == "" || strings.Contains(customer, "/") {
+			return false
+		}
+		ctx, w, end := r.begun(inbound, w, given, inbound, checkPath)
+		if end != nil {
+			defer end()
+		}
+		r.check(ctx, w, given, customer)
+		return true
+	case http.MethodPost:
+		if given.URL.Path != batchPath {
+			return false
+		}
+		ctx, w, end := r.begun(inbound, w, given, inbound, batchPath)
+		if end != nil {
+			defer end()
+		}
+		r.batch(ctx, w, given)
+		return true
+	default:
+		return false
+	}
+}
+
+// route answers a request for a document, or for a method that the gateway finds.
+func (r *Handler) route(w http.ResponseWriter, given *http.Request, inbound *request) {
 	// A shallow copy: net/http keeps the request that it was given, for HEAD
 	// among others.
 	req := given.WithContext(inbound)
 	if _, ok := given.Header["Content-Type"]; ok {
 		req.Header = given.Header.Clone()
 		req.Header.Del("Content-Type") // the gateway would take a form for a GET
-	}
-	if err := r.chain.Authenticate(inbound, &inbound.Inbound); err != nil {
-		leaveBody(w, req)
-		writeError(inbound, nil, nil, w, req, err)
-		return
 	}
 	if path, slash := strings.CutSuffix(req.URL.Path, "/"); slash && path != "" && path != docsPath {
 		tolerated := *req.URL
@@ -211,7 +254,8 @@ func (r *Handler) serve(w http.ResponseWriter, given *http.Request, inbound *req
 // screened answers requests that a web page in a browser must not send, and those by
 // which a browser asks what a page may send. It reports whether it has answered.
 func (r *Handler) screened(w http.ResponseWriter, given *http.Request) bool {
-	if r.guarded.Load() && loopback.RefusesHost(given) {
+	guarded := r.guarded.Load()
+	if guarded && loopback.RefusesHost(given) {
 		writeHTTPError(w, http.StatusForbidden)
 		return true
 	}
@@ -222,7 +266,7 @@ func (r *Handler) screened(w http.ResponseWriter, given *http.Request) bool {
 	if answered {
 		return true
 	}
-	if r.guarded.Load() && !permitted && loopback.Refuses(given, r.isPage(given.URL.Path)) {
+	if guarded && !permitted && loopback.RefusesSite(given, r.isPage(given.URL.Path)) {
 		writeHTTPError(w, http.StatusForbidden)
 		return true
 	}
