@@ -1,7 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -27,7 +29,7 @@ func (e *endedStream) WriteStatus(st *status.Status) error {
 func TestASilentConnectionCannotCrowdOthersOut(t *testing.T) {
 	t.Parallel()
 	ended := 0
-	a := &awaited{ended: func() { ended++ }}
+	a := newAwaited(func() { ended++ })
 	silent, honest := new(peer.Peer), new(peer.Peer)
 	first := new(endedStream)
 	for i := range maxAwaited {
@@ -56,14 +58,15 @@ func TestASilentConnectionCannotCrowdOthersOut(t *testing.T) {
 func TestAwaitedHoldsWhatWasAdded(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		a := &awaited{ended: func() {}}
+		a := newAwaited(func() {})
 		conns := []*peer.Peer{{}, {}, {}}
 		var model []*awaitedStream
-		now := time.Now()
+		second := int64(0)
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
-				now = now.Add(time.Second)
-				s := &awaitedStream{stream: new(endedStream), conn: rapid.SampledFrom(conns).Draw(t, "conn"), since: now}
+				second++
+				a.second.Store(second)
+				s := &awaitedStream{stream: new(endedStream), conn: rapid.SampledFrom(conns).Draw(t, "conn")}
 				a.add(s)
 				model = append(model, s)
 			},
@@ -77,21 +80,27 @@ func TestAwaitedHoldsWhatWasAdded(t *testing.T) {
 				model = slices.Delete(model, i, i+1)
 			},
 			"sweep": func(*rapid.T) {
-				a.sweep(now)
-				model = slices.DeleteFunc(model, func(s *awaitedStream) bool { return now.Sub(s.since) >= firstMessageTimeout })
+				a.sweep(second)
+				model = slices.DeleteFunc(model, func(s *awaitedStream) bool { return second-s.second > int64(firstMessageTimeout/time.Second) })
 			},
 			"": func(t *rapid.T) {
 				counts := make(map[*peer.Peer]int)
-				s := a.oldest
-				for _, want := range model {
-					if s != want {
-						t.Fatal("the list differs")
+				var listed []*awaitedStream
+				for i := range a.shards {
+					for s := a.shards[i].oldest; s != nil; s = s.newer {
+						listed = append(listed, s)
 					}
-					counts[s.conn]++
-					s = s.newer
 				}
-				if s != nil || a.count != len(model) || len(counts) != len(a.counts) {
-					t.Fatalf("%d streams in %v, want %d in %v", a.count, a.counts, len(model), counts)
+				slices.SortFunc(listed, func(a, b *awaitedStream) int { return cmp.Compare(a.order, b.order) })
+				for _, s := range model {
+					counts[s.conn]++
+				}
+				held := make(map[*peer.Peer]int)
+				for i := range a.shards {
+					maps.Copy(held, a.shards[i].counts)
+				}
+				if !slices.Equal(listed, model) || a.waiting() != len(model) || !maps.Equal(counts, held) {
+					t.Fatalf("%d streams in %v, want %d in %v", a.waiting(), held, len(model), counts)
 				}
 			},
 		})

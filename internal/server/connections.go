@@ -37,7 +37,7 @@ func (s *Server) newConnections(registerer prometheus.Registerer) error {
 		Name: "eligibility_grpc_streams_timed_out_total",
 		Help: "gRPC streams ended because their first message did not arrive.",
 	})
-	s.awaited.ended = timedOut.Inc
+	s.awaited = newAwaited(timedOut.Inc)
 	faults := []error{
 		registerer.Register(refused),
 		registerer.Register(timedOut),

@@ -143,7 +143,7 @@ type Server struct {
 	probe  *http.Server
 
 	state        atomic.Int32  // stateStarting and its like
-	awaited      awaited       // gRPC streams without a message
+	awaited      *awaited      // gRPC streams without a message
 	certificates *certificates // nil in plain text
 
 	grpcConnections, httpConnections, adminConnections, probeConnections *connections
