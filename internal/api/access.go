@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -77,7 +76,7 @@ type ConnectionKey struct{}
 // context returned is the RPC's. If the RPC is refused, it is recorded, and the
 // error is its status. [Chain.Intercept] begins an RPC for which Begin was not called.
 func (ch *Chain) Begin(ctx context.Context, method string) (context.Context, error) {
-	given := access.Credentials{Authorization: metadata.ValueFromIncomingContext(ctx, "authorization")}
+	given := access.Credentials{Authorization: ch.incoming(ctx)["authorization"]}
 	if from, ok := peer.FromContext(ctx); ok {
 		if conn, ok := from.AuthInfo.(Connection); ok {
 			conn.Requested()

@@ -173,6 +173,8 @@ type Chain struct {
 	languages *languages
 	noInbound Inbound   // of every RPC over gRPC; never changed
 	headers   sync.Pool // of *callerHeader
+	// incomingKey is the key of the metadata in the context of an RPC over gRPC.
+	incomingKey any
 
 	inFlight atomic.Int64
 	bulk     atomic.Int64 // batches and prefetches in flight
@@ -195,7 +197,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
-	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}, languages: newLanguages()}
+	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}, incomingKey: incomingKey(), languages: newLanguages()}
 	c.watches.most, c.watches.share = c.cfg.MaxWatches, c.cfg.MaxWatches-c.cfg.MaxWatches/10
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = logging.OwnLimits(c.cfg.Logger) // by reason: see limits

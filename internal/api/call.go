@@ -24,7 +24,7 @@ type call struct {
 	requests  *callerSeries     // the caller's
 	allowed   *allowance.Caller // what the caller may ask; nil if nothing bounds it
 	series    *rpcMetrics       // the method's, by the way that the RPC came
-	requestID string
+	requestID string            // the caller's; see id
 	trace     Traceparent
 	span      trace.Span // nil if the RPC is not traced
 
@@ -93,6 +93,15 @@ const enoughTime = 400 * time.Millisecond
 // impatient reports whether the caller, if it left now, has waited for too short a time.
 func (c *call) impatient() bool { return time.Since(c.start) < enoughTime }
 
+// id is the ID of the request: the caller's, or a random one, made when the first record
+// bears it. It is not for concurrent use.
+func (c *call) id() string {
+	if c.requestID == "" {
+		c.requestID = newRequestID()
+	}
+	return c.requestID
+}
+
 type callKey struct{}
 
 // Value returns the call itself under its key, and what its caller may ask about new
@@ -126,6 +135,9 @@ func (c *call) take(now time.Time, n int) (granted int, limited *eligibility.Err
 
 // callOf returns the call that ctx is, or descends from.
 func callOf(ctx context.Context) *call {
+	if c, ok := ctx.(*call); ok {
+		return c
+	}
 	c, _ := ctx.Value(callKey{}).(*call)
 	return c
 }

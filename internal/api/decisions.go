@@ -80,7 +80,7 @@ func (d *decisions) write(c *call, r *decisionlog.Record, place int, of *partner
 	if r.Time = r.Basis.Time; r.Time.IsZero() {
 		r.Time = d.now()
 	}
-	r.RequestID, r.DecisionID, r.Via = c.requestID, c.requestID, c.series.via
+	r.RequestID, r.DecisionID, r.Via = c.id(), c.id(), c.series.via
 	if place != single {
 		r.DecisionID += "/" + strconv.Itoa(place)
 	}

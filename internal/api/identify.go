@@ -24,8 +24,8 @@ const (
 // maxRequestIDBytes is the longest request ID taken from a caller.
 const maxRequestIDBytes = 128
 
-// identify begins the record of an RPC: its language, its request ID and its trace, which
-// the caller gets back, and its span if it may be traced, which no refused one is. Over
+// identify begins the record of an RPC: its language, the request ID of a caller that sent
+// one and its trace, which the caller gets back, and its span if it may be traced, which no refused one is. Over
 // REST, they have been read, and are returned, by HTTP.
 func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics, caller *access.Caller, traced bool) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}, caller: caller, requests: ch.metrics.callers.of(caller)}
@@ -41,15 +41,18 @@ func (ch *Chain) identify(ctx context.Context, method string, series methodMetri
 		}
 	}
 	c.in, c.series = &ch.noInbound, series.grpc
-	c.requestID = RequestIDOr(first(metadata.ValueFromIncomingContext(ctx, headerRequestID)))
-	c.Language = ch.languages.of(metadata.ValueFromIncomingContext(ctx, headerAcceptLanguage))
-	c.trace = ParseTraceparent(first(metadata.ValueFromIncomingContext(ctx, HeaderTraceparent)))
+	sent := ch.incoming(ctx)
+	if id := first(sent[headerRequestID]); id != "" {
+		c.requestID = RequestIDOr(id)
+	}
+	c.Language = ch.languages.of(sent[headerAcceptLanguage])
+	c.trace = ParseTraceparent(first(sent[HeaderTraceparent]))
 	if traced && ch.tracer.Samples(c.trace) {
-		state := strings.Join(metadata.ValueFromIncomingContext(ctx, HeaderTracestate), ",")
+		state := strings.Join(sent[HeaderTracestate], ",")
 		c.Context, c.span, c.trace = ch.tracer.Start(ctx, method[1:], c.trace, state,
 			attribute.String("rpc.system.name", "grpc"), attribute.String("rpc.method", method[1:]))
 	}
-	if stream != nil {
+	if stream != nil && (c.requestID != "" || c.trace != "") {
 		ch.sendHeader(stream, c)
 	}
 	return c
@@ -59,26 +62,28 @@ func (ch *Chain) identify(ctx context.Context, method string, series methodMetri
 // transport copies it, so it is used again.
 type callerHeader struct {
 	metadata  metadata.MD
-	requestID []string // in metadata, as is
+	requestID []string // if the caller sent one
 	trace     []string // if there is a trace
 }
 
 func newCallerHeader() any {
-	h := &callerHeader{metadata: make(metadata.MD, 2), requestID: make([]string, 1), trace: make([]string, 1)}
-	h.metadata[headerRequestID] = h.requestID
-	return h
+	return &callerHeader{metadata: make(metadata.MD, 2), requestID: make([]string, 1), trace: make([]string, 1)}
 }
 
-// sendHeader returns request ID and trace to the caller.
+// sendHeader returns request ID and trace to the caller, if there are any. A random ID
+// in each answer would cost more than the look-up: it is never in the tables of HPACK.
 func (ch *Chain) sendHeader(stream grpc.ServerTransportStream, c *call) {
 	h, _ := ch.headers.Get().(*callerHeader)
-	h.requestID[0] = c.requestID
+	if c.requestID != "" {
+		h.requestID[0] = c.requestID
+		h.metadata[headerRequestID] = h.requestID
+	}
 	if c.trace != "" {
 		h.trace[0] = string(c.trace)
 		h.metadata[HeaderTraceparent] = h.trace
 	}
 	_ = stream.SetHeader(h.metadata) // it fails only if the header was sent already
-	delete(h.metadata, HeaderTraceparent)
+	clear(h.metadata)
 	ch.headers.Put(h)
 }
 

@@ -96,7 +96,7 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 	var leftOut int64
 	if limit != nil {
 		var ok bool
-		if leftOut, ok = limit.Admit(time.Now()); !ok {
+		if leftOut, ok = limit.Admit(c.start.Add(took)); !ok {
 			return
 		}
 	}
@@ -112,7 +112,7 @@ func (ch *Chain) log(c *call, code codes.Code, failure *eligibility.Error, took 
 func (ch *Chain) fields(c *call, code codes.Code, failure *eligibility.Error, took time.Duration, leftOut int64) []zap.Field {
 	fields := make([]zap.Field, 0, 32)
 	fields = append(fields,
-		zap.String("request_id", c.requestID),
+		zap.String("request_id", c.id()),
 		zap.String("rpc", c.series.rpc),
 		zap.String("via", c.series.via),
 		zap.String("code", CodeName(code)),

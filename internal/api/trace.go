@@ -71,7 +71,7 @@ func (c *call) endSpan(code codes.Code, failure *eligibility.Error) {
 	}
 	c.span.SetAttributes(
 		attribute.String("rpc.response.status_code", CodeName(code)),
-		attribute.String("eligibility.request_id", c.requestID))
+		attribute.String("eligibility.request_id", c.id()))
 	if c.caller != nil {
 		c.span.SetAttributes(attribute.String("eligibility.caller", c.caller.Name))
 	}
