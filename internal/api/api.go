@@ -226,6 +226,23 @@ func (ch *Chain) Answers() eligibilityv1.EligibilityServiceServer { //nolint:ire
 	return ch.answers
 }
 
+// Check answers one question, within [Chain.Intercept] and with the context that it hands
+// on. It returns a *CheckReply.
+func (ch *Chain) Check(ctx context.Context, q *Question) (any, error) {
+	if err := ch.answers.check(ctx, q); err != nil {
+		return nil, err
+	}
+	return &callOf(ctx).CheckReply, nil
+}
+
+// CheckBatch is Check for the questions of a batch. It returns a BatchReply.
+func (ch *Chain) CheckBatch(ctx context.Context, questions []Question) (any, error) {
+	if err := ch.answers.checkBatch(ctx, questions); err != nil {
+		return nil, err
+	}
+	return callOf(ctx).batch, nil
+}
+
 // Tracer returns what starts the spans of requests.
 func (ch *Chain) Tracer() *Tracer { return &ch.tracer }
 

@@ -35,6 +35,7 @@ type call struct {
 	// known for a batch, nor for a name that is no GUID.
 	CheckReply
 
+	question        Question // as it was sent over gRPC, if it is a single one
 	knowsCustomerID bool
 	recorded        bool // the answer to a single question is in the decision log, or cannot be
 

@@ -1,18 +1,14 @@
 package api
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-
-	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
 // Codec is protobuf's, except for replies, which are no messages, and for
@@ -58,9 +54,9 @@ func pooled(answers int, appendProto func([]byte) []byte) mem.BufferSlice {
 }
 
 // The marks of requests that are too large or malformed. An error of Unmarshal
-// would reach the caller as a bare status, so a request is marked instead, in its
-// unknown fields, and refused by [refusal] when errors are converted. No caller can
-// send a mark: its first byte is no tag that protobuf has.
+// would reach the caller as a bare status, so a request is marked instead, a message
+// in its unknown fields, and refused by [refusal] when errors are converted. No caller
+// can send a mark: its first byte is no tag that protobuf has.
 const (
 	markTooLarge  = "\x07too large for " // so many bytes
 	markMalformed = "\x07malformed"
@@ -69,64 +65,64 @@ const (
 // Unmarshal decodes a request, of a batch no more items than the handler needs
 // in order to refuse it.
 func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
-	message, ok := v.(proto.Message)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
+	mark := ""
+	if data.Len() > c.maxBytes {
+		mark = markTooLarge + strconv.Itoa(c.maxBytes)
 	}
-	var err error
-	switch batch, isBatch := v.(*eligibilityv1.BatchCheckEligibilityRequest); {
-	case data.Len() > c.maxBytes:
-		message.ProtoReflect().SetUnknown(protoreflect.RawFields(markTooLarge + strconv.Itoa(c.maxBytes)))
-	case isBatch:
-		err = unmarshalBatch(data, batch)
+	switch v := v.(type) {
+	case *Question:
+		if mark == "" && !decoded(data, v.decode) {
+			mark = markMalformed
+		}
+		if mark != "" {
+			*v = Question{mark: mark}
+		}
+	case *Batch:
+		if mark == "" && !decoded(data, v.decode) {
+			mark = markMalformed
+		}
+		if mark != "" {
+			*v = Batch{mark: mark}
+		}
+	case proto.Message:
+		if mark == "" && c.CodecV2.Unmarshal(data, v) != nil {
+			mark = markMalformed
+		}
+		if mark != "" {
+			proto.Reset(v)
+			v.ProtoReflect().SetUnknown(protoreflect.RawFields(mark))
+		}
 	default:
-		err = c.CodecV2.Unmarshal(data, v)
-	}
-	if err != nil {
-		proto.Reset(message)
-		message.ProtoReflect().SetUnknown(protoreflect.RawFields(markMalformed))
+		return c.CodecV2.Unmarshal(data, v)
 	}
 	return nil
 }
 
-// requestsField is the number of the only field of a batch.
-const requestsField = 1
-
-// unmarshalBatch decodes a batch up to one item more than it may have: the two
-// bytes of an empty item become a hundred in memory.
-func unmarshalBatch(data mem.BufferSlice, batch *eligibilityv1.BatchCheckEligibilityRequest) error {
+// decoded reports whether decode could read data, which it must not keep.
+func decoded(data mem.BufferSlice, decode func(wire []byte) bool) bool {
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buffer.Free()
-	wire := buffer.ReadOnlyData()
-	end := 0
-	for items := 0; end < len(wire) && items <= MaxBatch; {
-		number, _, n := protowire.ConsumeField(wire[end:])
-		if n < 0 {
-			return fmt.Errorf("decode batch: %w", protowire.ParseError(n))
-		}
-		if number == requestsField {
-			items++
-		}
-		end += n
-	}
-	if err := proto.Unmarshal(wire[:end], batch); err != nil {
-		return fmt.Errorf("decode batch: %w", err)
-	}
-	return nil
+	return decode(buffer.ReadOnlyData())
 }
 
 // refusal is the error of a request that Unmarshal has marked; nil for others.
 func refusal(req any) error {
-	message, ok := req.(proto.Message)
-	if !ok {
+	var mark string
+	switch req := req.(type) {
+	case *Question:
+		mark = req.mark
+	case *Batch:
+		mark = req.mark
+	case proto.Message:
+		if unknown := req.ProtoReflect().GetUnknown(); len(unknown) > 0 && unknown[0] == markTooLarge[0] {
+			mark = string(unknown)
+		}
+	}
+	if mark == "" {
 		return nil
 	}
 	var faults Violations
-	unknown := message.ProtoReflect().GetUnknown()
-	if len(unknown) == 0 || unknown[0] != markTooLarge[0] {
-		return nil
-	}
-	if most, tooLarge := strings.CutPrefix(string(unknown), markTooLarge); tooLarge {
+	if most, tooLarge := strings.CutPrefix(mark, markTooLarge); tooLarge {
 		faults.Add("message", "must fit into "+most+" bytes")
 	} else {
 		faults.Add("message", "must be a well-formed protobuf message")

@@ -20,7 +20,7 @@ func TestTheDefaultDeadlineOfABatch(t *testing.T) {
 		eligibilityv1.EligibilityService_CheckEligibility_FullMethodName:      2 * time.Second,
 		eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName: 30 * time.Second,
 	} {
-		c := &call{lazyContext: lazyContext{Context: metadata.NewIncomingContext(t.Context(), nil)}}
+		c := &call{lazyContext: lazyContext{Context: metadata.NewIncomingContext(t.Context(), nil)}, start: time.Now()}
 		chain.bound(c, method)
 		if left := time.Until(c.deadline); left > want || left < want-time.Second {
 			t.Errorf("%s: %v, want %v", method, left, want)

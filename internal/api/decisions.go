@@ -104,9 +104,9 @@ func (d *decisions) write(c *call, r *decisionlog.Record, place int, of *partner
 var errNotRecorded = errors.New("the record of the answer was not queued in time")
 
 // refuseItem makes the result of an item of a batch that is not asked, and records it.
-func (h *handler) refuseItem(c *call, req *eligibilityv1.CheckEligibilityRequest, place int, err *eligibility.Error) {
+func (h *handler) refuseItem(c *call, q *Question, place int, err *eligibility.Error) {
 	if h.decisions.log != nil {
-		h.recordRefusal(c, req, place, err.Kind)
+		h.recordRefusal(c, q, place, err.Kind)
 		c.batch[place].recorded = true
 	}
 	h.refuse(c, place, err)
@@ -120,45 +120,57 @@ func (h *handler) refused(c *call, req any, err error) {
 	}
 	kind := domainError(err).Kind
 	switch req := req.(type) {
-	case *eligibilityv1.CheckEligibilityRequest:
+	case *Question:
 		h.recordRefusal(c, req, single, kind)
+	case *Batch:
+		h.refusedBatch(c, req.Questions, kind)
+	case *eligibilityv1.CheckEligibilityRequest:
+		q := QuestionOf(req)
+		h.recordRefusal(c, &q, single, kind)
 	case *eligibilityv1.BatchCheckEligibilityRequest:
-		items := req.GetRequests()
-		if kind == eligibility.KindInvalidArgument || len(items) == 0 || len(items) > MaxBatch {
-			h.recordRefusal(c, nil, single, kind) // the batch itself is malformed
-			break
-		}
-		for place, item := range items {
-			if place >= len(c.batch) || !c.batch[place].recorded {
-				h.recordRefusal(c, item, place, kind)
-			}
-		}
+		h.refusedBatch(c, questionsOf(req), kind)
 	case interface{ Questions() int }: // a batch over REST that was not read
 		h.recordRefusal(c, nil, single, kind)
 	}
 }
 
-// recordRefusal records a question that ended with an error before it was asked. req is
+// refusedBatch is refused for the questions of a batch.
+func (h *handler) refusedBatch(c *call, questions []Question, kind eligibility.Kind) {
+	if kind == eligibility.KindInvalidArgument || len(questions) == 0 || len(questions) > MaxBatch {
+		h.recordRefusal(c, nil, single, kind) // the batch itself is malformed
+		return
+	}
+	for place := range questions {
+		if place >= len(c.batch) || !c.batch[place].recorded {
+			h.recordRefusal(c, &questions[place], place, kind)
+		}
+	}
+}
+
+// recordRefusal records a question that ended with an error before it was asked. q is
 // nil if it was not read.
-func (h *handler) recordRefusal(c *call, req *eligibilityv1.CheckEligibilityRequest, place int, kind eligibility.Kind) {
+func (h *handler) recordRefusal(c *call, q *Question, place int, kind eligibility.Kind) {
+	if q == nil {
+		q = new(Question)
+	}
 	r := &decisionlog.Record{Kind: kind}
-	of := h.describe(c, req, &r.Question)
+	of := h.describe(c, q, &r.Question)
 	r.Question.Invalid = r.Question.Invalid || kind == eligibility.KindInvalidArgument
 	_ = h.decisions.write(c, r, place, of) // fails for decisions only
 }
 
-// describe fills the question of a record from a request, as far as that is valid, and
-// returns its partner, nil if that is not known.
-func (h *handler) describe(c *call, req *eligibilityv1.CheckEligibilityRequest, into *decisionlog.Question) *partner {
+// describe fills the question of a record from what was asked, as far as that is valid,
+// and returns its partner, nil if that is not known.
+func (h *handler) describe(c *call, q *Question, into *decisionlog.Question) *partner {
 	var faults Violations
-	question, of := h.question(req, c.caller, &faults)
+	question, of := h.question(q, c.caller, &faults)
 	into.Invalid = !faults.Empty()
 	if !into.Invalid {
 		into.Segment, into.Operation = question.Segment, question.Operation
 		into.MaxAge, into.MaxAgeSet, into.MinEvidenceTime = question.MaxAge, question.MaxAgeSet, question.MinEvidenceTime
 	}
-	if id, err := eligibility.ParseCustomerID(req.GetCustomerId()); err == nil {
-		into.Customer = decisionlog.PlainCustomer(id)
+	if q.IsGUID {
+		into.Customer = decisionlog.PlainCustomer(q.CustomerID)
 	}
 	return of
 }

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
-	"github.com/eligibilityd/eligibilityd/internal/access"
 	"github.com/eligibilityd/eligibilityd/internal/changes"
 	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
@@ -53,11 +52,17 @@ var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 
 // CheckEligibility answers one question.
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
+	q := QuestionOf(req)
+	return nil, h.check(ctx, &q) // the call has the answer
+}
+
+// check answers one question. The answer is the call's.
+func (h *handler) check(ctx context.Context, q *Question) error {
 	c := callOf(ctx)
 	faults := c.in.Violations
-	question, of := h.question(req, c.caller, &faults)
+	question, of := h.question(q, c.caller, &faults)
 	if err := faults.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	c.CustomerID, c.knowsCustomerID = question.CustomerID, true
 	c.partner, c.partners, c.operation, c.segment = of, 1, question.Operation, question.Segment
@@ -71,34 +76,40 @@ func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.Check
 	h.decisions.end(record)
 	switch {
 	case failure != nil:
-		return nil, failure
+		return failure
 	case err != nil:
-		return nil, err
+		return err
 	}
 	c.Answer = answer
 	h.metrics.decided(c, &c.Answer)
-	return nil, nil //nolint:nilnil // the call has the answer
+	return nil
 }
 
-// BatchCheckEligibility answers up to maxBatch questions, each on its own. It
-// fails as a whole only if the batch itself is malformed.
+// BatchCheckEligibility answers up to MaxBatch questions, each on its own.
 func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
+	return nil, h.checkBatch(ctx, questionsOf(req)) // the call has the answers
+}
+
+// checkBatch answers up to MaxBatch questions, each on its own. It fails as a whole
+// only if the batch itself is malformed. The answers are the call's.
+func (h *handler) checkBatch(ctx context.Context, questions []Question) error {
 	c := callOf(ctx)
 	faults := c.in.Violations
-	n := len(req.GetRequests())
+	n := len(questions)
 	if len(faults.kept) == 0 && (n == 0 || n > MaxBatch) {
 		faults.Add("requests", fmt.Sprintf("must hold 1 to %d questions", MaxBatch))
 	}
 	if err := faults.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	asked := &batch{handler: h, call: c}
 	c.tally, c.batch = &asked.tally, make(BatchReply, n)
 	nameable := maxViolations
-	more, limited := c.take(time.Now(), n-1) // the chain has taken the first
-	for i, item := range req.GetRequests() {
+	more, limited := c.take(c.start, n-1) // the chain has taken the first
+	for i := range questions {
+		item := &questions[i]
 		if i > more {
-			c.batch[i].CustomerID, _ = eligibility.ParseCustomerID(item.GetCustomerId()) // for the log
+			c.batch[i].CustomerID = item.CustomerID // for the log
 			h.refuseItem(c, item, i, limited)
 			continue
 		}
@@ -124,7 +135,7 @@ func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.
 	defer span.End()
 	asked.check(ctx)
 	h.stateBudget(c)
-	return nil, nil //nolint:nilnil // the call has the answers
+	return nil
 }
 
 // TrailerBudget is the trailer with which a batch for one partner that needed
@@ -198,67 +209,5 @@ func (h *handler) refuse(c *call, place int, err *eligibility.Error) {
 	c.batch[place].err = err
 }
 
-// question converts a caller's request, finds the partner that it is for, and adds
-// every field that is wrong to faults.
-func (h *handler) question(req *eligibilityv1.CheckEligibilityRequest, caller *access.Caller, faults *Violations) (eligibility.Request, *partner) {
-	var question eligibility.Request
-	id, err := eligibility.ParseCustomerID(req.GetCustomerId())
-	if err != nil {
-		faults.Add(FieldCustomerID, "must be a GUID")
-	}
-	question.CustomerID = id
-
-	question.Segment = askedSegment(req.GetSegment(), faults)
-
-	does, known := operation(req.GetOperation())
-	if !known {
-		faults.Add(FieldOperation, "must be an operation that the API defines")
-	}
-	question.Operation = does
-	question.LacksFresh = !caller.Rights.Has(access.Fresh)
-
-	if age := req.GetMaxAge(); age != nil {
-		question.MaxAge, question.MaxAgeSet = age.AsDuration(), true
-		switch {
-		case !age.IsValid():
-			faults.Add(FieldMaxAge, "must be a valid duration")
-		case question.MaxAge < 0:
-			faults.Add(FieldMaxAge, "must not be negative")
-		case !caller.Rights.Has(access.Fresh):
-			question.MaxAge = max(question.MaxAge, eligibility.FreshAge)
-		}
-	}
-
-	if at := req.GetMinEvidenceTime(); at != nil {
-		question.MinEvidenceTime = at.AsTime()
-		switch {
-		case !at.IsValid():
-			faults.Add(FieldMinEvidenceTime, "must be a valid timestamp")
-		case question.MinEvidenceTime.After(h.now().Add(maxClockLead)):
-			faults.Add(FieldMinEvidenceTime, "must not lie more than one second in the future")
-		}
-	}
-	return question, h.partners.find(req.GetPartner(), caller, faults)
-}
-
-// askedSegment converts a segment, and adds a violation if the API defines no such one.
-func askedSegment(s eligibilityv1.Segment, faults *Violations) eligibility.Segment {
-	asked, known := segment(s)
-	if !known {
-		faults.Add(FieldSegment, "must be a segment that the API defines")
-	}
-	return asked
-}
-
 // fieldCustomerIDs is the field of a prefetch that names the customers.
 const fieldCustomerIDs = "customer_ids"
-
-// The fields of a question, as violations name them.
-const (
-	FieldCustomerID      = "customer_id"
-	FieldSegment         = "segment"
-	FieldMaxAge          = "max_age"
-	FieldMinEvidenceTime = "min_evidence_time"
-	FieldPartner         = "partner"
-	FieldOperation       = "operation"
-)

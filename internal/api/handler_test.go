@@ -25,7 +25,8 @@ func TestMinEvidenceTimeMayLieOneSecondAhead(t *testing.T) {
 		req := apitest.Ask(apitest.CustomerA)
 		req.MinEvidenceTime = timestamppb.New(now.Add(ahead))
 		var faults Violations
-		h.question(req, access.Anonymous, &faults)
+		q := QuestionOf(req)
+		h.question(&q, access.Anonymous, &faults)
 		if (len(faults.kept) > 0) != refused {
 			t.Errorf("%v ahead: %v", ahead, faults.kept)
 		}

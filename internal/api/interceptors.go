@@ -145,6 +145,8 @@ func questionsIn(method string, req any) int {
 	}
 	questions := 1
 	switch req := req.(type) {
+	case *Batch:
+		questions = len(req.Questions)
 	case *eligibilityv1.BatchCheckEligibilityRequest:
 		questions = len(req.GetRequests())
 	case interface{ Questions() int }:
@@ -195,16 +197,15 @@ func isBulk(method string) bool {
 // single check gets Config.DefaultTimeout, and a batch all there is. It never
 // refuses up front: a warm answer takes no time.
 func (ch *Chain) bound(c *call, method string) {
-	now := time.Now()
 	left := ch.cfg.DefaultTimeout
 	if method == eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName {
 		left = ch.cfg.MaxTimeout
 	}
 	if deadline, ok := c.Context.Deadline(); ok {
-		left = deadline.Sub(now)
+		left = deadline.Sub(c.start)
 		c.callers, c.left = deadline, left
 	}
-	c.deadline = now.Add(min(left, ch.cfg.MaxTimeout) - ch.cfg.Reserve)
+	c.deadline = c.start.Add(min(left, ch.cfg.MaxTimeout) - ch.cfg.Reserve)
 }
 
 // recovered calls the handler and turns a panic into a bare INTERNAL. The

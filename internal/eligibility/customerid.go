@@ -3,7 +3,6 @@ package eligibility
 import (
 	"encoding/hex"
 	"errors"
-	"strings"
 )
 
 // CustomerID is a customer's Microsoft Entra tenant ID. It is comparable and
@@ -15,9 +14,14 @@ var errCustomerID = errors.New("customer ID is not a GUID")
 // ParseCustomerID reads a GUID: 8-4-4-4-12 or 32 hexadecimal digits in any
 // case, with or without braces; blanks around it are ignored. Anything else is
 // an error that does not repeat the input.
-func ParseCustomerID(s string) (CustomerID, error) {
+func ParseCustomerID[T string | []byte](s T) (CustomerID, error) {
 	var id CustomerID
-	s = strings.Trim(s, " \t\r\n\v\f")
+	for len(s) > 0 && isBlank(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && isBlank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
 	if len(s) >= 2 && s[0] == '{' && s[len(s)-1] == '}' {
 		s = s[1 : len(s)-1]
 	}
@@ -42,6 +46,8 @@ func ParseCustomerID(s string) (CustomerID, error) {
 	}
 	return id, nil
 }
+
+func isBlank(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 
 // String returns the ID in lower case, hyphenated 8-4-4-4-12.
 func (id CustomerID) String() string {

@@ -210,7 +210,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
 	for _, service := range s.chain.Services() {
-		server.RegisterService(s.awaited.awaiting(*service.Desc, s.chain.Begin), service.Impl)
+		server.RegisterService(s.awaited.awaiting(s.chain.WithoutMessages(*service.Desc), s.chain.Begin), service.Impl)
 	}
 	server.RegisterService(s.awaited.awaiting(healthv1.Health_ServiceDesc, s.chain.Begin), s.health)
 	reflection.Register(server)

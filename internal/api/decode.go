@@ -1,0 +1,153 @@
+package api
+
+import (
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+
+	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
+)
+
+// The functions here read the two requests that are asked for each sale from
+// protobuf's wire format, without building messages first. What they accept and what
+// they read is what proto.Unmarshal and [QuestionOf] do, as a fuzz target proves: the
+// last value of a field wins, embedded messages are merged, a field that is not
+// known or has another type is skipped, and text is valid UTF-8. They keep no part of
+// the wire, and return false if it is malformed.
+
+// field is one field of a message.
+type field struct {
+	number protowire.Number
+	kind   protowire.Type
+	varint uint64 // its value, if kind is VarintType
+	bytes  []byte // its value, if kind is BytesType
+}
+
+// nextField reads the first field of wire, and returns its length; negative if it is
+// malformed.
+func nextField(wire []byte) (f field, n int) {
+	var tag int
+	f.number, f.kind, tag = protowire.ConsumeTag(wire)
+	if tag < 0 || f.number > protowire.MaxValidNumber {
+		return field{}, -1
+	}
+	switch f.kind {
+	case protowire.VarintType:
+		f.varint, n = protowire.ConsumeVarint(wire[tag:])
+	case protowire.BytesType:
+		f.bytes, n = protowire.ConsumeBytes(wire[tag:])
+	default:
+		n = protowire.ConsumeFieldValue(f.number, f.kind, wire[tag:])
+	}
+	if n < 0 {
+		return field{}, -1
+	}
+	return f, tag + n
+}
+
+// The fields of the requests, as in eligibility.proto.
+const (
+	requestsField        = 1 // of a batch
+	customerIDField      = 1
+	segmentField         = 2
+	maxAgeField          = 3
+	minEvidenceTimeField = 4
+	partnerField         = 5
+	operationField       = 6
+	secondsField         = 1 // of a Duration and a Timestamp
+	nanosField           = 2
+)
+
+// decode reads a batch up to one item more than it may have: the two bytes of an empty
+// item become a hundred in memory.
+func (b *Batch) decode(wire []byte) bool {
+	items, read := 0, 0
+	for read < len(wire) && items <= MaxBatch {
+		f, n := nextField(wire[read:])
+		if n < 0 {
+			return false
+		}
+		if f.number == requestsField && f.kind == protowire.BytesType {
+			items++
+		}
+		read += n
+	}
+	wire = wire[:read]
+	b.Questions = make([]Question, 0, items)
+	for len(wire) > 0 {
+		f, n := nextField(wire)
+		wire = wire[n:]
+		if f.number != requestsField || f.kind != protowire.BytesType {
+			continue
+		}
+		b.Questions = append(b.Questions, Question{})
+		if !b.Questions[len(b.Questions)-1].decode(f.bytes) {
+			return false
+		}
+	}
+	return true
+}
+
+// decode reads a question into q, which is zero.
+func (q *Question) decode(wire []byte) bool {
+	for len(wire) > 0 {
+		f, n := nextField(wire)
+		if n < 0 || !q.set(f) {
+			return false
+		}
+		wire = wire[n:]
+	}
+	return true
+}
+
+// set sets one field.
+func (q *Question) set(f field) bool {
+	switch f.kind {
+	case protowire.VarintType:
+		switch f.number {
+		case segmentField:
+			q.Segment = eligibilityv1.Segment(int32(f.varint)) //nolint:gosec // protobuf drops the upper half
+		case operationField:
+			q.Operation = eligibilityv1.Operation(int32(f.varint)) //nolint:gosec // as above
+		}
+	case protowire.BytesType:
+		switch f.number {
+		case customerIDField:
+			id, err := eligibility.ParseCustomerID(f.bytes)
+			q.CustomerID, q.IsGUID = id, err == nil
+			return q.IsGUID || utf8.Valid(f.bytes)
+		case maxAgeField:
+			q.MaxAgeSet = true
+			return q.MaxAge.decode(f.bytes)
+		case minEvidenceTimeField:
+			q.MinEvidenceTimeSet = true
+			return q.MinEvidenceTime.decode(f.bytes)
+		case partnerField:
+			q.Partner = string(f.bytes)
+			return utf8.Valid(f.bytes)
+		}
+	}
+	return true
+}
+
+// decode reads a Duration or a Timestamp into s, which an earlier one may have set.
+func (s *Seconds) decode(wire []byte) bool {
+	for len(wire) > 0 {
+		f, n := nextField(wire)
+		if n < 0 {
+			return false
+		}
+		if f.kind == protowire.VarintType {
+			switch f.number {
+			case secondsField:
+				s.Seconds = int64(f.varint) //nolint:gosec // the same bits
+			case nanosField:
+				s.Nanos = int32(f.varint) //nolint:gosec // protobuf drops the upper half
+			}
+		}
+		wire = wire[n:]
+	}
+	return true
+}
