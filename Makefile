@@ -142,7 +142,7 @@ benchstat: ## Sum up bench.txt, or compare it with OLD, another such file
 	$(TOOL) benchstat $(if $(OLD),$(OLD)) bench.txt
 
 .PHONY: bench-compare
-bench-compare: build ## Measure service and floors in turn; SCENARIOS=grpc,rest and BENCHFLAGS narrow it
+bench-compare: build ## Measure service and floors in turn; SCENARIOS=grpc,rest and BENCHFLAGS="--baseline FILE" change it
 	@scripts/redis-server.sh >/dev/null
 	go build -trimpath -o bin/bench ./bench
 	bin/bench compare $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(BENCHFLAGS)

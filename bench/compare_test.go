@@ -41,7 +41,7 @@ func TestCompareMeasuresEveryScenario(t *testing.T) {
 	file := filepath.Join(dir, "report.json")
 	cmd.SetArgs([]string{
 		"compare", "--service", service, "--json", file,
-		"--rounds", "2", "--duration", "50ms", "--warmup", "100ms", "--callers", "4", "--customers", "200",
+		"--rounds", "1", "--duration", "50ms", "--warmup", "100ms", "--callers", "4", "--customers", "1000", "--baseline", service,
 	})
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
@@ -54,15 +54,15 @@ func TestCompareMeasuresEveryScenario(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Conclusions) != len(comparisons()) || len(got.Dev) != 3 {
-		t.Errorf("%d conclusions and %d of dev", len(got.Conclusions), len(got.Dev))
+	if len(got.Conclusions) != 2*len(comparisons()) || len(got.Resident) != 8 || len(got.Dev) != 3 {
+		t.Errorf("%d conclusions, %d of memory and %d of dev", len(got.Conclusions), len(got.Resident), len(got.Dev))
 	}
 	for _, m := range got.Targets {
-		if len(m.Rounds) != 2 || len(m.Open) != 2 || m.Rounds[0].Requests == 0 || m.Open[1].Requests == 0 {
+		if len(m.Rounds) != 1 || len(m.Open) != 1 || m.Rounds[0].Requests == 0 || m.Open[0].Requests == 0 {
 			t.Errorf("%s: %+v", m.Name, m)
 		}
 	}
-	for _, c := range slices.Concat(got.Conclusions, got.Dev) {
+	for _, c := range slices.Concat(got.Conclusions, got.Resident, got.Dev) {
 		if !strings.Contains(out.String(), c.Name) {
 			t.Errorf("%q is not printed", c.Name)
 		}

@@ -18,20 +18,27 @@ import (
 
 var distributions = []load.Distribution{load.Uniform, load.Zipf} //nolint:gochecknoglobals // only read
 
+// containerLimit is the memory limit that the service sets itself in a container
+// of 512 MiB.
+const containerLimit = "460MiB"
+
 // compareOptions are the compare command's flags.
 type compareOptions struct {
-	service      string
-	scenarios    []string
-	rounds       int
-	duration     time.Duration
-	warmup       time.Duration
-	callers      int
-	connections  int
-	customers    int
-	distribution string
-	others       string
-	json         string
-	profiles     string
+	service         string
+	baseline        string
+	memoryLimit     string
+	scenarios       []string
+	rounds          int
+	duration        time.Duration
+	warmup          time.Duration
+	callers         int
+	connections     int
+	customers       int
+	distribution    string
+	others          string
+	json            string
+	profiles        string
+	profileDuration time.Duration
 }
 
 func newCompareCommand() *cobra.Command {
@@ -49,14 +56,18 @@ func newCompareCommand() *cobra.Command {
 			if !slices.Contains(distributions, load.Distribution(opts.distribution)) {
 				return fmt.Errorf("--distribution: %q is neither uniform nor zipf", opts.distribution)
 			}
-			if opts.customers < batchSize {
-				return fmt.Errorf("--customers: %d are fewer than a batch of %d", opts.customers, batchSize)
+			for _, s := range needed(selected(opts.scenarios, false)) {
+				if opts.customers < s.batch {
+					return fmt.Errorf("--customers: %d are fewer than a batch of %d", opts.customers, s.batch)
+				}
 			}
 			return compare(cmd.Context(), opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&opts.service, "service", "bin/eligibilityd", "the eligibilityd to measure")
+	f.StringVar(&opts.baseline, "baseline", "", "another eligibilityd, to measure in turn with it")
+	f.StringVar(&opts.memoryLimit, "memory-limit", containerLimit, "GOMEMLIMIT of the services; off is a host without a limit")
 	f.StringSliceVar(&opts.scenarios, "scenarios", scenarioNames(), "what to measure")
 	f.IntVar(&opts.rounds, "rounds", 5, "how often each server has its turn")
 	f.DurationVar(&opts.duration, "duration", 3*time.Second, "how long a turn is measured")
@@ -68,6 +79,7 @@ func newCompareCommand() *cobra.Command {
 	f.StringVar(&opts.others, "others", "", "JSON file of further servers to take turns with")
 	f.StringVar(&opts.json, "json", "", "file for everything that was measured")
 	f.StringVar(&opts.profiles, "profiles", "", "directory for profiles of the service, taken after the rounds")
+	f.DurationVar(&opts.profileDuration, "profile-duration", 10*time.Second, "how long each of them lasts")
 	return cmd
 }
 
@@ -83,29 +95,25 @@ func compare(ctx context.Context, opts compareOptions, out, progress io.Writer) 
 			return err
 		}
 	}
-	wanted := selected(opts.scenarios)
-	logged := slices.ContainsFunc(wanted, func(c comparison) bool {
-		return c.of == nameGRPCLogged || c.of == nameBatchLogged || c.of == nameRESTLogged
+	wanted := selected(opts.scenarios, opts.baseline != "")
+	specs := needed(wanted)
+	running, err := rig.New(ctx, rig.Config{
+		Service: opts.service, Baseline: opts.baseline, Self: self, Servers: serversOf(specs),
+		Customers: opts.customers, MemoryLimit: opts.memoryLimit,
 	})
-	running, err := rig.New(ctx, rig.Config{Service: opts.service, Self: self, Customers: opts.customers, Logged: logged})
 	if err != nil {
 		return err
 	}
 	defer running.Close()
-	targets, err := targetsOf(running, opts.customers, wanted)
+	targets, err := targetsOf(running, opts.customers, specs)
 	if err != nil {
 		return err
 	}
-	if opts.others != "" {
-		others, err := readTargets(opts.others)
-		if err != nil {
-			return err
-		}
-		for _, other := range others {
-			wanted = append(wanted, comparison{of: other.Name, to: other.Floor, unit: unitRatio})
-		}
-		targets = append(targets, others...)
+	others, compared, err := othersOf(opts.others)
+	if err != nil {
+		return err
 	}
+	targets, wanted = append(targets, others...), append(wanted, compared...)
 	for _, t := range targets {
 		r.Targets = append(r.Targets, &measured{target: t, Name: t.Name})
 	}
@@ -124,6 +132,9 @@ func compare(ctx context.Context, opts compareOptions, out, progress io.Writer) 
 		}
 	}
 	r.conclude(wanted)
+	if err := r.peaks(running); err != nil {
+		return err
+	}
 	r.print(out)
 	if opts.json == "" {
 		return nil
@@ -133,4 +144,26 @@ func compare(ctx context.Context, opts compareOptions, out, progress io.Writer) 
 		return err
 	}
 	return os.WriteFile(opts.json, append(text, '\n'), 0o600)
+}
+
+// othersOf returns the targets of a file and how they are compared: with the floor of
+// their transport, and the service with each of them.
+func othersOf(file string) ([]target, []comparison, error) {
+	if file == "" {
+		return nil, nil, nil
+	}
+	others, err := readTargets(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	var compared []comparison
+	for _, other := range others {
+		service := nameREST
+		if other.Method != "" {
+			service = nameGRPC
+		}
+		compared = append(compared, comparison{of: other.Name, to: other.Floor, unit: unitRatio},
+			comparison{of: service, to: other.Name, unit: unitRatio, budget: other.Budget})
+	}
+	return others, compared, nil
 }

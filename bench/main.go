@@ -29,6 +29,6 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newCompareCommand(), newLoadCommand(), newFloorCommand())
+	root.AddCommand(newCompareCommand(), newOwnCommand(), newLoadCommand(), newFloorCommand())
 	return root
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -24,12 +24,15 @@ type report struct {
 	LoadAverage string       `json:"load_average_at_end"`
 	Targets     []*measured  `json:"targets"`
 	Conclusions []conclusion `json:"conclusions"`
+	Resident    []conclusion `json:"resident"`
 	Dev         []conclusion `json:"dev,omitempty"`
 }
 
 // conditions are the circumstances of the measurement.
 type conditions struct {
 	Service      string `json:"service"`
+	Baseline     string `json:"baseline,omitempty"`
+	MemoryLimit  string `json:"memory_limit"`
 	Go           string `json:"go"`
 	CPUs         int    `json:"cpus"`
 	Callers      int    `json:"callers"`
@@ -54,16 +57,25 @@ type conclusion struct {
 }
 
 func conditionsOf(ctx context.Context, opts compareOptions) conditions {
-	version, err := exec.CommandContext(ctx, opts.service, "version").Output() //nolint:gosec // what is measured
-	if err != nil {
-		version = []byte(err.Error())
-	}
-	line, _, _ := bytes.Cut(version, []byte("\n"))
-	return conditions{
-		Service: string(line), Go: runtime.Version(), CPUs: runtime.NumCPU(),
+	c := conditions{
+		Service: version(ctx, opts.service), MemoryLimit: opts.memoryLimit, Go: runtime.Version(), CPUs: runtime.NumCPU(),
 		Callers: opts.callers, Connections: opts.connections, Rounds: opts.rounds, Duration: opts.duration.String(),
 		Customers: opts.customers, Distribution: opts.distribution, LoadAverage: loadAverage(),
 	}
+	if opts.baseline != "" {
+		c.Baseline = version(ctx, opts.baseline)
+	}
+	return c
+}
+
+// version returns the first line that a service prints about itself.
+func version(ctx context.Context, service string) string {
+	text, err := exec.CommandContext(ctx, service, "version").Output()
+	if err != nil {
+		return err.Error()
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return line
 }
 
 // loadAverage returns the load of the last minute, or "" if the machine has
@@ -105,25 +117,44 @@ func (r *report) conclude(wanted []comparison) {
 	r.LoadAverage = loadAverage()
 	for _, c := range wanted {
 		of, to := r.rounds(c.of), r.rounds(c.to)
+		if c.unit == unitItem { // CPU seconds for a million are microseconds for one
+			values := collect(of, load.Result.CPUPerMillion)
+			for i := range values {
+				values[i] /= float64(c.items)
+			}
+			r.Conclusions = append(r.Conclusions, spread(c.of, string(c.unit), values, c.budget))
+			continue
+		}
 		turns := min(len(of), len(to))
 		if turns == 0 {
 			continue
 		}
-		sign := " / "
-		if c.unit == unitMicroseconds {
-			sign = " − "
-		}
 		var values []float64
 		for i := range turns {
-			switch {
-			case c.unit == unitMicroseconds: // CPU seconds for a million are microseconds for one
-				values = append(values, of[i].CPUPerMillion()-to[i].CPUPerMillion())
-			case to[i].CPU > 0:
+			if to[i].CPU > 0 {
 				values = append(values, of[i].CPUPerMillion()/to[i].CPUPerMillion())
 			}
 		}
-		r.Conclusions = append(r.Conclusions, spread(c.of+sign+c.to, string(c.unit), values, c.budget))
+		r.Conclusions = append(r.Conclusions, spread(c.of+" / "+c.to, string(c.unit), values, c.budget))
 	}
+}
+
+// residentBudget is how many MB a service may hold under load.
+const residentBudget = 300
+
+// peaks adds the most memory that each service has held since it was started.
+func (r *report) peaks(running *rig.Rig) error {
+	for _, name := range slices.Sorted(maps.Keys(running.Servers)) {
+		if name.Floor() {
+			continue
+		}
+		peak, err := load.Peak(running.Servers[name].PID)
+		if err != nil {
+			return err
+		}
+		r.Resident = append(r.Resident, spread("peak of the resident set, service "+string(name), "MB", []float64{float64(peak) / 1e6}, residentBudget))
+	}
+	return nil
 }
 
 // rounds returns the results of the target of that name.
@@ -166,16 +197,19 @@ func collect(results []load.Result, figure func(load.Result) float64) []float64 
 func (r *report) print(w io.Writer) {
 	c := r.Conditions
 	fmt.Fprintf(w, "%s, built with its own Go; driver and floors %s; %d CPUs shared by driver and servers\n", c.Service, c.Go, c.CPUs)
-	fmt.Fprintf(w, "%d callers on %d gRPC connections, %d customers (%s), %d rounds of %s; load average %s before, %s after\n\n",
-		c.Callers, c.Connections, c.Customers, c.Distribution, c.Rounds, c.Duration, c.LoadAverage, r.LoadAverage)
+	if c.Baseline != "" {
+		fmt.Fprintf(w, "before: %s\n", c.Baseline)
+	}
+	fmt.Fprintf(w, "%d callers on %d gRPC connections, %d customers (%s), memory limit %s, %d rounds of %s; load average %s before, %s after\n\n",
+		c.Callers, c.Connections, c.Customers, c.Distribution, c.MemoryLimit, c.Rounds, c.Duration, c.LoadAverage, r.LoadAverage)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "closed loop\tCPU-s per 1M\tmin\tmax\trequests/s\tp50 ms\tp99 ms\tRSS MiB\tRedis reads\t")
+	fmt.Fprintln(table, "closed loop\tCPU-s per 1M\tmin\tmax\trequests/s\tp50 ms\tp99 ms\tRSS MiB\tlocal %\tRedis reads\t")
 	for _, m := range r.Targets {
 		cpu := collect(m.Rounds, load.Result.CPUPerMillion)
-		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.0f\t%s\t%s\t%.0f\t%s\t\n", m.Name, median(cpu), slices.Min(cpu), slices.Max(cpu),
+		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.0f\t%s\t%s\t%.0f\t%s\t%s\t\n", m.Name, median(cpu), slices.Min(cpu), slices.Max(cpu),
 			median(collect(m.Rounds, load.Result.PerSecond)),
 			milliseconds(m.Rounds, p50), milliseconds(m.Rounds, p99),
-			median(collect(m.Rounds, func(r load.Result) float64 { return float64(r.RSSBytes) / (1 << 20) })), perRequest(m.PerCall))
+			median(collect(m.Rounds, func(r load.Result) float64 { return float64(r.RSSBytes) / (1 << 20) })), share(m), perRequest(m.PerCall))
 	}
 	_ = table.Flush() // to the standard output
 	fmt.Fprintln(w)
@@ -192,7 +226,7 @@ func (r *report) print(w io.Writer) {
 	}
 	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "against its budget\tmedian\tmin\tmax\tbudget\t\t")
-	for _, c := range slices.Concat(r.Conclusions, r.Dev) {
+	for _, c := range slices.Concat(r.Conclusions, r.Resident, r.Dev) {
 		fmt.Fprintf(table, "%s\t%.2f\t%.2f\t%.2f\t%s\t\n", c.Name, c.Median, c.Min, c.Max, c.verdict())
 	}
 	_ = table.Flush()
@@ -219,6 +253,14 @@ func slowest(l load.Latency) time.Duration { return l.Max }
 // milliseconds is the median of a quantile over the rounds.
 func milliseconds(results []load.Result, quantile func(load.Latency) time.Duration) string {
 	return fmt.Sprintf("%.2f", median(collect(results, func(r load.Result) float64 { return quantile(r.Latency).Seconds() * 1000 })))
+}
+
+// share is how much the local tier answered, if m is the service.
+func share(m *measured) string {
+	if m.service == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.1f", 100*m.Local)
 }
 
 func perRequest(reads float64) string {

@@ -1,22 +1,30 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/eligibilityd/eligibilityd/bench/load"
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
 
 // The measured servers, by their names in tables.
 const (
-	nameFloorGRPC  = "bare grpc-go"
-	nameGRPC       = "grpc"
-	nameGRPCRedis  = "grpc, redis" //nolint:gosec // no credential
-	nameBatch      = "batch of 100"
-	nameBatchRedis = "batch of 100, redis"
-	nameFloorHTTP  = "bare net/http"
-	nameREST       = "rest"
-	nameRESTRedis  = "rest, redis"
-	nameGateway    = "self-dialling gateway"
+	nameFloorGRPC     = "bare grpc-go"
+	nameGRPC          = "grpc"
+	nameGRPCRedis     = "grpc, redis" //nolint:gosec // no credential
+	nameBatch         = "batch of 100"
+	nameBatch1000     = "batch of 1000"
+	nameBatchRedis    = "batch of 100, redis"
+	nameFloorHTTP     = "bare net/http"
+	nameREST          = "rest"
+	nameRESTRedis     = "rest, redis"
+	nameRESTBatch     = "rest, batch of 100"
+	nameRESTBatch1000 = "rest, batch of 1000"
+	nameGateway       = "self-dialling gateway"
 
 	nameGRPCLogged  = "grpc, decision log"
 	nameBatchLogged = "batch of 100, decision log"
@@ -26,11 +34,16 @@ const (
 	nameGRPCTLS      = "grpc, tls, token"
 	nameFloorHTTPTLS = "bare net/http, tls"
 	nameRESTTLS      = "rest, tls, token"
+
+	// beforeSuffix follows the name of a server that is the baseline.
+	beforeSuffix = ", before"
 )
 
+// batchCallers is the number of callers of batches of more than fewItems: such a
+// batch is many concurrent checks.
 const (
-	batchSize    = 100
-	batchCallers = 8 // a batch is a hundred concurrent checks
+	batchCallers = 8
+	fewItems     = 10
 )
 
 // The scenarios besides the comparisons: the open loop of the selected ones,
@@ -40,15 +53,19 @@ const (
 	scenarioDev  = "dev"
 )
 
+// scenarioItems compares the cost of an item of batches of each size.
+const scenarioItems = "items"
+
 // unit is how two servers are compared.
 type unit string
 
 const (
-	unitRatio        unit = "×"  // one divided by the other
-	unitMicroseconds unit = "µs" // of CPU, one less the other
+	unitRatio unit = "×"          // one divided by the other
+	unitItem  unit = "µs an item" // of CPU, one divided by the items of its batch
 )
 
-// comparison compares the cost of a request on two servers.
+// comparison compares the cost of a request on two servers, or that of a batch
+// with its size.
 type comparison struct {
 	// scenario is the name by which a user selects it.
 	scenario string
@@ -56,24 +73,37 @@ type comparison struct {
 	unit     unit
 	// budget is the maximum; if it is 0, there is none.
 	budget float64
+	// items is the size of the batch of a unitItem.
+	items int
 }
 
 // comparisons are the budgets of the service; docs/performance.md explains them.
 func comparisons() []comparison {
-	return []comparison{
-		{"grpc", nameGRPC, nameFloorGRPC, unitRatio, 1.0},
-		{"redis", nameGRPCRedis, nameFloorGRPC, unitMicroseconds, 15},
-		{"batch", nameBatch, nameGRPC, unitRatio, 6},
-		{"batch-redis", nameBatchRedis, nameGRPC, unitRatio, 0},
-		{"rest", nameREST, nameFloorHTTP, unitRatio, 1.6},
-		{"rest-redis", nameRESTRedis, nameFloorHTTP, unitMicroseconds, 15},
-		{"gateway", nameREST, nameGateway, unitRatio, 0.3},
-		{"grpc-tls", nameGRPCTLS, nameFloorGRPCTLS, unitRatio, 0.95},
-		{"rest-tls", nameRESTTLS, nameFloorHTTPTLS, unitRatio, 1.4},
-		{"record", nameGRPCLogged, nameGRPC, unitRatio, 1.15},
-		{"record-batch", nameBatchLogged, nameBatch, unitRatio, 0},
-		{"record-rest", nameRESTLogged, nameREST, unitRatio, 1.15},
+	all := []comparison{
+		{scenario: "grpc", of: nameGRPC, to: nameFloorGRPC, budget: 0.95},
+		{scenario: "redis", of: nameGRPCRedis, to: nameFloorGRPC, budget: 1.5},
+		{scenario: "batch", of: nameBatch, to: nameGRPC, budget: 6},
+		{scenario: "batch-1000", of: nameBatch1000, to: nameGRPC, budget: 50},
+		{scenario: "batch-redis", of: nameBatchRedis, to: nameGRPC, budget: 20},
+		{scenario: "rest", of: nameREST, to: nameFloorHTTP, budget: 1.4},
+		{scenario: "rest-redis", of: nameRESTRedis, to: nameFloorHTTP, budget: 2},
+		{scenario: "rest-batch", of: nameRESTBatch, to: nameGRPC, budget: 12},
+		{scenario: "gateway", of: nameREST, to: nameGateway, budget: 0.3},
+		{scenario: "grpc-tls", of: nameGRPCTLS, to: nameFloorGRPCTLS, budget: 0.95},
+		{scenario: "rest-tls", of: nameRESTTLS, to: nameFloorHTTPTLS, budget: 1.4},
+		{scenario: "record", of: nameGRPCLogged, to: nameGRPC, budget: 1.15},
+		{scenario: "record-batch", of: nameBatchLogged, to: nameBatch},
+		{scenario: "record-rest", of: nameRESTLogged, to: nameREST, budget: 1.15},
 	}
+	for i := range all {
+		all[i].unit = unitRatio
+	}
+	for _, transport := range []string{"", "rest, "} {
+		for _, size := range []int{1, 10, 100, 1000} {
+			all = append(all, comparison{scenario: scenarioItems, of: fmt.Sprintf("%sbatch of %d", transport, size), unit: unitItem, items: size})
+		}
+	}
+	return all
 }
 
 // scenarioNames are the names that a user may select.
@@ -82,53 +112,159 @@ func scenarioNames() []string {
 	for _, c := range comparisons() {
 		names = append(names, c.scenario)
 	}
-	return append(names, scenarioOpen, scenarioDev)
+	return append(slices.Compact(names), scenarioOpen, scenarioDev)
 }
 
-// selected returns the comparisons of the scenarios.
-func selected(scenarios []string) []comparison {
-	return slices.DeleteFunc(comparisons(), func(c comparison) bool { return !slices.Contains(scenarios, c.scenario) })
-}
-
-// targetsOf returns the targets that the comparisons need, those of a transport
-// beside each other.
-func targetsOf(r *rig.Rig, customers int, wanted []comparison) ([]target, error) {
-	checks, err := checkMessages(customers)
-	if err != nil {
-		return nil, err
-	}
-	batches, err := batchMessages(customers, batchSize)
-	if err != nil {
-		return nil, err
-	}
-	paths := checkPaths(customers)
-	all := []target{
-		{Name: nameFloorGRPC, Address: r.FloorGRPC.GRPC, Method: methodCheck, Requests: checks, Processes: []int{r.FloorGRPC.PID}},
-		{Name: nameGRPC, Address: r.Local.GRPC, Method: methodCheck, Requests: checks, service: &r.Local, local: true},
-		{Name: nameGRPCRedis, Address: r.Shared.GRPC, Method: methodCheck, Requests: checks, service: &r.Shared},
-		{Name: nameGRPCLogged, Address: r.Logged.GRPC, Method: methodCheck, Requests: checks, service: &r.Logged, local: true},
-		{Name: nameBatch, Address: r.Local.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Local, local: true},
-		{Name: nameBatchLogged, Address: r.Logged.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Logged, local: true},
-		{Name: nameBatchRedis, Address: r.Shared.GRPC, Method: methodBatch, Requests: batches, Callers: batchCallers, service: &r.Shared},
-		{Name: nameFloorHTTP, Address: r.FloorHTTP.HTTP, Paths: paths, Processes: []int{r.FloorHTTP.PID}},
-		{Name: nameREST, Address: r.Local.HTTP, Paths: paths, service: &r.Local, local: true},
-		{Name: nameRESTLogged, Address: r.Logged.HTTP, Paths: paths, service: &r.Logged, local: true},
-		{Name: nameRESTRedis, Address: r.Shared.HTTP, Paths: paths, service: &r.Shared},
-		{Name: nameGateway, Address: r.Gateway.HTTP, Paths: paths, Processes: []int{r.Gateway.PID}},
-		{Name: nameFloorGRPCTLS, Address: r.FloorGRPCTLS.GRPC, Method: methodCheck, Requests: checks, Processes: []int{r.FloorGRPCTLS.PID}, access: r.Access},
-		{Name: nameGRPCTLS, Address: r.Secure.GRPC, Method: methodCheck, Requests: checks, service: &r.Secure, local: true, access: r.Access},
-		{Name: nameFloorHTTPTLS, Address: r.FloorHTTPTLS.HTTP, Paths: paths, Processes: []int{r.FloorHTTPTLS.PID}, access: r.Access},
-		{Name: nameRESTTLS, Address: r.Secure.HTTP, Paths: paths, service: &r.Secure, local: true, access: r.Access},
-	}
-	var needed []target
-	for _, t := range all {
-		if !slices.ContainsFunc(wanted, func(c comparison) bool { return t.Name == c.of || t.Name == c.to }) {
+// selected returns the comparisons of the scenarios. If there is a baseline, each
+// is followed by the same of the baseline, which has no budget.
+func selected(scenarios []string, baseline bool) []comparison {
+	var wanted []comparison
+	for _, c := range comparisons() {
+		if !slices.Contains(scenarios, c.scenario) {
 			continue
 		}
-		if t.service != nil {
-			t.Processes = []int{t.service.PID}
+		wanted = append(wanted, c)
+		if baseline {
+			c.of, c.budget = c.of+beforeSuffix, 0
+			if !isFloor(c.to) {
+				c.to += beforeSuffix
+			}
+			wanted = append(wanted, c)
 		}
-		needed = append(needed, t)
 	}
-	return needed, nil
+	return wanted
+}
+
+// spec describes a target by its server and what that is asked.
+type spec struct {
+	name   string
+	server rig.Name
+	rest   bool
+	batch  int // the size; 0 is a single check
+}
+
+// specs are all targets but those of the baseline, those of a transport beside
+// each other.
+func specs() []spec {
+	return []spec{
+		{nameFloorGRPC, rig.FloorGRPC, false, 0},
+		{nameGRPC, rig.Local, false, 0},
+		{nameGRPCRedis, rig.Shared, false, 0},
+		{nameGRPCLogged, rig.Logged, false, 0},
+		{"batch of 1", rig.Local, false, 1},
+		{"batch of 10", rig.Local, false, 10},
+		{nameBatch, rig.Local, false, 100},
+		{nameBatch1000, rig.Local, false, 1000},
+		{nameBatchLogged, rig.Logged, false, 100},
+		{nameBatchRedis, rig.Shared, false, 100},
+		{nameFloorHTTP, rig.FloorHTTP, true, 0},
+		{nameREST, rig.Local, true, 0},
+		{nameRESTLogged, rig.Logged, true, 0},
+		{nameRESTRedis, rig.Shared, true, 0},
+		{"rest, batch of 1", rig.Local, true, 1},
+		{"rest, batch of 10", rig.Local, true, 10},
+		{nameRESTBatch, rig.Local, true, 100},
+		{nameRESTBatch1000, rig.Local, true, 1000},
+		{nameGateway, rig.FloorGateway, true, 0},
+		{nameFloorGRPCTLS, rig.FloorGRPCTLS, false, 0},
+		{nameGRPCTLS, rig.Secure, false, 0},
+		{nameFloorHTTPTLS, rig.FloorHTTPTLS, true, 0},
+		{nameRESTTLS, rig.Secure, true, 0},
+	}
+}
+
+func isFloor(name string) bool {
+	return slices.ContainsFunc(specs(), func(s spec) bool { return s.name == name && s.server.Floor() })
+}
+
+// needed returns the specs of the comparisons, those of the baseline included.
+func needed(wanted []comparison) []spec {
+	var all []spec
+	for _, s := range specs() {
+		before := s
+		before.name, before.server = s.name+beforeSuffix, s.server.Before()
+		for _, s := range []spec{s, before} {
+			if slices.ContainsFunc(wanted, func(c comparison) bool { return s.name == c.of || s.name == c.to }) {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
+// serversOf returns the servers of the specs.
+func serversOf(all []spec) []rig.Name {
+	var names []rig.Name
+	for _, s := range all {
+		if !slices.Contains(names, s.server) {
+			names = append(names, s.server)
+		}
+	}
+	return names
+}
+
+// targetsOf returns the targets that the specs describe.
+func targetsOf(r *rig.Rig, customers int, all []spec) ([]target, error) {
+	requests := map[spec][][]byte{} // by rest and batch
+	var targets []target
+	for _, s := range all {
+		server := r.Servers[s.server]
+		t := target{Name: s.name, Address: server.GRPC, Method: methodCheck, Processes: []int{server.PID}}
+		if s.server.TLS() {
+			t.access = r.Access
+		}
+		if s.rest {
+			t.Address, t.Method = server.HTTP, ""
+		} else if s.batch > 0 {
+			t.Method = methodBatch
+		}
+		if s.batch > fewItems {
+			t.Callers = batchCallers
+		}
+		if !s.server.Floor() {
+			t.service, t.local = &server, s.server != rig.Shared && s.server != rig.Shared.Before()
+		}
+		kind := spec{rest: s.rest, batch: s.batch}
+		if kind.rest && t.access.Token != "" {
+			kind.name = nameRESTTLS // whose requests hold the token
+		}
+		if requests[kind] == nil {
+			var err error
+			if requests[kind], err = requestsOf(kind, customers, t.access.Token); err != nil {
+				return nil, err
+			}
+		}
+		t.Requests = requests[kind]
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// requestsOf returns the encoded requests about that many customers: a question
+// about each, or batches that cover them. If the last ones do not fill a batch, they
+// are left out.
+func requestsOf(kind spec, customers int, token string) ([][]byte, error) {
+	size := max(kind.batch, 1)
+	all := make([][]byte, 0, customers/size)
+	for first := 0; first+size <= customers; first += size {
+		var message []byte
+		var err error
+		switch {
+		case kind.batch == 0 && kind.rest:
+			message = load.HTTPRequest("GET", rig.Path(first), token, nil)
+		case kind.batch == 0:
+			message, err = proto.Marshal(rig.Check(first))
+		case kind.rest:
+			if message, err = protojson.Marshal(rig.Batch(first, size)); err == nil {
+				message = load.HTTPRequest("POST", rig.BatchPath, token, message)
+			}
+		default:
+			message, err = proto.Marshal(rig.Batch(first, size))
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, message)
+	}
+	return all, nil
 }

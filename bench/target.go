@@ -7,8 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/eligibilityd/eligibilityd/bench/load"
 	"github.com/eligibilityd/eligibilityd/bench/rig"
 )
@@ -39,6 +37,9 @@ type target struct {
 	TokenFile       string `json:"token_file,omitempty"`
 	// Processes are the process ids of the server.
 	Processes []int `json:"processes"`
+	// Budget is the maximum of the service's cost against this server's; if it is
+	// 0, there is none.
+	Budget float64 `json:"budget,omitempty"`
 	// Callers is the number of concurrent requests; if it is 0, as many as
 	// usual.
 	Callers int `json:"callers,omitempty"`
@@ -48,7 +49,7 @@ type target struct {
 	// If service is set, the target is the service itself, whose counters are
 	// read.
 	service *rig.Server
-	// If local is set, the local tier must answer every request, else none.
+	// If local is set, the local tier is to answer every request, else none.
 	local bool
 }
 
@@ -109,39 +110,4 @@ func (t target) dial(connections int) (load.Caller, error) { //nolint:ireturn //
 		return load.NewHTTP(t.Address, t.access), nil
 	}
 	return load.NewGRPC(t.Address, t.Method, connections, t.access)
-}
-
-// checkMessages are the encoded questions about that many customers.
-func checkMessages(customers int) ([][]byte, error) {
-	messages := make([][]byte, customers)
-	for i := range messages {
-		var err error
-		if messages[i], err = proto.Marshal(rig.Check(i)); err != nil {
-			return nil, err
-		}
-	}
-	return messages, nil
-}
-
-// batchMessages are encoded batches of size that cover all customers. If the
-// last ones do not fill a batch, they are left out.
-func batchMessages(customers, size int) ([][]byte, error) {
-	messages := make([][]byte, 0, customers)
-	for first := 0; first+size <= customers; first += size {
-		message, err := proto.Marshal(rig.Batch(first, size))
-		if err != nil {
-			return nil, err
-		}
-		messages = append(messages, message)
-	}
-	return messages, nil
-}
-
-// checkPaths are the paths of the questions about that many customers.
-func checkPaths(customers int) []string {
-	paths := make([]string, customers)
-	for i := range paths {
-		paths[i] = rig.Path(i)
-	}
-	return paths
 }

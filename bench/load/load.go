@@ -26,7 +26,7 @@ type Caller interface {
 
 // Config is the load of a server.
 type Config struct {
-	// Requests are drawn from at random, the same for each run. At least one.
+	// Requests are drawn from at random. At least one.
 	Requests [][]byte
 	// Distribution is how often each request is drawn; empty means [Uniform].
 	Distribution Distribution
@@ -174,7 +174,7 @@ func closedLoop(ctx context.Context, caller Caller, cfg Config, d time.Duration)
 	var callers sync.WaitGroup
 	for i := range each {
 		callers.Go(func() {
-			draw := drawFrom(cfg, i)
+			draw := drawFrom(cfg)
 			for sent := time.Now(); sent.Before(end) && ctx.Err() == nil; {
 				err := caller.Call(ctx, draw())
 				now := time.Now()
@@ -204,9 +204,10 @@ const (
 // zipfExponent is the exponent of Zipf.
 const zipfExponent = 1.1
 
-// drawFrom returns a function that draws requests, in an order that seed decides.
-func drawFrom(cfg Config, seed int) func() []byte {
-	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // the same sequence each time, on purpose
+// drawFrom returns a function that draws requests. The order differs each time: the
+// caches of the server must not have seen the same requests just before.
+func drawFrom(cfg Config) func() []byte {
+	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) //nolint:gosec // a load needs no secrecy
 	requests := cfg.Requests
 	if cfg.Distribution == Zipf {
 		zipf := rand.NewZipf(random, zipfExponent, 1, uint64(len(requests)-1)) //nolint:gosec // there is one at least

@@ -152,6 +152,9 @@ func TestRunReadsWhatAProcessSpends(t *testing.T) {
 	if result.CPU <= 0 || result.RSSBytes <= 0 || result.CPUPerMillion() <= 0 {
 		t.Errorf("%+v", result)
 	}
+	if peak, err := load.Peak(os.Getpid()); err != nil || peak < result.RSSBytes {
+		t.Errorf("the peak is %d, of %d in the end: %v", peak, result.RSSBytes, err)
+	}
 	if _, err := load.Run(t.Context(), callerFunc(spin), load.Config{Requests: [][]byte{nil}, Callers: 1, Processes: []int{-1}}); err == nil {
 		t.Error("a process that is not there was measured")
 	}

@@ -27,7 +27,7 @@ func openLoop(ctx context.Context, caller Caller, cfg Config, d time.Duration) s
 		answers  sync.WaitGroup
 		underWay = make(chan struct{}, maxUnderWay)
 	)
-	draw := drawFrom(cfg, 0)
+	draw := drawFrom(cfg)
 	start := time.Now()
 	for i := 0; ctx.Err() == nil; i++ {
 		offset := time.Duration(float64(i) / cfg.Rate * float64(time.Second))

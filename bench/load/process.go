@@ -57,3 +57,21 @@ func RSS(pid int) (int64, error) {
 	now, err := usageOf([]int{pid})
 	return now.rssBytes, err
 }
+
+// Peak returns the most bytes of memory that a process has held so far.
+func Peak(pid int) (int64, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, fmt.Errorf("load: peak of memory: %w", err)
+	}
+	for line := range bytes.Lines(text) {
+		if value, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {
+			kib, err := strconv.ParseInt(string(bytes.TrimSuffix(bytes.TrimSpace(value), []byte(" kB"))), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("load: peak of memory: %w", err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("load: process %d has no peak of memory", pid)
+}

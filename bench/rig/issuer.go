@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -29,16 +30,33 @@ const (
 	keyID           = "bench"
 )
 
-// issuer issues the token of the callers, and serves the key that verifies it.
-type issuer struct {
-	url    string
-	server *http.Server
+// backend is an HTTP server in the driver's process that services ask while they
+// are warmed.
+type backend struct {
+	address string
+	server  *http.Server
 }
 
-func (i *issuer) close() { _ = i.server.Close() }
+func (b *backend) close() { _ = b.server.Close() }
+
+// serveBackend serves handler on loopback, until close.
+func serveBackend(ctx context.Context, handler http.Handler) (*backend, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	b := &backend{listener.Addr().String(), &http.Server{Handler: handler, ReadHeaderTimeout: time.Second}}
+	go func() { _ = b.server.Serve(listener) }() // until close
+	return b, nil
+}
+
+func (r *Rig) issuerURL() string { return "http://" + r.issuer.address }
 
 // startIssuer makes the certificate of the servers with TLS, and the token.
 func (r *Rig) startIssuer(ctx context.Context) error {
+	if !slices.ContainsFunc(r.cfg.Servers, Name.TLS) {
+		return nil
+	}
 	var err error
 	if r.Access.Authorities, err = r.makeCertificate(); err != nil {
 		return err
@@ -47,24 +65,22 @@ func (r *Rig) startIssuer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	r.issuer = &issuer{url: "http://" + listener.Addr().String()}
 	documents := map[string]string{
-		"/.well-known/openid-configuration": fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/keys"}`, r.issuer.url, r.issuer.url),
 		"/keys": fmt.Sprintf(`{"keys":[{"kty":"RSA","use":"sig","alg":"RS256","kid":%q,"n":%q,"e":%q}]}`, keyID,
 			base64.RawURLEncoding.EncodeToString(key.N.Bytes()), base64.RawURLEncoding.EncodeToString(big.NewInt(int64(key.E)).Bytes())),
 	}
-	r.issuer.server = &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.issuer, err = serveBackend(ctx, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, documents[req.URL.Path]) // if the service has left, it asks again
-	})}
-	go func() { _ = r.issuer.server.Serve(listener) }() // until close
+	}))
+	if err != nil {
+		return err
+	}
+	issuer := r.issuerURL()
+	documents["/.well-known/openid-configuration"] = fmt.Sprintf(`{"issuer":%q,"jwks_uri":"%s/keys"}`, issuer, issuer) // nobody asks before startServices
 	now := time.Now()
 	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
-		"iss": r.issuer.url, "aud": audience, "azp": callerName, "roles": []string{"check", "batch"},
+		"iss": issuer, "aud": audience, "azp": callerName, "roles": []string{"check", "batch"},
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(12 * time.Hour).Unix(),
 	})
 	token.Header["kid"] = keyID

@@ -1,5 +1,5 @@
 // Package rig runs the servers under test: the service as operators run it,
-// with a simulated Partner Center and a real redis-server, and the floors
+// with a stand-in for Partner Center and a real redis-server, and the floors
 // beside it. Each server is a separate process, so that its cost can be
 // separated from the driver's.
 package rig
@@ -11,19 +11,63 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/eligibilityd/eligibilityd/bench/load"
 )
 
-// Config selects the programs and the customers.
+// Config selects the programs, the servers and the customers.
 type Config struct {
 	// Service is the path of eligibilityd, Self of the program that serves the
 	// floors: "floor KIND --address A --answer FILE".
 	Service, Self string
-	// Customers is how many customers the simulator plays.
+	// Baseline is the path of another eligibilityd, usually an older one: it runs
+	// the services whose names are from [Name.Before].
+	Baseline string
+	// Servers are those to start. If a floor is among them, Local is started, too.
+	Servers []Name
+	// Customers is the number of customers that the tiers are filled with.
 	Customers int
-	// Logged starts Rig.Logged, too.
-	Logged bool
+	// MemoryLimit is GOMEMLIMIT of the services.
+	MemoryLimit string
+}
+
+// Name names a server of a rig.
+type Name string
+
+// The services.
+const (
+	Local  Name = "local"  // answers from its local tier
+	Shared Name = "shared" // answers only from Redis: its local tier is never trusted
+	Logged Name = "logged" // is Local with a decision log
+	Secure Name = "secure" // is Local with TLS and callers
+)
+
+// The floors: the minimum cost of a transport, and a gateway that connects to its
+// own port. Those with TLS have the certificate of Secure.
+const (
+	FloorGRPC    Name = "floor grpc"
+	FloorHTTP    Name = "floor http"
+	FloorGateway Name = "floor gateway"
+	FloorGRPCTLS Name = "floor grpc, tls"
+	FloorHTTPTLS Name = "floor http, tls"
+)
+
+const (
+	beforePrefix = "before "
+	floorPrefix  = "floor "
+	tlsSuffix    = ", tls"
+)
+
+// Before returns the name of the service n as Config.Baseline runs it.
+func (n Name) Before() Name { return beforePrefix + n }
+
+// Floor reports whether n is a floor.
+func (n Name) Floor() bool { return strings.HasPrefix(string(n), floorPrefix) }
+
+// TLS reports whether n is reached by Rig.Access.
+func (n Name) TLS() bool {
+	return n == Secure || n == Secure.Before() || strings.HasSuffix(string(n), tlsSuffix)
 }
 
 // Server is a running server.
@@ -37,43 +81,36 @@ type Server struct {
 
 // Rig is all running processes. [New] starts them and [Rig.Close] ends them.
 type Rig struct {
-	// Local answers from its local tier, Shared only from Redis: its local tier
-	// is never trusted.
-	Local, Shared Server
-	// Logged is Local with a decision log, if Config.Logged.
-	Logged Server
-	// FloorGRPC and FloorHTTP are the minimum cost of a transport; Gateway
-	// connects to its own port.
-	FloorGRPC, FloorHTTP, Gateway Server
-	// Secure is Local with TLS and callers; FloorGRPCTLS and FloorHTTPTLS have the
-	// same certificate. Access is how each of the three is reached: the token is a
+	// Servers are the running ones.
+	Servers map[Name]Server
+	// Access is how Secure and the floors with TLS are reached: the token is a
 	// JWT, which Secure verifies once.
-	Secure, FloorGRPCTLS, FloorHTTPTLS Server
-	Access                             load.Access
+	Access load.Access
 	// Redis is the address of redis-server.
 	Redis string
 
-	cfg       Config
-	dir       string
-	simulator string
-	issuer    *issuer
-	processes []*process
+	cfg           Config
+	filled        map[string]bool // prefixes of Redis that hold all customers
+	dir           string
+	partnerCenter *backend
+	issuer        *backend
+	processes     []*process
 }
 
-// New starts everything and warms the service: it returns when the tiers hold
+// New starts everything and warms the services: it returns when the tiers hold
 // evidence for each customer. If it fails, it ends what it has started.
 func New(ctx context.Context, cfg Config) (_ *Rig, err error) {
 	dir, err := os.MkdirTemp("", "eligibilityd-bench")
 	if err != nil {
 		return nil, fmt.Errorf("rig: %w", err)
 	}
-	r := &Rig{cfg: cfg, dir: dir}
+	r := &Rig{cfg: cfg, dir: dir, Servers: map[Name]Server{}, filled: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			r.Close()
 		}
 	}()
-	for _, step := range []func(context.Context) error{r.startRedis, r.startSimulator, r.startIssuer, r.startServices, r.startFloors} {
+	for _, step := range []func(context.Context) error{r.startRedis, r.startPartnerCenter, r.startIssuer, r.startServices, r.startFloors} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("rig: %w", err)
 		}
@@ -86,10 +123,12 @@ func (r *Rig) Close() {
 	for _, p := range slices.Backward(r.processes) {
 		p.stop()
 	}
-	if r.issuer != nil {
-		r.issuer.close()
+	for _, b := range []*backend{r.issuer, r.partnerCenter} {
+		if b != nil {
+			b.close()
+		}
 	}
-	_ = os.RemoveAll(r.dir) // in the directory for temporary files
+	_ = os.RemoveAll(r.dir) // a temporary directory
 }
 
 // run starts a process that ends with the rig.
@@ -128,7 +167,13 @@ func (r *Rig) startRedis(ctx context.Context) error {
 	return p.await(ctx, pollEvery, accepts(r.Redis))
 }
 
+// startFloors starts those of the floors that were asked for. They answer what the
+// service answers about one customer.
 func (r *Rig) startFloors(ctx context.Context) error {
+	floors := slices.DeleteFunc(slices.Clone(r.cfg.Servers), func(n Name) bool { return !n.Floor() })
+	if len(floors) == 0 {
+		return nil
+	}
 	message, body, err := r.answer(ctx)
 	if err != nil {
 		return err
@@ -141,36 +186,32 @@ func (r *Rig) startFloors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, floor := range []struct {
-		kind, answer string
-		tls          bool
-		server       *Server
-	}{
-		{"grpc", encoded, false, &r.FloorGRPC},
-		{"http", json, false, &r.FloorHTTP},
-		{"gateway", encoded, false, &r.Gateway},
-		{"grpc", encoded, true, &r.FloorGRPCTLS},
-		{"http", json, true, &r.FloorHTTPTLS},
-	} {
+	for _, name := range floors {
 		var address string
 		if err := freeAddresses(ctx, &address); err != nil {
 			return err
 		}
-		args := []string{"floor", floor.kind, "--address", address, "--answer", floor.answer}
-		if floor.tls {
+		kind, secure := strings.CutSuffix(strings.TrimPrefix(string(name), floorPrefix), tlsSuffix)
+		server, answer := Server{GRPC: address}, encoded
+		if kind != "grpc" {
+			server = Server{HTTP: address}
+		}
+		if kind == "http" {
+			answer = json
+		}
+		args := []string{"floor", kind, "--address", address, "--answer", answer}
+		if secure {
 			args = append(args, "--certificate", r.file(certificateFile), "--key", r.file(keyFile))
 		}
-		p, err := r.run("floor "+floor.kind, r.cfg.Self, args...)
+		p, err := r.run(string(name), r.cfg.Self, args...)
 		if err != nil {
 			return err
 		}
 		if err := p.await(ctx, pollEvery, accepts(address)); err != nil {
 			return err
 		}
-		*floor.server = Server{PID: p.pid(), HTTP: address}
-		if floor.kind == "grpc" {
-			*floor.server = Server{PID: p.pid(), GRPC: address}
-		}
+		server.PID = p.pid()
+		r.Servers[name] = server
 	}
 	return nil
 }

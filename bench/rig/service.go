@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -14,11 +15,8 @@ import (
 // pollEvery is the interval of readiness checks of a starting process.
 const pollEvery = 5 * time.Millisecond
 
-// memoryLimit is the memory limit that the service sets itself in a container
-// of 512 MiB; it determines how much garbage may accumulate.
-const memoryLimit = "GOMEMLIMIT=460MiB"
-
-// The simulator's credentials, given to it and to the service alike.
+// The credentials of the service, of which the stand-in for Partner Center demands
+// none.
 const (
 	tenantID     = "bbbbbbbb-0000-4000-8000-000000000001"
 	clientID     = "bbbbbbbb-0000-4000-8000-000000000002"
@@ -34,7 +32,7 @@ var serviceConfig string
 // settings fill in serviceConfig.
 type settings struct {
 	GRPC, HTTP, Admin      string
-	Simulator, Redis       string
+	PartnerCenter, Redis   string
 	Collector              string
 	TenantID, ClientID     string
 	ClientSecret           string
@@ -48,63 +46,41 @@ type settings struct {
 // CustomerID returns the id of the i-th customer of the simulator.
 func CustomerID(i int) string { return fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i) }
 
-// scripted is the number of customers in one script; the simulator bounds its
-// size.
-const scripted = 2000
-
-// startSimulator starts `eligibilityd simulate` with customers who may buy and
-// hold one qualification.
-func (r *Rig) startSimulator(ctx context.Context) error {
-	if err := freeAddresses(ctx, &r.simulator); err != nil {
-		return err
+// startServices starts the services that were asked for, one after the other. Those
+// of one program share what they keep in Redis, so that only the first has to fill it. Those that answer from their local tiers trust it for longer than
+// the benchmark runs.
+func (r *Rig) startServices(ctx context.Context) error {
+	names := slices.DeleteFunc(slices.Clone(r.cfg.Servers), Name.Floor)
+	if len(names) < len(r.cfg.Servers) && !slices.Contains(names, Local) {
+		names = append(names, Local) // whose answer the floors have
 	}
-	args := []string{
-		"simulate", "--address", r.simulator, "--control-address", "127.0.0.1:0",
-		"--tenant-id", tenantID, "--client-id", clientID, "--client-secret", clientSecret, "--refresh-token", refreshToken,
-	}
-	for first := 0; first < r.cfg.Customers; first += scripted {
-		var script strings.Builder
-		script.WriteString("customers:\n")
-		for i := first; i < min(first+scripted, r.cfg.Customers); i++ {
-			fmt.Fprintf(&script, "  %s: {account: [{status: Allowed}], "+
-				"qualifications: [{items: [{qualification: Education, vettingStatus: Approved, vettingCreatedDate: \"2026-01-02T03:04:05Z\"}]}]}\n", CustomerID(i))
+	for _, name := range names {
+		program, keys := r.cfg.Service, "now"
+		plain, before := strings.CutPrefix(string(name), beforePrefix)
+		if before {
+			program, keys = r.cfg.Baseline, "before"
 		}
-		path, err := r.write(fmt.Sprintf("customers-%d.yaml", first), []byte(script.String()))
+		with := settings{LocalMaxAge: "24h", KeyPrefix: keys}
+		switch Name(plain) { //nolint:exhaustive // Local needs no more, and floors are left out
+		case Shared:
+			with.LocalMaxAge = "1ns"
+		case Logged:
+			with.DecisionLog = r.file(string(name) + ".jsonl")
+		case Secure:
+			with.Certificate, with.Key = r.file(certificateFile), r.file(keyFile)
+			with.Issuer, with.Audience = r.issuerURL(), audience
+		}
+		server, err := r.startService(ctx, program, string(name), with)
 		if err != nil {
 			return err
 		}
-		args = append(args, "--script", path)
+		r.Servers[name] = server
 	}
-	p, err := r.run("simulator", r.cfg.Service, args...)
-	if err != nil {
-		return err
-	}
-	return p.await(ctx, pollEvery, accepts(r.simulator))
-}
-
-// startServices starts the service three times: one trusts its local tier for longer
-// than the benchmark runs, the other not at all; the third is the first with TLS and
-// callers. If it is asked for, a fourth one is the first with a decision log.
-func (r *Rig) startServices(ctx context.Context) error {
-	var err error
-	if r.Local, err = r.startService(ctx, "local", settings{LocalMaxAge: "24h"}); err != nil {
-		return err
-	}
-	if r.cfg.Logged {
-		if r.Logged, err = r.startService(ctx, "logged", settings{LocalMaxAge: "24h", DecisionLog: r.file("decisions.jsonl")}); err != nil {
-			return err
-		}
-	}
-	secure := settings{LocalMaxAge: "24h", Certificate: r.file(certificateFile), Key: r.file(keyFile), Issuer: r.issuer.url, Audience: audience}
-	if r.Secure, err = r.startService(ctx, "secure", secure); err != nil {
-		return err
-	}
-	r.Shared, err = r.startService(ctx, "shared", settings{LocalMaxAge: "1ns"})
-	return err
+	return nil
 }
 
 // startService starts the service with settings that startService completes.
-func (r *Rig) startService(ctx context.Context, name string, with settings) (Server, error) {
+func (r *Rig) startService(ctx context.Context, program, name string, with settings) (Server, error) {
 	var s Server
 	var nobody string
 	if err := freeAddresses(ctx, &s.GRPC, &s.HTTP, &s.Admin, &nobody); err != nil {
@@ -115,9 +91,9 @@ func (r *Rig) startService(ctx context.Context, name string, with settings) (Ser
 		return Server{}, err
 	}
 	with.GRPC, with.HTTP, with.Admin = s.GRPC, s.HTTP, s.Admin
-	with.Simulator, with.Redis, with.Collector = r.simulator, r.Redis, nobody
+	with.PartnerCenter, with.Redis, with.Collector = r.partnerCenter.address, r.Redis, nobody
 	with.TenantID, with.ClientID, with.ClientSecret = tenantID, clientID, clientSecret
-	with.RefreshTokenFile, with.KeyPrefix = token, name
+	with.RefreshTokenFile = token
 	access := load.Access{}
 	if with.Certificate != "" {
 		access = r.Access
@@ -130,13 +106,24 @@ func (r *Rig) startService(ctx context.Context, name string, with settings) (Ser
 	if err != nil {
 		return Server{}, err
 	}
-	p, err := r.runIn([]string{memoryLimit}, "service "+name, r.cfg.Service, "serve", "--config", path)
+	p, err := r.runIn([]string{"GOMEMLIMIT=" + r.cfg.MemoryLimit}, "service "+name, program, "serve", "--config", path)
 	if err != nil {
 		return Server{}, err
 	}
 	s.PID = p.pid()
 	if err := p.await(ctx, pollEvery, answers("http://"+s.Admin+"/readyz")); err != nil {
 		return Server{}, err
+	}
+	if !r.filled[with.KeyPrefix] {
+		r.filled[with.KeyPrefix] = true
+		if err := warm(ctx, s, access, min(r.cfg.Customers, fetched)); err != nil {
+			return Server{}, fmt.Errorf("%w\n%s", err, p.output.String())
+		}
+		if r.cfg.Customers > fetched {
+			if err := r.copyEvidence(ctx, with.KeyPrefix); err != nil {
+				return Server{}, err
+			}
+		}
 	}
 	if err := warm(ctx, s, access, r.cfg.Customers); err != nil {
 		return Server{}, fmt.Errorf("%w\n%s", err, p.output.String())

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -14,52 +17,71 @@ import (
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
 
-// warmLimit is how long the tiers may take to fill: each customer costs two
-// calls of the simulator, on cores that all processes share.
-const warmLimit = 5 * time.Minute
+// warmLimit is how long the tiers of a service may take to fill: each customer costs
+// two calls of Partner Center, on cores that all processes share.
+const warmLimit = 15 * time.Minute
 
-// warmBatch is the number of customers in one call.
-const warmBatch = 100
+// warmBatch is the number of customers in one call, and warmCalls the number of
+// calls under way.
+const (
+	warmBatch = 500
+	warmCalls = 4
+)
 
 // warm asks a service about every customer until the tiers answer for each.
 // Evidence is written to Redis after the answer was sent, so if the second pass
-// comes too early, it repeats.
+// comes too early, it repeats for the customers that are missing.
 func warm(ctx context.Context, s Server, access load.Access, customers int) error {
 	ctx, cancel := context.WithTimeout(ctx, warmLimit)
 	defer cancel()
+	var firsts []int // of batches
+	for first := 0; first < customers; first += warmBatch {
+		firsts = append(firsts, first)
+	}
 	return withClient(s.GRPC, access, func(client eligibilityv1.EligibilityServiceClient) error {
 		again := time.NewTicker(20 * time.Millisecond)
 		defer again.Stop()
 		for {
-			missing, err := ask(ctx, client, customers)
-			if err != nil || missing == nil {
+			missing, err := ask(ctx, client, firsts, customers)
+			if err != nil || len(missing) == 0 {
 				return err
 			}
+			firsts = missing
 			select {
 			case <-again.C:
 			case <-ctx.Done():
-				return fmt.Errorf("warm: %w; last not held: %v", ctx.Err(), missing)
+				return fmt.Errorf("warm: %w; %d batches are not held", ctx.Err(), len(missing))
 			}
 		}
 	})
 }
 
-// ask asks about every customer and returns the last result that did not come
-// from the tiers, or nil if all did.
-func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, customers int) (missing *eligibilityv1.BatchCheckEligibilityResult, err error) {
-	for first := 0; first < customers; first += warmBatch {
-		resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
-		if err != nil {
-			return nil, fmt.Errorf("warm: %w", err)
-		}
-		for _, result := range resp.GetResults() {
-			answer := result.GetResponse()
-			if !answer.GetQualificationsKnown() || answer.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER {
-				missing = result
+// ask asks about the customers of batches and returns those batches that did not
+// come from the tiers alone.
+func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, firsts []int, customers int) (missing []int, err error) {
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(warmCalls)
+	for _, first := range firsts {
+		group.Go(func() error {
+			resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
+			if err != nil {
+				return fmt.Errorf("warm: %w", err)
 			}
-		}
+			held := !slices.ContainsFunc(resp.GetResults(), func(result *eligibilityv1.BatchCheckEligibilityResult) bool {
+				answer := result.GetResponse()
+				return !answer.GetQualificationsKnown() || answer.GetSource() == eligibilityv1.EvidenceSource_EVIDENCE_SOURCE_PARTNER_CENTER
+			})
+			if !held {
+				mu.Lock()
+				defer mu.Unlock()
+				missing = append(missing, first)
+			}
+			return nil
+		})
 	}
-	return missing, nil
+	err = group.Wait()
+	return missing, err
 }
 
 // Batch returns a batch about that many customers from the first on.
@@ -79,7 +101,8 @@ func Check(i int) *eligibilityv1.CheckEligibilityRequest {
 // answer returns the service's answer about a customer, encoded as protobuf and
 // as REST's JSON: the floors send the same.
 func (r *Rig) answer(ctx context.Context) (message, body []byte, err error) {
-	err = withClient(r.Local.GRPC, load.Access{}, func(client eligibilityv1.EligibilityServiceClient) error {
+	local := r.Servers[Local]
+	err = withClient(local.GRPC, load.Access{}, func(client eligibilityv1.EligibilityServiceClient) error {
 		resp, err := client.CheckEligibility(ctx, Check(0))
 		if err != nil {
 			return fmt.Errorf("answer for the floors: %w", err)
@@ -90,9 +113,12 @@ func (r *Rig) answer(ctx context.Context) (message, body []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	body, err = get(ctx, "http://"+r.Local.HTTP+Path(0))
+	body, err = get(ctx, "http://"+local.HTTP+Path(0))
 	return message, body, err
 }
+
+// BatchPath is the REST path of batches.
+const BatchPath = "/v1/customers:batchCheckEligibility"
 
 // Path returns the REST path of the question about the i-th customer.
 func Path(i int) string { return "/v1/customers/" + CustomerID(i) + "/eligibility" }
