@@ -40,18 +40,3 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 		t.Errorf("%v allocations, want at most 6", got)
 	}
 }
-
-// discardWriter is a response that counts what it is sent.
-type discardWriter struct {
-	header  http.Header
-	written int
-}
-
-func (w *discardWriter) Header() http.Header { return w.header }
-
-func (w *discardWriter) Write(b []byte) (int, error) {
-	w.written += len(b)
-	return len(b), nil
-}
-
-func (w *discardWriter) WriteHeader(int) {}

@@ -101,3 +101,18 @@ func newRequest(tb testing.TB, method, url string) *http.Request {
 	}
 	return req
 }
+
+// discardWriter is a response that counts what it is sent.
+type discardWriter struct {
+	header  http.Header
+	written int
+}
+
+func (w *discardWriter) Header() http.Header { return w.header }
+
+func (w *discardWriter) Write(b []byte) (int, error) {
+	w.written += len(b)
+	return len(b), nil
+}
+
+func (w *discardWriter) WriteHeader(int) {}

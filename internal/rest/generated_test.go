@@ -324,7 +324,10 @@ func TestGeneratedHandlersEndStreams(t *testing.T) {
 	}}
 	run := startEchoes(t, e, servertest.Setup{})
 	ctx, leave := context.WithCancel(t.Context())
-	run.Open(t, ctx, "/v1/echoes/x:watch") //nolint:bodyclose // open does
+	resp := run.Open(t, ctx, "/v1/echoes/x:watch") //nolint:bodyclose // open does
+	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil {
+		t.Fatalf("%q, %v", line, err)
+	}
 	leave()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the caller left: %v", err)
