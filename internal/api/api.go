@@ -173,6 +173,7 @@ type Chain struct {
 	languages *languages
 	noInbound Inbound   // of every RPC over gRPC; never changed
 	headers   sync.Pool // of *callerHeader
+	batches   sync.Pool // of *batchMemory
 	// incomingKey is the key of the metadata in the context of an RPC over gRPC.
 	incomingKey any
 
@@ -197,7 +198,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
-	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}, incomingKey: incomingKey(), languages: newLanguages()}
+	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}, batches: sync.Pool{New: func() any { return new(batchMemory) }}, incomingKey: incomingKey(), languages: newLanguages()}
 	c.watches.most, c.watches.share = c.cfg.MaxWatches, c.cfg.MaxWatches-c.cfg.MaxWatches/10
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = logging.OwnLimits(c.cfg.Logger) // by reason: see limits
@@ -237,7 +238,7 @@ func (ch *Chain) Check(ctx context.Context, q *Question) (any, error) {
 
 // CheckBatch is Check for the questions of a batch. It returns a BatchReply.
 func (ch *Chain) CheckBatch(ctx context.Context, questions []Question) (any, error) {
-	if err := ch.answers.checkBatch(ctx, questions); err != nil {
+	if err := ch.answers.checkBatch(ctx, questions, new(batchMemory)); err != nil {
 		return nil, err
 	}
 	return callOf(ctx).batch, nil

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
@@ -14,10 +15,11 @@ import (
 type batch struct {
 	handler *handler
 	call    *call
+	memory  *batchMemory
 	first   group
 	further []*group
 
-	recording sync.Mutex // held to record an answer
+	recording sync.Mutex // held to record an answer if there are several groups
 	tally     tally
 }
 
@@ -30,13 +32,32 @@ type group struct {
 	places    []int // place in questions → place in the batch
 }
 
-// add adds the question that stands at place of so many in the batch.
-func (b *batch) add(of *partner, question eligibility.Request, place, size int) {
+// batchMemory is the memory in which a batch over gRPC is read and answered, one after
+// the other. Its zero value is empty.
+type batchMemory struct {
+	batch     Batch
+	questions []eligibility.Request // of the first group
+	places    []int                 // of the first group
+	reply     BatchReply
+}
+
+// reset empties m, which keeps nothing that a batch pointed to.
+func (m *batchMemory) reset() {
+	clear(m.batch.Questions)
+	clear(m.questions)
+	clear(m.reply)
+	*m = batchMemory{batch: Batch{Questions: m.batch.Questions[:0]}, questions: m.questions[:0], places: m.places[:0], reply: m.reply[:0]}
+}
+
+// add adds the question that stands at place in the batch.
+func (b *batch) add(of *partner, question eligibility.Request, place int) {
 	into := &b.first
 	switch into.of {
 	case of:
 	case nil:
-		*into = group{in: b, of: of, questions: make([]eligibility.Request, 0, size-place), places: make([]int, 0, size-place)}
+		open := len(b.call.batch) - place
+		*into = group{in: b, of: of, questions: slices.Grow(b.memory.questions, open), places: slices.Grow(b.memory.places, open)}
+		b.memory.questions, b.memory.places = into.questions[:open], into.places[:open]
 	default:
 		into = b.furtherOf(of)
 	}
@@ -109,8 +130,10 @@ func (g *group) check(ctx context.Context) {
 
 // answered records the answer to the question at i.
 func (g *group) answered(i int, answer *eligibility.Answer, err error) {
-	g.in.recording.Lock()
-	defer g.in.recording.Unlock()
+	if len(g.in.further) > 0 {
+		g.in.recording.Lock()
+		defer g.in.recording.Unlock()
+	}
 	h, c, place := g.in.handler, g.in.call, g.places[i]
 	failure := h.decisions.decided(c, g.record, place, g.of, &g.questions[i], answer, err)
 	c.batch[place].recorded = g.record != nil

@@ -62,6 +62,7 @@ type tally struct {
 	allowed, blocked, failed int
 	undecided                int                // blocked under when_undecidable: block; not in blocked
 	cause                    *eligibility.Error // the worst reason why one is undecided; nil if none is
+	answers                  answerCounts       // for the metrics
 }
 
 func (t *tally) fail(err *eligibility.Error) {

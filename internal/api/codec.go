@@ -38,6 +38,8 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 		return pooled(len(v), v.appendProto), nil
 	case *WatchReply:
 		return v.encode(), nil
+	case encoded:
+		return mem.BufferSlice(v), nil
 	default:
 		return c.CodecV2.Marshal(v)
 	}
@@ -82,7 +84,7 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 			mark = markMalformed
 		}
 		if mark != "" {
-			*v = Batch{mark: mark}
+			*v = Batch{Questions: v.Questions[:0], mark: mark}
 		}
 	case proto.Message:
 		if mark == "" && c.CodecV2.Unmarshal(data, v) != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -75,7 +76,7 @@ func (b *Batch) decode(wire []byte) bool {
 		read += n
 	}
 	wire = wire[:read]
-	b.Questions = make([]Question, 0, items)
+	b.Questions = slices.Grow(b.Questions[:0], items)
 	for len(wire) > 0 {
 		f, n := nextField(wire)
 		wire = wire[n:]

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -21,11 +22,6 @@ func (ch *Chain) WithoutMessages(desc grpc.ServiceDesc) grpc.ServiceDesc {
 		q, _ := req.(*Question)
 		return ch.Check(ctx, q)
 	}
-	batchInfo := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-	batch := func(ctx context.Context, req any) (any, error) {
-		b, _ := req.(*Batch)
-		return ch.CheckBatch(ctx, b.Questions)
-	}
 	desc.Methods = slices.Clone(desc.Methods)
 	for i := range desc.Methods {
 		switch method := &desc.Methods[i]; method.MethodName {
@@ -39,13 +35,37 @@ func (ch *Chain) WithoutMessages(desc grpc.ServiceDesc) grpc.ServiceDesc {
 			}
 		case "BatchCheckEligibility":
 			method.Handler = func(_ any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-				b := new(Batch)
-				if err := receive(b); err != nil {
-					return nil, err
-				}
-				return ch.Intercept(ctx, b, batchInfo, batch)
+				return ch.receiveBatch(ctx, receive)
 			}
 		}
 	}
 	return desc
+}
+
+// batchInfo names the RPC for the interceptor. It is shared and never changed.
+var batchInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
+
+// encoded is a response in the form that is sent.
+type encoded mem.BufferSlice
+
+// receiveBatch receives a batch, answers it and encodes the answers, in memory that
+// serves the next batch. After an error, a panic among them, that is left to the garbage
+// collector.
+func (ch *Chain) receiveBatch(ctx context.Context, receive func(any) error) (any, error) {
+	memory, _ := ch.batches.Get().(*batchMemory)
+	if err := receive(&memory.batch); err != nil {
+		return nil, err
+	}
+	_, err := ch.Intercept(ctx, &memory.batch, &batchInfo, func(ctx context.Context, _ any) (any, error) {
+		return nil, ch.answers.checkBatch(ctx, memory.batch.Questions, memory)
+	})
+	if err != nil {
+		return nil, err
+	}
+	reply := encoded(pooled(len(memory.reply), memory.reply.appendProto))
+	c := callOf(ctx)
+	c.tally, c.batch = nil, nil // the call may outlive the RPC
+	memory.reset()
+	ch.batches.Put(memory)
+	return reply, nil
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -87,12 +88,12 @@ func (h *handler) check(ctx context.Context, q *Question) error {
 
 // BatchCheckEligibility answers up to MaxBatch questions, each on its own.
 func (h *handler) BatchCheckEligibility(ctx context.Context, req *eligibilityv1.BatchCheckEligibilityRequest) (*eligibilityv1.BatchCheckEligibilityResponse, error) {
-	return nil, h.checkBatch(ctx, questionsOf(req)) // the call has the answers
+	return nil, h.checkBatch(ctx, questionsOf(req), new(batchMemory)) // the call has the answers
 }
 
 // checkBatch answers up to MaxBatch questions, each on its own. It fails as a whole
 // only if the batch itself is malformed. The answers are the call's.
-func (h *handler) checkBatch(ctx context.Context, questions []Question) error {
+func (h *handler) checkBatch(ctx context.Context, questions []Question, memory *batchMemory) error {
 	c := callOf(ctx)
 	faults := c.in.Violations
 	n := len(questions)
@@ -102,8 +103,10 @@ func (h *handler) checkBatch(ctx context.Context, questions []Question) error {
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	asked := &batch{handler: h, call: c}
-	c.tally, c.batch = &asked.tally, make(BatchReply, n)
+	asked := &batch{handler: h, call: c, memory: memory}
+	memory.reply = slices.Grow(memory.reply[:0], n)[:n]
+	c.tally, c.batch = &asked.tally, memory.reply
+	defer func() { h.metrics.add(&asked.tally.answers) }()
 	nameable := maxViolations
 	more, limited := c.take(c.start, n-1) // the chain has taken the first
 	for i := range questions {
@@ -123,7 +126,7 @@ func (h *handler) checkBatch(ctx context.Context, questions []Question) error {
 			h.refuseItem(c, item, i, domainError(err))
 			continue
 		}
-		asked.add(of, question, i, n)
+		asked.add(of, question, i)
 	}
 	c.partners = asked.partners()
 	if c.partners == 1 {
@@ -189,17 +192,21 @@ func withReserve(ctx context.Context, reserve time.Duration) *lazyContext {
 
 // accept makes the result of an item that was answered.
 func (h *handler) accept(c *call, place int, id eligibility.CustomerID, answer *eligibility.Answer) {
-	switch cause := undecided(answer); {
+	cause := undecided(answer)
+	switch {
 	case cause != nil:
 		c.tally.undecided++
 		c.tally.blame(cause)
+		h.metrics.failed(cause, 1, c.impatient())
 	case answer.Decision == eligibility.DecisionAllowed:
 		c.tally.allowed++
 	default:
 		c.tally.blocked++
 	}
-	h.metrics.decided(c, answer)
-	c.batch[place].CheckReply = CheckReply{id, *answer, c.Language}
+	c.tally.answers.count(answer, cause != nil)
+	reply := &c.batch[place].CheckReply
+	reply.CustomerID, reply.Language = id, c.Language
+	reply.Answer = *answer
 }
 
 // refuse makes the result of an item that has no answer.

@@ -223,18 +223,61 @@ func (m *metrics) decided(c *call, answer *eligibility.Answer) {
 	} else {
 		m.questions[outcomeDecided].Inc()
 	}
+	code, ok := firstReason(answer)
+	series := &m.allowed
+	if answer.Decision == eligibility.DecisionBlocked {
+		series = &m.blocked
+	}
+	if ok && series[code] != nil {
+		series[code].Inc()
+	}
+}
+
+// firstReason returns the first reason for an answer: of a block, the first that blocks.
+func firstReason(answer *eligibility.Answer) (code eligibility.ReasonCode, ok bool) {
 	for _, reason := range answer.Reasons {
-		if answer.Decision == eligibility.DecisionBlocked && !reason.Blocks {
-			continue
+		if reason.Blocks || answer.Decision != eligibility.DecisionBlocked {
+			return reason.Code, true
 		}
-		series := &m.allowed
-		if answer.Decision == eligibility.DecisionBlocked {
-			series = &m.blocked
+	}
+	return 0, false
+}
+
+// answerCounts counts the answers of a batch, which are added to the metrics together.
+type answerCounts struct {
+	decided          int
+	allowed, blocked reasonCounts
+}
+
+// reasonCounts are by the first reason.
+type reasonCounts [len(reasonCounters{})]int
+
+// count counts an answer. One that is undecided is counted as such by its caller.
+func (a *answerCounts) count(answer *eligibility.Answer, undecided bool) {
+	if !undecided {
+		a.decided++
+	}
+	counts := &a.allowed
+	if answer.Decision == eligibility.DecisionBlocked {
+		counts = &a.blocked
+	}
+	if code, ok := firstReason(answer); ok {
+		counts[code]++
+	}
+}
+
+// add adds the answers of a batch.
+func (m *metrics) add(a *answerCounts) {
+	m.questions[outcomeDecided].Add(float64(a.decided))
+	m.allowed.add(&a.allowed)
+	m.blocked.add(&a.blocked)
+}
+
+func (r *reasonCounters) add(counts *reasonCounts) {
+	for code, n := range counts {
+		if n > 0 && r[code] != nil {
+			r[code].Add(float64(n))
 		}
-		if counter := series[reason.Code]; counter != nil {
-			counter.Inc()
-		}
-		return
 	}
 }
 

@@ -69,15 +69,15 @@ func (r BatchReply) appendProto(b []byte) []byte {
 	for i := range r {
 		item := &r[i]
 		var result, start int
-		b, result = openMessage(b, 1)
+		b, result = openLong(b, 1)
 		if item.err != nil {
-			b, start = openMessage(b, 2)
+			b, start = openLong(b, 2)
 			b = appendItemErrorProto(b, itemError(item.err))
 		} else {
-			b, start = openMessage(b, 1)
+			b, start = openLong(b, 1)
 			b = item.appendProto(b)
 		}
-		b = closeMessage(closeMessage(b, start), result)
+		b = closeLong(closeLong(b, start), result)
 	}
 	return b
 }
@@ -101,17 +101,27 @@ func openMessage(b []byte, number protowire.Number) (_ []byte, start int) {
 
 // closeMessage writes the length of the field that began at start in front of it.
 // A length of more than one byte moves the field.
-func closeMessage(b []byte, start int) []byte {
+func closeMessage(b []byte, start int) []byte { return closeField(b, start, 1) }
+
+// openLong is openMessage for a field that usually has 128 to 16,383 bytes: its length
+// takes two. closeLong closes it.
+func openLong(b []byte, number protowire.Number) (_ []byte, start int) {
+	b = append(protowire.AppendTag(b, number, protowire.BytesType), 0, 0)
+	return b, len(b)
+}
+
+func closeLong(b []byte, start int) []byte { return closeField(b, start, 2) }
+
+// closeField writes the length of a field into the room in front of it. If that takes
+// more or fewer bytes, it moves the field.
+func closeField(b []byte, start, room int) []byte {
 	length := len(b) - start
-	if length < 1<<7 {
-		b[start-1] = byte(length) //nolint:gosec // below 128
-		return b
+	if more := protowire.SizeVarint(uint64(length)) - room; more != 0 {
+		b = append(b, make([]byte, max(more, 0))...)
+		copy(b[start+more:], b[start:start+length])
+		b = b[:start+more+length]
 	}
-	var room [8]byte
-	prefix := protowire.AppendVarint(room[:0], uint64(length))
-	b = append(b, prefix[1:]...)
-	copy(b[start-1+len(prefix):], b[start:start+length])
-	copy(b[start-1:], prefix)
+	protowire.AppendVarint(b[:start-room], uint64(length))
 	return b
 }
 
