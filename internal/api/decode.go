@@ -26,6 +26,11 @@ type field struct {
 	bytes  []byte // its value, if kind is BytesType
 }
 
+// is reports whether f is a field of that number and type.
+func (f *field) is(number protowire.Number, kind protowire.Type) bool {
+	return f.number == number && f.kind == kind
+}
+
 // nextField reads the first field of wire, and returns its length; negative if it is
 // malformed.
 func nextField(wire []byte) (f field, n int) {
@@ -70,7 +75,7 @@ func (b *Batch) decode(wire []byte) bool {
 		if n < 0 {
 			return false
 		}
-		if f.number == requestsField && f.kind == protowire.BytesType {
+		if f.is(requestsField, protowire.BytesType) {
 			items++
 		}
 		read += n
@@ -80,7 +85,7 @@ func (b *Batch) decode(wire []byte) bool {
 	for len(wire) > 0 {
 		f, n := nextField(wire)
 		wire = wire[n:]
-		if f.number != requestsField || f.kind != protowire.BytesType {
+		if !f.is(requestsField, protowire.BytesType) {
 			continue
 		}
 		b.Questions = append(b.Questions, Question{})
@@ -105,30 +110,24 @@ func (q *Question) decode(wire []byte) bool {
 
 // set sets one field.
 func (q *Question) set(f field) bool {
-	switch f.kind {
-	case protowire.VarintType:
-		switch f.number {
-		case segmentField:
-			q.Segment = eligibilityv1.Segment(int32(f.varint)) //nolint:gosec // protobuf drops the upper half
-		case operationField:
-			q.Operation = eligibilityv1.Operation(int32(f.varint)) //nolint:gosec // as above
-		}
-	case protowire.BytesType:
-		switch f.number {
-		case customerIDField:
-			id, err := eligibility.ParseCustomerID(f.bytes)
-			q.CustomerID, q.IsGUID = id, err == nil
-			return q.IsGUID || utf8.Valid(f.bytes)
-		case maxAgeField:
-			q.MaxAgeSet = true
-			return q.MaxAge.decode(f.bytes)
-		case minEvidenceTimeField:
-			q.MinEvidenceTimeSet = true
-			return q.MinEvidenceTime.decode(f.bytes)
-		case partnerField:
-			q.Partner = string(f.bytes)
-			return utf8.Valid(f.bytes)
-		}
+	switch {
+	case f.is(customerIDField, protowire.BytesType):
+		id, err := eligibility.ParseCustomerID(f.bytes)
+		q.CustomerID, q.IsGUID = id, err == nil
+		return q.IsGUID || utf8.Valid(f.bytes)
+	case f.is(segmentField, protowire.VarintType):
+		q.Segment = eligibilityv1.Segment(int32(f.varint)) //nolint:gosec // protobuf drops the upper half
+	case f.is(operationField, protowire.VarintType):
+		q.Operation = eligibilityv1.Operation(int32(f.varint)) //nolint:gosec // as above
+	case f.is(maxAgeField, protowire.BytesType):
+		q.MaxAgeSet = true
+		return q.MaxAge.decode(f.bytes)
+	case f.is(minEvidenceTimeField, protowire.BytesType):
+		q.MinEvidenceTimeSet = true
+		return q.MinEvidenceTime.decode(f.bytes)
+	case f.is(partnerField, protowire.BytesType):
+		q.Partner = string(f.bytes)
+		return utf8.Valid(f.bytes)
 	}
 	return true
 }
@@ -140,13 +139,11 @@ func (s *Seconds) decode(wire []byte) bool {
 		if n < 0 {
 			return false
 		}
-		if f.kind == protowire.VarintType {
-			switch f.number {
-			case secondsField:
-				s.Seconds = int64(f.varint) //nolint:gosec // the same bits
-			case nanosField:
-				s.Nanos = int32(f.varint) //nolint:gosec // protobuf drops the upper half
-			}
+		switch {
+		case f.is(secondsField, protowire.VarintType):
+			s.Seconds = int64(f.varint) //nolint:gosec // the same bits
+		case f.is(nanosField, protowire.VarintType):
+			s.Nanos = int32(f.varint) //nolint:gosec // protobuf drops the upper half
 		}
 		wire = wire[n:]
 	}

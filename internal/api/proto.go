@@ -116,12 +116,12 @@ func closeLong(b []byte, start int) []byte { return closeField(b, start, 2) }
 // more or fewer bytes, it moves the field.
 func closeField(b []byte, start, room int) []byte {
 	length := len(b) - start
-	if more := protowire.SizeVarint(uint64(length)) - room; more != 0 {
+	if more := protowire.SizeVarint(uint64(length)) - room; more != 0 { //nolint:gosec // not negative
 		b = append(b, make([]byte, max(more, 0))...)
 		copy(b[start+more:], b[start:start+length])
 		b = b[:start+more+length]
 	}
-	protowire.AppendVarint(b[:start-room], uint64(length))
+	protowire.AppendVarint(b[:start-room], uint64(length)) //nolint:gosec // as above
 	return b
 }
 

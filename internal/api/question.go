@@ -41,11 +41,11 @@ type Seconds struct {
 	Nanos   int32
 }
 
-func (s Seconds) duration() *durationpb.Duration {
+func (s *Seconds) duration() *durationpb.Duration {
 	return &durationpb.Duration{Seconds: s.Seconds, Nanos: s.Nanos}
 }
 
-func (s Seconds) timestamp() *timestamppb.Timestamp {
+func (s *Seconds) timestamp() *timestamppb.Timestamp {
 	return &timestamppb.Timestamp{Seconds: s.Seconds, Nanos: s.Nanos}
 }
 
