@@ -60,7 +60,7 @@ func serve(ctx context.Context, environ []string, path string, checkConfig bool,
 		return errors.Join(withRemedy(err, loginArguments(cfg, partner, path)), service.Close())
 	}
 	logSettings(service.Logger(), cfg.Digest(), settings)
-	app.TuneMemory(service.Logger())
+	app.TuneMemory(ctx, service.Logger())
 	on, err := app.OpenListeners(ctx, cfg.Server)
 	if err != nil {
 		return errors.Join(err, service.Close())

@@ -1,43 +1,75 @@
 package app
 
 import (
+	"context"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"go.uber.org/zap"
 )
 
 const (
-	// gcPercent is the GOGC value if the process knows its memory limit, which
-	// makes the collector run more often before memory runs out.
-	gcPercent = 800
+	// garbageBytes is how much garbage may accumulate before it is collected. More of
+	// it saves little CPU.
+	garbageBytes = 96 << 20
+	// leastGCPercent and mostGCPercent bound GOGC: the former is Go's default, the
+	// latter keeps an idle process small.
+	leastGCPercent = 100
+	mostGCPercent  = 800
 	// leastLimit is the limit below which nothing is tuned.
 	leastLimit = 64 << 20
 )
 
-// TuneMemory trades unused memory for CPU if the process has a memory limit: that
-// of its control group, which a container or systemd sets, or GOMEMLIMIT.
-func TuneMemory(logger *zap.Logger) { tuneMemory(memlimit.FromCgroup, logger) }
+// liveBytes is the metric of the memory that survived the last collection.
+const liveBytes = "/gc/heap/live:bytes"
 
-// tuneMemory collects garbage less often if a memory limit is known, from
-// GOMEMLIMIT or from group, and sets the runtime's limit to nine tenths of the
-// group's. It never overrides GOGC and GOMEMLIMIT from the environment.
-func tuneMemory(group memlimit.Provider, logger *zap.Logger) {
-	limit := debug.SetMemoryLimit(-1)
+// TuneMemory trades memory for CPU until ctx ends: it collects garbage each time
+// that some 96 MiB have accumulated, whatever the tiers hold. If the process has a
+// memory limit, of its control group, which a container or systemd sets, the
+// runtime's limit is nine tenths of it.
+func TuneMemory(ctx context.Context, logger *zap.Logger) {
+	tuneMemory(ctx, memlimit.FromCgroup, logger)
+}
+
+// tuneMemory is TuneMemory with the limit of group. It never overrides GOGC and
+// GOMEMLIMIT from the environment.
+func tuneMemory(ctx context.Context, group memlimit.Provider, logger *zap.Logger) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		whole, err := group() // fails if there is no limit
-		if err != nil || whole < leastLimit || whole > math.MaxInt64 {
-			return
+		if whole, err := group(); err == nil && whole <= math.MaxInt64 { // fails if there is no limit
+			if whole < leastLimit {
+				return
+			}
+			debug.SetMemoryLimit(int64(whole / 10 * 9))
 		}
-		limit = int64(whole / 10 * 9)
-		debug.SetMemoryLimit(limit)
 	}
-	if os.Getenv("GOGC") != "" || limit == math.MaxInt64 {
+	if os.Getenv("GOGC") != "" {
 		return
 	}
-	debug.SetGCPercent(gcPercent)
-	logger.Info("garbage is collected less often, up to the memory limit",
-		zap.Int64("memory_limit_bytes", limit), zap.Int("gc_percent", gcPercent))
+	tuneCollector(ctx)
+	logger.Info("garbage is collected by its amount",
+		zap.Int64("memory_limit_bytes", debug.SetMemoryLimit(-1)), zap.Int("garbage_bytes", garbageBytes))
+}
+
+// tuneCollector sets GOGC for the live heap, now and after each collection until
+// ctx ends.
+func tuneCollector(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	sample := []metrics.Sample{{Name: liveBytes}}
+	metrics.Read(sample)
+	debug.SetGCPercent(gcPercent(sample[0].Value.Uint64()))
+	// The runtime calls tuneCollector when it has collected cycle: after the next
+	// collection.
+	cycle := new(*int)
+	runtime.AddCleanup(cycle, tuneCollector, ctx)
+}
+
+// gcPercent returns the GOGC value by which garbageBytes accumulate beside live bytes.
+func gcPercent(live uint64) int {
+	return int(min(max(100*garbageBytes/max(live, 1), leastGCPercent), mostGCPercent))
 }
