@@ -7,7 +7,7 @@ const (
 	redisBytesPerCustomer = 730
 	redisBytesPerChange   = 840
 	redisBytesPerHistory  = 1400 // of both facets, one entry and one confirmation each
-	localBytesPerEntry    = 350
+	localBytesPerCustomer = 720
 )
 
 // announcementBytes is one announcement, without what Redis's protocol adds.

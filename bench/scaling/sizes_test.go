@@ -101,7 +101,7 @@ func TestSizesAreAsMeasured(t *testing.T) { //nolint:paralleltest // measures th
 				store.Put(key, evidence)
 			}
 		}
-		near(t, "bytes an entry", float64(heap()-before)/(2*filled), localBytesPerEntry, 0.20)
+		near(t, "bytes a customer", float64(heap()-before)/filled, localBytesPerCustomer, 0.20)
 		runtime.KeepAlive(store)
 	})
 }

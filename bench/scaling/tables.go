@@ -140,7 +140,7 @@ func lookUpTable() string {
 			rows = append(rows, []string{
 				millions(n) + ", " + whole(checks), whole(replicas), significant(reads), percent(reads / checks),
 				significant(reads * redisMicrosPerLookUp / 1e6),
-				significant(2 * asked(atReplica, localMaxAge)), bytesOf(2 * asked(atReplica, localMaxAge) * localBytesPerEntry),
+				significant(asked(atReplica, localMaxAge)), bytesOf(asked(atReplica, localMaxAge) * localBytesPerCustomer),
 			})
 		}
 	}

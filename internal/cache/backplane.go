@@ -192,9 +192,9 @@ func (s *Store) receive(payload []byte, now time.Time) {
 		return
 	case m.evidence != nil:
 		s.metrics.received.Inc()
-		health, confirmed := s.health(m.key), now
+		health, confirmed := s.health(m.key), &now
 		if health.predates(m.evidence.FetchTime) {
-			confirmed = unconfirmed // repeated by a replica that may have missed newer evidence
+			confirmed = &unconfirmed // repeated by a replica that may have missed newer evidence
 		}
 		s.local.applyMessage(m.key, m.evidence, confirmed, now, !health.writable(now.UnixNano()))
 	}

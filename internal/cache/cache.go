@@ -22,10 +22,9 @@ import (
 // Config tunes a [Store]. Its zero value is an in-process store with the
 // documented defaults.
 type Config struct {
-	// MaxEntries bounds the local tier, one entry a facet of a customer; 0
-	// means 100,000.
+	// MaxEntries bounds the customers in the local tier; 0 means 100,000.
 	MaxEntries int
-	// MaxBytes bounds the memory of its entries, approximately; 0 means 128 MiB.
+	// MaxBytes bounds their memory, approximately; 0 means 128 MiB.
 	MaxBytes int
 	// LocalMaxAge is how long the local tier serves an entry without confirmation
 	// if Redis is configured, since another replica may have newer evidence; 0
@@ -147,7 +146,19 @@ func (s *Store) health(key eligibility.Key) *partitionHealth {
 
 // Peek implements evidence.Store.
 func (s *Store) Peek(key eligibility.Key, now time.Time) evidence.Found {
-	entry, held := s.local.get(key)
+	return s.found(key, s.local.get(key.CustomerID), now)
+}
+
+// PeekBoth implements evidence.Store.
+func (s *Store) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications evidence.Found) {
+	held := s.local.get(id)
+	return s.found(eligibility.Key{CustomerID: id, Facet: eligibility.FacetAccount}, held, now),
+		s.found(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, held, now)
+}
+
+// found counts and returns what the local tier holds under key, in c.
+func (s *Store) found(key eligibility.Key, c *customer, now time.Time) evidence.Found {
+	entry, held := c.entry(key.Facet)
 	if !held || fromFuture(entry.evidence, now) {
 		s.metrics.localMiss.Inc()
 		return evidence.Found{}
@@ -178,42 +189,72 @@ func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eviden
 
 func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, []*eligibility.Evidence) []loaded) []evidence.Found {
 	founds := make([]evidence.Found, len(keys))
-	var shared []loaded
-	asked := s.now()
-	if s.redis != nil {
-		held := make([]*eligibility.Evidence, len(keys))
+	if s.redis == nil {
+		now := s.now()
 		for i, key := range keys {
-			entry, _ := s.local.get(key)
-			held[i] = entry.evidence
-		}
-		loading, span := startSpan(ctx, "load", len(keys))
-		shared = read(s.redis, loading, keys, held)
-		endLoad(span, shared)
-	}
-	now := s.now()
-	for i, key := range keys {
-		if i < len(shared) && shared[i].evidence != nil {
-			founds[i] = s.adopt(key, shared[i], asked, now)
-		} else {
 			founds[i] = s.held(key, now)
 		}
-		founds[i].Unread = i < len(shared) && !shared[i].read
+		return founds
+	}
+	asked := new(time.Time)
+	*asked = s.now()
+	known := make([]*eligibility.Evidence, len(keys))
+	for i := 0; i < len(keys); {
+		held, end := s.local.get(keys[i].CustomerID), endOfCustomer(keys, i)
+		for ; i < end; i++ {
+			entry, _ := held.entry(keys[i].Facet)
+			known[i] = entry.evidence
+		}
+	}
+	loading, span := startSpan(ctx, "load", len(keys))
+	shared := read(s.redis, loading, keys, known)
+	endLoad(span, shared)
+	now := s.now()
+	for i := 0; i < len(keys); {
+		end := endOfCustomer(keys, i)
+		s.adopt(keys[i:end], shared[i:end], asked, now, founds[i:end])
+		i = end
 	}
 	return founds
 }
 
-// adopt keeps evidence that was read from Redis at asked, and returns the newest.
-// If Redis holds older evidence than this process, it has lost the newer.
-func (s *Store) adopt(key eligibility.Key, loaded loaded, asked, now time.Time) evidence.Found {
-	confirmed := unconfirmed
-	if s.confirms(key, loaded, now) {
-		confirmed = asked
+// endOfCustomer returns the end of the keys from start on that are of one customer, of
+// different facets.
+func endOfCustomer(keys []eligibility.Key, start int) (end int) {
+	if end = start + 1; end < len(keys) && keys[end].CustomerID == keys[start].CustomerID && keys[end].Facet != keys[start].Facet {
+		end++
 	}
-	newest, ok := s.local.put(key, loaded.evidence, confirmed, now)
-	switch {
-	case !ok: // newer evidence was announced, and is not here
-		return evidence.Found{}
-	case newest.evidence.FetchTime.After(loaded.evidence.FetchTime):
+	return end
+}
+
+// adopt keeps what was read from Redis at asked about one customer, and returns the
+// newest in founds.
+func (s *Store) adopt(keys []eligibility.Key, shared []loaded, asked *time.Time, now time.Time, founds []evidence.Found) {
+	var read [2]entry
+	for i, key := range keys {
+		if shared[i].evidence == nil {
+			continue
+		}
+		read[key.Facet] = entry{evidence: shared[i].evidence, confirmed: &unconfirmed}
+		if s.confirms(key, shared[i], now) {
+			read[key.Facet].confirmed = asked
+		}
+	}
+	newest, ok := s.local.putBoth(keys[0].CustomerID, read, now)
+	for i, key := range keys {
+		if shared[i].evidence == nil {
+			founds[i] = s.held(key, now)
+		} else if ok[key.Facet] { // if not, newer evidence was announced, and is not here
+			founds[i] = s.adopted(key, shared[i].evidence, newest[key.Facet], *asked, now)
+		}
+		founds[i].Unread = !shared[i].read
+	}
+}
+
+// adopted returns what was found under key if Redis holds evidence. If that is older
+// than the newest entry of this process, Redis has lost the newer.
+func (s *Store) adopted(key eligibility.Key, read *eligibility.Evidence, newest entry, asked, now time.Time) evidence.Found {
+	if newest.evidence.FetchTime.After(read.FetchTime) {
 		s.writeBack(key, newest.evidence)
 		return s.held(key, now)
 	}
@@ -221,7 +262,7 @@ func (s *Store) adopt(key eligibility.Key, loaded loaded, asked, now time.Time) 
 	// tier's own age.
 	return evidence.Found{
 		Evidence: newest.evidence, Tier: eligibility.TierRedis,
-		MustRevalidate: newest.confirmed.Before(asked) && !within(int64(now.Sub(newest.confirmed)), s.maxAge),
+		MustRevalidate: newest.confirmed.Before(asked) && !within(int64(now.Sub(*newest.confirmed)), s.maxAge),
 	}
 }
 
@@ -239,14 +280,14 @@ func (s *Store) writeBack(key eligibility.Key, evidence *eligibility.Evidence) {
 
 // held is what the local tier holds under key when Redis has nothing newer.
 func (s *Store) held(key eligibility.Key, now time.Time) evidence.Found {
-	entry, held := s.local.get(key)
+	entry, held := s.local.get(key.CustomerID).entry(key.Facet)
 	if !held || fromFuture(entry.evidence, now) {
 		return evidence.Found{}
 	}
 	return evidence.Found{
 		Evidence:       entry.evidence,
 		Tier:           eligibility.TierLocal,
-		MustRevalidate: s.redis != nil && !within(int64(now.Sub(entry.confirmed)), s.maxAge),
+		MustRevalidate: s.redis != nil && !within(int64(now.Sub(*entry.confirmed)), s.maxAge),
 	}
 }
 
@@ -254,11 +295,11 @@ func (s *Store) held(key eligibility.Key, now time.Time) evidence.Found {
 func (s *Store) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	// If this process fetched the evidence, nothing newer was known when the fetch
 	// started. If it came from elsewhere, storing it confirms nothing.
-	confirmed := unconfirmed
+	confirmed := &unconfirmed
 	if evidence.FetchedHere() {
-		confirmed = evidence.FetchTime
+		confirmed = &evidence.FetchTime
 	}
-	newest, _ := s.local.put(key, evidence, confirmed, s.now())
+	newest, _ := s.local.put(key, entry{evidence: evidence, confirmed: confirmed}, s.now())
 	return newest.evidence
 }
 
@@ -277,7 +318,7 @@ func (s *Store) Share(ctx context.Context, key eligibility.Key, evidence *eligib
 	s.addToOutbox(key, evidence, keepUntil, stored, cmp.Or(result.replaced.evidence, lease.stored.evidence))
 	if now := s.now(); result.newer != nil && !fromFuture(result.newer, now) {
 		// Nothing shows that the connection reached the server that has the newest.
-		s.local.applyMessage(key, result.newer, unconfirmed, now, false)
+		s.local.applyMessage(key, result.newer, &unconfirmed, now, false)
 	}
 	s.leases.wake(message{key: key, evidence: evidence})
 }

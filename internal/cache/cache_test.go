@@ -366,3 +366,29 @@ func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 		}
 	}
 }
+
+// One look at both facets finds and counts what a look at each does.
+func TestPeekBothIsPeekOfEach(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	store := newStore(t, cache.Config{Registerer: registry})
+	qualifications := eligibility.Key{CustomerID: key.CustomerID, Facet: eligibility.FacetQualifications}
+	check := func(hits, misses float64) {
+		t.Helper()
+		a, q := store.PeekBoth(key.CustomerID, start)
+		if want := store.Peek(key, start); a != want {
+			t.Errorf("account %+v, want %+v", a, want)
+		}
+		if want := store.Peek(qualifications, start); q != want {
+			t.Errorf("qualifications %+v, want %+v", q, want)
+		}
+		if gotHits, gotMisses := lookups(t, registry, "local", "hit"), lookups(t, registry, "local", "miss"); gotHits != hits || gotMisses != misses {
+			t.Errorf("%v hits and %v misses, want %v and %v", gotHits, gotMisses, hits, misses)
+		}
+	}
+	check(0, 4)
+	store.Put(key, allowed(start))
+	check(2, 6)
+	store.Put(qualifications, &eligibility.Evidence{Facet: eligibility.FacetQualifications, FetchTime: start})
+	check(6, 6)
+}

@@ -143,8 +143,8 @@ func (s *Store) AddToOutbox(key eligibility.Key, evidence *eligibility.Evidence)
 	s.addToOutbox(key, evidence, evidence.FetchTime.Add(time.Hour), false, nil)
 }
 
-// Forget evicts an entry of the local tier.
-func (s *Store) Forget(key eligibility.Key) { s.local.entries.Invalidate(key) }
+// Forget evicts a customer from the local tier.
+func (s *Store) Forget(id eligibility.CustomerID) { s.local.customers.Invalidate(id) }
 
 // DropFromOutbox is what a full outbox does with evidence for key.
 func (s *Store) DropFromOutbox(key eligibility.Key) { s.outbox.lose(partitionOf(key.CustomerID)) }

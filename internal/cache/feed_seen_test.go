@@ -125,7 +125,7 @@ func TestWhoSawAnAnswerGetsTheChange(t *testing.T) {
 			case "read":
 				store.Load(ctx, []eligibility.Key{key})
 			case "forget":
-				store.Forget(key)
+				store.Forget(key.CustomerID)
 			}
 		}
 		for i, store := range stores {

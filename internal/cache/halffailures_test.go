@@ -694,7 +694,7 @@ func TestMessagesAreHeldWhileRedisRefusesWrites(t *testing.T) {
 	// Messages may come in any order.
 	other := eligibility.Key{CustomerID: eligibility.CustomerID{9}}
 	store.Receive(cache.EvidenceMessage(other, blocked(news)))
-	store.Forget(other)
+	store.Forget(other.CustomerID)
 	store.Receive(cache.EvidenceMessage(other, allowed(news.Add(-time.Second))))
 	if found := cache.Peek(store, other); found.Evidence != nil {
 		t.Errorf("older evidence is held: %+v", found)

@@ -276,7 +276,8 @@ func (c *claiming) receive(m message) (acquired evidence.Acquisition, decided bo
 // adopt keeps what another replica has fetched. If newer evidence has been
 // announced, which is not here, the claim goes on.
 func (c *claiming) adopt(fetched *eligibility.Evidence) (acquired evidence.Acquisition, decided bool) {
-	newest, ok := c.store.local.put(c.Key, fetched, c.asked, c.store.now())
+	asked := c.asked // which changes
+	newest, ok := c.store.local.put(c.Key, entry{evidence: fetched, confirmed: &asked}, c.store.now())
 	return evidence.Acquisition{Evidence: newest.evidence}, ok
 }
 

@@ -10,43 +10,90 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
 
-// local is the tier in this process: bounded by entries and bytes, without a
+// local is the tier in this process: bounded by customers and bytes, without a
 // lock that all callers share. Evidence that is no longer usable stays until it is
 // evicted; the service evaluates ages at each use.
 type local struct {
-	entries *otter.Cache[eligibility.Key, entry]
-	evicted *atomic.Uint64
-	tombs   *tombstones
+	customers *otter.Cache[eligibility.CustomerID, *customer]
+	evicted   *atomic.Uint64
+	tombs     *tombstones
 	// replaced is called with evidence that put holds from now on and what it
 	// replaces, nil if nothing; for each key one call after the other. It is nil if
 	// there is a Redis.
 	replaced func(key eligibility.Key, before, after *eligibility.Evidence)
 }
 
-// entry is what is held under a key. It is never changed, only replaced.
+// customer is what is held about both facets of a customer. But for its confirmations,
+// it is never changed, only replaced.
+type customer [2]half
+
+// half is what is held about one facet.
+type half struct {
+	evidence  *eligibility.Evidence // nil if there is none
+	confirmed time.Time             // as in entry
+	// raised is a later confirmation, nil if there was none. What lowers it replaces the
+	// customer, so that a confirmation of what was held before is lost.
+	raised atomic.Pointer[time.Time]
+}
+
+// entry is what is held under a key at one moment.
 type entry struct {
 	evidence *eligibility.Evidence
 	// confirmed is the last moment at which, as far as this process knows, nothing
 	// newer was known anywhere: when Redis was read, or the fetch started. If Redis
-	// confirmed nothing, it is unconfirmed.
-	confirmed time.Time
+	// confirmed nothing, it is unconfirmed. It must not be changed.
+	confirmed *time.Time
 }
 
 // unconfirmed is so long ago that an entry must be revalidated.
 var unconfirmed = time.Unix(0, 0) //nolint:gochecknoglobals // only read
 
-// newLocal bounds both at once: an entry weighs its bytes or, if that is more, its
+// entry returns what c, which may be nil, holds about a facet, and whether it holds
+// anything.
+func (c *customer) entry(facet eligibility.Facet) (e entry, held bool) {
+	if c == nil || c[facet].evidence == nil {
+		return entry{}, false
+	}
+	return entry{evidence: c[facet].evidence, confirmed: c[facet].confirmation()}, true
+}
+
+func (h *half) confirmation() *time.Time {
+	if raised := h.raised.Load(); raised != nil {
+		return raised
+	}
+	return &h.confirmed
+}
+
+// confirm records that evidence was confirmed at a time, unless it was later.
+func (h *half) confirm(at *time.Time) {
+	for {
+		raised := h.raised.Load()
+		if !at.After(*h.confirmation()) || h.raised.CompareAndSwap(raised, at) {
+			return
+		}
+	}
+}
+
+// hold changes what c, of which nobody else knows yet, holds about a facet.
+func (c *customer) hold(facet eligibility.Facet, e entry) {
+	c[facet].evidence, c[facet].confirmed = e.evidence, *e.confirmed
+}
+
+// drop removes what c, of which nobody else knows yet, holds about a facet.
+func (c *customer) drop(facet eligibility.Facet) { c[facet].evidence = nil }
+
+// newLocal bounds both at once: a customer weighs its bytes or, if that is more, its
 // share of maxBytes.
 func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, error) {
 	share := max(maxBytes/maxEntries, 1)
 	evicted := new(atomic.Uint64)
-	entries, err := otter.New(&otter.Options[eligibility.Key, entry]{
+	customers, err := otter.New(&otter.Options[eligibility.CustomerID, *customer]{
 		MaximumWeight: uint64(share) * uint64(maxEntries), //nolint:gosec // both are positive
-		Weigher: func(_ eligibility.Key, e entry) uint32 {
-			return uint32(max(bytesOf(e.evidence), share)) //nolint:gosec // bounded by what an answer may hold
+		Weigher: func(_ eligibility.CustomerID, c *customer) uint32 {
+			return uint32(max(c.bytes(), share)) //nolint:gosec // bounded by what an answer may hold
 		},
 		// A recorder of statistics would run at each lookup too.
-		OnAtomicDeletion: func(e otter.DeletionEvent[eligibility.Key, entry]) {
+		OnAtomicDeletion: func(e otter.DeletionEvent[eligibility.CustomerID, *customer]) {
 			if e.WasEvicted() {
 				evicted.Add(1)
 			}
@@ -55,13 +102,25 @@ func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, err
 	if err != nil {
 		return nil, fmt.Errorf("cache: local tier: %w", err)
 	}
-	return &local{entries: entries, evicted: evicted, tombs: newTombstones(longestFresh)}, nil
+	return &local{customers: customers, evicted: evicted, tombs: newTombstones(longestFresh)}, nil
 }
 
-// bytesOf returns approximately the memory of an entry.
+// bytes returns approximately the memory of c.
+func (c *customer) bytes() int {
+	const customerBytes = 160
+	n := customerBytes
+	for facet := range c {
+		if evidence := c[facet].evidence; evidence != nil {
+			n += bytesOf(evidence)
+		}
+	}
+	return n
+}
+
+// bytesOf returns approximately the memory of evidence.
 func bytesOf(evidence *eligibility.Evidence) int {
-	const entryBytes, evidenceBytes, qualificationBytes = 160, 160, 96
-	n := entryBytes + evidenceBytes + len(evidence.StatusText) + len(evidence.CorrelationID)
+	const evidenceBytes, qualificationBytes = 160, 96
+	n := evidenceBytes + len(evidence.StatusText) + len(evidence.CorrelationID) + len(evidence.RequestID)
 	for i := range evidence.Qualifications {
 		q := &evidence.Qualifications[i]
 		n += qualificationBytes + len(q.TypeText) + len(q.VettingStatusText) + len(q.VettingReason)
@@ -69,50 +128,131 @@ func bytesOf(evidence *eligibility.Evidence) int {
 	return n
 }
 
-func (l *local) get(key eligibility.Key) (entry, bool) { return l.entries.GetIfPresent(key) }
+// get returns what is held about a customer; nil if nothing.
+func (l *local) get(id eligibility.CustomerID) *customer {
+	held, _ := l.customers.GetIfPresent(id)
+	return held
+}
 
-// put holds evidence, of which nothing newer was known at confirmed, unless
-// something newer is known by now. It returns the newest entry, which is held
-// then; false if another replica has announced newer evidence that is not here.
-// Evidence from the future is neither held nor in the way.
-func (l *local) put(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time) (newest entry, ok bool) {
-	newest, ok = entry{evidence: evidence, confirmed: confirmed}, true
-	if fromFuture(evidence, now) {
-		return newest, ok
-	}
-	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
-		// Asked inside Compute, since applyMessage updates the entry after adding the
-		// tombstone: one of the two sees the other.
-		newer, doubtful := l.tombs.newer(key, evidence, now)
-		if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
-			// Without Redis no other clock has dated it: now was read before that fetch.
-			if !old.evidence.FetchTime.After(now) || l.replaced != nil || !mayStand(evidence, max(policyAllows, strictness(old.evidence)), now.UnixNano()) {
-				newest, ok = old, true
-				return old, otter.CancelOp
+// change replaces what is held about a customer by what by makes of a copy of it. If by
+// returns false, nothing changes.
+func (l *local) change(id eligibility.CustomerID, by func(next *customer) (changed bool)) {
+	l.customers.Compute(id, func(old *customer, _ bool) (*customer, otter.ComputeOp) {
+		next := new(customer)
+		for facet := range next {
+			if e, held := old.entry(eligibility.Facet(facet)); held { //nolint:gosec // below 2
+				next.hold(eligibility.Facet(facet), e) //nolint:gosec // below 2
 			}
-			doubtful = true
 		}
 		switch {
-		case newer:
-			newest, ok = entry{}, false
-			return entry{}, otter.InvalidateOp
-		case doubtful:
-			newest = entry{evidence: evidence, confirmed: unconfirmed}
-		case held && old.evidence.FetchTime.Equal(evidence.FetchTime) && !replaces(evidence, old.evidence):
-			newest = old // the same fetch: keep the pointer that callers share
-			if confirmed.After(old.confirmed) {
-				newest.confirmed = confirmed
-			}
+		case !by(next):
+			return old, otter.CancelOp
+		case next[0].evidence == nil && next[1].evidence == nil:
+			return nil, otter.InvalidateOp
 		default:
-			newest = entry{evidence: evidence, confirmed: confirmed}
+			return next, otter.WriteOp
 		}
-		ok = true
-		if l.replaced != nil && newest.evidence == evidence {
-			l.noteReplaced(key, old.evidence, evidence, now)
-		}
-		return newest, otter.WriteOp
 	})
+}
+
+// put holds evidence about one facet, see putBoth.
+func (l *local) put(key eligibility.Key, e entry, now time.Time) (newest entry, ok bool) {
+	var found [2]entry
+	found[key.Facet] = e
+	newests, oks := l.putBoth(key.CustomerID, found, now)
+	return newests[key.Facet], oks[key.Facet]
+}
+
+// putBoth holds what was found about each facet of a customer, if it has evidence,
+// unless something newer is known by now. It returns the newest entry of each, which is
+// held then; false if another replica has announced newer evidence that is not here.
+// Evidence from the future is neither held nor in the way.
+func (l *local) putBoth(id eligibility.CustomerID, found [2]entry, now time.Time) (newest [2]entry, ok [2]bool) {
+	newest, ok = found, [2]bool{true, true}
+	held, open := l.get(id), false
+	for facet := range found {
+		e := &found[facet]
+		if e.evidence != nil && (fromFuture(e.evidence, now) || l.confirm(keyOf(id, facet), held, &newest[facet], now)) {
+			*e = entry{}
+		}
+		open = open || e.evidence != nil
+	}
+	if open {
+		l.change(id, func(next *customer) (changed bool) {
+			for facet, e := range found {
+				if e.evidence != nil {
+					changed = l.decide(keyOf(id, facet), next, e, now, &newest[facet], &ok[facet]) || changed
+				}
+			}
+			return changed
+		})
+	}
 	return newest, ok
+}
+
+// decide puts found into next, of which nobody else knows yet, unless something newer
+// is there or was announced. It reports whether that changes next.
+func (l *local) decide(key eligibility.Key, next *customer, found entry, now time.Time, newest *entry, ok *bool) (changed bool) {
+	old, held := next.entry(key.Facet)
+	evidence := found.evidence
+	// Asked inside Compute, since applyMessage updates the entry after adding the
+	// tombstone: one of the two sees the other.
+	newer, doubtful := l.tombs.newer(key, evidence, now)
+	if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
+		// Without Redis no other clock has dated it: now was read before that fetch.
+		if !old.evidence.FetchTime.After(now) || l.replaced != nil || !mayStand(evidence, max(policyAllows, strictness(old.evidence)), now.UnixNano()) {
+			*newest, *ok = old, true
+			return false
+		}
+		doubtful = true
+	}
+	switch {
+	case newer:
+		*newest, *ok = entry{}, false
+		next.drop(key.Facet)
+		return true
+	case doubtful:
+		*newest = entry{evidence: evidence, confirmed: &unconfirmed}
+	case held && sameFetch(old.evidence, evidence):
+		*newest = old // keep the pointer that callers share
+		if found.confirmed.After(*old.confirmed) {
+			newest.confirmed = found.confirmed
+		}
+	default:
+		*newest = found
+	}
+	*ok = true
+	next.hold(key.Facet, *newest)
+	if l.replaced != nil && newest.evidence == evidence {
+		l.noteReplaced(key, old.evidence, evidence, now)
+	}
+	return true
+}
+
+// confirm confirms the entry of c under key if it is of the same fetch as found, and
+// makes found that entry: it does what decide would do, without a write to the table.
+// It returns false if decide must do it. The entry is what the table held when c was
+// looked up. If c has been replaced since, the confirmation is lost with it.
+func (l *local) confirm(key eligibility.Key, c *customer, found *entry, now time.Time) bool {
+	old, held := c.entry(key.Facet)
+	if !held || !sameFetch(old.evidence, found.evidence) || fromFuture(old.evidence, now) {
+		return false
+	}
+	if newer, doubtful := l.tombs.newer(key, found.evidence, now); newer || doubtful {
+		return false
+	}
+	c[key.Facet].confirm(found.confirmed)
+	if old.confirmed.After(*found.confirmed) {
+		found.confirmed = old.confirmed
+	}
+	found.evidence = old.evidence
+	return true
+}
+
+// sameFetch reports whether two pieces of evidence are of one fetch: neither replaces
+// the other.
+func sameFetch(a, b *eligibility.Evidence) bool {
+	return a == b || !replaces(a, b) && !replaces(b, a)
 }
 
 // noteReplaced calls replaced. Of two fetches in one millisecond only the first
@@ -141,30 +281,37 @@ func replaces(a, b *eligibility.Evidence) bool {
 // does not store it. Evidence ahead of this process's clock needs confirmation; if
 // this process itself has just fetched evidence that blocks a purchase and is no less
 // strict, that stays and needs confirmation too.
-func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence, confirmed, now time.Time, hold bool) {
+func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence, confirmed *time.Time, now time.Time, hold bool) {
 	l.tombs.add(key, evidence.FetchTime, now)
-	l.entries.Compute(key, func(old entry, held bool) (entry, otter.ComputeOp) {
+	l.change(key.CustomerID, func(next *customer) (changed bool) {
+		old, held := next.entry(key.Facet)
 		ahead := evidence.FetchTime.After(now)
 		newer, _ := l.tombs.newer(key, evidence, now)
 		switch {
 		case !held && (!hold || newer):
-			return old, otter.CancelOp
+			return false
 		case !held:
 		case !fromFuture(old.evidence, now) && !replaces(evidence, old.evidence):
-			return old, otter.CancelOp
+			return false
 		case ahead && !fromFuture(old.evidence, now) && mayStand(old.evidence, max(policyAllows, strictness(evidence)), now.UnixNano()):
-			return entry{evidence: old.evidence, confirmed: unconfirmed}, otter.WriteOp
+			next.hold(key.Facet, entry{evidence: old.evidence, confirmed: &unconfirmed})
+			return true
 		}
 		if ahead {
-			return entry{evidence: evidence, confirmed: unconfirmed}, otter.WriteOp
+			confirmed = &unconfirmed
 		}
-		return entry{evidence: evidence, confirmed: confirmed}, otter.WriteOp
+		next.hold(key.Facet, entry{evidence: evidence, confirmed: confirmed})
+		return true
 	})
 }
 
 // requireRevalidation makes an entry that is held need confirmation.
 func (l *local) requireRevalidation(key eligibility.Key) {
-	l.entries.ComputeIfPresent(key, func(old entry) (entry, otter.ComputeOp) {
-		return entry{evidence: old.evidence, confirmed: unconfirmed}, otter.WriteOp
+	l.change(key.CustomerID, func(next *customer) (changed bool) {
+		old, held := next.entry(key.Facet)
+		if held {
+			next.hold(key.Facet, entry{evidence: old.evidence, confirmed: &unconfirmed})
+		}
+		return held
 	})
 }

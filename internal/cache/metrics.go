@@ -37,11 +37,11 @@ func newMetrics(registerer prometheus.Registerer, local *local) (*metrics, error
 		m.changesWritten, m.changesTrimmed, m.changesLost, m.changesUnreadable, m.reviewsUntracked, m.historyLost,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "eligibility_cache_local_entries",
-			Help: "Entries in the local tier (approximate).",
-		}, func() float64 { return float64(local.entries.EstimatedSize()) }),
+			Help: "Customers in the local tier (approximate).",
+		}, func() float64 { return float64(local.customers.EstimatedSize()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "eligibility_cache_local_evictions_total",
-			Help: "Entries that the local tier dropped to keep its bound.",
+			Help: "Customers that the local tier dropped to keep its bound.",
 		}, func() float64 { return float64(local.evicted.Load()) }),
 	} {
 		faults = append(faults, registerer.Register(collector))

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 
 const (
 	tombstoneShards = 64
-	// maxTombstones bounds a shard.
+	// maxTombstones bounds the customers of a shard.
 	maxTombstones = 2048
 	// minTombstoneLife is longer than any question or fetch that has already read
 	// older evidence.
@@ -26,21 +27,16 @@ type tombstones struct {
 }
 
 type tombstoneShard struct {
-	mu    sync.Mutex
-	known map[tombstoneKey]tombstone // guarded by mu
-	// overflow stands in for tombstones that did not fit, those from the future apart:
-	// all keys of the shard then count as announced at its time. Guarded by mu.
-	overflow map[bool]tombstone
+	mu sync.Mutex
+	// known are the tombstones by facet, and future those from the future: they replace
+	// no other, since the clock that dated them may be the wrong one. Guarded by mu.
+	known, future map[eligibility.CustomerID][2]tombstone
+	// overflow and overflowFuture stand in for tombstones that did not fit: all keys of
+	// the shard then count as announced at their times. Guarded by mu.
+	overflow, overflowFuture tombstone
 }
 
-// tombstoneKey separates announcements from the future: they replace no other,
-// since the clock that dated them may be the wrong one.
-type tombstoneKey struct {
-	eligibility.Key
-
-	future bool
-}
-
+// tombstone is an announcement; the zero value is none.
 type tombstone struct {
 	fetched int64         // Unix ns
 	arrived int64         // Unix ns
@@ -53,8 +49,8 @@ func newTombstones(longestFresh time.Duration) *tombstones {
 	start := time.Now()
 	t := &tombstones{life: life, elapsed: func() time.Duration { return time.Since(start) }}
 	for i := range t.shards {
-		t.shards[i].known = make(map[tombstoneKey]tombstone)
-		t.shards[i].overflow = make(map[bool]tombstone)
+		t.shards[i].known = make(map[eligibility.CustomerID][2]tombstone)
+		t.shards[i].future = make(map[eligibility.CustomerID][2]tombstone)
 	}
 	return t
 }
@@ -66,25 +62,30 @@ func (t *tombstones) shard(key eligibility.Key) *tombstoneShard {
 // add records that evidence fetched at that time exists.
 func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
 	shard, added := t.shard(key), tombstone{fetched: fetched.UnixNano(), arrived: now.UnixNano(), added: t.elapsed()}
-	place := tombstoneKey{Key: key, future: isAhead(added.fetched, now)}
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if old := shard.known[place]; old.fetched > added.fetched && !isAhead(old.fetched, now) {
+	stones, overflow := shard.known, &shard.overflow
+	if isAhead(added.fetched, now) {
+		stones, overflow = shard.future, &shard.overflowFuture
+	}
+	of, listed := stones[key.CustomerID]
+	if old := of[key.Facet]; old.fetched > added.fetched && !isAhead(old.fetched, now) {
 		return
 	}
-	if len(shard.known) >= maxTombstones {
-		for other, old := range shard.known {
-			if added.added-old.added >= t.life {
-				delete(shard.known, other)
-			}
+	if !listed && len(shard.known)+len(shard.future) >= maxTombstones {
+		expired := func(_ eligibility.CustomerID, of [2]tombstone) bool {
+			return added.added-max(of[0].added, of[1].added) >= t.life
 		}
+		maps.DeleteFunc(shard.known, expired)
+		maps.DeleteFunc(shard.future, expired)
 	}
-	if _, held := shard.known[place]; !held && len(shard.known) >= maxTombstones {
-		added.fetched = max(shard.overflow[place.future].fetched, added.fetched)
-		shard.overflow[place.future] = added
+	if !listed && len(shard.known)+len(shard.future) >= maxTombstones {
+		added.fetched = max(overflow.fetched, added.fetched)
+		*overflow = added
 		return
 	}
-	shard.known[place] = added
+	of[key.Facet] = added
+	stones[key.CustomerID] = of
 }
 
 // ahead reports whether the announcement came before the time that it gives.
@@ -109,9 +110,11 @@ func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, 
 	shard, fetched := t.shard(key), evidence.FetchTime.UnixNano()
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	for _, stone := range [4]tombstone{
-		shard.known[tombstoneKey{Key: key}], shard.known[tombstoneKey{Key: key, future: true}], shard.overflow[false], shard.overflow[true],
-	} {
+	stones := [4]tombstone{shard.known[key.CustomerID][key.Facet], {}, shard.overflow, shard.overflowFuture}
+	if len(shard.future) > 0 {
+		stones[1] = shard.future[key.CustomerID][key.Facet]
+	}
+	for _, stone := range stones {
 		switch {
 		case stone.fetched <= fetched || !t.lasts(stone, now):
 		case stone.ahead() && mayStand(evidence, policyAllows, stone.arrived) && t.elapsed()-stone.added < eligibility.ClockTolerance:

@@ -146,12 +146,12 @@ type RedisTLS struct {
 
 // Local is the tier inside the process.
 type Local struct {
-	// MaxEntries is how many facets are kept; a customer has two. More than 0.
-	// Several partners get equal parts of it, and of max_bytes. Optional;
-	// 100000.
+	// MaxEntries is how many customers are kept, each with both facets. More
+	// than 0. Several partners get equal parts of it, and of max_bytes.
+	// Optional; 100000.
 	MaxEntries int `yaml:"max_entries"`
 	// MaxBytes bounds the memory of the entries, approximately; 1 MiB or more.
-	// If the entries are larger than max_bytes / max_entries, fewer fit.
+	// If customers are larger than max_bytes / max_entries, fewer fit.
 	// Optional; 134217728 (128 MiB).
 	MaxBytes int `yaml:"max_bytes"`
 	// MaxAge is how long an entry is trusted before Redis is asked again; if

@@ -77,11 +77,15 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 	if req.MaxAgeSet {
 		c.youngest = now.Add(-req.MaxAge)
 	}
+	var account, qualifications Found
+	if c.qualifications.waived {
+		account = s.store.Peek(c.account.key, now)
+	} else {
+		account, qualifications = s.store.PeekBoth(req.CustomerID, now)
+	}
+	s.admit(c, &c.account, account, now)
+	s.admit(c, &c.qualifications, qualifications, now)
 	for _, v := range c.views() {
-		if v.waived {
-			continue
-		}
-		s.admit(c, v, s.store.Peek(v.key, now), now)
 		if v.Fresh {
 			s.refreshEarly(ctx, c, v, now)
 		}

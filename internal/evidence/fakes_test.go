@@ -97,6 +97,18 @@ func (m *memory) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	return evidence.Found{Evidence: m.held[key], Tier: eligibility.TierLocal, MustRevalidate: m.mustRevalidate}
 }
 
+func (m *memory) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications evidence.Found) {
+	return peekBoth(m, id, now)
+}
+
+// peekBoth looks at one facet after the other.
+func peekBoth(store interface {
+	Peek(key eligibility.Key, now time.Time) evidence.Found
+}, id eligibility.CustomerID, now time.Time,
+) (account, qualifications evidence.Found) {
+	return store.Peek(eligibility.Key{CustomerID: id}, now), store.Peek(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, now)
+}
+
 func (m *memory) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
 	m.mu.Lock()
 	m.loads++

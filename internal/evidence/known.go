@@ -47,9 +47,9 @@ func (s *Service) recall(c *check, id eligibility.CustomerID, segment eligibilit
 	c.req = eligibility.Request{CustomerID: id, Segment: segment}
 	c.account.key = eligibility.Key{CustomerID: id, Facet: eligibility.FacetAccount}
 	c.qualifications.key = eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}
-	for _, v := range c.views() {
-		s.admit(c, v, s.store.Peek(v.key, now), now)
-	}
+	account, qualifications := s.store.PeekBoth(id, now)
+	s.admit(c, &c.account, account, now)
+	s.admit(c, &c.qualifications, qualifications, now)
 }
 
 // loadKnown queries the shared tier once for all that is not fresh. It returns false if

@@ -51,9 +51,9 @@ func (s *Service) takeNewCustomer(ctx context.Context, c *check) bool {
 		return true
 	}
 	now := s.now()
-	for _, v := range c.views() { // a fetch may have finished since
-		s.admit(c, v, s.store.Peek(v.key, now), now)
-	}
+	account, qualifications := s.store.PeekBoth(c.req.CustomerID, now) // a fetch may have finished since
+	s.admit(c, &c.account, account, now)
+	s.admit(c, &c.qualifications, qualifications, now)
 	if c.known {
 		return true
 	}

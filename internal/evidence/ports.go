@@ -66,6 +66,8 @@ type Past struct {
 type Store interface {
 	// Peek looks into this process only, at the caller's time; it makes no I/O.
 	Peek(key eligibility.Key, now time.Time) Found
+	// PeekBoth is Peek for both facets of a customer, in one look.
+	PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications Found)
 	// Load looks into the shared tier, all keys in one round trip, and keeps
 	// what it found in this process. The result is in the order of keys; it
 	// holds the newest evidence of either tier.

@@ -146,6 +146,10 @@ func (f *flooded) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	return f.memory.Peek(key, now)
 }
 
+func (f *flooded) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications evidence.Found) {
+	return peekBoth(f, id, now)
+}
+
 func (f *flooded) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	f.receive()
 	return f.memory.Put(key, evidence)

@@ -107,6 +107,11 @@ func (s *Store) Peek(key eligibility.Key, _ time.Time) evidence.Found {
 	return evidence.Found{Evidence: s.Held[key], Tier: eligibility.TierLocal}
 }
 
+// PeekBoth implements evidence.Store.
+func (s *Store) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications evidence.Found) {
+	return s.Peek(eligibility.Key{CustomerID: id}, now), s.Peek(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, now)
+}
+
 // Load implements evidence.Store. It finds nothing.
 func (s *Store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
 	founds := make([]evidence.Found, len(keys))

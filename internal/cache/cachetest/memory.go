@@ -37,6 +37,13 @@ func (m *Memory) Peek(key eligibility.Key, now time.Time) evidence.Found {
 	return m.peek(key, now)
 }
 
+// PeekBoth implements evidence.Store.
+func (m *Memory) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications evidence.Found) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peek(eligibility.Key{CustomerID: id}, now), m.peek(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, now)
+}
+
 // peek is Peek. The lock is held.
 func (m *Memory) peek(key eligibility.Key, now time.Time) evidence.Found {
 	if held := m.held[key]; held != nil && !held.FetchTime.After(now.Add(believed)) {
