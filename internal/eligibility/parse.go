@@ -83,16 +83,18 @@ func ParseQualification(kind, vettingStatus, vettingReason string, vettingCreate
 
 // FoldWord returns word in ASCII lower case without ASCII white space, '_' and
 // '-': the form in which the words of Partner Center and of callers are compared.
-func FoldWord(word string) string {
-	folded := make([]byte, 0, len(word))
+func FoldWord(word string) string { return string(AppendFolded(make([]byte, 0, len(word)), word)) }
+
+// AppendFolded appends what [FoldWord] returns.
+func AppendFolded[T string | []byte](b []byte, word T) []byte {
 	for i := range len(word) {
 		switch c := word[i]; {
 		case c == ' ' || '\t' <= c && c <= '\r' || c == '_' || c == '-':
 		case 'A' <= c && c <= 'Z':
-			folded = append(folded, c+'a'-'A')
+			b = append(b, c+'a'-'A')
 		default:
-			folded = append(folded, c)
+			b = append(b, c)
 		}
 	}
-	return string(folded)
+	return b
 }

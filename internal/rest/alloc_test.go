@@ -3,6 +3,8 @@
 package rest_test
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"testing"
 
@@ -13,8 +15,8 @@ import (
 )
 
 // TestAllocationsOfALocalHitOverREST holds what a check costs that the local tier
-// answers, from request to response writer: request and call, the request's ID, the
-// question, and one string for the values of the headers.
+// answers, from request to response writer: request and call, the request's ID, one
+// string for the values of the headers, and the answer's reasons.
 func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 	limits, err := allowance.New(allowance.Config{Default: allowance.Limit{RequestsPerSecond: 1_000_000, Burst: 1_000_000, Concurrent: 10}})
 	if err != nil {
@@ -36,7 +38,30 @@ func TestAllocationsOfALocalHitOverREST(t *testing.T) {
 			t.Fatal("no answer")
 		}
 	})
-	if got > 6 {
-		t.Errorf("%v allocations, want at most 6", got)
+	if got > 5 {
+		t.Errorf("%v allocations, want at most 5", got)
+	}
+}
+
+// TestAllocationsOfABatchOverREST holds what each question of a batch adds, from request
+// to response writer: its reasons.
+func TestAllocationsOfABatchOverREST(t *testing.T) {
+	run := servertest.StartWarm(t, api.Config{PlainRecords: 1})
+	const n = 100
+	body := holdBatch(run, n)
+	req, w := newRequest(t, http.MethodPost, run.REST+batchPath), &discardWriter{header: make(http.Header)}
+	sent := bytes.NewReader(nil)
+	req.ContentLength, req.Body = int64(len(body)), io.NopCloser(sent)
+	got := apitest.FewestAllocations(func() {
+		clear(w.header)
+		sent.Reset(body)
+		run.Handler.ServeHTTP(w, req)
+		if w.written < n*100 {
+			t.Fatal("no answer")
+		}
+		w.written = 0
+	})
+	if got > n+16 {
+		t.Errorf("%v allocations for %d questions, want one each, and 16", got, n)
 	}
 }

@@ -133,8 +133,9 @@ func (w *compressWriter) end() {
 	if w.compressor == nil {
 		return
 	}
-	_ = w.compressor.Close() // a caller who left is no concern
-	w.compressor.Reset(nil)
-	w.compressors.Put(w.compressor)
+	if err := w.compressor.Close(); err == nil { // else, HTTP/2 may still be reading its buffers
+		w.compressor.Reset(nil)
+		w.compressors.Put(w.compressor)
+	}
 	w.compressor = nil
 }

@@ -3,103 +3,228 @@ package rest
 import (
 	"bytes"
 	"encoding/json"
-	"iter"
 	"unicode/utf8"
 )
 
-// The functions here take apart JSON that json.Valid has accepted. They look at
-// each byte once, copy no value and do not recurse.
+// scanner reads JSON and validates it as encoding/json does, in one pass: it copies no
+// value and does not recurse. If a method reports that the JSON is malformed, nothing
+// more can be read.
 //
 // Package pcclient has a reader of its own on purpose. It rejects a body as a
 // whole if any object repeats a name, in any case, and needs every value of it.
 // Here each fault is reported with its place, the other items of a batch are
 // still answered, and a large body must cost no more than its bytes.
+type scanner struct {
+	data []byte
+	at   int
+}
 
-// blanks are the characters that may stand around a JSON value.
-const blanks = " \t\r\n"
+// maxDepth is how many lists and objects encoding/json accepts within one another.
+const maxDepth = 10_000
 
-// kindOf is the first character of a JSON value, which shows its kind; 0 if
-// there is none.
-func kindOf(value []byte) byte {
-	value = bytes.TrimLeft(value, blanks)
-	if len(value) == 0 {
+// next skips blanks and returns the character behind them; 0 at the end.
+func (s *scanner) next() byte {
+	for ; s.at < len(s.data); s.at++ {
+		switch c := s.data[s.at]; c {
+		case ' ', '\t', '\r', '\n':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// take skips blanks, and c if it is next. It reports whether it was.
+func (s *scanner) take(c byte) bool {
+	if s.next() != c {
+		return false
+	}
+	s.at++
+	return true
+}
+
+// more moves to the next element of the list or object that ends with end. It reports
+// whether there is one.
+func (s *scanner) more(first bool, end byte) (more, ok bool) {
+	if s.take(end) {
+		return false, true
+	}
+	return true, first || s.take(',')
+}
+
+// name reads the name of a member and the colon behind it.
+func (s *scanner) name() (name []byte, ok bool) {
+	s.next()
+	start := s.at
+	if !s.text() {
+		return nil, false
+	}
+	literal := s.data[start:s.at]
+	name, plain := plainText(literal)
+	if !plain {
+		var decoded string
+		_ = json.Unmarshal(literal, &decoded) // it is valid
+		name = []byte(decoded)
+	}
+	return name, s.take(':')
+}
+
+// value reads any value that stands within depth lists and objects.
+func (s *scanner) value(depth int) (value json.RawMessage, ok bool) {
+	kind := s.next()
+	start := s.at
+	switch kind {
+	case '"':
+		ok = s.text()
+	case '{', '[':
+		ok = s.container(depth)
+	default:
+		ok = s.word()
+	}
+	return s.data[start:s.at], ok
+}
+
+// text reads a string.
+func (s *scanner) text() bool {
+	if s.at >= len(s.data) || s.data[s.at] != '"' {
+		return false
+	}
+	for i := s.at + 1; i < len(s.data); i++ {
+		switch c := s.data[i]; {
+		case c == '"':
+			s.at = i + 1
+			return true
+		case c < ' ':
+			return false
+		case c == '\\':
+			length := escapeLength(s.data[i+1:])
+			if length == 0 {
+				return false
+			}
+			i += length
+		}
+	}
+	return false
+}
+
+// escapeLength returns the length of an escape without its backslash; 0 if it is none.
+func escapeLength(escape []byte) int {
+	if len(escape) == 0 {
 		return 0
 	}
-	return value[0]
-}
-
-// members are the members of a JSON object in their order, repeated ones included.
-func members(object []byte) iter.Seq2[string, json.RawMessage] {
-	return func(yield func(string, json.RawMessage) bool) {
-		for member := range elements(object) {
-			end := stringEnd(member, 0)
-			value := bytes.TrimLeft(member[end:], blanks)[1:] // behind the colon
-			if !yield(decodeString(member[:end]), bytes.TrimLeft(value, blanks)) {
-				return
+	switch escape[0] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 1
+	case 'u':
+		const length = 5
+		if len(escape) < length {
+			return 0
+		}
+		for _, c := range escape[1:length] {
+			if digit := c | 0x20; !isDigit(c) && (digit < 'a' || digit > 'f') {
+				return 0
 			}
 		}
+		return length
+	default:
+		return 0
 	}
 }
 
-// elements are what commas separate in a JSON list or object, without the blanks
-// around it; nothing if container is empty.
-func elements(container []byte) iter.Seq[json.RawMessage] {
-	return func(yield func(json.RawMessage) bool) {
-		container = bytes.Trim(container, blanks)
-		if len(container) == 0 {
-			return
-		}
-		rest := container[1 : len(container)-1] // without the brackets
-		for start := 0; start < len(rest); {
-			end := elementEnd(rest, start)
-			element := bytes.Trim(rest[start:end], blanks)
-			if len(element) > 0 && !yield(element) { // it is empty in an empty container only
-				return
-			}
-			start = end + 1
+// word reads a number, true, false or null.
+func (s *scanner) word() bool {
+	rest := s.data[s.at:]
+	for _, word := range [...]string{"null", "true", "false"} {
+		if len(rest) >= len(word) && string(rest[:len(word)]) == word {
+			s.at += len(word)
+			return true
 		}
 	}
+	if len(rest) > 0 && rest[0] == '-' {
+		s.at++
+	}
+	if s.at < len(s.data) && s.data[s.at] == '0' {
+		s.at++
+	} else if !s.digits() {
+		return false
+	}
+	if s.at < len(s.data) && s.data[s.at] == '.' {
+		s.at++
+		if !s.digits() {
+			return false
+		}
+	}
+	if s.at < len(s.data) && s.data[s.at]|0x20 == 'e' {
+		s.at++
+		if s.at < len(s.data) && (s.data[s.at] == '+' || s.data[s.at] == '-') {
+			s.at++
+		}
+		return s.digits()
+	}
+	return true
 }
 
-// elementEnd returns the end of the element that begins at i: at a comma outside
-// of all brackets and strings, or at the end.
-func elementEnd(data []byte, i int) int {
-	depth := 0
-	for i < len(data) {
-		switch data[i] {
-		case '"':
-			i = stringEnd(data, i)
-			continue
+// digits reads digits, of which there must be one.
+func (s *scanner) digits() bool {
+	start := s.at
+	for s.at < len(s.data) && isDigit(s.data[s.at]) {
+		s.at++
+	}
+	return s.at > start
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// container reads a list or an object that stands within depth others.
+func (s *scanner) container(depth int) bool {
+	var room [32]byte
+	open := room[:0] // the ends of the containers around what is read
+	for first := false; ; {
+		switch kind := s.next(); kind {
 		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		case ',':
-			if depth == 0 {
-				return i
+			if depth+len(open) >= maxDepth {
+				return false
+			}
+			s.at++
+			open, first = append(open, kind+2), true // the brackets stand so in ASCII
+		case '"':
+			if !s.text() {
+				return false
+			}
+			first = false
+		default:
+			if !s.word() {
+				return false
+			}
+			first = false
+		}
+		for {
+			end := open[len(open)-1]
+			more, ok := s.more(first, end)
+			if !ok {
+				return false
+			}
+			if more {
+				if end == '}' {
+					if _, ok := s.name(); !ok {
+						return false
+					}
+				}
+				break
+			}
+			open, first = open[:len(open)-1], false
+			if len(open) == 0 {
+				return true
 			}
 		}
-		i++
 	}
-	return i
 }
 
-// stringEnd returns the end of the JSON string that begins at i.
-func stringEnd(data []byte, i int) int {
-	for i++; data[i] != '"'; i++ {
-		if data[i] == '\\' {
-			i++
-		}
+// plainText returns what a valid string holds, unless it is to be decoded for that.
+func plainText(value []byte) (text []byte, plain bool) {
+	if len(value) == 0 || value[0] != '"' {
+		return nil, false
 	}
-	return i + 1
-}
-
-// decodeString returns what a JSON string stands for.
-func decodeString(literal []byte) string {
-	if plain := literal[1 : len(literal)-1]; bytes.IndexByte(plain, '\\') < 0 && utf8.Valid(plain) {
-		return string(plain)
-	}
-	var s string
-	_ = json.Unmarshal(literal, &s) // it is valid
-	return s
+	text = value[1 : len(value)-1]
+	return text, bytes.IndexByte(text, '\\') < 0 && utf8.Valid(text)
 }

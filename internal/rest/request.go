@@ -15,7 +15,6 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
 
@@ -71,6 +70,9 @@ func (r *Handler) begun(ctx context.Context, w http.ResponseWriter, req *http.Re
 // checkInfo names the RPC for the interceptor. It is shared and never changed.
 var checkInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
 
+// batchInfo is checkInfo for a batch.
+var batchInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName} //nolint:gochecknoglobals // only read
+
 // check asks one question and writes the answer.
 func (r *Handler) check(ctx context.Context, w http.ResponseWriter, req *http.Request, customer string) {
 	inbound, _ := ctx.Value(requestKey{}).(*request)
@@ -79,13 +81,16 @@ func (r *Handler) check(ctx context.Context, w http.ResponseWriter, req *http.Re
 		writeError(ctx, nil, nil, w, nil, err)
 		return
 	}
-	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
-	question := readQuery(req.URL.RawQuery, inbound,
+	maxAge, narrowed := cacheControlAge(req.Header["Cache-Control"], inbound)
+	question := &inbound.question
+	readQuery(req.URL.RawQuery, inbound, question,
 		api.FieldSegment, api.FieldMaxAge, api.FieldMinEvidenceTime, api.FieldPartner, api.FieldOperation)
-	narrow(question, maxAge)
-	question.CustomerId = customer
+	if narrowed {
+		narrow(question, maxAge)
+	}
+	question.SetCustomerID(customer)
 	resp, err := r.chain.Intercept(ctx, question, &checkInfo, func(ctx context.Context, _ any) (any, error) {
-		return r.chain.Answers().CheckEligibility(ctx, question)
+		return r.chain.Check(ctx, question)
 	})
 	if err != nil {
 		writeError(ctx, nil, nil, w, nil, err)
@@ -101,8 +106,7 @@ func (r *Handler) check(ctx context.Context, w http.ResponseWriter, req *http.Re
 // long.
 func (r *Handler) batch(ctx context.Context, w http.ResponseWriter, req *http.Request) {
 	inbound, _ := ctx.Value(requestKey{}).(*request)
-	info := grpc.UnaryServerInfo{Server: r.chain.Answers(), FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-	if err := r.chain.BeginREST(ctx, info.FullMethod, &inbound.Inbound); err != nil {
+	if err := r.chain.BeginREST(ctx, batchInfo.FullMethod, &inbound.Inbound); err != nil {
 		leaveBody(w, req)
 		writeError(ctx, nil, nil, w, nil, err)
 		return
@@ -111,28 +115,36 @@ func (r *Handler) batch(ctx context.Context, w http.ResponseWriter, req *http.Re
 		writeUnsupported(w, req)
 		return
 	}
-	maxAge := cacheControlAge(req.Header["Cache-Control"], inbound)
-	readQuery(req.URL.RawQuery, inbound)
-	body := r.readBody(w, req, inbound)
-	resp, err := r.chain.Intercept(ctx, body, &info, func(bounded context.Context, _ any) (any, error) {
+	maxAge, narrowed := cacheControlAge(req.Header["Cache-Control"], inbound)
+	readQuery(req.URL.RawQuery, inbound, nil)
+	buffer := r.buffers.get()
+	body := r.readBody(w, req, inbound, buffer)
+	resp, err := r.chain.Intercept(ctx, body, &batchInfo, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, inbound) // up to the caller's deadline: local answers need no more time
 		if err != nil {
 			return nil, err
 		}
-		for _, question := range questions {
-			narrow(question, maxAge)
+		if narrowed {
+			for i := range questions {
+				narrow(&questions[i], maxAge)
+			}
 		}
-		return r.chain.Answers().BatchCheckEligibility(bounded, &eligibilityv1.BatchCheckEligibilityRequest{Requests: questions})
+		return r.chain.CheckBatch(bounded, questions)
 	})
 	if err != nil {
+		r.buffers.put(buffer)
 		writeError(ctx, nil, nil, w, nil, err)
 		return
 	}
-	header := w.Header()
-	header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
-	header["Content-Language"] = r.languages[inbound.Language]
 	if batch, ok := resp.(api.BatchReply); ok { // it is nothing else
-		_, _ = w.Write(batch.AppendJSON(nil)) // a caller who left is no concern
+		*buffer = batch.AppendJSON((*buffer)[:0]) // the body was read
+		header := w.Header()
+		header["Content-Type"], header["Cache-Control"] = r.json, r.noStore
+		header["Content-Language"] = r.languages[inbound.Language]
+		header["Content-Length"] = []string{strconv.Itoa(len(*buffer))}
+		if _, err := w.Write(*buffer); err == nil { // else, HTTP/2 may still be reading it
+			r.buffers.put(buffer)
+		}
 	}
 }
 
@@ -157,10 +169,9 @@ func (r *Handler) trace(ctx context.Context, w http.ResponseWriter, req *http.Re
 // readQuery reads the query into a question. Only the fields named may stand in
 // it, by their proto or JSON names, each once: a mistyped name must not change
 // what is asked.
-func readQuery(raw string, inbound *request, allowed ...string) *eligibilityv1.CheckEligibilityRequest {
-	question := new(eligibilityv1.CheckEligibilityRequest)
+func readQuery(raw string, inbound *request, question *api.Question, allowed ...string) {
 	if raw == "" {
-		return question
+		return
 	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
@@ -181,7 +192,6 @@ func readQuery(raw string, inbound *request, allowed ...string) *eligibilityv1.C
 		}
 		seen[field] = true
 	}
-	return question
 }
 
 // queryValue is a parameter's value in JSON: a string, or the number of an
@@ -197,24 +207,24 @@ func queryValue(field, value string) json.RawMessage {
 	return quoted
 }
 
-// narrow lowers the question's max_age to maxAge, if that is given.
-func narrow(question *eligibilityv1.CheckEligibilityRequest, maxAge *durationpb.Duration) {
-	if maxAge != nil && (question.GetMaxAge() == nil || maxAge.AsDuration() < question.GetMaxAge().AsDuration()) {
-		question.MaxAge = maxAge
+// narrow lowers the question's max_age to so many seconds.
+func narrow(question *api.Question, seconds int64) {
+	age := question.MaxAge
+	if !question.MaxAgeSet || seconds < age.Seconds || seconds == age.Seconds && age.Nanos > 0 {
+		question.MaxAge, question.MaxAgeSet = api.Seconds{Seconds: seconds}, true
 	}
 }
 
-// cacheControlAge is the age that a request's Cache-Control asks for: zero for
-// no-cache, N seconds for max-age=N, the least of several; nil if it has
+// cacheControlAge is the age in seconds that a request's Cache-Control asks for: zero for
+// no-cache, N for max-age=N, the least of several; given is false if it has
 // neither. Other directives are not ours.
-func cacheControlAge(values []string, inbound *request) *durationpb.Duration {
+func cacheControlAge(values []string, inbound *request) (least int64, given bool) {
 	if len(values) == 0 {
-		return nil
+		return 0, false
 	}
-	var least *durationpb.Duration
 	for directive := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
-		var seconds uint64
+		var seconds int64
 		switch strings.ToLower(name) {
 		case "no-cache":
 		case "max-age":
@@ -224,16 +234,15 @@ func cacheControlAge(values []string, inbound *request) *durationpb.Duration {
 				inbound.Violations.Add("Cache-Control", "max-age must be whole seconds")
 				continue
 			}
-			seconds = parsed // the largest that fits, if it is too large
+			seconds = int64(parsed) //nolint:gosec // 31 bits; the largest that fits, if it is too large
 		default:
 			continue
 		}
-		age := time.Duration(seconds) * time.Second
-		if least == nil || age < least.AsDuration() {
-			least = durationpb.New(age)
+		if !given || seconds < least {
+			least, given = seconds, true
 		}
 	}
-	return least
+	return least, given
 }
 
 // parseTimeout reads a Grpc-Timeout header.

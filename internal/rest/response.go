@@ -27,7 +27,6 @@ import (
 func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.CheckReply) {
 	pool := mem.DefaultBufferPool()
 	buffer := pool.Get(4 << 10) // of the pool's sizes, the one that holds a body and its hashed part
-	defer pool.Put(buffer)
 	body := reply.AppendJSON((*buffer)[:0])
 	tag, whole := entityTag(body)
 	*buffer = whole
@@ -56,10 +55,13 @@ func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.Chec
 		header["Age"] = values[ageValue : ageValue+1 : ageValue+1]
 	}
 	if len(inbound.ifNoneMatch) > 0 && api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime) && matches(inbound.ifNoneMatch, values[etagValue]) {
+		pool.Put(buffer)
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	_, _ = w.Write(body) // a caller who left is no concern
+	if _, err := w.Write(body); err == nil { // else, HTTP/2 may still be reading it
+		pool.Put(buffer)
+	}
 }
 
 // appendCacheControl lets the caller keep the answer for the whole fresh age of

@@ -54,6 +54,7 @@ type Handler struct {
 	guarded atomic.Bool // the listener is bound to loopback
 
 	compressors sync.Pool // of *gzip.Writer
+	buffers     buffers
 
 	// Values of headers that are the same in each answer.
 	noSniff, json, noStore, vary []string
@@ -304,6 +305,8 @@ type request struct {
 	events bool
 	// leave ends a stream of which only the header is asked for; nil for others.
 	leave context.CancelFunc
+	// question is that of a check.
+	question api.Question
 	// refused is why a generated handler's RPC was refused before it was called.
 	refused error
 	// unread is set if the body has a form that is not accepted.
