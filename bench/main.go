@@ -29,6 +29,6 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newCompareCommand(), newOwnCommand(), newLoadCommand(), newFloorCommand())
+	root.AddCommand(newCompareCommand(), newOwnCommand(), newPeerCommand(), newLoadCommand(), newFloorCommand())
 	return root
 }
