@@ -174,6 +174,7 @@ type Chain struct {
 	noInbound Inbound   // of every RPC over gRPC; never changed
 	headers   sync.Pool // of *callerHeader
 	batches   sync.Pool // of *batchMemory
+	codec     Codec
 	// incomingKey is the key of the metadata in the context of an RPC over gRPC.
 	incomingKey any
 
@@ -199,6 +200,7 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 		return nil, fmt.Errorf("new api: %w", err)
 	}
 	c := &Chain{cfg: withDefaults(cfg), refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst), headers: sync.Pool{New: newCallerHeader}, batches: sync.Pool{New: func() any { return new(batchMemory) }}, incomingKey: incomingKey(), languages: newLanguages()}
+	c.codec = NewCodec(c.cfg.GRPCBodyBytes)
 	c.watches.most, c.watches.share = c.cfg.MaxWatches, c.cfg.MaxWatches-c.cfg.MaxWatches/10
 	c.beside.most, c.beside.fair = maxBeside, fairBeside
 	c.logger = logging.OwnLimits(c.cfg.Logger) // by reason: see limits

@@ -17,14 +17,17 @@ type Codec struct {
 	encoding.CodecV2
 
 	maxBytes int // of a request
+	buffers  *responseBuffers
 }
 
 // NewCodec returns a codec that refuses requests of more than maxBytes.
-func NewCodec(maxBytes int) Codec { return Codec{encoding.GetCodecV2(protocodec.Name), maxBytes} }
+func NewCodec(maxBytes int) Codec {
+	return Codec{encoding.GetCodecV2(protocodec.Name), maxBytes, new(responseBuffers)}
+}
 
 // Codec returns the codec of the gRPC server, which refuses requests of more than
 // [Config.GRPCBodyBytes].
-func (ch *Chain) Codec() Codec { return NewCodec(ch.cfg.GRPCBodyBytes) }
+func (ch *Chain) Codec() Codec { return ch.codec }
 
 // GRPCBodyBytes is the most bytes that a message over gRPC may have.
 func (ch *Chain) GRPCBodyBytes() int { return ch.cfg.GRPCBodyBytes }
@@ -33,9 +36,9 @@ func (ch *Chain) GRPCBodyBytes() int { return ch.cfg.GRPCBodyBytes }
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *CheckReply:
-		return pooled(1, v.appendProto), nil
+		return c.buffers.encode(1, v.appendProto), nil
 	case BatchReply:
-		return pooled(len(v), v.appendProto), nil
+		return c.buffers.encode(len(v), v.appendProto), nil
 	case *WatchReply:
 		return v.encode(), nil
 	case encoded:
@@ -43,16 +46,6 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	default:
 		return c.CodecV2.Marshal(v)
 	}
-}
-
-// pooled returns what appendProto appends for so many answers, in a buffer that
-// returns to its pool when it was sent.
-func pooled(answers int, appendProto func([]byte) []byte) mem.BufferSlice {
-	pool := mem.DefaultBufferPool()
-	// A smaller buffer is not pooled.
-	buffer := pool.Get(max(answers*protoBytes, 4<<10))
-	*buffer = appendProto((*buffer)[:0])
-	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}
 }
 
 // The marks of requests that are too large or malformed. An error of Unmarshal

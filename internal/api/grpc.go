@@ -62,7 +62,7 @@ func (ch *Chain) receiveBatch(ctx context.Context, receive func(any) error) (any
 	if err != nil {
 		return nil, err
 	}
-	reply := encoded(pooled(len(memory.reply), memory.reply.appendProto))
+	reply := encoded(ch.codec.buffers.encode(len(memory.reply), memory.reply.appendProto))
 	c := callOf(ctx)
 	c.tally, c.batch = nil, nil // the call may outlive the RPC
 	memory.reset()

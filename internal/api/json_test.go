@@ -42,7 +42,7 @@ func TestBatchesAreProtobufAndProtoJSON(t *testing.T) {
 				batch[i].CheckReply = *randomReply(t)
 			}
 		}
-		wire, err := Codec{}.Marshal(batch)
+		wire, err := NewCodec(1 << 20).Marshal(batch)
 		if err != nil {
 			t.Fatal(err)
 		}
