@@ -90,9 +90,17 @@ func TestTheDirectRouteIsThatOfTheGateway(t *testing.T) {
 	for _, target := range routes() {
 		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, "get", "X"} {
 			for _, header := range [][2]string{
-				{"Accept", "*/*"}, {"If-None-Match", "*"}, {"Cache-Control", "max-age=3600"}, {"Grpc-Timeout", "1H"}, {"Grpc-Timeout", "x"},
-				{"Content-Type", "application/x-www-form-urlencoded"}, {"Content-Type", "text/xml"}, {"Content-Encoding", "gzip"},
-				{"X-HTTP-Method-Override", "GET"}, {"Accept-Language", "de"}, {"Traceparent", apitest.ExampleTrace},
+				{"Accept", "*/*"},
+				{"If-None-Match", "*"},
+				{"Cache-Control", "max-age=3600"},
+				{"Grpc-Timeout", "1H"},
+				{"Grpc-Timeout", "x"},
+				{"Content-Type", "application/x-www-form-urlencoded"},
+				{"Content-Type", "text/xml"},
+				{"Content-Encoding", "gzip"},
+				{"X-HTTP-Method-Override", "GET"},
+				{"Accept-Language", "de"},
+				{"Traceparent", apitest.ExampleTrace},
 			} {
 				sameRoute(t, run, method, target, batch, http.Header{http.CanonicalHeaderKey(header[0]): {header[1]}})
 			}

@@ -73,16 +73,16 @@ func (s *scanner) name() (name []byte, ok bool) {
 func (s *scanner) value(depth int) (value json.RawMessage, ok bool) {
 	kind := s.next()
 	start := s.at
-	switch kind {
-	case '"':
-		ok = s.text()
-	case '{', '[':
+	if kind == '{' || kind == '[' {
 		ok = s.container(depth)
-	default:
-		ok = s.word()
+	} else {
+		ok = s.scalar()
 	}
 	return s.data[start:s.at], ok
 }
+
+// scalar reads a value that is neither a list nor an object.
+func (s *scanner) scalar() bool { return s.text() || s.word() }
 
 // text reads a string.
 func (s *scanner) text() bool {
@@ -179,45 +179,46 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 func (s *scanner) container(depth int) bool {
 	var room [32]byte
 	open := room[:0] // the ends of the containers around what is read
-	for first := false; ; {
-		switch kind := s.next(); kind {
-		case '{', '[':
-			if depth+len(open) >= maxDepth {
+	for {
+		kind := s.next()
+		opens := kind == '{' || kind == '['
+		switch {
+		case !opens:
+			if !s.scalar() {
 				return false
 			}
-			s.at++
-			open, first = append(open, kind+2), true // the brackets stand so in ASCII
-		case '"':
-			if !s.text() {
-				return false
-			}
-			first = false
+		case depth+len(open) >= maxDepth:
+			return false
 		default:
-			if !s.word() {
-				return false
-			}
-			first = false
+			s.at++
+			open = append(open, kind+2) // the brackets stand so in ASCII
 		}
-		for {
-			end := open[len(open)-1]
-			more, ok := s.more(first, end)
-			if !ok {
-				return false
-			}
-			if more {
-				if end == '}' {
-					if _, ok := s.name(); !ok {
-						return false
-					}
-				}
-				break
-			}
-			open, first = open[:len(open)-1], false
-			if len(open) == 0 {
-				return true
-			}
+		var ok bool
+		if open, ok = s.leave(open, opens); !ok || len(open) == 0 {
+			return ok
 		}
 	}
+}
+
+// leave moves to the value of the next element, out of the containers that end here.
+// It returns the ends of those that are still open. The innermost is empty yet if first
+// is set.
+func (s *scanner) leave(open []byte, first bool) (_ []byte, ok bool) {
+	for len(open) > 0 {
+		end := open[len(open)-1]
+		more, ok := s.more(first, end)
+		if !ok {
+			return nil, false
+		}
+		if more {
+			if end == '}' {
+				_, ok = s.name()
+			}
+			return open, ok
+		}
+		open, first = open[:len(open)-1], false
+	}
+	return open, true
 }
 
 // plainText returns what a valid string holds, unless it is to be decoded for that.

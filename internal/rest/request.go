@@ -234,7 +234,7 @@ func cacheControlAge(values []string, inbound *request) (least int64, given bool
 				inbound.Violations.Add("Cache-Control", "max-age must be whole seconds")
 				continue
 			}
-			seconds = int64(parsed) //nolint:gosec // 31 bits; the largest that fits, if it is too large
+			seconds = int64(parsed) // the largest that fits, if it is too large
 		default:
 			continue
 		}

@@ -59,7 +59,8 @@ func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.Chec
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if _, err := w.Write(body); err == nil { // else, HTTP/2 may still be reading it
+	// If it fails, HTTP/2 may still be reading the buffer.
+	if _, err := w.Write(body); err == nil { //nolint:gosec // JSON
 		pool.Put(buffer)
 	}
 }
