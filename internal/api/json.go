@@ -118,9 +118,18 @@ func appendTime(b []byte, member string, at time.Time) []byte {
 	if !IsTimestamp(at) {
 		return b
 	}
-	b = at.UTC().AppendFormat(append(append(b, member...), '"'), "2006-01-02T15:04:05")
+	at = at.UTC()
+	year, month, day := at.Date()
+	hour, minute, second := at.Clock()
+	b = appendTwo(appendTwo(append(append(b, member...), '"'), year/100), year%100)
+	b = appendTwo(append(appendTwo(append(b, '-'), int(month)), '-'), day)
+	b = appendTwo(append(appendTwo(append(b, 'T'), hour), ':'), minute)
+	b = appendTwo(append(b, ':'), second)
 	return append(appendNanos(b, at.Nanosecond()), `Z"`...)
 }
+
+// appendTwo appends two digits.
+func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
 
 // IsTimestamp reports whether the API has a timestamp for t. It has none for the
 // zero time, which means that there is none, and outside of the years 1 to 9999.
