@@ -141,7 +141,7 @@ const strayed = .05
 // heldByDefault is the number of customers that the local tier holds with its
 // default settings, in each version of the service. With more of them, Redis
 // answers the rest.
-const heldByDefault = 100_000
+const heldByDefault = 50_000
 
 // tolerated is the share of requests that may fail before a run is discarded.
 const tolerated = .001
