@@ -285,8 +285,9 @@ func (b *beats) expected(keys []eligibility.Key) []expectedBeat {
 func (b *beats) expectedOf(of iter.Seq[int]) (expected []expectedBeat) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var listed [partitions]bool
 	for partition := range of {
-		if slices.ContainsFunc(expected, func(e expectedBeat) bool { return slices.Contains(e.partitions, partition) }) {
+		if listed[partition] {
 			continue
 		}
 		first := b.servers[partition]
@@ -294,21 +295,25 @@ func (b *beats) expectedOf(of iter.Seq[int]) (expected []expectedBeat) {
 		if of == nil {
 			of = []int{partition} // before the first heartbeat
 		}
+		for _, partition := range of {
+			listed[partition] = true
+		}
+		listed[partition] = true
 		expected = append(expected, expectedBeat{partitions: of, key: b.keys[first], age: b.lastStored(first)})
 	}
 	return expected
 }
 
-// isCurrent reports whether the server of a partition has returned the heartbeat
-// that it has stored, or a later one.
-func isCurrent(expected []expectedBeat, partition int) bool {
-	for _, e := range expected {
-		if slices.Contains(e.partitions, partition) {
-			age, err := strconv.ParseInt(e.reply.Val(), 10, 64)
-			return err == nil && age >= e.age || e.age < 0
+// currentPartitions returns for each partition whether its server has returned the
+// heartbeat that it has stored, or a later one.
+func currentPartitions(expected []expectedBeat) (current [partitions]bool) {
+	for _, e := range slices.Backward(expected) { // of two servers of a partition, the first counts
+		age, err := strconv.ParseInt(e.reply.Val(), 10, 64)
+		for _, partition := range e.partitions {
+			current[partition] = err == nil && age >= e.age || e.age < 0
 		}
 	}
-	return false
+	return current
 }
 
 // stored records that a server has stored an age, and reports whether it had

@@ -54,7 +54,7 @@ type batch struct {
 
 // read is the result of reading one key.
 type read struct {
-	value string
+	value []byte // must not be changed
 	err   error
 	// current is whether the connection reached a server that has the last
 	// heartbeat of this replica. Another one may hold older evidence.
@@ -139,8 +139,10 @@ func (g *readBatcher) run(deadline time.Time, keys []eligibility.Key) (reads []r
 		return failed(len(keys), err)
 	}
 	reads = make([]read, len(keys))
+	current := currentPartitions(beats)
 	for i, get := range gets {
-		reads[i] = read{value: get.Val(), err: get.Err(), current: isCurrent(beats, partitionOf(keys[i].CustomerID))}
+		value, err := get.Bytes()
+		reads[i] = read{value: value, err: err, current: current[partitionOf(keys[i].CustomerID)]}
 	}
 	return reads
 }

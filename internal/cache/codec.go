@@ -1,12 +1,11 @@
 package cache
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -120,43 +119,35 @@ func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evi
 }
 
 // decodeBody parses all but the seal, which has been verified, of a value that has a
-// header.
+// header. Protobuf has many encodings of one message; decodeBody accepts the one that
+// appendBody writes.
 func decodeBody(key eligibility.Key, body []byte) (*eligibility.Evidence, error) {
 	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
-	evidence := &eligibility.Evidence{Facet: key.Facet, FetchTime: time.Unix(0, fetched)}
-	noStatus := false
-	err := eachField(body[headerBytes:], func(field protowire.Number, number uint64, text []byte) error {
-		switch field {
-		case fieldAbsence:
-			evidence.Absence = eligibility.Absence(min(number, 255))
-		case fieldNoStatus:
-			noStatus = number == 1
-		case fieldStatusText:
-			evidence.StatusText = string(text)
-		case fieldCorrelationID:
-			evidence.CorrelationID = string(text)
-		case fieldRequestID:
-			evidence.RequestID = string(text)
-		case fieldQualification:
-			q, err := decodeQualification(text)
-			evidence.Qualifications = append(evidence.Qualifications, q)
-			return err
-		default:
-			return errValue
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	evidence := eligibility.Evidence{Facet: key.Facet, FetchTime: time.Unix(0, fetched)}
+	f := reader{left: body[headerBytes:]}
+	absence, noStatus := f.number(fieldAbsence), f.number(fieldNoStatus)
+	evidence.StatusText = f.text(fieldStatusText)
+	evidence.CorrelationID = f.text(fieldCorrelationID)
+	var few [2]eligibility.Qualification
+	qualifications := few[:0]
+	for f.next(fieldQualification, protowire.BytesType) {
+		of := reader{left: f.bytes()}
+		q := of.qualification()
+		f.unreadable = f.unreadable || of.unreadable || len(of.left) > 0
+		qualifications = append(qualifications, q)
 	}
-	if err := readWords(evidence, noStatus); err != nil {
-		return nil, err
-	}
-	// Protobuf has many encodings of one message, appendBody writes one of them.
-	if !bytes.Equal(appendBody(make([]byte, 0, 256), evidence), body) {
+	evidence.RequestID = f.text(fieldRequestID)
+	if f.unreadable || len(f.left) > 0 || absence > uint64(eligibility.AbsenceNotServed) || noStatus > 1 {
 		return nil, fmt.Errorf("%w: not in canonical form", errValue)
 	}
-	return evidence, nil
+	evidence.Absence = eligibility.Absence(absence)
+	if len(qualifications) > 0 {
+		evidence.Qualifications = qualifications
+	}
+	if err := readWords(&evidence, noStatus == 1); err != nil {
+		return nil, err
+	}
+	return eligibility.Compact(evidence), nil
 }
 
 // readWords sets what the stored words mean, and refuses values that mean nothing.
@@ -182,61 +173,74 @@ func readWords(evidence *eligibility.Evidence, noStatus bool) error {
 	return nil
 }
 
-func decodeQualification(b []byte) (eligibility.Qualification, error) {
-	var q eligibility.Qualification
-	var seconds, nanos int64
-	dated := false
-	err := eachField(b, func(field protowire.Number, number uint64, text []byte) error {
-		switch field {
-		case fieldType:
-			q.TypeText = string(text)
-		case fieldVettingStatus:
-			q.VettingStatusText = string(text)
-		case fieldVettingReason:
-			q.VettingReason = string(text)
-		case fieldCreatedSeconds:
-			seconds, dated = protowire.DecodeZigZag(number), true
-		case fieldCreatedNanos:
-			nanos = int64(min(number, math.MaxInt64))
-		default:
-			return errValue
-		}
-		return nil
-	})
-	if dated {
-		q.VettingCreatedTime = time.Unix(seconds, nanos).UTC()
+func (f *reader) qualification() (q eligibility.Qualification) {
+	q.TypeText = f.text(fieldType)
+	q.VettingStatusText = f.text(fieldVettingStatus)
+	q.VettingReason = f.text(fieldVettingReason)
+	if f.next(fieldCreatedSeconds, protowire.VarintType) {
+		seconds, nanos := protowire.DecodeZigZag(f.varint()), f.number(fieldCreatedNanos)
+		q.VettingCreatedTime = time.Unix(seconds, int64(min(nanos, uint64(time.Second)))).UTC() //nolint:gosec // bounded
+		f.unreadable = f.unreadable || nanos >= uint64(time.Second) || q.VettingCreatedTime.IsZero()
 	}
 	q.Type, _ = eligibility.ParseQualificationType(q.TypeText)
 	q.VettingStatus = eligibility.ParseVettingStatus(q.VettingStatusText)
-	return q, err
+	return q
 }
 
-// eachField walks protobuf fields; varints arrive as number, strings and
-// messages as text.
-func eachField(b []byte, visit func(field protowire.Number, number uint64, text []byte) error) error {
-	for len(b) > 0 {
-		field, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return errValue
-		}
-		b = b[n:]
-		var number uint64
-		var text []byte
-		switch kind {
-		case protowire.VarintType:
-			number, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			text, n = protowire.ConsumeBytes(b)
-		default:
-			return errValue
-		}
-		if n < 0 {
-			return errValue
-		}
-		if err := visit(field, number, text); err != nil {
-			return err
-		}
-		b = b[n:]
+// reader reads protobuf fields in the only form in which they are written: in order,
+// each at most once, without default values, varints of no more bytes than needed, and
+// texts of valid UTF-8. What is in another form stays left, or is unreadable.
+type reader struct {
+	left       []byte
+	unreadable bool
+}
+
+// next reports whether the next field is that one, and reads its tag.
+func (f *reader) next(field protowire.Number, kind protowire.Type) bool {
+	if f.unreadable || len(f.left) == 0 || uint64(f.left[0]) != protowire.EncodeTag(field, kind) { // all tags have one byte
+		return false
 	}
-	return nil
+	f.left = f.left[1:]
+	return true
+}
+
+func (f *reader) varint() uint64 {
+	v, n := protowire.ConsumeVarint(f.left)
+	if n < 0 || n != protowire.SizeVarint(v) {
+		f.unreadable = true
+		return 0
+	}
+	f.left = f.left[n:]
+	return v
+}
+
+func (f *reader) bytes() []byte {
+	n := f.varint()
+	if f.unreadable || n > uint64(len(f.left)) {
+		f.unreadable = true
+		return nil
+	}
+	b := f.left[:n]
+	f.left = f.left[n:]
+	return b
+}
+
+// number returns a number, 0 if it is not the next field.
+func (f *reader) number(field protowire.Number) uint64 {
+	if !f.next(field, protowire.VarintType) {
+		return 0
+	}
+	v := f.varint()
+	f.unreadable = f.unreadable || v == 0
+	return v
+}
+
+// text returns a text, "" if it is not the next field.
+func (f *reader) text(field protowire.Number) string {
+	if !f.next(field, protowire.BytesType) {
+		return ""
+	}
+	b := f.bytes()
+	f.unreadable = f.unreadable || len(b) == 0 || !utf8.Valid(b)
+	return string(b)
 }

@@ -3,8 +3,10 @@ package cache
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -93,6 +95,12 @@ func TestDecodeRefusesWhatEncodeWouldNotWrite(t *testing.T) {
 		"an unknown field":                       {accountKey, fields(allowed, varint(99, 1))},
 		"an unknown field in a qualification":    {qualificationsKey, fields(qualification(education, varint(99, 1)))},
 		"a field of another kind":                {accountKey, fields(allowed, protowire.AppendFixed32(protowire.AppendTag(nil, fieldCorrelationID, protowire.Fixed32Type), 1))},
+		"a status that is not UTF-8":             {accountKey, fields(text(fieldStatusText, "Allowed\xff"))},
+		"a correlation that is not UTF-8":        {accountKey, fields(allowed, text(fieldCorrelationID, "\xc3"))},
+		"a request that is not UTF-8":            {accountKey, fields(allowed, text(fieldRequestID, "\xed\xa0\x80"))},
+		"a kind that is not UTF-8":               {qualificationsKey, fields(qualification(text(fieldType, "\xff")))},
+		"a vetting status that is not UTF-8":     {qualificationsKey, fields(qualification(education, text(fieldVettingStatus, "\xff")))},
+		"a vetting reason that is not UTF-8":     {qualificationsKey, fields(qualification(education, text(fieldVettingReason, "\xff")))},
 		"half a tag":                             {accountKey, fields(allowed, []byte{0x80})},
 		"half a field":                           {accountKey, fields(allowed, []byte{0x22, 5, 'x'})},
 		"a number where words belong":            {accountKey, fields(allowed, varint(fieldCorrelationID, 1))},
@@ -146,11 +154,20 @@ func FuzzRedisValue(f *testing.F) {
 		for _, key := range []eligibility.Key{accountKey, qualificationsKey} {
 			for _, value := range [][]byte{seal(key, body), body} {
 				evidence, err := decode(key, value)
+				if content, ok := unkeyed.open(value, sealValue, key); ok && len(content) >= headerBytes && content[0] == valueVersion {
+					want, wantErr := decodeGenerically(key, content)
+					if diff := cmp.Diff(want, evidence, cachetest.Compare()); diff != "" || (err == nil) != (wantErr == nil) {
+						t.Errorf("%q: %v, want %v (-want +got):\n%s", value, err, wantErr, diff)
+					}
+				}
 				if err != nil {
 					if evidence != nil {
 						t.Errorf("%+v beside %v", evidence, err)
 					}
 					continue
+				}
+				if !validTexts(evidence) {
+					t.Errorf("%q: a text is not UTF-8: %+v", value, evidence)
 				}
 				if again := encode(key, evidence); !bytes.Equal(again, value) {
 					t.Errorf("read %q, which is written as %q", value, again)
@@ -165,4 +182,109 @@ func FuzzRedisValue(f *testing.F) {
 			}
 		}
 	})
+}
+
+// decodeGenerically reads a body as any encoding of its message, and accepts the one
+// that is written again.
+func decodeGenerically(key eligibility.Key, body []byte) (*eligibility.Evidence, error) {
+	evidence := &eligibility.Evidence{Facet: key.Facet, FetchTime: time.Unix(0, int64(binary.BigEndian.Uint64(body[1:headerBytes])))} //nolint:gosec // the same bits as written
+	noStatus := false
+	err := eachField(body[headerBytes:], func(field protowire.Number, number uint64, text []byte) error {
+		switch field {
+		case fieldAbsence:
+			evidence.Absence = eligibility.Absence(min(number, 255)) //nolint:gosec // bounded
+		case fieldNoStatus:
+			noStatus = number == 1
+		case fieldStatusText:
+			evidence.StatusText = string(text)
+		case fieldCorrelationID:
+			evidence.CorrelationID = string(text)
+		case fieldRequestID:
+			evidence.RequestID = string(text)
+		case fieldQualification:
+			q, err := qualificationGenerically(text)
+			evidence.Qualifications = append(evidence.Qualifications, q)
+			return err
+		default:
+			return errValue
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := readWords(evidence, noStatus); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(appendBody(nil, evidence), body) || !validTexts(evidence) {
+		return nil, errValue
+	}
+	return evidence, nil
+}
+
+func qualificationGenerically(b []byte) (q eligibility.Qualification, err error) {
+	var seconds, nanos int64
+	dated := false
+	err = eachField(b, func(field protowire.Number, number uint64, text []byte) error {
+		switch field {
+		case fieldType:
+			q.TypeText = string(text)
+		case fieldVettingStatus:
+			q.VettingStatusText = string(text)
+		case fieldVettingReason:
+			q.VettingReason = string(text)
+		case fieldCreatedSeconds:
+			seconds, dated = protowire.DecodeZigZag(number), true
+		case fieldCreatedNanos:
+			nanos = int64(min(number, math.MaxInt64)) //nolint:gosec // bounded
+		default:
+			return errValue
+		}
+		return nil
+	})
+	if dated {
+		q.VettingCreatedTime = time.Unix(seconds, nanos).UTC()
+	}
+	q.Type, _ = eligibility.ParseQualificationType(q.TypeText)
+	q.VettingStatus = eligibility.ParseVettingStatus(q.VettingStatusText)
+	return q, err
+}
+
+// eachField walks protobuf fields; varints arrive as number, strings and messages as
+// text.
+func eachField(b []byte, visit func(field protowire.Number, number uint64, text []byte) error) error {
+	for len(b) > 0 {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return errValue
+		}
+		b = b[n:]
+		var number uint64
+		var text []byte
+		switch kind { //nolint:exhaustive // there are no others
+		case protowire.VarintType:
+			number, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			text, n = protowire.ConsumeBytes(b)
+		default:
+			return errValue
+		}
+		if n < 0 {
+			return errValue
+		}
+		if err := visit(field, number, text); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// validTexts reports whether all texts of evidence are valid UTF-8.
+func validTexts(e *eligibility.Evidence) bool {
+	valid := utf8.ValidString(e.StatusText) && utf8.ValidString(e.CorrelationID) && utf8.ValidString(e.RequestID)
+	for _, q := range e.Qualifications {
+		valid = valid && utf8.ValidString(q.TypeText) && utf8.ValidString(q.VettingStatusText) && utf8.ValidString(q.VettingReason)
+	}
+	return valid
 }

@@ -159,6 +159,7 @@ func (f *redisFeed) readServer(ctx context.Context, from server, at []int, asked
 		r.metrics.redisFaults.WithLabelValues("feed", faultKind(err)).Inc()
 		r.faults.warn("feed", err)
 	}
+	current := currentPartitions(beats)
 	for i, reply := range replies {
 		ask, page := asked[at[i]], &pages[at[i]]
 		answer, replyErr := reply.StringSlice()
@@ -167,7 +168,7 @@ func (f *redisFeed) readServer(ctx context.Context, from server, at []int, asked
 			page.Err = replyErr
 		case err != nil && !isReply(err):
 			page.Err = err
-		case !isCurrent(beats, ask.Partition):
+		case !current[ask.Partition]:
 			page.Err = errNotCurrent
 		default:
 			*page = f.page(ask, answer)

@@ -176,7 +176,7 @@ func (r *sharedTier) readHistory(ctx context.Context, id eligibility.CustomerID)
 	if err != nil {
 		return nil, err
 	}
-	if !isCurrent(beats, partitionOf(id)) {
+	if !currentPartitions(beats)[partitionOf(id)] {
 		return nil, errNotCurrent
 	}
 	var pasts []evidence.Past

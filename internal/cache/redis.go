@@ -143,7 +143,7 @@ func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit
 	now := r.now()
 	var removals []removal
 	for i, read := range reads {
-		value, err := []byte(read.value), read.err
+		value, err := read.value, read.err
 		if err == nil && len(value) == 0 {
 			err = redis.Nil
 		}

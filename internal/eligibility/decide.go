@@ -92,8 +92,10 @@ func decide(policy Policy, asked Segment, operation Operation, account, qualific
 		return Answer{}, absenceError(account.Evidence.Absence, account.Call)
 	}
 	answer := Answer{
-		Account: account.Evidence, Reasons: make([]Reason, 0, rulesFor(segment)),
-		Call: account.Call, Cause: errors.Join(account.Err, qualifications.Err),
+		Account: account.Evidence, Call: account.Call,
+	}
+	if account.Err != nil || qualifications.Err != nil {
+		answer.Cause = errors.Join(account.Err, qualifications.Err)
 	}
 	if qualifications.Evidence != nil && qualifications.Evidence.Absence == AbsenceNone {
 		answer.Qualifications = qualifications.Evidence
@@ -188,7 +190,11 @@ func rulesFor(segment Segment) int {
 
 // apply adds a rule's reason and the evidence that it used.
 func (a *Answer) apply(reason Reason, on *Held) {
-	a.Reasons = append(a.Reasons, reason)
+	if a.Reasons == nil {
+		a.Reasons = reason.alone()
+	} else {
+		a.Reasons = append(a.Reasons, reason)
+	}
 	fetched := on.Evidence.FetchTime
 	if a.EvidenceTime.IsZero() || fetched.Before(a.EvidenceTime) {
 		a.EvidenceTime = fetched

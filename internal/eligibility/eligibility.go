@@ -124,7 +124,8 @@ const (
 // with other answers and must not be changed.
 type Answer struct {
 	Decision Decision
-	// Reasons holds one reason a rule that applied, the account's first.
+	// Reasons holds one reason a rule that applied, the account's first. Answers share
+	// them: they must not be changed.
 	Reasons []Reason
 	// Account is nil if a certain block was answered without it, or if
 	// nothing could be decided.

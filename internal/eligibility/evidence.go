@@ -1,6 +1,7 @@
 package eligibility
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -124,7 +125,8 @@ type Qualification struct {
 }
 
 // Evidence is what Partner Center reported about one facet of one customer. It is
-// a fact, never a decision, and must not be changed once shared.
+// a fact, never a decision, and must not be changed once shared. All its texts are
+// valid UTF-8: what reads them from Partner Center or Redis rejects anything else.
 type Evidence struct {
 	Facet Facet
 	// Absence, if set, is all that the evidence contains.
@@ -194,4 +196,34 @@ func (e *Evidence) setBack(now time.Time) time.Duration {
 		return behind
 	}
 	return 0
+}
+
+// Compact returns a copy of e that takes as little memory as possible: words of
+// Partner Center are shared by all evidence, the only qualification lies beside the
+// evidence, and both IDs are in one piece of memory.
+func Compact(e Evidence) *Evidence {
+	e.StatusText = Word(e.StatusText)
+	if e.RequestID != "" && e.CorrelationID != "" {
+		ids := e.CorrelationID + e.RequestID
+		e.CorrelationID, e.RequestID = ids[:len(e.CorrelationID)], ids[len(e.CorrelationID):]
+	}
+	if len(e.Qualifications) != 1 {
+		e.Qualifications = slices.Clone(e.Qualifications)
+		compactWords(e.Qualifications)
+		return &e
+	}
+	both := &struct {
+		evidence Evidence
+		only     [1]Qualification
+	}{evidence: e, only: [1]Qualification{e.Qualifications[0]}}
+	both.evidence.Qualifications = both.only[:]
+	compactWords(both.evidence.Qualifications)
+	return &both.evidence
+}
+
+func compactWords(qualifications []Qualification) {
+	for i := range qualifications {
+		q := &qualifications[i]
+		q.TypeText, q.VettingStatusText = Word(q.TypeText), Word(q.VettingStatusText)
+	}
 }

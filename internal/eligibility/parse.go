@@ -98,3 +98,17 @@ func AppendFolded[T string | []byte](b []byte, word T) []byte {
 	}
 	return b
 }
+
+// Word returns word or, if it is one that Partner Center is known to use, the same
+// word in memory that all evidence shares.
+func Word(word string) string {
+	for _, known := range [...]string{
+		"Allowed", "UnderReview", "NotAllowed", "Unknown", "NotReady", "Under Review", "Not Allowed", "Not Ready",
+		"Education", "GovernmentCommunityCloud", "Nonprofit", "StateOwnedEntity", "Approved", "InReview", "Denied", "In Review",
+	} {
+		if word == known {
+			return known
+		}
+	}
+	return word
+}

@@ -78,6 +78,28 @@ type Reason struct {
 	Blocks bool
 }
 
+// alone returns the list of one reason, whose array all lists of it share: what is
+// appended goes into another.
+func (r Reason) alone() []Reason {
+	if blocks := 0; r.Code <= ReasonUndecidable {
+		if r.Blocks {
+			blocks = 1
+		}
+		return lonely[r.Code][blocks][:]
+	}
+	return []Reason{r}
+}
+
+// lonely has the array of each reason, by whether it blocks.
+var lonely = func() (all [ReasonUndecidable + 1][2][1]Reason) { //nolint:gochecknoglobals // only read
+	for code := range all {
+		for blocks := range 2 {
+			all[code][blocks][0] = Reason{Code: ReasonCode(code), Blocks: blocks == 1} //nolint:gosec // there are few codes
+		}
+	}
+	return all
+}()
+
 // Temporary reports whether a blocking reason may pass by itself.
 func (r Reason) Temporary() bool {
 	if !r.Blocks {

@@ -64,8 +64,9 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 type openCheck struct {
 	check
 
-	place  int   // in the batch
-	failed error // from a panic
+	place  int    // in the batch
+	failed error  // from a panic
+	keys   [2]int // of load, by facet: where its key is in the query, from 1; 0 if it is not
 }
 
 // load queries the shared tier once for every key that the checks need.
@@ -73,14 +74,23 @@ func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check,
 	query func(context.Context, []eligibility.Key) []Found,
 ) {
 	keys := make([]eligibility.Key, 0, 2*len(open))
-	places := make(map[eligibility.Key]int, 2*len(open)) // key → place in keys
+	listed := make(map[eligibility.CustomerID][2]int, len(open)) // as openCheck.keys
 	wanted := make([]eligibility.Key, 0, 2)
 	for i := range open {
-		for _, key := range wants(&open[i].check, wanted) {
-			if _, listed := places[key]; !listed {
-				places[key] = len(keys)
+		c := &open[i]
+		wanted = wants(&c.check, wanted[:0])
+		of := listed[c.req.CustomerID]
+		c.keys = [2]int{}
+		added := false
+		for _, key := range wanted {
+			if of[key.Facet] == 0 {
 				keys = append(keys, key)
+				of[key.Facet], added = len(keys), true
 			}
+			c.keys[key.Facet] = of[key.Facet]
+		}
+		if added {
+			listed[c.req.CustomerID] = of
 		}
 	}
 	if len(keys) == 0 {
@@ -88,11 +98,14 @@ func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check,
 	}
 	founds, now := query(ctx, keys), s.now()
 	for i := range open {
-		for _, key := range wants(&open[i].check, wanted) {
-			v := open[i].view(key.Facet)
-			s.adopt(&open[i].check, v, founds[places[key]], now)
+		c := &open[i]
+		for facet, v := range c.views() {
+			if c.keys[facet] == 0 {
+				continue
+			}
+			s.adopt(&c.check, v, founds[c.keys[facet]-1], now)
 			if v.Fresh {
-				s.refreshEarly(ctx, &open[i].check, v, now)
+				s.refreshEarly(ctx, &c.check, v, now)
 			}
 		}
 	}

@@ -67,8 +67,8 @@ func (s *Service) obtain(f *fetch, oldest time.Time) (got result, acquired bool)
 		return got, acquired
 	}
 	evidence.Facet = f.key.Facet
-	evidence.SetFetchTime(s.startedBy(started, time.Since(began)))
-	got.evidence = &evidence
+	got.evidence = eligibility.Compact(evidence)
+	got.evidence.SetFetchTime(s.startedBy(started, time.Since(began)))
 	got.rival, got.lost = s.put(ctx, f.key, got.evidence)
 	return got, acquired
 }
