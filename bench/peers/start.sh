@@ -37,11 +37,9 @@ redis() { # PORT
 if command -v nginx >/dev/null; then
   mkdir -p "$dir/nginx"
   sed "s|@DIR@|$dir/nginx|" "$here/nginx.conf" >"$dir/nginx.conf"
-  nginx -c "$dir/nginx.conf" -e "$dir/nginx.log"
+  start nginx nginx -c "$dir/nginx.conf" -e stderr
   await 18081
-  master=$(<"$dir/nginx/pid")
-  echo "$master" >>"$dir/pids"
-  workers=$(pgrep -d, -P "$master" -f 'nginx: worker')
+  workers=$(pgrep -d, -P "$pid" -f 'nginx: worker')
   # Every URL is cached before it is measured.
   seq 0 $((customers - 1)) | awk '{ printf "url = \"http://127.0.0.1:18081/v1/customers/cccccccc-0000-4000-8000-%012x/eligibility\"\n", $1 }' |
     curl --silent --fail --config - >/dev/null
@@ -52,7 +50,7 @@ if command -v ratelimit >/dev/null; then
   redis 18379
   mkdir -p "$dir/ratelimit/config"
   cp "$here/ratelimit.yaml" "$dir/ratelimit/config/bench.yaml"
-  port=18090
+  port=18060
   for local in 0 67108864; do
     start "ratelimit-$local" env USE_STATSD=false LOG_LEVEL=error RUNTIME_ROOT="$dir" RUNTIME_SUBDIRECTORY=ratelimit RUNTIME_WATCH_ROOT=false \
       REDIS_SOCKET_TYPE=tcp REDIS_URL=127.0.0.1:18379 LOCAL_CACHE_SIZE_IN_BYTES=$local \
