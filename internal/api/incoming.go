@@ -29,6 +29,9 @@ func (a *askedContext) Value(key any) any {
 
 // incoming returns the metadata of an RPC, which is not to be changed.
 func (ch *Chain) incoming(ctx context.Context) metadata.MD {
-	md, _ := ctx.Value(ch.incomingKey).(metadata.MD)
+	md, ok := ctx.Value(ch.incomingKey).(metadata.MD)
+	if !ok {
+		md, _ = metadata.FromIncomingContext(ctx)
+	}
 	return md
 }
