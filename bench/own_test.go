@@ -14,16 +14,19 @@ func TestASampleBelongsToTheInnermostOfOwnAndTransport(t *testing.T) {
              github.com/eligibilityd/eligibilityd/internal/api.(*handler).CheckEligibility
              github.com/eligibilityd/eligibilityd/internal/api.(*Chain).Intercept
              google.golang.org/grpc.(*Server).handleStream
+` + rule + `       5ms   github.com/eligibilityd/eligibilityd/internal/api.appendTime
+             google.golang.org/grpc.(*Server).handleStream
 ` + rule + `      60ms   internal/runtime/syscall.Syscall6
              net.(*conn).Write
              github.com/eligibilityd/eligibilityd/internal/rest.(*Handler).serve
-` + rule + "      30ms   runtime.gcDrain\n             runtime.gcBgMarkWorker\n" + rule)
-	if got.own != 10 || got.transport != 60 || got.runtime != 30 {
+` + rule + "      25ms   runtime.gcDrain\n             runtime.gcBgMarkWorker\n" + rule)
+	if got.own != 15 || got.flat != 5 || got.transport != 60 || got.runtime != 25 {
 		t.Errorf("%+v", got)
 	}
 	var out strings.Builder
 	got.write(&out)
-	want := "own 10.0 %, transport 60.0 %, runtime alone 30.0 % of 100 ms\n  10.0 %  internal/api.(*handler).CheckEligibility\n"
+	want := "own 15.0 % (itself 5.0 %), transport 60.0 %, runtime alone 25.0 % of 100 ms\n" +
+		"  10.0 %  internal/api.(*handler).CheckEligibility\n   5.0 %  internal/api.appendTime\n"
 	if out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}

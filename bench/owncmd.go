@@ -51,6 +51,7 @@ func newOwnCommand() *cobra.Command {
 // transport's, so that a library or the runtime counts for the one that called it.
 type shares struct {
 	own, transport float64
+	flat           float64 // the part of own that was in the project's functions themselves
 	runtime        float64 // on a stack with neither, such as the collector's
 	functions      map[string]float64
 }
@@ -61,7 +62,7 @@ var traceValue = regexp.MustCompile(`^([0-9.]+)ms$`)
 func sharesOf(traces string) shares {
 	s := shares{functions: map[string]float64{}}
 	var value float64
-	var decided bool
+	var decided, leaf bool
 	end := func() {
 		if !decided {
 			s.runtime += value
@@ -78,7 +79,9 @@ func sharesOf(traces string) shares {
 			end()
 			continue
 		}
+		leaf = false
 		if match := traceValue.FindStringSubmatch(fields[0]); match != nil && len(fields) > 1 {
+			leaf = true
 			value, _ = strconv.ParseFloat(match[1], 64) // digits
 			fields = fields[1:]
 		}
@@ -86,6 +89,9 @@ func sharesOf(traces string) shares {
 		case value == 0 || decided:
 		case strings.HasPrefix(function, ownPackages):
 			s.own += value
+			if leaf {
+				s.flat += value
+			}
 			s.functions[strings.TrimPrefix(function, ownPackages)] += value
 			decided = true
 		case slices.ContainsFunc(transports, func(prefix string) bool { return strings.HasPrefix(function, prefix) }):
@@ -103,8 +109,8 @@ func (s shares) write(w io.Writer) {
 		fmt.Fprintln(w, "no samples")
 		return
 	}
-	fmt.Fprintf(w, "own %.1f %%, transport %.1f %%, runtime alone %.1f %% of %.0f ms\n",
-		100*s.own/whole, 100*s.transport/whole, 100*s.runtime/whole, whole)
+	fmt.Fprintf(w, "own %.1f %% (itself %.1f %%), transport %.1f %%, runtime alone %.1f %% of %.0f ms\n",
+		100*s.own/whole, 100*s.flat/whole, 100*s.transport/whole, 100*s.runtime/whole, whole)
 	names := slices.SortedFunc(maps.Keys(s.functions), func(a, b string) int {
 		return cmp.Or(cmp.Compare(s.functions[b], s.functions[a]), cmp.Compare(a, b))
 	})
