@@ -129,7 +129,7 @@ func appendTime(b []byte, member string, at time.Time) []byte {
 }
 
 // appendTwo appends two digits.
-func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
+func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) } //nolint:gosec // below 100
 
 // IsTimestamp reports whether the API has a timestamp for t. It has none for the
 // zero time, which means that there is none, and outside of the years 1 to 9999.

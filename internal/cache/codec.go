@@ -173,20 +173,6 @@ func readWords(evidence *eligibility.Evidence, noStatus bool) error {
 	return nil
 }
 
-func (f *reader) qualification() (q eligibility.Qualification) {
-	q.TypeText = f.text(fieldType)
-	q.VettingStatusText = f.text(fieldVettingStatus)
-	q.VettingReason = f.text(fieldVettingReason)
-	if f.next(fieldCreatedSeconds, protowire.VarintType) {
-		seconds, nanos := protowire.DecodeZigZag(f.varint()), f.number(fieldCreatedNanos)
-		q.VettingCreatedTime = time.Unix(seconds, int64(min(nanos, uint64(time.Second)))).UTC() //nolint:gosec // bounded
-		f.unreadable = f.unreadable || nanos >= uint64(time.Second) || q.VettingCreatedTime.IsZero()
-	}
-	q.Type, _ = eligibility.ParseQualificationType(q.TypeText)
-	q.VettingStatus = eligibility.ParseVettingStatus(q.VettingStatusText)
-	return q
-}
-
 // reader reads protobuf fields in the only form in which they are written: in order,
 // each at most once, without default values, varints of no more bytes than needed, and
 // texts of valid UTF-8. What is in another form stays left, or is unreadable.
@@ -243,4 +229,18 @@ func (f *reader) text(field protowire.Number) string {
 	b := f.bytes()
 	f.unreadable = f.unreadable || len(b) == 0 || !utf8.Valid(b)
 	return string(b)
+}
+
+func (f *reader) qualification() (q eligibility.Qualification) {
+	q.TypeText = f.text(fieldType)
+	q.VettingStatusText = f.text(fieldVettingStatus)
+	q.VettingReason = f.text(fieldVettingReason)
+	if f.next(fieldCreatedSeconds, protowire.VarintType) {
+		seconds, nanos := protowire.DecodeZigZag(f.varint()), f.number(fieldCreatedNanos)
+		q.VettingCreatedTime = time.Unix(seconds, int64(min(nanos, uint64(time.Second)))).UTC()
+		f.unreadable = f.unreadable || nanos >= uint64(time.Second) || q.VettingCreatedTime.IsZero()
+	}
+	q.Type, _ = eligibility.ParseQualificationType(q.TypeText)
+	q.VettingStatus = eligibility.ParseVettingStatus(q.VettingStatusText)
+	return q
 }

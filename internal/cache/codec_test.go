@@ -192,7 +192,7 @@ func decodeGenerically(key eligibility.Key, body []byte) (*eligibility.Evidence,
 	err := eachField(body[headerBytes:], func(field protowire.Number, number uint64, text []byte) error {
 		switch field {
 		case fieldAbsence:
-			evidence.Absence = eligibility.Absence(min(number, 255)) //nolint:gosec // bounded
+			evidence.Absence = eligibility.Absence(min(number, 255))
 		case fieldNoStatus:
 			noStatus = number == 1
 		case fieldStatusText:
@@ -236,7 +236,7 @@ func qualificationGenerically(b []byte) (q eligibility.Qualification, err error)
 		case fieldCreatedSeconds:
 			seconds, dated = protowire.DecodeZigZag(number), true
 		case fieldCreatedNanos:
-			nanos = int64(min(number, math.MaxInt64)) //nolint:gosec // bounded
+			nanos = int64(min(number, math.MaxInt64))
 		default:
 			return errValue
 		}
@@ -261,7 +261,7 @@ func eachField(b []byte, visit func(field protowire.Number, number uint64, text 
 		b = b[n:]
 		var number uint64
 		var text []byte
-		switch kind { //nolint:exhaustive // there are no others
+		switch kind {
 		case protowire.VarintType:
 			number, n = protowire.ConsumeVarint(b)
 		case protowire.BytesType:

@@ -140,8 +140,8 @@ func (l *local) change(id eligibility.CustomerID, by func(next *customer) (chang
 	l.customers.Compute(id, func(old *customer, _ bool) (*customer, otter.ComputeOp) {
 		next := new(customer)
 		for facet := range next {
-			if e, held := old.entry(eligibility.Facet(facet)); held { //nolint:gosec // below 2
-				next.hold(eligibility.Facet(facet), e) //nolint:gosec // below 2
+			if e, held := old.entry(eligibility.Facet(facet)); held {
+				next.hold(eligibility.Facet(facet), e)
 			}
 		}
 		switch {

@@ -128,7 +128,7 @@ func TestTheFacetsAreHeldApart(t *testing.T) {
 			}
 			var got [2]half
 			for facet := range got {
-				if e, ok := tier.get(key.CustomerID).entry(eligibility.Facet(facet)); ok { //nolint:gosec // below 2
+				if e, ok := tier.get(key.CustomerID).entry(eligibility.Facet(facet)); ok {
 					got[facet] = half{e.evidence, !e.confirmed.Equal(unconfirmed)}
 				}
 			}

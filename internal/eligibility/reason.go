@@ -94,7 +94,7 @@ func (r Reason) alone() []Reason {
 var lonely = func() (all [ReasonUndecidable + 1][2][1]Reason) { //nolint:gochecknoglobals // only read
 	for code := range all {
 		for blocks := range 2 {
-			all[code][blocks][0] = Reason{Code: ReasonCode(code), Blocks: blocks == 1} //nolint:gosec // there are few codes
+			all[code][blocks][0] = Reason{Code: ReasonCode(code), Blocks: blocks == 1}
 		}
 	}
 	return all
