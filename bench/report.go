@@ -152,7 +152,11 @@ func (r *report) peaks(running *rig.Rig) error {
 		if err != nil {
 			return err
 		}
-		r.Resident = append(r.Resident, spread("peak of the resident set, service "+string(name), "MB", []float64{float64(peak) / 1e6}, residentBudget))
+		budget := float64(residentBudget)
+		if name.IsBefore() {
+			budget = 0
+		}
+		r.Resident = append(r.Resident, spread("peak of the resident set, service "+string(name), "MB", []float64{float64(peak) / 1e6}, budget))
 	}
 	return nil
 }

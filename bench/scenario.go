@@ -126,7 +126,7 @@ func selected(scenarios []string, baseline bool) []comparison {
 		wanted = append(wanted, c)
 		if baseline {
 			c.of, c.budget = c.of+beforeSuffix, 0
-			if !isFloor(c.to) {
+			if c.to != "" && !isFloor(c.to) {
 				c.to += beforeSuffix
 			}
 			wanted = append(wanted, c)

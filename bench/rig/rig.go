@@ -62,6 +62,9 @@ const (
 // Before returns the name of the service n as Config.Baseline runs it.
 func (n Name) Before() Name { return beforePrefix + n }
 
+// IsBefore reports whether n is a server of the baseline.
+func (n Name) IsBefore() bool { return strings.HasPrefix(string(n), beforePrefix) }
+
 // Floor reports whether n is a floor.
 func (n Name) Floor() bool { return strings.HasPrefix(string(n), floorPrefix) }
 

@@ -46,9 +46,9 @@ type settings struct {
 // CustomerID returns the id of the i-th customer of the simulator.
 func CustomerID(i int) string { return fmt.Sprintf("cccccccc-0000-4000-8000-%012x", i) }
 
-// startServices starts the services that were asked for, one after the other. Those
-// of one program share what they keep in Redis, so that only the first has to fill it. Those that answer from their local tiers trust it for longer than
-// the benchmark runs.
+// startServices starts the services that were asked for, one after the other. Those of
+// one program share what they keep in Redis, so that only the first has to fill it.
+// Those that answer from their local tiers trust it for longer than the benchmark runs.
 func (r *Rig) startServices(ctx context.Context) error {
 	names := slices.DeleteFunc(slices.Clone(r.cfg.Servers), Name.Floor)
 	if len(names) < len(r.cfg.Servers) && !slices.Contains(names, Local) {

@@ -32,8 +32,8 @@ type group struct {
 	places    []int // place in questions → place in the batch
 }
 
-// batchMemory is the memory in which a batch over gRPC is read and answered, one after
-// the other. Its zero value is empty.
+// batchMemory is the memory in which a batch is read and answered; over gRPC, one batch
+// after the other. Its zero value is empty.
 type batchMemory struct {
 	batch     Batch
 	questions []eligibility.Request // of the first group

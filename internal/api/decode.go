@@ -13,10 +13,11 @@ import (
 
 // The functions here read the two requests that are asked for each sale from
 // protobuf's wire format, without building messages first. What they accept and what
-// they read is what proto.Unmarshal and [QuestionOf] do, as a fuzz target proves: the
-// last value of a field wins, embedded messages are merged, a field that is not
-// known or has another type is skipped, and text is valid UTF-8. They keep no part of
-// the wire, and return false if it is malformed.
+// they read is what proto.Unmarshal and [QuestionOf] do, as a fuzz target proves, of a
+// batch up to one item more than is allowed: the last value of a field wins, embedded
+// messages are merged, a field that is not known or has another type is skipped, and
+// text is valid UTF-8. They keep no part of the wire, and return false if it is
+// malformed.
 
 // field is one field of a message.
 type field struct {

@@ -24,9 +24,9 @@ const (
 // maxRequestIDBytes is the longest request ID taken from a caller.
 const maxRequestIDBytes = 128
 
-// identify begins the record of an RPC: its language, the request ID of a caller that sent
-// one and its trace, which the caller gets back, and its span if it may be traced, which no refused one is. Over
-// REST, they have been read, and are returned, by HTTP.
+// identify begins the record of an RPC: its language, the request ID of a caller that
+// sent one and its trace, which the caller gets back, and its span if it may be traced,
+// which no refused one is. Over REST, they have been read, and are returned, by HTTP.
 func (ch *Chain) identify(ctx context.Context, method string, series methodMetrics, caller *access.Caller, traced bool) *call {
 	c := &call{lazyContext: lazyContext{Context: ctx}, caller: caller, requests: ch.metrics.callers.of(caller)}
 	if ch.cfg.Limits != nil && caller != nil {

@@ -191,7 +191,7 @@ func rulesFor(segment Segment) int {
 // apply adds a rule's reason and the evidence that it used.
 func (a *Answer) apply(reason Reason, on *Held) {
 	if a.Reasons == nil {
-		a.Reasons = reason.alone()
+		a.Reasons = reason.list()
 	} else {
 		a.Reasons = append(a.Reasons, reason)
 	}

@@ -78,20 +78,21 @@ type Reason struct {
 	Blocks bool
 }
 
-// alone returns the list of one reason, whose array all lists of it share: what is
+// list returns the list of this reason only, whose array all lists of it share: what is
 // appended goes into another.
-func (r Reason) alone() []Reason {
-	if blocks := 0; r.Code <= ReasonUndecidable {
-		if r.Blocks {
-			blocks = 1
-		}
-		return lonely[r.Code][blocks][:]
+func (r Reason) list() []Reason {
+	switch {
+	case r.Code > ReasonUndecidable:
+		return []Reason{r}
+	case r.Blocks:
+		return singleReasons[r.Code][1][:]
+	default:
+		return singleReasons[r.Code][0][:]
 	}
-	return []Reason{r}
 }
 
-// lonely has the array of each reason, by whether it blocks.
-var lonely = func() (all [ReasonUndecidable + 1][2][1]Reason) { //nolint:gochecknoglobals // only read
+// singleReasons has the array of each reason, by whether it blocks.
+var singleReasons = func() (all [ReasonUndecidable + 1][2][1]Reason) { //nolint:gochecknoglobals // only read
 	for code := range all {
 		for blocks := range 2 {
 			all[code][blocks][0] = Reason{Code: ReasonCode(code), Blocks: blocks == 1}

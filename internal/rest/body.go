@@ -233,7 +233,9 @@ func (r *batchReader) setField(q *api.Question, field string, value json.RawMess
 		}
 	}
 	fault := setField(q, field, value)
-	r.partner = q.Partner
+	if field == api.FieldPartner {
+		r.partner = q.Partner
+	}
 	return fault
 }
 
