@@ -61,6 +61,7 @@ type seenStep struct {
 	replica int
 	kind    string
 	status  string
+	late    int // how many steps ago a late fetch started
 }
 
 // Whatever outages replicas have and whatever they repeat: if somebody saw facts in an
@@ -86,11 +87,12 @@ func TestWhoSawAnAnswerGetsTheChange(t *testing.T) {
 			stores[i].AddHook(&outages[i])
 		}
 		var seen []*eligibility.Evidence
-		for _, step := range rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) seenStep {
+		for i, step := range rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) seenStep {
 			return seenStep{
 				replica: rapid.IntRange(0, replicas-1).Draw(rt, "replica"),
 				kind:    rapid.SampledFrom([]string{"fetch", "fetch", "fetch", "fetch", "late", "acquire", "acquire", "refuse", "lose", "recover", "recover", "repeat", "flush", "read", "forget"}).Draw(rt, "kind"),
 				status:  rapid.SampledFrom([]string{"Allowed", "NotAllowed", "UnderReview"}).Draw(rt, "status"),
+				late:    rapid.IntRange(1, 6).Draw(rt, "late"),
 			}
 		}), 1, 25).Draw(rt, "steps") {
 			clock.Add(10)
@@ -100,7 +102,8 @@ func TestWhoSawAnAnswerGetsTheChange(t *testing.T) {
 			fetchedHere(fetched, now())
 			switch step.kind {
 			case "late":
-				fetchedHere(fetched, now().Add(-25*time.Second))
+				started := now().Add(5*time.Second - time.Duration(step.late)*10*time.Second)
+				fetchedHere(fetched, started.Add(time.Duration(i)*time.Millisecond)) // no two at once
 				seen = append(seen, answerBy(store, key, fetched))
 			case "fetch":
 				seen = append(seen, answerBy(store, key, fetched))

@@ -1,8 +1,12 @@
 package cache_test
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/eligibilityd/eligibilityd/internal/cache"
 	"github.com/eligibilityd/eligibilityd/internal/cache/cachetest"
@@ -80,6 +84,33 @@ func TestAnAnswerThatRedisDidNotTakeIsFollowedByAChange(t *testing.T) {
 			},
 			want: []string{"->UnderReview1s", "UnderReview1s>Allowed2s", "Allowed2s>UnderReview3s"},
 		},
+		"a late fetch, that Redis does not take": {
+			away: func(one, _ *cache.Store) {
+				shareAt(one, 4*time.Second, underReview)
+				shareAt(one, 3*time.Second, allowed)
+			},
+			then: func(_, _ *cache.Store) {},
+			want: []string{"->UnderReview1s", "UnderReview1s>Allowed3s", "Allowed3s>UnderReview4s"},
+		},
+		"late fetches among others": {
+			away: func(one, _ *cache.Store) {
+				shareAt(one, 3*time.Second, blocked)
+				shareAt(one, 6*time.Second, underReview)
+				shareAt(one, 4*time.Second, allowed)
+				shareAt(one, 5*time.Second, blocked)
+				shareAt(one, 2*time.Second, allowed)
+			},
+			then: func(_, _ *cache.Store) {},
+			want: []string{"->UnderReview1s", "UnderReview1s>Allowed2s", "Allowed2s>NotAllowed3s", "NotAllowed3s>Allowed4s", "Allowed4s>NotAllowed5s", "NotAllowed5s>UnderReview6s"},
+		},
+		"a late fetch, that Redis takes, before others that it did not": {
+			away: func(one, _ *cache.Store) {
+				shareAt(one, 3*time.Second, blocked)
+				shareAt(one, 4*time.Second, underReview)
+			},
+			then: func(one, _ *cache.Store) { shareAt(one, 2*time.Second, allowed) },
+			want: []string{"->UnderReview1s", "UnderReview1s>Allowed2s", "Allowed2s>NotAllowed3s", "NotAllowed3s>UnderReview4s"},
+		},
 		// Watchers got news after the answer.
 		"a change since": {
 			away: func(one, _ *cache.Store) { shareAt(one, 2*time.Second, allowed) },
@@ -122,6 +153,90 @@ func TestAnAnswerThatRedisDidNotTakeIsFollowedByAChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A replica whose slow fetch ends after the entry of a newer one was evicted answers by
+// it, while Redis is away. Redis may have the newer one already.
+func TestALateAnswerThatRedisDidNotTakeIsFollowedByAChange(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		taken bool // by Redis, of the newer one
+		away  func(*outage) *atomic.Bool
+	}{
+		"both are refused":              {away: func(o *outage) *atomic.Bool { return &o.refuses }},
+		"while replies are lost":        {away: func(o *outage) *atomic.Bool { return &o.losesReplies }},
+		"after the newer one is stored": {taken: true, away: func(o *outage) *atomic.Bool { return &o.refuses }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := cachetest.StartRedis(t)
+			cfg := at(server, start.Add(time.Minute))
+			one, two := newStore(t, cfg), newStore(t, cfg)
+			var out outage
+			one.AddHook(&out)
+			shareAt(two, time.Second, underReview)
+			away := row.away(&out)
+			away.Store(!row.taken)
+			shareAt(one, 4*time.Second, underReview)
+			away.Store(true)
+			one.Forget(key.CustomerID)
+			late := allowed(start.Add(3 * time.Second))
+			if shown := answerBy(one, key, late); shown != late {
+				t.Fatalf("answered by %+v", shown)
+			}
+			away.Store(false)
+			flushAll(t, one)
+			wantSteps(t, two, "->UnderReview1s", "UnderReview1s>Allowed3s", "Allowed3s>UnderReview4s")
+			assertLinked(t, readAll(t, two.Feed()))
+			one.AddToOutbox(key, late) // as each read of a Redis that lost it does
+			if n := cache.OutboxEntries(one); n != 0 {
+				t.Errorf("%d writes of what is written", n)
+			}
+		})
+	}
+}
+
+// afterPipeline calls a function once, after a pipeline was sent.
+type afterPipeline struct {
+	outage
+
+	call func()
+}
+
+func (h *afterPipeline) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := h.outage.ProcessPipelineHook(next)(ctx, cmds)
+		if call := h.call; call != nil {
+			h.call = nil
+			call()
+		}
+		return err
+	}
+}
+
+// The outbox is writing the newer one while the slow fetch ends.
+func TestALateAnswerDuringAWriteOfTheOutboxIsFollowedByAChange(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	cfg := at(server, start.Add(time.Minute))
+	one, two := newStore(t, cfg), newStore(t, cfg)
+	hook := new(afterPipeline)
+	one.AddHook(hook)
+	shareAt(two, time.Second, underReview)
+	hook.refuses.Store(true)
+	shareAt(one, 4*time.Second, underReview)
+	hook.refuses.Store(false)
+	hook.call = func() {
+		hook.refuses.Store(true)
+		shareAt(one, 3*time.Second, allowed)
+		hook.refuses.Store(false)
+	}
+	one.FlushOutbox(ctx)
+	if hook.call != nil {
+		t.Fatal("the outbox wrote nothing")
+	}
+	flushAll(t, one)
+	wantSteps(t, two, "->UnderReview1s", "UnderReview1s>Allowed3s", "Allowed3s>UnderReview4s")
 }
 
 // flushAll writes all that is open.

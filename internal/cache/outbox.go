@@ -47,8 +47,8 @@ func newOutbox(now func() time.Time, metrics *metrics) *outbox {
 	return &outbox{now: now, metrics: metrics, entries: make(map[eligibility.Key]outboxEntry)}
 }
 
-// trailTo returns the trail of evidence, which is not added yet: it follows what the
-// outbox holds.
+// trailTo returns the trail of evidence, which is not added yet: what the outbox holds
+// of before.
 func (o *outbox) trailTo(key eligibility.Key, evidence *eligibility.Evidence) trail {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -57,7 +57,7 @@ func (o *outbox) trailTo(key eligibility.Key, evidence *eligibility.Evidence) tr
 
 func (e outboxEntry) trailTo(evidence *eligibility.Evidence) trail {
 	if e.evidence == nil || !e.evidence.FetchTime.Before(evidence.FetchTime) {
-		return e.trail
+		return e.trail.before(evidence)
 	}
 	trail := e.trail.with(e.evidence)
 	trail.unwritten = e.pending
@@ -65,13 +65,19 @@ func (e outboxEntry) trailTo(evidence *eligibility.Evidence) trail {
 }
 
 // add records evidence and whether Redis has stored it, in place of replaced, which
-// is nil if that is not known. It reports false if there is no room for what Redis
-// has not stored.
+// is nil if that is not known. If newer evidence is there, evidence that Redis has not
+// stored joins its trail: somebody may have had it as an answer. It reports false if
+// there is no room for what Redis has not stored.
 func (o *outbox) add(key eligibility.Key, evidence *eligibility.Evidence, keepUntil time.Time, stored bool, replaced *eligibility.Evidence) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	old, held := o.entries[key]
 	if held && old.evidence.FetchTime.After(evidence.FetchTime) && !fromFuture(old.evidence, o.now()) {
+		if !stored && !old.trail.holds(evidence) {
+			old.trail, old.pending = old.trail.withEarlier(evidence), true
+			old.repeats++ // a write under way does not have it
+			o.entries[key] = old
+		}
 		return true
 	}
 	if !held && len(o.entries) >= maxOutbox && !o.makeRoom() {

@@ -95,6 +95,39 @@ func (t trail) with(evidence *eligibility.Evidence) trail {
 	return trail{stored: t.stored, passed: passed}
 }
 
+// holds reports whether evidence of that fetch is in the trail.
+func (t trail) holds(evidence *eligibility.Evidence) bool {
+	return slices.ContainsFunc(t.passed, func(e *eligibility.Evidence) bool { return e.FetchTime.Equal(evidence.FetchTime) })
+}
+
+// withEarlier returns the trail with evidence among what it holds, in the order of the
+// fetches.
+func (t trail) withEarlier(evidence *eligibility.Evidence) trail {
+	before := t.before(evidence)
+	after := t.passed[len(before.passed):]
+	if t.stored != before.stored {
+		after = slices.Concat([]*eligibility.Evidence{t.stored}, after)
+	}
+	found := before.with(evidence)
+	for _, passed := range after {
+		found = found.with(passed)
+	}
+	found.unwritten = true
+	return found
+}
+
+// before returns the part of the trail that precedes evidence.
+func (t trail) before(evidence *eligibility.Evidence) trail {
+	isLater := func(e *eligibility.Evidence) bool { return !e.FetchTime.Before(evidence.FetchTime) }
+	if t.stored != nil && isLater(t.stored) {
+		t.stored = nil
+	}
+	if i := slices.IndexFunc(t.passed, isLater); i >= 0 {
+		t.passed = t.passed[:i]
+	}
+	return t
+}
+
 // storedValue is what Redis holds under a key. The zero value is nothing.
 type storedValue struct {
 	evidence *eligibility.Evidence
