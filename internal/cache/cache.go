@@ -146,34 +146,48 @@ func (s *Store) health(key eligibility.Key) *partitionHealth {
 
 // Peek implements evidence.Store.
 func (s *Store) Peek(key eligibility.Key, now time.Time) evidence.Found {
-	return s.found(key, s.local.get(key.CustomerID), now)
+	found := s.found(key, s.local.get(key.CustomerID), now)
+	s.counterOf(found).Inc()
+	return found
 }
 
 // PeekBoth implements evidence.Store.
 func (s *Store) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications evidence.Found) {
 	held := s.local.get(id)
-	return s.found(eligibility.Key{CustomerID: id, Facet: eligibility.FacetAccount}, held, now),
-		s.found(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, held, now)
+	account = s.found(eligibility.Key{CustomerID: id, Facet: eligibility.FacetAccount}, held, now)
+	qualifications = s.found(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, held, now)
+	if counted := s.counterOf(account); counted == s.counterOf(qualifications) {
+		counted.Add(2)
+	} else {
+		counted.Inc()
+		s.counterOf(qualifications).Inc()
+	}
+	return account, qualifications
 }
 
-// found counts and returns what the local tier holds under key, in c.
+// found returns what the local tier holds under key, in c.
 func (s *Store) found(key eligibility.Key, c *customer, now time.Time) evidence.Found {
 	entry, held := c.entry(key.Facet)
 	if !held || fromFuture(entry.evidence, now) {
-		s.metrics.localMiss.Inc()
 		return evidence.Found{}
 	}
-	found := evidence.Found{
+	return evidence.Found{
 		Evidence:       entry.evidence,
 		Tier:           eligibility.TierLocal,
 		MustRevalidate: s.redis != nil && !s.health(key).trusts(entry.confirmed.UnixNano(), now.UnixNano(), s.maxAge),
 	}
-	if found.MustRevalidate {
-		s.metrics.localMustRevalidate.Inc()
-	} else {
-		s.metrics.localHit.Inc()
+}
+
+// counterOf returns the counter of such lookups of the local tier.
+func (s *Store) counterOf(found evidence.Found) prometheus.Counter { //nolint:ireturn // the library has no other type
+	switch {
+	case found.Evidence == nil:
+		return s.metrics.localMiss
+	case found.MustRevalidate:
+		return s.metrics.localMustRevalidate
+	default:
+		return s.metrics.localHit
 	}
-	return found
 }
 
 // Load implements evidence.Store. It waits for Redis no longer than the
