@@ -204,8 +204,9 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 		return eligibility.Answer{}, c.failed
 	}
 	now := s.now()
-	for _, v := range c.views() {
-		held := s.store.Peek(v.key, now)
+	account, qualifications := s.store.PeekBoth(c.req.CustomerID, now)
+	for i, held := range [...]Found{account, qualifications} {
+		v := c.views()[i]
 		if known := v.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
 			s.admit(&c.check, v, held, now)
 			v.Fetched = v.Fetched && v.Evidence == known
