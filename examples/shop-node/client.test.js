@@ -149,7 +149,8 @@ describe('the client', () => {
   test('stops at the deadline, however often it is told to ask again', async () => {
     await withService([failure(14, 'PARTNER_CENTER_UNAVAILABLE', { seconds: 0, nanos: 0 })], async ({ calls, eligibility }) => {
       const verdict = await eligibility.check(QUESTION);
-      assert.equal(verdict.failure.reason, 'PARTNER_CENTER_UNAVAILABLE');
+      // The last call may be answered, or still be under way.
+      assert.match(verdict.failure.reason, /^(PARTNER_CENTER_UNAVAILABLE|DEADLINE_EXCEEDED)$/);
       assert.ok(calls.length > 1 && calls.length < 6, `${calls.length} calls`);
     }, 500);
     await withService(['silent'], async ({ calls, eligibility }) => {

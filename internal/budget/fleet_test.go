@@ -445,7 +445,7 @@ func TestARushOfCheckouts(t *testing.T) {
 	const rush = 10_000
 	server := cachetest.StartRedis(t)
 	registry := prometheus.NewRegistry()
-	store, err := cache.New(cache.Config{Redis: cache.RedisConfig{Addresses: []string{server.Address}, Namespace: "partner", WriteTimeout: time.Second}, Registerer: registry})
+	store, err := cache.New(cache.Config{Redis: cache.RedisConfig{Addresses: []string{server.Address}, Namespace: "partner", WriteTimeout: 10 * time.Second}, Registerer: registry})
 	if err != nil {
 		t.Fatal(err)
 	}

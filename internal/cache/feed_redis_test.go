@@ -263,7 +263,9 @@ func TestLongEntriesOfOthersAreSkipped(t *testing.T) {
 	server := cachetest.StartRedis(t)
 	client := server.Client()
 	defer func() { _ = client.Close() }()
-	store := newStore(t, at(server, start.Add(10*time.Second)))
+	cfg := at(server, start.Add(10*time.Second))
+	cfg.Redis.ReadTimeout, cfg.Redis.WriteTimeout = 10*time.Second, 10*time.Second // for a busy machine
+	store := newStore(t, cfg)
 	for range 40 {
 		if err := client.XAdd(ctx, &redis.XAddArgs{Stream: feedKey("feed"), Values: []string{"event", strings.Repeat("x", 2<<20)}}).Err(); err != nil {
 			t.Fatal(err)
