@@ -95,9 +95,24 @@ func (r *rounds) each(targets []*measured, name string, one func(*measured, load
 	return nil
 }
 
-// run measures one target once. If it is the service, run checks that the
+// attempts is how often a turn is begun that does not measure what it should.
+const attempts = 3
+
+// run measures one target once. A turn in which requests failed, records were dropped or
+// another tier answered, as happens if the machine stalls, is repeated.
+func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg load.Config) (result load.Result, err error) {
+	for range attempts {
+		if result, err = r.attempt(ctx, m, caller, cfg); err == nil || ctx.Err() != nil {
+			break
+		}
+		fmt.Fprintf(r.out, "%s: not counted: %v\n", m.target.Name, err)
+	}
+	return result, err
+}
+
+// attempt measures one target once. If it is the service, attempt checks that the
 // intended tier answered.
-func (r *rounds) run(ctx context.Context, m *measured, caller load.Caller, cfg load.Config) (load.Result, error) {
+func (r *rounds) attempt(ctx context.Context, m *measured, caller load.Caller, cfg load.Config) (load.Result, error) {
 	if m.service == nil {
 		return checked(load.Run(ctx, caller, cfg))
 	}
