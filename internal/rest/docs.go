@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -9,7 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
-	"time"
+	"sync"
 )
 
 // docsFiles are the OpenAPI document, the page that shows it, and the files of
@@ -35,23 +34,24 @@ type docs struct {
 	files map[string]docsFile // by path
 }
 
-// docsFile is a file in memory. Its tag changes with its content, and stands for its
+// docsFile is one of docsFiles. Its tag changes with its content, and stands for its
 // compressed form too.
 type docsFile struct {
-	name    string
-	content []byte
-	tag     string
+	name string
+	tag  func() string // reads all of the file: 2 MB for Swagger UI, which few processes are asked for
 }
 
 func newDocs() (*docs, error) {
 	d := &docs{files: make(map[string]docsFile)}
 	add := func(at, name string) error {
-		content, err := docsFiles.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("read documentation: %w", err)
+		if _, err := fs.Stat(docsFiles, name); err != nil {
+			return fmt.Errorf("find documentation: %w", err)
 		}
-		sum := sha256.Sum256(content)
-		d.files[at] = docsFile{name: name, content: content, tag: `W/"` + hex.EncodeToString(sum[:8]) + `"`}
+		d.files[at] = docsFile{name: name, tag: sync.OnceValue(func() string {
+			content, _ := docsFiles.ReadFile(name)
+			sum := sha256.Sum256(content)
+			return `W/"` + hex.EncodeToString(sum[:8]) + `"`
+		})}
 		return nil
 	}
 	assets, err := fs.Glob(docsFiles, "swaggerui/*.*")
@@ -96,7 +96,7 @@ func (d *docs) serve(w http.ResponseWriter, req *http.Request) {
 	default:
 		w.Header().Set("Content-Security-Policy", docsPolicy)
 		w.Header().Set("Cache-Control", "no-cache")
-		w.Header().Set("Etag", file.tag)
-		http.ServeContent(w, req, file.name, time.Time{}, bytes.NewReader(file.content))
+		w.Header().Set("Etag", file.tag())
+		http.ServeFileFS(w, req, docsFiles, file.name)
 	}
 }
