@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -242,10 +243,12 @@ func targetsOf(r *rig.Rig, customers int, all []spec) ([]target, error) {
 
 // requestsOf returns the encoded requests about that many customers: a question
 // about each, or batches that cover them. If the last ones do not fill a batch, they
-// are left out.
+// are left out. A batch holds customers that lie apart in the tiers, which were filled
+// in order.
 func requestsOf(kind spec, customers int, token string) ([][]byte, error) {
 	size := max(kind.batch, 1)
 	all := make([][]byte, 0, customers/size)
+	shuffled := rand.New(rand.NewPCG(1, 2)).Perm(customers) //nolint:gosec // the same for all that are compared
 	for first := 0; first+size <= customers; first += size {
 		var message []byte
 		var err error
@@ -255,11 +258,11 @@ func requestsOf(kind spec, customers int, token string) ([][]byte, error) {
 		case kind.batch == 0:
 			message, err = proto.Marshal(rig.Check(first))
 		case kind.rest:
-			if message, err = protojson.Marshal(rig.Batch(first, size)); err == nil {
+			if message, err = protojson.Marshal(rig.Batch(shuffled[first : first+size])); err == nil {
 				message = load.HTTPRequest("POST", rig.BatchPath, token, message)
 			}
 		default:
-			message, err = proto.Marshal(rig.Batch(first, size))
+			message, err = proto.Marshal(rig.Batch(shuffled[first : first+size]))
 		}
 		if err != nil {
 			return nil, err

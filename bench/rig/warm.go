@@ -64,7 +64,11 @@ func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, fir
 	group.SetLimit(warmCalls)
 	for _, first := range firsts {
 		group.Go(func() error {
-			resp, err := client.BatchCheckEligibility(ctx, Batch(first, min(warmBatch, customers-first)))
+			var of []int
+			for i := first; i < min(first+warmBatch, customers); i++ {
+				of = append(of, i)
+			}
+			resp, err := client.BatchCheckEligibility(ctx, Batch(of))
 			if err != nil {
 				return fmt.Errorf("warm: %w", err)
 			}
@@ -84,11 +88,11 @@ func ask(ctx context.Context, client eligibilityv1.EligibilityServiceClient, fir
 	return missing, err
 }
 
-// Batch returns a batch about that many customers from the first on.
-func Batch(first, count int) *eligibilityv1.BatchCheckEligibilityRequest {
+// Batch returns a batch about those customers.
+func Batch(of []int) *eligibilityv1.BatchCheckEligibilityRequest {
 	batch := new(eligibilityv1.BatchCheckEligibilityRequest)
-	for i := range count {
-		batch.Requests = append(batch.Requests, Check(first+i))
+	for _, i := range of {
+		batch.Requests = append(batch.Requests, Check(i))
 	}
 	return batch
 }
