@@ -119,7 +119,10 @@ type Lifetime struct {
 // much. now needs a monotonic reading for that.
 func (a *Ages) LifetimeOf(key Key, evidence *Evidence, policy Policy, operation Operation, now time.Time) Lifetime {
 	age := a.of(evidence, policy, operation)
-	start := evidence.FetchTime.Add(-evidence.setBack(now))
+	start := evidence.FetchTime
+	if behind := evidence.setBack(now); behind > 0 {
+		start = start.Add(-behind)
+	}
 	return age.from(start, jitterPermille(key, evidence.FetchTime))
 }
 

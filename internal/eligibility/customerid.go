@@ -57,9 +57,16 @@ func (id CustomerID) String() string {
 
 // Append appends the form that String returns.
 func (id CustomerID) Append(b []byte) []byte {
-	b = append(hex.AppendEncode(b, id[:4]), '-')
-	b = append(hex.AppendEncode(b, id[4:6]), '-')
-	b = append(hex.AppendEncode(b, id[6:8]), '-')
-	b = append(hex.AppendEncode(b, id[8:10]), '-')
-	return hex.AppendEncode(b, id[10:])
+	const digits = "0123456789abcdef"
+	var text [36]byte
+	at := 0
+	for i, v := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			text[at] = '-'
+			at++
+		}
+		text[at], text[at+1] = digits[v>>4], digits[v&0xf]
+		at += 2
+	}
+	return append(b, text[:]...)
 }

@@ -117,8 +117,8 @@ const (
 // or it could not be read.
 type Qualification struct {
 	Type               QualificationType
-	TypeText           string
 	VettingStatus      VettingStatus
+	TypeText           string
 	VettingStatusText  string
 	VettingReason      string
 	VettingCreatedTime time.Time
@@ -127,32 +127,35 @@ type Qualification struct {
 // Evidence is what Partner Center reported about one facet of one customer. It is
 // a fact, never a decision, and must not be changed once shared. All its texts are
 // valid UTF-8: what reads them from Partner Center or Redis rejects anything else.
+//
+// It is two lines of a processor's cache. All that shows whether it answers lies in the
+// first.
 type Evidence struct {
 	Facet Facet
 	// Absence, if set, is all that the evidence contains.
 	Absence Absence
 	// Status and StatusText are the account facet's; the text is the word as
 	// sent, empty for AccountStatusNone.
-	Status     AccountStatus
-	StatusText string
-	// Qualifications are the other facet's; empty if none is held.
-	Qualifications []Qualification
+	Status AccountStatus
+	// refreshing is 1 once an early refresh of this very evidence was scheduled;
+	// accessed atomically. Evidence is passed by value, which atomic.Uint32 forbids.
+	refreshing uint32
 	// FetchTime is when the fetch started, rounded down to whole milliseconds:
 	// set once, carried unchanged through every tier, so that an age is never
 	// under-reported and the time survives clients that store milliseconds.
 	FetchTime time.Time
-	// CorrelationID is the fetch's MS-CorrelationId, RequestID the MS-RequestId of the
-	// request that was answered; both are what Microsoft support asks for.
-	CorrelationID string
-	RequestID     string
-
 	// started is when this process started the fetch, with all digits and the
 	// monotonic reading; zero if another replica fetched the evidence. It is
 	// never stored.
 	started time.Time
-	// refreshing is 1 once an early refresh of this very evidence was scheduled;
-	// accessed atomically. Evidence is passed by value, which atomic.Uint32 forbids.
-	refreshing uint32
+
+	StatusText string
+	// Qualifications are the other facet's; empty if none is held.
+	Qualifications []Qualification
+	// CorrelationID is the fetch's MS-CorrelationId, RequestID the MS-RequestId of the
+	// request that was answered; both are what Microsoft support asks for.
+	CorrelationID string
+	RequestID     string
 }
 
 // SetFetchTime records that this process started the fetch of e at start. Call it
@@ -192,7 +195,8 @@ func (e *Evidence) setBack(now time.Time) time.Duration {
 	if !e.FetchedHere() {
 		return 0
 	}
-	if behind := now.Sub(e.started) - now.Round(0).Sub(e.started.Round(0)); behind > ClockTolerance {
+	wall := time.Duration(now.UnixNano() - e.started.UnixNano())
+	if behind := now.Sub(e.started) - wall; behind > ClockTolerance {
 		return behind
 	}
 	return 0
