@@ -367,7 +367,8 @@ func TestNewRefusesWhatCannotBeKept(t *testing.T) {
 	}
 }
 
-// One look at both facets finds and counts what a look at each does.
+// One look at both facets, or at several customers, finds and counts what a look at each
+// does.
 func TestPeekBothIsPeekOfEach(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
@@ -382,13 +383,23 @@ func TestPeekBothIsPeekOfEach(t *testing.T) {
 		if want := store.Peek(qualifications, start); q != want {
 			t.Errorf("qualifications %+v, want %+v", q, want)
 		}
+		var founds [evidence.PeekAtOnce][2]evidence.Found
+		store.PeekAll([]eligibility.CustomerID{{1}, key.CustomerID}, start, &founds)
+		if want := [2]evidence.Found{a, q}; founds[1] != want || founds[0] != [2]evidence.Found{} {
+			t.Errorf("both customers %+v, want nothing and %+v", founds[:2], want)
+		}
 		if gotHits, gotMisses := lookups(t, registry, "local", "hit"), lookups(t, registry, "local", "miss"); gotHits != hits || gotMisses != misses {
 			t.Errorf("%v hits and %v misses, want %v and %v", gotHits, gotMisses, hits, misses)
 		}
 	}
-	check(0, 4)
+	check(0, 8)
 	store.Put(key, allowed(start))
-	check(2, 6)
+	check(3, 13)
 	store.Put(qualifications, &eligibility.Evidence{Facet: eligibility.FacetQualifications, FetchTime: start})
-	check(6, 6)
+	check(9, 15)
+	var founds [evidence.PeekAtOnce][2]evidence.Found
+	founds[0][0].Tier = eligibility.TierRedis // of an earlier look
+	if store.PeekAll([]eligibility.CustomerID{key.CustomerID}, start.Add(-2*time.Second), &founds); founds[0] != [2]evidence.Found{} {
+		t.Errorf("from the future: %+v", founds[0])
+	}
 }

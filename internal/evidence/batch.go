@@ -26,14 +26,17 @@ import (
 func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, answered func(place int, answer *eligibility.Answer, err error)) {
 	now := s.now()
 	var open []openCheck
-	var answer eligibility.Answer // one for all, on the heap
+	memory := new(batchMemory)
 	var err error
 	for i := range reqs {
+		if i%PeekAtOnce == 0 {
+			s.peekAhead(reqs[i:min(i+PeekAtOnce, len(reqs))], memory, now)
+		}
 		var c check
-		s.peek(ctx, &c, &reqs[i], now)
+		s.start(ctx, &c, &reqs[i], &memory.founds[i%PeekAtOnce], now)
 		if c.completed() {
-			answer, err = s.decide(&c, now)
-			answered(i, &answer, err)
+			memory.answer, err = s.decide(&c, now)
+			answered(i, &memory.answer, err)
 			continue
 		}
 		if open == nil { // if one is open, most of the rest are
@@ -55,9 +58,24 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		cancel()
 	}
 	for i := range open {
-		answer, err = s.conclude(&open[i], pace)
-		answered(open[i].place, &answer, err)
+		memory.answer, err = s.conclude(&open[i], pace)
+		answered(open[i].place, &memory.answer, err)
 	}
+}
+
+// batchMemory is memory that the questions of a batch use one after the other.
+type batchMemory struct {
+	answer eligibility.Answer
+	ids    [PeekAtOnce]eligibility.CustomerID
+	founds [PeekAtOnce][2]Found
+}
+
+// peekAhead looks up what this process holds for the next questions of a batch.
+func (s *Service) peekAhead(reqs []eligibility.Request, memory *batchMemory, now time.Time) {
+	for i := range reqs {
+		memory.ids[i] = reqs[i].CustomerID
+	}
+	s.store.PeekAll(memory.ids[:len(reqs)], now, &memory.founds)
 }
 
 // openCheck is a check of a batch that this process's evidence did not complete.

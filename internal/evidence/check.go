@@ -70,6 +70,17 @@ func (c *check) missing(keys []eligibility.Key) []eligibility.Key {
 // peek starts c, which is zero but for facets that are waived, with what this
 // process holds.
 func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, now time.Time) {
+	var founds [2]Found
+	if c.qualifications.waived {
+		founds[eligibility.FacetAccount] = s.store.Peek(eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetAccount}, now)
+	} else {
+		founds[eligibility.FacetAccount], founds[eligibility.FacetQualifications] = s.store.PeekBoth(req.CustomerID, now)
+	}
+	s.start(ctx, c, req, &founds, now)
+}
+
+// start is peek with what was found, by facet.
+func (s *Service) start(ctx context.Context, c *check, req *eligibility.Request, founds *[2]Found, now time.Time) {
 	c.req = *req
 	c.req.Segment = s.policy.SegmentFor(req.Segment, req.Operation)
 	c.account.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetAccount}
@@ -77,14 +88,8 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 	if req.MaxAgeSet {
 		c.youngest = now.Add(-req.MaxAge)
 	}
-	var account, qualifications Found
-	if c.qualifications.waived {
-		account = s.store.Peek(c.account.key, now)
-	} else {
-		account, qualifications = s.store.PeekBoth(req.CustomerID, now)
-	}
-	s.admit(c, &c.account, account, now)
-	s.admit(c, &c.qualifications, qualifications, now)
+	s.admit(c, &c.account, founds[eligibility.FacetAccount], now)
+	s.admit(c, &c.qualifications, founds[eligibility.FacetQualifications], now)
 	for _, v := range c.views() {
 		if v.Fresh {
 			s.refreshEarly(ctx, c, v, now)
@@ -101,7 +106,7 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 // its usable age, neither it nor anything older answers.
 func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 	evidence := found.Evidence
-	if evidence == nil || evidence.FetchTime.After(now.Add(eligibility.ClockTolerance)) {
+	if evidence == nil || evidence.FetchTime.After(now) && evidence.FetchTime.After(now.Add(eligibility.ClockTolerance)) {
 		return
 	}
 	c.known = true

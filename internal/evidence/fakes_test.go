@@ -101,6 +101,12 @@ func (m *memory) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qu
 	return peekBoth(m, id, now)
 }
 
+func (m *memory) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[evidence.PeekAtOnce][2]evidence.Found) {
+	for i, id := range ids {
+		founds[i][0], founds[i][1] = peekBoth(m, id, now)
+	}
+}
+
 // peekBoth looks at one facet after the other.
 func peekBoth(store interface {
 	Peek(key eligibility.Key, now time.Time) evidence.Found

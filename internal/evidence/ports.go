@@ -45,6 +45,11 @@ type Found struct {
 	Unread bool
 }
 
+// PeekAtOnce is how many customers a batch looks up before it decides about the first of
+// them: a processor waits for what a look-up reads in memory, and for several at a time
+// if nothing else stands between them.
+const PeekAtOnce = 16
+
 // Past is an entry of a customer's history: facts that Partner Center returned and that
 // differed from those that were known before. It must not be changed.
 type Past struct {
@@ -68,6 +73,9 @@ type Store interface {
 	Peek(key eligibility.Key, now time.Time) Found
 	// PeekBoth is Peek for both facets of a customer, in one look.
 	PeekBoth(id eligibility.CustomerID, now time.Time) (account, qualifications Found)
+	// PeekAll is PeekBoth for several customers, up to PeekAtOnce: founds[i] is what is
+	// found of ids[i], by facet.
+	PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[PeekAtOnce][2]Found)
 	// Load looks into the shared tier, all keys in one round trip, and keeps
 	// what it found in this process. The result is in the order of keys; it
 	// holds the newest evidence of either tier.

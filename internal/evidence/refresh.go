@@ -46,11 +46,12 @@ type refresh struct {
 // must not spend the budget.
 func (s *Service) refreshEarly(ctx context.Context, c *check, v *view, now time.Time) {
 	evidence := v.Evidence
-	fresh := v.Lifetime.FreshUntil.Sub(evidence.FetchTime)
-	if now.Sub(evidence.FetchTime) < fresh/2 || evidence.Refreshing() || evidence.Absence != eligibility.AbsenceNone ||
-		v == &c.qualifications && c.req.Segment == eligibility.SegmentCommercial {
+	if v == &c.qualifications && c.req.Segment == eligibility.SegmentCommercial ||
+		now.UnixNano()-evidence.FetchTime.UnixNano() < v.Lifetime.FreshUntil.UnixNano()-now.UnixNano() ||
+		evidence.Refreshing() || evidence.Absence != eligibility.AbsenceNone {
 		return
 	}
+	fresh := v.Lifetime.FreshUntil.Sub(evidence.FetchTime)
 	r := &s.refreshes
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -150,6 +150,12 @@ func (f *flooded) PeekBoth(id eligibility.CustomerID, now time.Time) (account, q
 	return peekBoth(f, id, now)
 }
 
+func (f *flooded) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[evidence.PeekAtOnce][2]evidence.Found) {
+	for i, id := range ids {
+		founds[i][0], founds[i][1] = peekBoth(f, id, now)
+	}
+}
+
 func (f *flooded) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	f.receive()
 	return f.memory.Put(key, evidence)

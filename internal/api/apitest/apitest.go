@@ -112,6 +112,13 @@ func (s *Store) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qua
 	return s.Peek(eligibility.Key{CustomerID: id}, now), s.Peek(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, now)
 }
 
+// PeekAll implements evidence.Store.
+func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[evidence.PeekAtOnce][2]evidence.Found) {
+	for i, id := range ids {
+		founds[i][0], founds[i][1] = s.PeekBoth(id, now)
+	}
+}
+
 // Load implements evidence.Store. It finds nothing.
 func (s *Store) Load(_ context.Context, keys []eligibility.Key) []evidence.Found {
 	founds := make([]evidence.Found, len(keys))

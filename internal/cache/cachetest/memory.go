@@ -44,6 +44,13 @@ func (m *Memory) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qu
 	return m.peek(eligibility.Key{CustomerID: id}, now), m.peek(eligibility.Key{CustomerID: id, Facet: eligibility.FacetQualifications}, now)
 }
 
+// PeekAll implements evidence.Store.
+func (m *Memory) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[evidence.PeekAtOnce][2]evidence.Found) {
+	for i, id := range ids {
+		founds[i][0], founds[i][1] = m.PeekBoth(id, now)
+	}
+}
+
 // peek is Peek. The lock is held.
 func (m *Memory) peek(key eligibility.Key, now time.Time) evidence.Found {
 	if held := m.held[key]; held != nil && !held.FetchTime.After(now.Add(believed)) {
