@@ -77,23 +77,20 @@ func (r *Handler) readBody(w http.ResponseWriter, req *http.Request, inbound *re
 
 // readBatch parses the body of a batch; nil is one that readBody could not read.
 // What is wrong with the body as a whole spoils the call, what is wrong with one
-// item that item. It fails only if ctx ends before it does. It keeps no part of data.
+// item that item. It fails only if ctx ends before it does and the body is well formed. It
+// keeps no part of data.
 func readBatch(ctx context.Context, data batchBody, inbound *request) ([]api.Question, error) {
 	if data == nil {
 		return nil, nil
 	}
 	before := inbound.Violations
 	r := batchReader{scanner: scanner{data: data}, ctx: ctx, inbound: inbound}
-	ok := r.body()
-	if r.err != nil {
-		return nil, r.err
-	}
-	if !ok {
+	if !r.body() {
 		inbound.Violations, inbound.Items = before, nil
 		inbound.Violations.Add("body", "must be one JSON object")
 		return nil, nil
 	}
-	return r.questions, nil
+	return r.questions, r.err
 }
 
 // batchReader reads the body of a batch. Its methods report whether that is well formed.
@@ -159,10 +156,10 @@ func (r *batchReader) list() bool {
 		if !ok || !more {
 			return ok
 		}
-		if place := len(r.questions); place <= api.MaxBatch {
-			if r.err = r.ctx.Err(); r.err != nil {
-				return false
-			}
+		if r.err == nil {
+			r.err = r.ctx.Err()
+		}
+		if place := len(r.questions); place <= api.MaxBatch && r.err == nil {
 			if place == cap(r.questions) { // items that are no objects
 				r.questions = slices.Grow(r.questions, 1+min(bytes.Count(r.data, []byte(",")), api.MaxBatch)-place)
 			}

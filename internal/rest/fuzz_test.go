@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/url"
 	goruntime "runtime"
 	"strings"
@@ -96,6 +98,25 @@ func FuzzBatchBody(f *testing.F) {
 			t.Errorf("%q: violations of items (-plainly +read):\n%s", data, diff)
 		}
 	})
+}
+
+// A caller whose time has ended is asked to retry only if that can help: a malformed body
+// is reported as such.
+func TestAMalformedBatchIsNoMatterOfTime(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, body := range batchBodies() {
+		inbound, want := new(request), new(request)
+		_, wanted := plainBatch(ended, []byte(body), want)
+		_, err := readBatch(ended, []byte(body), inbound)
+		if !errors.Is(err, wanted) {
+			t.Errorf("%.80q: %v, want %v", body, err, wanted)
+		}
+		if diff := cmp.Diff(want.Violations, inbound.Violations, unexported); diff != "" {
+			t.Errorf("%.80q: violations (-plainly +read):\n%s", body, diff)
+		}
+	}
 }
 
 // FuzzScanner wants that a value is read if it is valid, and to its end.
