@@ -25,12 +25,12 @@ func (r *CheckReply) AppendJSON(b []byte) []byte {
 		status, statusText, correlationID = accountStatus(account.Status), account.StatusText, account.CorrelationID
 	}
 	b = append(r.CustomerID.Append(append(b, `{"customerId":"`...)), '"')
-	b = appendEnum(append(b, `,"decision":`...), eligibilityv1.Decision_name, int32(decision(a.Decision)))
+	b = appendEnum(append(b, `,"decision":`...), decisionNames, int32(decision(a.Decision)))
 	b = append(b, `,"reasons":[`...)
 	for i, reason := range a.Reasons {
 		b = appendReason(appendComma(b, i), reason, r.Language)
 	}
-	b = appendEnum(append(b, `],"accountStatus":`...), eligibilityv1.AccountStatus_name, int32(status))
+	b = appendEnum(append(b, `],"accountStatus":`...), accountStatusNames, int32(status))
 	b = jsontext.AppendString(append(b, `,"accountStatusText":`...), statusText)
 	b = append(b, `,"qualifications":[`...)
 	if held := a.Qualifications; held != nil {
@@ -42,24 +42,24 @@ func (r *CheckReply) AppendJSON(b []byte) []byte {
 	b = appendTime(b, `,"evidenceTime":`, a.EvidenceTime)
 	b = appendTime(b, `,"expireTime":`, a.ExpireTime)
 	b = appendTime(b, `,"recheckTime":`, a.RecheckTime)
-	b = appendEnum(append(b, `,"source":`...), eligibilityv1.EvidenceSource_name, int32(evidenceSource(a.Tier)))
+	b = appendEnum(append(b, `,"source":`...), evidenceSourceNames, int32(evidenceSource(a.Tier)))
 	b = strconv.AppendBool(append(b, `,"stale":`...), a.Stale)
 	b = jsontext.AppendString(append(b, `,"correlationId":`...), correlationID)
 	return append(b, '}')
 }
 
 func appendReason(b []byte, reason eligibility.Reason, in eligibility.Language) []byte {
-	b = appendEnum(append(b, `{"code":`...), eligibilityv1.ReasonCode_name, int32(reasonCode(reason.Code)))
+	b = appendEnum(append(b, `{"code":`...), reasonCodeNames, int32(reasonCode(reason.Code)))
 	b = jsontext.AppendString(append(b, `,"message":`...), reason.Message(in))
 	b = strconv.AppendBool(append(b, `,"temporary":`...), reason.Temporary())
-	b = appendEnum(append(b, `,"remedy":`...), eligibilityv1.Remedy_name, int32(remedy(reason.Remedy())))
+	b = appendEnum(append(b, `,"remedy":`...), remedyNames, int32(remedy(reason.Remedy())))
 	return append(b, '}')
 }
 
 func appendQualification(b []byte, q *eligibility.Qualification) []byte {
-	b = appendEnum(append(b, `{"type":`...), eligibilityv1.QualificationType_name, int32(qualificationType(q.Type)))
+	b = appendEnum(append(b, `{"type":`...), qualificationTypeNames, int32(qualificationType(q.Type)))
 	b = jsontext.AppendString(append(b, `,"typeText":`...), q.TypeText)
-	b = appendEnum(append(b, `,"vettingStatus":`...), eligibilityv1.VettingStatus_name, int32(vettingStatus(q.VettingStatus)))
+	b = appendEnum(append(b, `,"vettingStatus":`...), vettingStatusNames, int32(vettingStatus(q.VettingStatus)))
 	b = jsontext.AppendString(append(b, `,"vettingStatusText":`...), q.VettingStatusText)
 	b = jsontext.AppendString(append(b, `,"vettingReason":`...), q.VettingReason)
 	b = appendTime(b, `,"vettingCreatedTime":`, q.VettingCreatedTime)
@@ -104,32 +104,40 @@ func appendComma(b []byte, i int) []byte {
 	return append(b, ',')
 }
 
-// appendEnum appends the name of a value, or its number if it has none.
-func appendEnum(b []byte, names map[int32]string, value int32) []byte {
-	name, ok := names[value]
-	if !ok {
-		return strconv.AppendInt(b, int64(value), 10)
+// enumNames are the names of the values of an enumeration, quoted.
+type enumNames []string
+
+// The enumerations of answers and of the ends of streams. Their values have no gaps.
+var ( //nolint:gochecknoglobals // only read
+	decisionNames          = namesOf(eligibilityv1.Decision_name)
+	accountStatusNames     = namesOf(eligibilityv1.AccountStatus_name)
+	evidenceSourceNames    = namesOf(eligibilityv1.EvidenceSource_name)
+	reasonCodeNames        = namesOf(eligibilityv1.ReasonCode_name)
+	remedyNames            = namesOf(eligibilityv1.Remedy_name)
+	qualificationTypeNames = namesOf(eligibilityv1.QualificationType_name)
+	vettingStatusNames     = namesOf(eligibilityv1.VettingStatus_name)
+	watchEndNames          = namesOf(eligibilityv1.WatchEnd_Reason_name)
+)
+
+func namesOf(values map[int32]string) enumNames {
+	names := make(enumNames, len(values))
+	for i := range names {
+		names[i] = strconv.Quote(values[int32(i)]) //nolint:gosec // few
 	}
-	return append(append(append(b, '"'), name...), '"')
+	return names
 }
+
+// appendEnum appends the name of a value, which the functions of convert.go have made.
+func appendEnum(b []byte, names enumNames, value int32) []byte { return append(b, names[value]...) }
 
 // appendTime appends a member unless its value is no timestamp.
 func appendTime(b []byte, member string, at time.Time) []byte {
 	if !IsTimestamp(at) {
 		return b
 	}
-	at = at.UTC()
-	year, month, day := at.Date()
-	hour, minute, second := at.Clock()
-	b = appendTwo(appendTwo(append(append(b, member...), '"'), year/100), year%100)
-	b = appendTwo(append(appendTwo(append(b, '-'), int(month)), '-'), day)
-	b = appendTwo(append(appendTwo(append(b, 'T'), hour), ':'), minute)
-	b = appendTwo(append(b, ':'), second)
-	return append(appendNanos(b, at.Nanosecond()), `Z"`...)
+	b = at.UTC().AppendFormat(append(append(b, member...), '"'), time.RFC3339)
+	return append(appendNanos(b[:len(b)-len("Z")], at.Nanosecond()), `Z"`...)
 }
-
-// appendTwo appends two digits.
-func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) } //nolint:gosec // below 100
 
 // IsTimestamp reports whether the API has a timestamp for t. It has none for the
 // zero time, which means that there is none, and outside of the years 1 to 9999.
@@ -147,19 +155,11 @@ func appendNanos(b []byte, nanos int) []byte {
 	for nanos%1000 == 0 {
 		nanos, digits = nanos/1000, digits-3
 	}
-	b = append(b, '.')
-	for place := 1; place < digits; place++ {
-		if nanos < pow10(digits-place) {
-			b = append(b, '0')
-		}
+	var text [10]byte
+	for i := digits; i > 0; i-- {
+		text[i] = byte('0' + nanos%10) //nolint:gosec // a digit
+		nanos /= 10
 	}
-	return strconv.AppendInt(b, int64(nanos), 10)
-}
-
-func pow10(n int) int {
-	power := 1
-	for range n {
-		power *= 10
-	}
-	return power
+	text[0] = '.'
+	return append(b, text[:digits+1]...)
 }

@@ -205,8 +205,28 @@ func TestTextThatIsNoUTF8IsReplaced(t *testing.T) {
 	if got := string(jsontext.AppendString(nil, "a\xffb\xf0\x9f\"")); got != "\"a\ufffdb\ufffd\ufffd\\\"\"" {
 		t.Errorf("%q", got)
 	}
-	wire := appendTextField(nil, 1, "a\xffb")
+	wire := appendItemErrorProto(nil, &eligibilityv1.BatchCheckEligibilityError{Message: "a\xffb"})
 	if got := string(wire[2:]); got != "a\ufffdb" {
 		t.Errorf("over gRPC: %q", got)
+	}
+}
+
+// appendEnum has a name for every value of an enumeration.
+func TestEveryValueHasItsName(t *testing.T) {
+	t.Parallel()
+	for _, enum := range []struct {
+		names  enumNames
+		values map[int32]string
+	}{
+		{decisionNames, eligibilityv1.Decision_name}, {accountStatusNames, eligibilityv1.AccountStatus_name},
+		{evidenceSourceNames, eligibilityv1.EvidenceSource_name}, {reasonCodeNames, eligibilityv1.ReasonCode_name},
+		{remedyNames, eligibilityv1.Remedy_name}, {qualificationTypeNames, eligibilityv1.QualificationType_name},
+		{vettingStatusNames, eligibilityv1.VettingStatus_name}, {watchEndNames, eligibilityv1.WatchEnd_Reason_name},
+	} {
+		for value, name := range enum.values {
+			if int(value) >= len(enum.names) || enum.names[value] != `"`+name+`"` {
+				t.Errorf("%s is not %d of %v", name, value, enum.names)
+			}
+		}
 	}
 }

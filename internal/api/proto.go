@@ -85,42 +85,66 @@ func (r BatchReply) appendProto(b []byte) []byte {
 func appendItemErrorProto(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {
 	b = appendNumberField(b, 1, m.GetCode())
 	b = appendTextField(b, 2, m.GetReason())
-	b = appendTextField(b, 3, m.GetMessage())
+	b = appendTextField(b, 3, strings.ToValidUTF8(m.GetMessage(), string(utf8.RuneError)))
 	if delay := m.GetRetryAfter(); delay != nil {
 		b = appendSecondsField(b, 4, delay.GetSeconds(), delay.GetNanos())
 	}
 	return b
 }
 
+// appendTag appends the tag of a field. All numbers are below 16: it is one byte.
+func appendTag(b []byte, number protowire.Number, kind protowire.Type) []byte {
+	return append(b, byte(number)<<3|byte(kind)) //nolint:gosec // see above
+}
+
+// appendVarint is protowire's, which has no shortcut for one byte.
+func appendVarint(b []byte, v uint64) []byte {
+	if v < 0x80 {
+		return append(b, byte(v))
+	}
+	return protowire.AppendVarint(b, v)
+}
+
 // openMessage begins a field whose length is not known yet. closeMessage needs
 // the returned start.
 func openMessage(b []byte, number protowire.Number) (_ []byte, start int) {
-	b = append(protowire.AppendTag(b, number, protowire.BytesType), 0)
+	b = append(appendTag(b, number, protowire.BytesType), 0)
 	return b, len(b)
 }
 
 // closeMessage writes the length of the field that began at start in front of it.
 // A length of more than one byte moves the field.
-func closeMessage(b []byte, start int) []byte { return closeField(b, start, 1) }
+func closeMessage(b []byte, start int) []byte {
+	if length := len(b) - start; length < 0x80 {
+		b[start-1] = byte(length)
+		return b
+	}
+	return closeField(b, start, 1)
+}
 
 // openLong is openMessage for a field that usually has 128 to 16,383 bytes: its length
 // takes two. closeLong closes it.
 func openLong(b []byte, number protowire.Number) (_ []byte, start int) {
-	b = append(protowire.AppendTag(b, number, protowire.BytesType), 0, 0)
+	b = append(appendTag(b, number, protowire.BytesType), 0, 0)
 	return b, len(b)
 }
 
-func closeLong(b []byte, start int) []byte { return closeField(b, start, 2) }
+func closeLong(b []byte, start int) []byte {
+	if length := len(b) - start; length >= 0x80 && length < 0x4000 {
+		b[start-2], b[start-1] = byte(length)|0x80, byte(length>>7)
+		return b
+	}
+	return closeField(b, start, 2)
+}
 
-// closeField writes the length of a field into the room in front of it. If that takes
-// more or fewer bytes, it moves the field.
+// closeField writes the length of a field into the room in front of it, which is too
+// small or too large: it moves the field.
 func closeField(b []byte, start, room int) []byte {
 	length := len(b) - start
-	if more := protowire.SizeVarint(uint64(length)) - room; more != 0 { //nolint:gosec // not negative
-		b = append(b, make([]byte, max(more, 0))...)
-		copy(b[start+more:], b[start:start+length])
-		b = b[:start+more+length]
-	}
+	more := protowire.SizeVarint(uint64(length)) - room //nolint:gosec // not negative
+	b = append(b, make([]byte, max(more, 0))...)
+	copy(b[start+more:], b[start:start+length])
+	b = b[:start+more+length]
 	protowire.AppendVarint(b[:start-room], uint64(length)) //nolint:gosec // as above
 	return b
 }
@@ -129,26 +153,23 @@ func appendNumberField(b []byte, number protowire.Number, value int32) []byte {
 	if value == 0 {
 		return b
 	}
-	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), uint64(int64(value))) //nolint:gosec // protobuf extends the sign
+	return appendVarint(appendTag(b, number, protowire.VarintType), uint64(int64(value))) //nolint:gosec // protobuf extends the sign
 }
 
 func appendFlagField(b []byte, number protowire.Number, value bool) []byte {
 	if !value {
 		return b
 	}
-	return append(protowire.AppendTag(b, number, protowire.VarintType), 1)
+	return append(appendTag(b, number, protowire.VarintType), 1)
 }
 
-// appendTextField appends a string. Invalid UTF-8, which evidence never holds,
-// becomes the replacement character, because protobuf's readers reject it.
+// appendTextField appends a string, which must be valid UTF-8: protobuf's readers reject
+// anything else. That of evidence and of reasons is.
 func appendTextField(b []byte, number protowire.Number, s string) []byte {
 	if s == "" {
 		return b
 	}
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, string(utf8.RuneError))
-	}
-	return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), s)
+	return append(appendVarint(appendTag(b, number, protowire.BytesType), uint64(len(s))), s...)
 }
 
 func appendTimeField(b []byte, number protowire.Number, t time.Time) []byte {
@@ -158,11 +179,12 @@ func appendTimeField(b []byte, number protowire.Number, t time.Time) []byte {
 	return appendSecondsField(b, number, t.Unix(), int32(t.Nanosecond())) //nolint:gosec // below a second
 }
 
-// appendSecondsField appends a Timestamp or a Duration, which have the same fields.
+// appendSecondsField appends a Timestamp or a Duration, which have the same fields, of 22
+// bytes at most.
 func appendSecondsField(b []byte, number protowire.Number, seconds int64, nanos int32) []byte {
 	b, start := openMessage(b, number)
 	if seconds != 0 {
-		b = protowire.AppendVarint(protowire.AppendTag(b, 1, protowire.VarintType), uint64(seconds)) //nolint:gosec // protobuf extends the sign
+		b = appendVarint(appendTag(b, 1, protowire.VarintType), uint64(seconds)) //nolint:gosec // protobuf extends the sign
 	}
 	return closeMessage(appendNumberField(b, 2, nanos), start)
 }

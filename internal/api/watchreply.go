@@ -151,7 +151,7 @@ func (e watchEnd) encodedProto(eligibility.Language) []byte {
 }
 
 func (e watchEnd) encodedJSON(eligibility.Language) []byte {
-	return append(appendEnum([]byte(`{"reason":`), eligibilityv1.WatchEnd_Reason_name, int32(e)), '}')
+	return append(appendEnum([]byte(`{"reason":`), watchEndNames, int32(e)), '}')
 }
 
 const (

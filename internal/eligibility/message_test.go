@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 )
@@ -46,6 +47,9 @@ var placeholder = regexp.MustCompile(`[%{}<>\[\]$_*#|]|TODO|TBD|XXX|\?\?|\.\.| {
 // checkMessage checks one sentence.
 func checkMessage(t *testing.T, code eligibility.ReasonCode, in eligibility.Language, message string) {
 	t.Helper()
+	if !utf8.ValidString(message) { // encoders rely on it
+		t.Errorf("%v in %v: %q is no UTF-8", code, in, message)
+	}
 	end := "."
 	if in == eligibility.Japanese {
 		end = "。"

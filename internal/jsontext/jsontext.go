@@ -7,8 +7,12 @@ import "unicode/utf8"
 // character.
 func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
+	i := 0
+	for i < len(s) && isPlain[s[i]] {
+		i++
+	}
 	plain := 0 // start of what is not appended yet
-	for i := 0; i < len(s); {
+	for i < len(s) {
 		c := s[i]
 		switch {
 		case c >= utf8.RuneSelf:
@@ -28,6 +32,14 @@ func AppendString(b []byte, s string) []byte {
 	}
 	return append(append(b, s[plain:]...), '"')
 }
+
+// isPlain is set for characters of ASCII that stand for themselves.
+var isPlain = func() (set [256]bool) { //nolint:gochecknoglobals // only read
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		set[c] = c != '"' && c != '\\'
+	}
+	return set
+}()
 
 func appendEscape(b []byte, c byte) []byte {
 	const digits = "0123456789abcdef"
