@@ -17,8 +17,31 @@ import (
 // open marks a method that needs no right and no caller.
 const open access.Rights = 0
 
-// needed returns the right that each method of services needs, by its full name. A
-// method that is not in the table is refused.
+// method is what the chain knows about one method. The zero value is a method that is
+// refused.
+type method struct {
+	right  access.Rights // that it needs
+	known  bool          // it has a right
+	ours   bool          // it is one of the chain's services: logged, counted and limited
+	series methodMetrics // empty if it is not ours
+}
+
+// methodsOf returns the methods of services, of health and of reflection, by their full
+// names.
+func methodsOf(services []Service, metrics *metrics) map[string]method {
+	methods := make(map[string]method)
+	for name, series := range metrics.rpcs {
+		methods[name] = method{ours: true, series: series}
+	}
+	for name, right := range needed(services) {
+		m := methods[name]
+		m.right, m.known = right, true
+		methods[name] = m
+	}
+	return methods
+}
+
+// needed returns the right that each method of services needs, by its full name.
 func needed(services []Service) map[string]access.Rights {
 	table := map[string]access.Rights{
 		"/grpc.health.v1.Health/Check":                                   open,
@@ -83,28 +106,27 @@ func (ch *Chain) Begin(ctx context.Context, method string) (context.Context, err
 			given.Certificate = conn.Certificate()
 		}
 	}
-	right, known := ch.needed[method]
-	series, ours := ch.metrics.rpcs[method]
-	if !ours {
-		if known && right == open {
+	m := ch.methods[method]
+	if !m.ours {
+		if m.known && m.right == open {
 			return ctx, nil
 		}
-		series = ch.metrics.other
+		m.series = ch.metrics.other
 	}
 	caller, failure := ch.authenticate(given)
 	if failure == nil {
-		failure = authorize(caller, right, known || !ours)
+		failure = authorize(caller, m.right, m.known || !m.ours)
 	}
 	if failure != nil {
-		return nil, ch.refuse(ch.identify(ctx, method, series, caller, false), failure)
+		return nil, ch.refuse(ch.identify(ctx, method, m.series, caller, false), failure)
 	}
 	switch {
-	case ours:
-		return ch.identify(ctx, method, series, caller, true), nil
-	case known:
+	case m.ours:
+		return ch.identify(ctx, method, m.series, caller, true), nil
+	case m.known:
 		return ctx, nil
 	default:
-		c := ch.identify(ctx, method, series, caller, false)
+		c := ch.identify(ctx, method, m.series, caller, false)
 		defer c.end()
 		c.series.handled(c, codes.Unimplemented, 0)
 		c.requests.count(codes.Unimplemented)
@@ -117,9 +139,9 @@ func (ch *Chain) BeginREST(ctx context.Context, method string, in *Inbound) erro
 	if err := ch.Authenticate(ctx, in); err != nil {
 		return err
 	}
-	right, known := ch.needed[method]
-	failure := authorize(in.caller, right, known)
-	c := ch.identify(ctx, method, ch.metrics.rpcs[method], in.caller, true)
+	m := ch.methods[method]
+	failure := authorize(in.caller, m.right, m.known)
+	c := ch.identify(ctx, method, m.series, in.caller, true)
 	if failure != nil {
 		return ch.refuse(c, failure)
 	}

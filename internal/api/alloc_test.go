@@ -6,14 +6,10 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/eligibilityd/eligibilityd/internal/allowance"
 	"github.com/eligibilityd/eligibilityd/internal/api"
@@ -46,7 +42,7 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 	} {
 		run := servertest.StartWarm(t, cfg)
 		for _, segment := range []eligibilityv1.Segment{eligibilityv1.Segment_SEGMENT_COMMERCIAL, eligibilityv1.Segment_SEGMENT_EDUCATION} {
-			ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
+			ctx := context.Background()
 			most := 2.0
 			if segment != eligibilityv1.Segment_SEGMENT_COMMERCIAL {
 				most++
@@ -59,40 +55,12 @@ func TestAllocationsOfALocalHit(t *testing.T) {
 			case name == "in German":
 				ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("accept-language", "de-AT,de;q=0.9,en;q=0.8"))
 			}
-			got := apitest.FewestAllocations(asked(t, run, ctx, "CheckEligibility", &eligibilityv1.CheckEligibilityRequest{CustomerId: apitest.CustomerA, Segment: segment}))
+			ask := run.Asked(ctx, "CheckEligibility", &eligibilityv1.CheckEligibilityRequest{CustomerId: apitest.CustomerA, Segment: segment})
+			got := apitest.FewestAllocations(func() { ask(t) })
 			if got > most {
 				t.Errorf("%s, %v: %v allocations, want at most %v", name, segment, got, most)
 			}
 		}
-	}
-}
-
-// asked returns a function that answers the bytes of req as the gRPC server does.
-func asked(t *testing.T, run *servertest.Running, ctx context.Context, name string, req proto.Message) func() { //nolint:revive // t first, as everywhere
-	t.Helper()
-	wire, err := proto.Marshal(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, codec := mem.BufferSlice{mem.SliceBuffer(wire)}, run.Chain.Codec()
-	receive := func(v any) error { return codec.Unmarshal(data, v) }
-	desc := run.Chain.WithoutMessages(eligibilityv1.EligibilityService_ServiceDesc)
-	place := slices.IndexFunc(desc.Methods, func(m grpc.MethodDesc) bool { return m.MethodName == name })
-	method := "/" + desc.ServiceName + "/" + name
-	return func() {
-		begun, err := run.Chain.Begin(ctx, method)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := desc.Methods[place].Handler(nil, begun, receive, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded, err := codec.Marshal(resp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		encoded.Free()
 	}
 }
 
@@ -109,27 +77,18 @@ func TestAllocationsOfABatch(t *testing.T) {
 		run.Store.Hold(id, eligibility.FacetQualifications, eligibility.Evidence{}, now)
 		req.Requests = append(req.Requests, apitest.Ask(id))
 	}
-	ctx := grpc.NewContextWithServerTransportStream(context.Background(), discardStream{})
-	ask := asked(t, run, ctx, "BatchCheckEligibility", req)
-	if got := apitest.FewestAllocations(ask); got > 6 {
+	ask := run.Asked(context.Background(), "BatchCheckEligibility", req)
+	if got := apitest.FewestAllocations(func() { ask(t) }); got > 6 {
 		t.Errorf("%v allocations for %d questions, want at most 6", got, n)
 	}
 	const rounds = 200
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range rounds {
-		ask()
+		ask(t)
 	}
 	runtime.ReadMemStats(&after)
 	if got := (after.TotalAlloc - before.TotalAlloc) / rounds; got > 4<<10 {
 		t.Errorf("%d bytes for %d questions, want the call only", got, n)
 	}
 }
-
-// discardStream is a transport that takes no header.
-type discardStream struct{}
-
-func (discardStream) Method() string               { return "" }
-func (discardStream) SetHeader(metadata.MD) error  { return nil }
-func (discardStream) SendHeader(metadata.MD) error { return nil }
-func (discardStream) SetTrailer(metadata.MD) error { return nil }

@@ -168,7 +168,7 @@ type Chain struct {
 	limits   limits
 	answers  *handler
 	services []Service
-	needed   map[string]access.Rights // by full method; never changed
+	methods  map[string]method // by full name; never changed
 
 	languages *languages
 	noInbound Inbound   // of every RPC over gRPC; never changed
@@ -209,13 +209,13 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 	c.answers = &handler{partners: partners, budgets: cfg.Budgets, now: c.cfg.Now, logs: cfg.Logs, reviews: cfg.Reviews, watchTimes: defaultWatchTimes()}
 	c.answers.decisions = newDecisions(&c.cfg)
 	c.services = append([]Service{{&eligibilityv1.EligibilityService_ServiceDesc, c.answers, needs()}}, further...)
-	c.needed = needed(c.services)
 	var err error
 	c.metrics, err = newMetrics(c.cfg, c.services, func() float64 { return float64(c.inFlight.Load()) }, func() float64 { return float64(c.watches.open()) })
 	if err != nil {
 		return nil, fmt.Errorf("new api: register metrics: %w", err)
 	}
 	c.answers.metrics = c.metrics
+	c.methods = methodsOf(c.services, c.metrics)
 	c.stopping, c.stop = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -223,11 +223,6 @@ func New(partners Partners, cfg Config, further ...Service) (*Chain, error) {
 // Services returns the services whose RPCs run through the chain. Their handlers
 // return nothing without it.
 func (ch *Chain) Services() []Service { return ch.services }
-
-// Answers returns the handlers of the API. They are for [Chain.Intercept] to call.
-func (ch *Chain) Answers() eligibilityv1.EligibilityServiceServer { //nolint:ireturn // generated
-	return ch.answers
-}
 
 // Check answers one question, within [Chain.Intercept] and with the context that it hands
 // on. It returns a *CheckReply.

@@ -1,13 +1,11 @@
 package api_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
@@ -31,22 +29,10 @@ func BenchmarkBatchLocalHit(b *testing.B) {
 		batch.Requests = append(batch.Requests, apitest.Ask(id))
 	}
 	b.Run("handler", func(b *testing.B) {
-		info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_BatchCheckEligibility_FullMethodName}
-		encode := api.NewCodec(1 << 20)
-		handle := func(ctx context.Context, _ any) (any, error) {
-			return run.Chain.Answers().BatchCheckEligibility(ctx, batch)
-		}
+		ask := run.Asked(b.Context(), "BatchCheckEligibility", batch)
 		b.ReportAllocs()
 		for b.Loop() {
-			resp, err := run.Chain.Intercept(b.Context(), batch, info, handle)
-			if err != nil {
-				b.Fatal(err)
-			}
-			wire, err := encode.Marshal(resp)
-			if err != nil {
-				b.Fatal(err)
-			}
-			wire.Free()
+			ask(b)
 		}
 	})
 	b.Run("grpc", func(b *testing.B) {

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 
@@ -9,7 +10,6 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
 	"github.com/eligibilityd/eligibilityd/internal/decisionlog"
-	"github.com/eligibilityd/eligibilityd/internal/eligibility"
 	"github.com/eligibilityd/eligibilityd/internal/server/servertest"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
@@ -21,7 +21,7 @@ import (
 func BenchmarkCheckLocalHit(b *testing.B) {
 	run := servertest.StartWarm(b, api.Config{})
 	b.Run("handler", func(b *testing.B) {
-		check := run.Asked(eligibility.SegmentCommercial)
+		check := askedCustomerA(run)
 		b.ReportAllocs()
 		for b.Loop() {
 			check(b)
@@ -43,7 +43,7 @@ func BenchmarkCheckLocalHit(b *testing.B) {
 func BenchmarkDecisionLog(b *testing.B) {
 	on, _ := recordTo(b, api.Config{}, decisionlog.Config{Block: true})
 	for name, cfg := range map[string]api.Config{"off": {}, "on": on} {
-		check := servertest.StartWarm(b, cfg).Asked(eligibility.SegmentCommercial)
+		check := askedCustomerA(servertest.StartWarm(b, cfg))
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -63,7 +63,7 @@ func BenchmarkTracing(b *testing.B) {
 		"1%":   {Tracer: spans, SampleRatio: 0.01},
 		"100%": {Tracer: spans, SampleRatio: 1},
 	} {
-		check := servertest.StartWarm(b, cfg).Asked(eligibility.SegmentCommercial)
+		check := askedCustomerA(servertest.StartWarm(b, cfg))
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -71,6 +71,10 @@ func BenchmarkTracing(b *testing.B) {
 			}
 		})
 	}
+}
+
+func askedCustomerA(run *servertest.Running) func(testing.TB) {
+	return run.Asked(context.Background(), "CheckEligibility", apitest.Ask(apitest.CustomerA))
 }
 
 func benchCheck(b *testing.B, client eligibilityv1.EligibilityServiceClient) {

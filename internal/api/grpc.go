@@ -5,7 +5,9 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 
 	eligibilityv1 "github.com/eligibilityd/eligibilityd/gen/eligibility/v1"
 )
@@ -49,23 +51,27 @@ var batchInfo = grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityServic
 type encoded mem.BufferSlice
 
 // receiveBatch receives a batch, answers it and encodes the answers, in memory that
-// serves the next batch. After an error, a panic among them, that is left to the garbage
-// collector.
+// serves the next batch. After a panic it is left to the garbage collector: nobody knows
+// what still refers to it.
 func (ch *Chain) receiveBatch(ctx context.Context, receive func(any) error) (any, error) {
 	memory, _ := ch.batches.Get().(*batchMemory)
-	if err := receive(&memory.batch); err != nil {
+	if err := receive(&memory.batch); err != nil { // it has read nothing
+		ch.batches.Put(memory)
 		return nil, err
 	}
 	_, err := ch.Intercept(ctx, &memory.batch, &batchInfo, func(ctx context.Context, _ any) (any, error) {
 		return nil, ch.answers.checkBatch(ctx, memory.batch.Questions, memory)
 	})
-	if err != nil {
+	if status.Code(err) == codes.Internal { // a panic, among others
 		return nil, err
 	}
-	reply := encoded(ch.codec.buffers.encode(len(memory.reply), memory.reply.appendProto))
+	var reply any
+	if err == nil {
+		reply = encoded(ch.codec.buffers.encode(len(memory.reply), memory.reply.appendProto))
+	}
 	c := callOf(ctx)
 	c.tally, c.batch = nil, nil // the call may outlive the RPC
 	memory.reset()
 	ch.batches.Put(memory)
-	return reply, nil
+	return reply, err
 }

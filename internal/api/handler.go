@@ -51,7 +51,8 @@ type handler struct {
 
 var _ eligibilityv1.EligibilityServiceServer = (*handler)(nil)
 
-// CheckEligibility answers one question.
+// CheckEligibility answers one question of a client within the process, as the console has
+// one: gRPC and REST ask check.
 func (h *handler) CheckEligibility(ctx context.Context, req *eligibilityv1.CheckEligibilityRequest) (*eligibilityv1.CheckEligibilityResponse, error) {
 	q := QuestionOf(req)
 	return nil, h.check(ctx, &q) // the call has the answer

@@ -40,7 +40,7 @@ func Overloaded() *eligibility.Error {
 // Health checks only pass the recovery, reflection the check of its caller's right
 // too: they are not logged, counted or limited.
 func (ch *Chain) Intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if _, ours := ch.metrics.rpcs[info.FullMethod]; !ours {
+	if _, begun := ctx.(*call); !begun && !ch.methods[info.FullMethod].ours {
 		if _, err := ch.Begin(ctx, info.FullMethod); err != nil {
 			return nil, err
 		}
@@ -93,7 +93,7 @@ func (ch *Chain) record(c *call, code codes.Code, failure *eligibility.Error) {
 // their caller set, and a limit of their own in place of Config.MaxConcurrent:
 // Config.MaxWatches.
 func (ch *Chain) InterceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if _, ours := ch.metrics.rpcs[info.FullMethod]; !ours {
+	if !ch.methods[info.FullMethod].ours {
 		if _, err := ch.Begin(stream.Context(), info.FullMethod); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -23,6 +24,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
 	"github.com/eligibilityd/eligibilityd/internal/api/apitest"
@@ -338,28 +342,41 @@ func StartWarm(tb testing.TB, cfg api.Config) *Running {
 	return run
 }
 
-// Asked returns a function that asks about CustomerA as the gRPC server does
-// between reading the request and writing the response, without a transport.
-func (r *Running) Asked(segment eligibility.Segment) func(testing.TB) {
-	info := &grpc.UnaryServerInfo{FullMethod: eligibilityv1.EligibilityService_CheckEligibility_FullMethodName}
-	req := apitest.Ask(apitest.CustomerA)
-	if segment == eligibility.SegmentEducation {
-		req.Segment = eligibilityv1.Segment_SEGMENT_EDUCATION
-	}
-	encode := api.NewCodec(1 << 20)
-	handle := func(ctx context.Context, _ any) (any, error) { return r.Chain.Answers().CheckEligibility(ctx, req) }
-	ctx := context.Background()
+// Asked returns a function that answers the bytes of req, a request of the method
+// name, as the gRPC server does between reading and writing them, without a transport.
+func (r *Running) Asked(ctx context.Context, name string, req proto.Message) func(testing.TB) {
+	wire, failure := proto.Marshal(req)
+	data, codec := mem.BufferSlice{mem.SliceBuffer(wire)}, r.Chain.Codec()
+	receive := func(v any) error { return codec.Unmarshal(data, v) }
+	desc := r.Chain.WithoutMessages(eligibilityv1.EligibilityService_ServiceDesc)
+	handle := desc.Methods[slices.IndexFunc(desc.Methods, func(m grpc.MethodDesc) bool { return m.MethodName == name })].Handler
+	method := "/" + desc.ServiceName + "/" + name
+	ctx = grpc.NewContextWithServerTransportStream(ctx, discardStream{})
 	return func(tb testing.TB) {
 		tb.Helper()
-		resp, err := r.Chain.Intercept(ctx, req, info, handle)
+		begun, err := r.Chain.Begin(ctx, method)
+		if err = errors.Join(failure, err); err != nil {
+			tb.Fatal(err)
+		}
+		resp, err := handle(nil, begun, receive, nil)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if _, err := encode.Marshal(resp); err != nil {
+		encoded, err := codec.Marshal(resp)
+		if err != nil {
 			tb.Fatal(err)
 		}
+		encoded.Free()
 	}
 }
+
+// discardStream is a transport that takes no header.
+type discardStream struct{}
+
+func (discardStream) Method() string               { return "" }
+func (discardStream) SetHeader(metadata.MD) error  { return nil }
+func (discardStream) SendHeader(metadata.MD) error { return nil }
+func (discardStream) SetTrailer(metadata.MD) error { return nil }
 
 // StartAged starts a server that holds evidence of that age about CustomerA and
 // cannot fetch any.
