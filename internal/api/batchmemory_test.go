@@ -2,11 +2,14 @@ package api_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/eligibilityd/eligibilityd/internal/api"
@@ -18,7 +21,8 @@ import (
 )
 
 // TestBatchesShareNoAnswers asks batches of many sizes, with faulty items, at the same
-// time, and compares each result with the single answer to its question.
+// time, and compares each result with the single answer to its question. Batches that are
+// refused come between them.
 func TestBatchesShareNoAnswers(t *testing.T) {
 	t.Parallel()
 	run := servertest.Start(t, servertest.Setup{Source: apitest.Absent(eligibility.AbsenceNotFound), API: api.Config{MaxConcurrent: 1000}})
@@ -56,6 +60,12 @@ func TestBatchesShareNoAnswers(t *testing.T) {
 	for worker := range 8 {
 		asking.Go(func() {
 			for round := range 20 {
+				if round%4 == 0 {
+					refused := &eligibilityv1.BatchCheckEligibilityRequest{Requests: slices.Repeat(questions[:1], api.MaxBatch+1)}
+					if _, err := run.Client.BatchCheckEligibility(t.Context(), refused); status.Code(err) != codes.InvalidArgument {
+						t.Error(err)
+					}
+				}
 				from := (worker*7 + round*3) % customers
 				to := from + (round*11+worker)%(customers-from) + 1
 				if diff := cmp.Diff(want[from:to], ask(questions[from:to]), protocmp.Transform(), ignored); diff != "" {
