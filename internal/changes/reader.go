@@ -21,9 +21,8 @@ const (
 
 // reader reads the partitions of a feed into the ring of a log. One goroutine uses it.
 type reader struct {
-	log       *Log
-	parts     []part
-	lastCheck time.Time
+	log   *Log
+	parts []part
 	// floor is a time in Unix ms up to which entries were not loaded, or were removed
 	// before they were read.
 	floor int64
@@ -41,6 +40,8 @@ type part struct {
 	// atNext reports that an entry at next was read, if only an unreadable one: if it
 	// has vanished since, the server has lost writes, or the feed was begun anew.
 	atNext bool
+	// checked reports that the last page had room for no more than the entry at next.
+	checked bool
 	// high is the latest entry that was ever read.
 	high Position
 	// clock is the server's clock at the last read, and through the time up to which
@@ -82,13 +83,9 @@ func (r *reader) run(ctx context.Context) {
 // them has more to read.
 func (r *reader) read(ctx context.Context) (more bool) {
 	start := time.Now()
-	check := start.Sub(r.lastCheck) >= pollEvery
-	if check {
-		r.lastCheck = start
-	}
 	asked := make([]Ask, len(r.parts))
 	for i := range asked {
-		asked[i] = Ask{Partition: i, After: r.parts[i].from(check)}
+		asked[i] = Ask{Partition: i, After: r.parts[i].from()}
 	}
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -115,13 +112,14 @@ func (r *reader) read(ctx context.Context) (more bool) {
 	return more
 }
 
-// from returns the position after which to read. If check is set and an entry was read
-// there, it is read again to find out whether it still exists.
-func (p *part) from(check bool) Position {
+// from returns the position after which to read. If an entry was read there, it is read
+// again to find out whether it still exists: once next has moved on, nothing shows that
+// the server has lost it and that others were written before it.
+func (p *part) from() Position {
 	switch {
 	case !p.started:
 		return Position{Millis: math.MaxInt64} // only the clock
-	case check && p.atNext:
+	case p.atNext && !p.checked:
 		return p.next.previous()
 	default:
 		return p.next
@@ -131,6 +129,7 @@ func (p *part) from(check bool) Position {
 // adopt takes over what a page of a partition brought, and returns its records.
 func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 	p := &r.parts[ask.Partition]
+	again := p.soon
 	p.full, p.soon = false, false
 	switch {
 	case page.Err != nil:
@@ -141,9 +140,31 @@ func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 		return nil
 	}
 	p.back = false
-	batch := r.records(ask, page)
 	vanished := p.atNext && ask.After.Before(p.next) && page.Removed.Before(p.next) &&
 		page.First != p.next
+	behind := page.Through < p.clock
+	p.clock = page.Through
+	if behind {
+		p.begin = earliest(p.begin, Position{Millis: earlier(page.Through)})
+	}
+	p.soon = vanished || behind
+	var batch []record
+	// There may be entries before next, which must be returned before later ones of their
+	// customers: the page is read again with them. A clock that goes back each time must
+	// not delay it for ever.
+	if !p.soon || again {
+		batch = r.records(ask, page)
+		p.advance(ask, page, start)
+	}
+	if p.soon {
+		r.goBack(p, page.Through)
+	}
+	return batch
+}
+
+// advance moves a partition past a page.
+func (p *part) advance(ask Ask, page *Page, start time.Time) {
+	p.checked = page.Full && page.Last == p.next
 	if p.next.Before(page.Last) {
 		p.next, p.atNext = page.Last, true
 	} else if !page.Removed.Before(p.next) {
@@ -158,17 +179,6 @@ func (r *reader) adopt(ask Ask, page *Page, start time.Time) []record {
 		// More may follow in the same millisecond.
 		p.through, p.complete, p.loaded = max(0, page.Through-1), start, true
 	}
-	switch {
-	case page.Through < p.clock:
-		p.begin = earliest(p.begin, Position{Millis: earlier(page.Through)})
-		r.goBack(p, page.Through)
-		p.soon = true
-	case vanished:
-		r.goBack(p, page.Through)
-		p.soon = true
-	}
-	p.clock = page.Through
-	return batch
 }
 
 // records returns the records of a page: its changes, and a gap if entries were removed
@@ -220,7 +230,7 @@ func (r *reader) goBack(p *part, clock int64) {
 		return
 	}
 	from := Position{Millis: earlier(min(p.next.Millis, clock))}
-	p.next, p.atNext, p.back = earliest(p.next, latest(from, p.begin)), false, true
+	p.next, p.atNext, p.checked, p.back = earliest(p.next, latest(from, p.begin)), false, false, true
 	r.log.mu.Lock()
 	r.log.rereads++
 	r.log.mu.Unlock()
