@@ -20,9 +20,14 @@ type consumer struct {
 	// owed is the number of the first change that was certainly written after it
 	// began.
 	owed int
-	had  []changes.Event // in the order in which they were returned, advances included
+	// began is the time of the newest change that was written before it began. Zero
+	// permits that none comes after a newer one.
+	began time.Time
+	had   []changes.Event // in the order in which they were returned, advances included
 	// here are the events of the present cursor, and newest the time of the latest for
-	// each customer. A resumed one begins earlier, maybe even before the first began.
+	// each customer. A resumed one begins earlier, maybe even before the first began, and
+	// so does one that falls behind the ring: it may return changes, marked as redelivered,
+	// from before began.
 	here   map[string]bool
 	newest map[eligibility.Key]time.Time
 	// stored are the ids that count, if not all do.
@@ -90,7 +95,7 @@ func (c *consumer) take(e changes.Event) error {
 		switch {
 		case known && !e.Redelivered && !c.moves:
 			return fmt.Errorf("%w: %s again without being marked", errPromise, id)
-		case !known && older && !e.Redelivered, !c.here[id] && at.Before(c.newest[e.Change.Key]) && !(c.moves && e.Redelivered):
+		case !known && older && !e.Redelivered, !c.here[id] && at.Before(c.newest[e.Change.Key]) && !(e.Redelivered && (c.moves || !at.After(c.began))):
 			return fmt.Errorf("%w: %s after a newer one", errPromise, id)
 		case !c.follows(e.Change.Key.CustomerID):
 			return fmt.Errorf("%w: %s of a customer that it does not follow", errPromise, id)
