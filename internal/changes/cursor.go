@@ -22,7 +22,10 @@ type Event struct {
 	// Position is where the change stands.
 	Position Position
 	// Redelivered reports that an earlier Cursor, from whose token this one began, may
-	// have returned the change.
+	// have returned the change, or that a part of the feed was read again. It may then be
+	// older than a change of its customer that was returned before, even if it was never
+	// returned itself, and the newer one need not follow again: a reader that keeps the
+	// latest compares the times of After.
 	Redelivered bool
 	// Token is where to go on after the event.
 	Token string
