@@ -122,29 +122,83 @@ func (g *readBatcher) run(deadline time.Time, keys []eligibility.Key) (reads []r
 	}()
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	gets := make([]*redis.StringCmd, len(keys))
+	trip := roundTrips.Get().(*roundTrip) //nolint:forcetypeassert // the pool holds nothing else
+	gets := trip.prepare(g.keys, keys)
 	beats := g.beats.expected(keys)
-	// GETRANGE bounds a reply. The error is that of the first command that has one:
-	// each is judged by itself. If a server rejects the connection, none has one.
+	// The error is that of the first command that has one: each is judged by itself. If
+	// a server rejects the connection, none has one.
 	commands, err := g.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i := range beats {
 			beats[i].reply = pipe.GetRange(ctx, beats[i].key, 0, maxBeatBytes)
 		}
-		for i, key := range keys {
-			gets[i] = pipe.GetRange(ctx, g.keys.of(key), 0, maxValueBytes)
-		}
-		return nil
+		return pipe.BatchProcess(ctx, gets...)
 	})
 	if err != nil && !slices.ContainsFunc(commands, func(command redis.Cmder) bool { return command.Err() != nil }) {
-		return failed(len(keys), err)
+		reads = failed(len(keys), err)
+	} else {
+		reads = trip.reads(keys, currentPartitions(beats))
 	}
-	reads = make([]read, len(keys))
-	current := currentPartitions(beats)
-	for i, get := range gets {
-		value, err := get.Bytes()
+	// After a panic this is not reached: the client may still hold the commands.
+	trip.release()
+	return reads
+}
+
+// roundTrip is the commands that read keys. They are used again, since each would
+// otherwise be five allocations. What they have read is not.
+type roundTrip struct {
+	gets     []getRange
+	commands []redis.Cmder // the gets
+	names    []byte        // of all keys
+}
+
+// getRange is a command that reads the start of a value, so that a reply is bounded.
+type getRange struct {
+	redis.StringCmd
+
+	name string // the key, which args points to
+	end  int    // of name in roundTrip.names
+	args [4]any
+}
+
+var roundTrips = sync.Pool{New: func() any { return new(roundTrip) }} //nolint:gochecknoglobals // of memory
+
+// prepare returns a command for each key.
+func (t *roundTrip) prepare(of redisKeys, keys []eligibility.Key) []redis.Cmder {
+	if cap(t.gets) < len(keys) {
+		t.gets = make([]getRange, len(keys))
+	}
+	t.gets, t.names = t.gets[:len(keys)], t.names[:0]
+	for i, key := range keys {
+		t.names = of.append(t.names, key)
+		t.gets[i].end = len(t.names)
+	}
+	names, start := string(t.names), 0
+	for i := range t.gets {
+		get := &t.gets[i]
+		get.name, start = names[start:get.end], get.end
+		get.args = [...]any{"getrange", &get.name, 0, maxValueBytes}
+		get.StringCmd = *redis.NewStringCmd(context.Background(), get.args[:]...)
+		t.commands = append(t.commands, &get.StringCmd)
+	}
+	return t.commands
+}
+
+// reads returns the replies, in the order of keys.
+func (t *roundTrip) reads(keys []eligibility.Key, current [partitions]bool) []read {
+	reads := make([]read, len(keys))
+	for i := range t.gets {
+		value, err := t.gets[i].Bytes()
 		reads[i] = read{value: value, err: err, current: current[partitionOf(keys[i].CustomerID)]}
 	}
 	return reads
+}
+
+// release makes the commands available to other round trips, without their replies.
+func (t *roundTrip) release() {
+	clear(t.gets)
+	clear(t.commands)
+	t.commands = t.commands[:0]
+	roundTrips.Put(t)
 }
 
 // ended makes room for the next batch.

@@ -230,8 +230,11 @@ func universalOptions(cfg RedisConfig, pool int) *redis.UniversalOptions {
 	// Contexts bound each call; the client's own bounds must not be narrower.
 	longest := max(cfg.ReadTimeout, cfg.WriteTimeout, lastResort)
 	return &redis.UniversalOptions{
-		Addrs:                 addresses,
-		MasterName:            cfg.MasterName,
+		Addrs:      addresses,
+		MasterName: cfg.MasterName,
+		// Version 3 adds messages between replies, which nothing here uses and the library
+		// looks for before each of them.
+		Protocol:              2,
 		ClientName:            "eligibilityd",
 		DisableIdentity:       true, // a command more at each connection, and one that users may not be allowed
 		Username:              cfg.Username,

@@ -33,14 +33,17 @@ func newRedisKeys(prefix, namespace string) redisKeys {
 }
 
 func (k redisKeys) of(key eligibility.Key) string {
-	name := make([]byte, 0, 128) // on the stack
-	name = append(append(name, k.head...), '{')
-	name = append(name, partitionTags[partitionOf(key.CustomerID)]...)
-	name = append(name, "}:"...)
-	name = hex.AppendEncode(name, key.CustomerID[:])
-	name = append(name, ':')
-	name = append(name, key.Facet.String()...)
-	return string(name)
+	return string(k.append(make([]byte, 0, 128), key)) // on the stack
+}
+
+// append appends what of returns.
+func (k redisKeys) append(b []byte, key eligibility.Key) []byte {
+	b = append(append(b, k.head...), '{')
+	b = append(b, partitionTags[partitionOf(key.CustomerID)]...)
+	b = append(b, "}:"...)
+	b = hex.AppendEncode(b, key.CustomerID[:])
+	b = append(b, ':')
+	return append(b, key.Facet.String()...)
 }
 
 func (k redisKeys) lease(key eligibility.Key) string { return k.of(key) + ":lease" }

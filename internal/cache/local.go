@@ -159,20 +159,21 @@ func (l *local) change(id eligibility.CustomerID, by func(next *customer) (chang
 func (l *local) put(key eligibility.Key, e entry, now time.Time) (newest entry, ok bool) {
 	var found [2]entry
 	found[key.Facet] = e
-	newests, oks := l.putBoth(key.CustomerID, found, now)
+	newests, oks := l.putBoth(key.CustomerID, l.get(key.CustomerID), found, now)
 	return newests[key.Facet], oks[key.Facet]
 }
 
 // putBoth holds what was found about each facet of a customer, if it has evidence,
 // unless something newer is known by now. It returns the newest entry of each, which is
 // held then; false if another replica has announced newer evidence that is not here.
-// Evidence from the future is neither held nor in the way.
-func (l *local) putBoth(id eligibility.CustomerID, found [2]entry, now time.Time) (newest [2]entry, ok [2]bool) {
+// Evidence from the future is neither held nor in the way. held is what get returned a
+// moment ago.
+func (l *local) putBoth(id eligibility.CustomerID, held *customer, found [2]entry, now time.Time) (newest [2]entry, ok [2]bool) {
 	newest, ok = found, [2]bool{true, true}
-	held, open := l.get(id), false
+	known, open := l.tombs.of(id), false
 	for facet := range found {
 		e := &found[facet]
-		if e.evidence != nil && (fromFuture(e.evidence, now) || l.confirm(keyOf(id, facet), held, &newest[facet], now)) {
+		if e.evidence != nil && (fromFuture(e.evidence, now) || l.confirm(facet, held, &known, &newest[facet], now)) {
 			*e = entry{}
 		}
 		open = open || e.evidence != nil
@@ -229,19 +230,19 @@ func (l *local) decide(key eligibility.Key, next *customer, found entry, now tim
 	return true
 }
 
-// confirm confirms the entry of c under key if it is of the same fetch as found, and
+// confirm confirms the entry of c about a facet, of which known was announced, if it is of the same fetch as found, and
 // makes found that entry: it does what decide would do, without a write to the table.
 // It returns false if decide must do it. The entry is what the table held when c was
 // looked up. If c has been replaced since, the confirmation is lost with it.
-func (l *local) confirm(key eligibility.Key, c *customer, found *entry, now time.Time) bool {
-	old, held := c.entry(key.Facet)
+func (l *local) confirm(facet int, c *customer, known *announced, found *entry, now time.Time) bool {
+	old, held := c.entry(eligibility.Facet(facet))
 	if !held || !sameFetch(old.evidence, found.evidence) || fromFuture(old.evidence, now) {
 		return false
 	}
-	if newer, doubtful := l.tombs.newer(key, found.evidence, now); newer || doubtful {
+	if newer, doubtful := known.newer(facet, found.evidence, now); newer || doubtful {
 		return false
 	}
-	c[key.Facet].confirm(found.confirmed)
+	c[facet].confirm(found.confirmed)
 	if old.confirmed.After(*found.confirmed) {
 		found.confirmed = old.confirmed
 	}

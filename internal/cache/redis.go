@@ -117,27 +117,31 @@ type loaded struct {
 	current bool
 }
 
+// knowing returns what this process knows under a key, by its place; nil if nothing. It
+// is called after the reply.
+type knowing func(i int) *eligibility.Evidence
+
 // load reads all keys in one round trip. It returns nil for a key if the value is
 // absent, unreadable or from the future, or if Redis does not reply. Unreadable
 // values are deleted. Values from the future stay, since another replica's clock
 // may be the right one; the next fetch overwrites them. If a value is of the same
-// fetch as held, the evidence that this process has, it is not decoded again.
-func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
+// fetch as known evidence, it is not decoded again.
+func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, known knowing) []loaded {
 	permit, _, ok := r.reads.Allow()
 	if !ok {
 		r.metrics.redisSkipped.Add(float64(len(keys)))
 		return make([]loaded, len(keys))
 	}
-	return r.loadBy(caller, r.batcher, permit, keys, held)
+	return r.loadBy(caller, r.batcher, permit, keys, known)
 }
 
 // loadWithin is load for a caller that would otherwise get an error: it waits as
 // long as the caller's context allows, up to lastResort.
-func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
-	return r.loadBy(caller, r.patient, r.reads.Force(), keys, held)
+func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, known knowing) []loaded {
+	return r.loadBy(caller, r.patient, r.reads.Force(), keys, known)
 }
 
-func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, held []*eligibility.Evidence) []loaded {
+func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, known knowing) []loaded {
 	found := make([]loaded, len(keys))
 	flush, reads, fault := batcher.get(caller, keys)
 	now := r.now()
@@ -149,7 +153,7 @@ func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit
 		}
 		var evidence *eligibility.Evidence
 		if err == nil {
-			evidence, err = r.seals.decode(keys[i], value, held[i])
+			evidence, err = r.seals.decode(keys[i], value, known(i))
 		}
 		switch {
 		case errors.Is(err, redis.Nil), err == nil && fromFuture(evidence, now):

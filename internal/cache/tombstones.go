@@ -55,13 +55,13 @@ func newTombstones(longestFresh time.Duration) *tombstones {
 	return t
 }
 
-func (t *tombstones) shard(key eligibility.Key) *tombstoneShard {
-	return &t.shards[key.CustomerID[15]%tombstoneShards]
+func (t *tombstones) shard(id eligibility.CustomerID) *tombstoneShard {
+	return &t.shards[id[15]%tombstoneShards]
 }
 
 // add records that evidence fetched at that time exists.
 func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
-	shard, added := t.shard(key), tombstone{fetched: fetched.UnixNano(), arrived: now.UnixNano(), added: t.elapsed()}
+	shard, added := t.shard(key.CustomerID), tombstone{fetched: fetched.UnixNano(), arrived: now.UnixNano(), added: t.elapsed()}
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	stones, overflow := shard.known, &shard.overflow
@@ -91,6 +91,26 @@ func (t *tombstones) add(key eligibility.Key, fetched, now time.Time) {
 // ahead reports whether the announcement came before the time that it gives.
 func (t tombstone) ahead() bool { return t.fetched > t.arrived }
 
+// announced is what was announced about a customer.
+type announced struct {
+	*tombstones
+
+	known, future            [2]tombstone // by facet
+	overflow, overflowFuture tombstone
+}
+
+// of returns what was announced about a customer by now.
+func (t *tombstones) of(id eligibility.CustomerID) announced {
+	shard := t.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	a := announced{tombstones: t, known: shard.known[id], overflow: shard.overflow, overflowFuture: shard.overflowFuture}
+	if len(shard.future) > 0 {
+		a.future = shard.future[id]
+	}
+	return a
+}
+
 func (t *tombstones) lasts(stone tombstone, now time.Time) bool {
 	return t.elapsed()-stone.added < t.life && !isAhead(stone.fetched, now)
 }
@@ -101,23 +121,23 @@ func isAhead(fetched int64, now time.Time) bool {
 	return fetched > now.Add(eligibility.ClockTolerance).UnixNano()
 }
 
+// newer reports whether evidence newer than that was announced about key by now.
+func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) (newer, doubtful bool) {
+	a := t.of(key.CustomerID)
+	return a.newer(int(key.Facet), evidence, now)
+}
+
 // newer reports whether evidence newer than that was announced. An announcement
 // that was ahead of this process's clock is doubtful: if this process fetched the
 // evidence within the same second and it blocks a purchase, nobody knows which is
 // newer. For a second such an announcement does not count as newer, but Redis has
 // to be asked.
-func (t *tombstones) newer(key eligibility.Key, evidence *eligibility.Evidence, now time.Time) (newer, doubtful bool) {
-	shard, fetched := t.shard(key), evidence.FetchTime.UnixNano()
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	stones := [4]tombstone{shard.known[key.CustomerID][key.Facet], {}, shard.overflow, shard.overflowFuture}
-	if len(shard.future) > 0 {
-		stones[1] = shard.future[key.CustomerID][key.Facet]
-	}
-	for _, stone := range stones {
+func (a *announced) newer(facet int, evidence *eligibility.Evidence, now time.Time) (newer, doubtful bool) {
+	fetched := evidence.FetchTime.UnixNano()
+	for _, stone := range [...]*tombstone{&a.known[facet], &a.future[facet], &a.overflow, &a.overflowFuture} {
 		switch {
-		case stone.fetched <= fetched || !t.lasts(stone, now):
-		case stone.ahead() && mayStand(evidence, policyAllows, stone.arrived) && t.elapsed()-stone.added < eligibility.ClockTolerance:
+		case stone.fetched <= fetched || !a.lasts(*stone, now):
+		case stone.ahead() && mayStand(evidence, policyAllows, stone.arrived) && a.elapsed()-stone.added < eligibility.ClockTolerance:
 			doubtful = true
 		default:
 			newer = true

@@ -137,6 +137,8 @@ func benchmarkSingle(b *testing.B, service *evidence.Service) {
 	var failed atomic.Int64
 	b.SetParallelism(32)
 	b.ReportAllocs()
+	defer cachetest.MeasureCPU(b)()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if _, err := service.Check(context.Background(), eligibility.Request{CustomerID: idOf(rand.IntN(benchmarked))}); err != nil {
@@ -154,6 +156,8 @@ func benchmarkBatch(b *testing.B, service *evidence.Service) {
 	var failed atomic.Int64
 	b.SetParallelism(4)
 	b.ReportAllocs()
+	defer cachetest.MeasureCPU(b)()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		reqs := make([]eligibility.Request, 100)
 		for pb.Next() {
