@@ -25,10 +25,10 @@ func (s *Service) isYoung(c *check, v *view, found Found, now time.Time) bool {
 // no decision needs are left out.
 func (s *Service) denyNewer(c *check) (denied bool) {
 	denies := func(v *view) bool { return v.tooNew && !v.completed() && v.Evidence == nil }
-	failure := &eligibility.Error{Kind: eligibility.KindPermissionDenied, Right: rightFresh}
+	failure := func() error { return &eligibility.Error{Kind: eligibility.KindPermissionDenied, Right: rightFresh} }
 	switch {
 	case denies(&c.account):
-		c.fail(failure)
+		c.fail(failure())
 		return true
 	case !denies(&c.qualifications):
 		return false
@@ -36,7 +36,7 @@ func (s *Service) denyNewer(c *check) (denied bool) {
 		c.qualifications.waived = true
 		return false
 	default:
-		c.qualifications.Err = failure
+		c.qualifications.Err = failure()
 		return true
 	}
 }
