@@ -230,10 +230,11 @@ func (l *local) decide(key eligibility.Key, next *customer, found entry, now tim
 	return true
 }
 
-// confirm confirms the entry of c about a facet, of which known was announced, if it is of the same fetch as found, and
-// makes found that entry: it does what decide would do, without a write to the table.
-// It returns false if decide must do it. The entry is what the table held when c was
-// looked up. If c has been replaced since, the confirmation is lost with it.
+// confirm confirms the entry of c about a facet if it is of the same fetch as found and
+// nothing newer was announced, and makes found that entry: it does what decide would do,
+// without a write to the table. It returns false if decide must do it. The entry is what
+// the table held when c was looked up. If c has been replaced since, the confirmation is
+// lost with it.
 func (l *local) confirm(facet int, c *customer, known *announced, found *entry, now time.Time) bool {
 	old, held := c.entry(eligibility.Facet(facet))
 	if !held || !sameFetch(old.evidence, found.evidence) || fromFuture(old.evidence, now) {
