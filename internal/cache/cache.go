@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -191,6 +192,16 @@ func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[ev
 			}
 		}
 	}
+	// Of what an answer repeats, these bytes lie in a place of their own.
+	var first byte
+	for i := range ids {
+		for facet := range founds[i] {
+			if e := founds[i][facet].Evidence; e != nil && e.CorrelationID != "" {
+				first |= e.CorrelationID[0]
+			}
+		}
+	}
+	runtime.KeepAlive(first)
 	var hits, misses, mustRevalidate int
 	for i, id := range ids {
 		for facet, e := range entries[i] {

@@ -48,7 +48,7 @@ type Found struct {
 // PeekAtOnce is how many customers a batch looks up before it decides about the first of
 // them: a processor waits for what a look-up reads in memory, and for several at a time
 // if nothing else stands between them.
-const PeekAtOnce = 16
+const PeekAtOnce = 32
 
 // Past is an entry of a customer's history: facts that Partner Center returned and that
 // differed from those that were known before. It must not be changed.
