@@ -108,21 +108,21 @@ func appendComma(b []byte, i int) []byte {
 type enumNames []string
 
 // The enumerations of answers and of the ends of streams. Their values have no gaps.
-var ( //nolint:gochecknoglobals // only read
-	decisionNames          = namesOf(eligibilityv1.Decision_name)
-	accountStatusNames     = namesOf(eligibilityv1.AccountStatus_name)
-	evidenceSourceNames    = namesOf(eligibilityv1.EvidenceSource_name)
-	reasonCodeNames        = namesOf(eligibilityv1.ReasonCode_name)
-	remedyNames            = namesOf(eligibilityv1.Remedy_name)
-	qualificationTypeNames = namesOf(eligibilityv1.QualificationType_name)
-	vettingStatusNames     = namesOf(eligibilityv1.VettingStatus_name)
-	watchEndNames          = namesOf(eligibilityv1.WatchEnd_Reason_name)
+var (
+	decisionNames          = namesOf(eligibilityv1.Decision_name)          //nolint:gochecknoglobals // only read
+	accountStatusNames     = namesOf(eligibilityv1.AccountStatus_name)     //nolint:gochecknoglobals // only read
+	evidenceSourceNames    = namesOf(eligibilityv1.EvidenceSource_name)    //nolint:gochecknoglobals // only read
+	reasonCodeNames        = namesOf(eligibilityv1.ReasonCode_name)        //nolint:gochecknoglobals // only read
+	remedyNames            = namesOf(eligibilityv1.Remedy_name)            //nolint:gochecknoglobals // only read
+	qualificationTypeNames = namesOf(eligibilityv1.QualificationType_name) //nolint:gochecknoglobals // only read
+	vettingStatusNames     = namesOf(eligibilityv1.VettingStatus_name)     //nolint:gochecknoglobals // only read
+	watchEndNames          = namesOf(eligibilityv1.WatchEnd_Reason_name)   //nolint:gochecknoglobals // only read
 )
 
 func namesOf(values map[int32]string) enumNames {
 	names := make(enumNames, len(values))
 	for i := range names {
-		names[i] = strconv.Quote(values[int32(i)]) //nolint:gosec // few
+		names[i] = strconv.Quote(values[int32(i)])
 	}
 	return names
 }
@@ -157,7 +157,7 @@ func appendNanos(b []byte, nanos int) []byte {
 	}
 	var text [10]byte
 	for i := digits; i > 0; i-- {
-		text[i] = byte('0' + nanos%10) //nolint:gosec // a digit
+		text[i] = byte('0' + nanos%10)
 		nanos /= 10
 	}
 	text[0] = '.'

@@ -218,10 +218,14 @@ func TestEveryValueHasItsName(t *testing.T) {
 		names  enumNames
 		values map[int32]string
 	}{
-		{decisionNames, eligibilityv1.Decision_name}, {accountStatusNames, eligibilityv1.AccountStatus_name},
-		{evidenceSourceNames, eligibilityv1.EvidenceSource_name}, {reasonCodeNames, eligibilityv1.ReasonCode_name},
-		{remedyNames, eligibilityv1.Remedy_name}, {qualificationTypeNames, eligibilityv1.QualificationType_name},
-		{vettingStatusNames, eligibilityv1.VettingStatus_name}, {watchEndNames, eligibilityv1.WatchEnd_Reason_name},
+		{decisionNames, eligibilityv1.Decision_name},
+		{accountStatusNames, eligibilityv1.AccountStatus_name},
+		{evidenceSourceNames, eligibilityv1.EvidenceSource_name},
+		{reasonCodeNames, eligibilityv1.ReasonCode_name},
+		{remedyNames, eligibilityv1.Remedy_name},
+		{qualificationTypeNames, eligibilityv1.QualificationType_name},
+		{vettingStatusNames, eligibilityv1.VettingStatus_name},
+		{watchEndNames, eligibilityv1.WatchEnd_Reason_name},
 	} {
 		for value, name := range enum.values {
 			if int(value) >= len(enum.names) || enum.names[value] != `"`+name+`"` {

@@ -116,7 +116,7 @@ func openMessage(b []byte, number protowire.Number) (_ []byte, start int) {
 // A length of more than one byte moves the field.
 func closeMessage(b []byte, start int) []byte {
 	if length := len(b) - start; length < 0x80 {
-		b[start-1] = byte(length)
+		b[start-1] = byte(length) //nolint:gosec // below 128
 		return b
 	}
 	return closeField(b, start, 1)
@@ -131,7 +131,7 @@ func openLong(b []byte, number protowire.Number) (_ []byte, start int) {
 
 func closeLong(b []byte, start int) []byte {
 	if length := len(b) - start; length >= 0x80 && length < 0x4000 {
-		b[start-2], b[start-1] = byte(length)|0x80, byte(length>>7)
+		b[start-2], b[start-1] = byte(length)|0x80, byte(length>>7) //nolint:gosec // seven bits each
 		return b
 	}
 	return closeField(b, start, 2)

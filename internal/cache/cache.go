@@ -169,19 +169,13 @@ func (s *Store) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qua
 // PeekAll implements evidence.Store.
 func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[evidence.PeekAtOnce][2]evidence.Found) {
 	// Each loop reads memory of one kind and little else, so that the processor waits for
-	// all of it at once. A look-up that the table records for its policy would stand in
-	// the way of the next.
-	for _, id := range ids {
-		s.local.customers.GetEntryQuietly(id)
-	}
+	// all of it at once.
 	var held [evidence.PeekAtOnce]*customer
-	for i, id := range ids {
-		held[i] = s.local.get(id)
-	}
+	s.local.lookUp(ids, held[:])
 	var entries [evidence.PeekAtOnce][2]entry
 	for i := range ids {
 		for facet := range entries[i] {
-			entries[i][facet], _ = held[i].entry(eligibility.Facet(facet)) //nolint:gosec // below 2
+			entries[i][facet], _ = held[i].entry(eligibility.Facet(facet))
 		}
 	}
 	for i := range ids {
@@ -192,16 +186,7 @@ func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[ev
 			}
 		}
 	}
-	// Of what an answer repeats, these bytes lie in a place of their own.
-	var first byte
-	for i := range ids {
-		for facet := range founds[i] {
-			if e := founds[i][facet].Evidence; e != nil && e.CorrelationID != "" {
-				first |= e.CorrelationID[0]
-			}
-		}
-	}
-	runtime.KeepAlive(first)
+	readIdentifiers(founds[:len(ids)])
 	var hits, misses, mustRevalidate int
 	for i, id := range ids {
 		for facet, e := range entries[i] {
@@ -221,6 +206,20 @@ func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[ev
 	s.metrics.localHit.Add(float64(hits))
 	s.metrics.localMiss.Add(float64(misses))
 	s.metrics.localMustRevalidate.Add(float64(mustRevalidate))
+}
+
+// readIdentifiers makes the processor fetch what answers repeat of evidence and what lies
+// in a place of its own.
+func readIdentifiers(founds [][2]evidence.Found) {
+	var first byte
+	for i := range founds {
+		for facet := range founds[i] {
+			if e := founds[i][facet].Evidence; e != nil && e.CorrelationID != "" {
+				first |= e.CorrelationID[0]
+			}
+		}
+	}
+	runtime.KeepAlive(first)
 }
 
 // found returns what the local tier holds under key, in c.

@@ -399,7 +399,8 @@ func TestPeekBothIsPeekOfEach(t *testing.T) {
 	check(9, 15)
 	var founds [evidence.PeekAtOnce][2]evidence.Found
 	founds[0][0].Tier = eligibility.TierRedis // of an earlier look
-	if store.PeekAll([]eligibility.CustomerID{key.CustomerID}, start.Add(-2*time.Second), &founds); founds[0] != [2]evidence.Found{} {
+	store.PeekAll([]eligibility.CustomerID{key.CustomerID}, start.Add(-2*time.Second), &founds)
+	if founds[0] != [2]evidence.Found{} {
 		t.Errorf("from the future: %+v", founds[0])
 	}
 }
