@@ -48,20 +48,14 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		return
 	}
 	s.load(ctx, open, (*check).missing, s.store.Load)
-	fresh := true
 	for i := range open {
-		c := &open[i].check
-		s.denyNewer(c)
-		fresh = fresh && c.account.Fresh && c.qualifications.Fresh
+		s.denyNewer(&open[i].check)
 	}
-	var pace *pace // nil if nothing was waited for since
-	if !fresh {
-		pace = s.fetchAll(ctx, open)
-		if ctx.Err() == nil {
-			looking, cancel := context.WithTimeout(ctx, reloadTimeout)
-			s.load(looking, open, s.lacking, s.store.LoadWithin)
-			cancel()
-		}
+	pace := s.fetchAll(ctx, open)
+	if ctx.Err() == nil {
+		looking, cancel := context.WithTimeout(ctx, reloadTimeout)
+		s.load(looking, open, s.lacking, s.store.LoadWithin)
+		cancel()
 	}
 	for i := range open {
 		memory.answer, err = s.conclude(&open[i], pace)
@@ -217,7 +211,7 @@ func (s *Service) fetchNext(ctx context.Context, c *openCheck, before *check) {
 }
 
 // conclude decides at the end of the batch, with the evidence that has arrived
-// since the check began, if it waited for any.
+// since the check began.
 func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -228,9 +222,6 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 		return eligibility.Answer{}, c.failed
 	}
 	now := s.now()
-	if p == nil {
-		return s.decide(&c.check, now)
-	}
 	account, qualifications := s.store.PeekBoth(c.req.CustomerID, now)
 	for i, held := range [...]Found{account, qualifications} {
 		v := c.views()[i]
