@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // TestResponseBuffersHoldWhatWasEncoded encodes texts of many sizes, larger ones than
@@ -40,6 +41,23 @@ func TestResponseBuffersHoldWhatWasEncoded(t *testing.T) {
 	for i := range buffers {
 		if kept, ok := buffers[i].Get().(*[]byte); ok && cap(*kept) > maxBufferBytes {
 			t.Errorf("a buffer of %d bytes is kept", cap(*kept))
+		}
+	}
+}
+
+// The memory of a batch is used again: what could not be read must not stay in it.
+func TestMalformedBatchesLeaveNothingInMemory(t *testing.T) {
+	t.Parallel()
+	item := protowire.AppendBytes(protowire.AppendTag(nil, partnerField, protowire.BytesType), bytes.Repeat([]byte("p"), 1<<20))
+	wire := append(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), item), 0xff)
+	var m batchMemory
+	if err := NewCodec(4<<20).Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, &m.batch); err != nil || m.batch.mark != markMalformed {
+		t.Fatal(m.batch.mark, err)
+	}
+	m.reset()
+	for _, q := range m.batch.Questions[:cap(m.batch.Questions)] {
+		if q.Partner != "" {
+			t.Errorf("a partner of %d bytes", len(q.Partner))
 		}
 	}
 }

@@ -77,6 +77,7 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 			mark = markMalformed
 		}
 		if mark != "" {
+			clear(v.Questions) // the memory is used again
 			*v = Batch{Questions: v.Questions[:0], mark: mark}
 		}
 	case proto.Message:

@@ -275,14 +275,13 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 	}
 	asked := new(time.Time)
 	*asked = s.now()
-	held := make([]*customer, len(keys))
+	var held *customer
+	var holder eligibility.CustomerID
 	known := func(i int) *eligibility.Evidence {
-		if i > 0 && keys[i].CustomerID == keys[i-1].CustomerID && held[i-1] != nil {
-			held[i] = held[i-1]
-		} else {
-			held[i] = s.local.get(keys[i].CustomerID)
+		if id := keys[i].CustomerID; held == nil || holder != id {
+			held, holder = s.local.get(id), id
 		}
-		entry, _ := held[i].entry(keys[i].Facet)
+		entry, _ := held.entry(keys[i].Facet)
 		return entry.evidence
 	}
 	loading, span := startSpan(ctx, "load", len(keys))
@@ -291,7 +290,7 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 	now := s.now()
 	for i := 0; i < len(keys); {
 		end := endOfCustomer(keys, i)
-		s.adopt(keys[i:end], held[i:end], shared[i:end], asked, now, founds[i:end])
+		s.adopt(keys[i:end], shared[i:end], asked, now, founds[i:end])
 		i = end
 	}
 	return founds
@@ -307,21 +306,19 @@ func endOfCustomer(keys []eligibility.Key, start int) (end int) {
 }
 
 // adopt keeps what was read from Redis at asked about one customer, and returns the
-// newest in founds. held is what the local tier held when the replies came.
-func (s *Store) adopt(keys []eligibility.Key, held []*customer, shared []loaded, asked *time.Time, now time.Time, founds []evidence.Found) {
+// newest in founds.
+func (s *Store) adopt(keys []eligibility.Key, shared []loaded, asked *time.Time, now time.Time, founds []evidence.Found) {
 	var read [2]entry
-	var found *customer
 	for i, key := range keys {
 		if shared[i].evidence == nil {
 			continue
 		}
-		found = held[i]
 		read[key.Facet] = entry{evidence: shared[i].evidence, confirmed: &unconfirmed}
 		if s.confirms(key, shared[i], now) {
 			read[key.Facet].confirmed = asked
 		}
 	}
-	newest, ok := s.local.putBoth(keys[0].CustomerID, found, read, now)
+	newest, ok := s.local.putBoth(keys[0].CustomerID, read, now)
 	for i, key := range keys {
 		if shared[i].evidence == nil {
 			founds[i] = s.held(key, now)

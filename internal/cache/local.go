@@ -170,17 +170,17 @@ func (l *local) change(id eligibility.CustomerID, by func(next *customer) (chang
 func (l *local) put(key eligibility.Key, e entry, now time.Time) (newest entry, ok bool) {
 	var found [2]entry
 	found[key.Facet] = e
-	newests, oks := l.putBoth(key.CustomerID, l.get(key.CustomerID), found, now)
+	newests, oks := l.putBoth(key.CustomerID, found, now)
 	return newests[key.Facet], oks[key.Facet]
 }
 
 // putBoth holds what was found about each facet of a customer, if it has evidence,
 // unless something newer is known by now. It returns the newest entry of each, which is
 // held then; false if another replica has announced newer evidence that is not here.
-// Evidence from the future is neither held nor in the way. held is what get returned a
-// moment ago.
-func (l *local) putBoth(id eligibility.CustomerID, held *customer, found [2]entry, now time.Time) (newest [2]entry, ok [2]bool) {
+// Evidence from the future is neither held nor in the way.
+func (l *local) putBoth(id eligibility.CustomerID, found [2]entry, now time.Time) (newest [2]entry, ok [2]bool) {
 	newest, ok = found, [2]bool{true, true}
+	held := l.get(id) // not sooner: what arrives in between would be passed over
 	known, open := l.tombs.of(id), false
 	for facet := range found {
 		e := &found[facet]

@@ -41,6 +41,7 @@ type part struct {
 	// has vanished since, the server has lost writes, or the feed was begun anew.
 	atNext bool
 	// checked reports that the last page had room for no more than the entry at next.
+	// The read after it begins behind that entry, and does not notice if it vanishes then.
 	checked bool
 	// high is the latest entry that was ever read.
 	high Position

@@ -28,12 +28,15 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 	var open []openCheck
 	memory := new(batchMemory)
 	var err error
+	var looked time.Time
+	first, end := 0, 0 // of those that were looked up
 	for i := range reqs {
-		if i%PeekAtOnce == 0 {
-			s.peekAhead(reqs[i:min(i+PeekAtOnce, len(reqs))], memory, now)
+		if i == end || time.Since(looked) > longestAhead {
+			looked, first, end = time.Now(), i, min(i+PeekAtOnce, len(reqs))
+			s.peekAhead(reqs[first:end], memory, now)
 		}
 		var c check
-		s.start(ctx, &c, &reqs[i], &memory.founds[i%PeekAtOnce], now)
+		s.start(ctx, &c, &reqs[i], &memory.founds[i-first], now)
 		if c.completed() {
 			memory.answer, err = s.decide(&c, now)
 			answered(i, &memory.answer, err)
@@ -62,6 +65,10 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		answered(open[i].place, &memory.answer, err)
 	}
 }
+
+// longestAhead is how long evidence that was looked up ahead may wait for its question,
+// while answered waits: newer evidence may arrive.
+const longestAhead = time.Millisecond
 
 // batchMemory is memory that the questions of a batch use one after the other.
 type batchMemory struct {
