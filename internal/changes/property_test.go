@@ -241,8 +241,8 @@ func TestEveryConsumerGetsEveryChange(t *testing.T) {
 					err = h.run(steps, failovers)
 				})
 				if err != nil {
-					// The goroutines of a replica may run in another order the next time,
-					// so this says all that can be known about the failure.
+					// The goroutines of a replica may run in another order the next time: the
+					// failure prints its whole history.
 					drawn.Fatalf("%v\n%s", err, strings.Join(h.log, "\n"))
 				}
 			})
