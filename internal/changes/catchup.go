@@ -124,9 +124,10 @@ func (c *Cursor) readPages(ctx context.Context) ([]Ask, []Page, error) {
 // merged is what one read of several partitions brought.
 type merged struct {
 	entries []Entry // of the cursor's customers, in order, up to upTo
-	// upTo is where the next read begins, if some partition has more.
-	upTo Position
-	full bool
+	upTo    Position
+	full    bool // some partition has more than upTo
+	// next is where the next read begins.
+	next Position
 	// through is a time in Unix ms up to which all is in entries.
 	through int64
 	removed Position // the newest of all partitions
@@ -146,6 +147,10 @@ func (c *Cursor) merge(asked []Ask, pages []Page) (merged, bool) {
 			m.full = true
 			m.upTo = earliest(m.upTo, page.Last)
 		}
+	}
+	m.next = m.upTo
+	if m.through < m.upTo.Millis { // a partition may get more before upTo
+		m.next = endOf(m.through)
 	}
 	if m.full {
 		m.through = min(m.through, m.upTo.Millis-1)
@@ -181,9 +186,7 @@ func (c *Cursor) advance(m merged) []Event {
 	events[len(events)-1].Token = l.token(at)
 	c.at = at
 	c.behind.atEnd = !m.full
-	if c.behind.after = m.upTo; m.through < m.upTo.Millis-1 { // ahead of a server's clock
-		c.behind.after = endOf(m.through)
-	}
+	c.behind.after = m.next
 	if !m.full {
 		c.redeliver = at.last // later ones than m.through may come again
 	}

@@ -254,6 +254,37 @@ func TestAStartTime(t *testing.T) {
 	})
 }
 
+// A partition that was read to its end gets more in the same millisecond, before where
+// the page of another one ends.
+func TestACatchUpReadsAMillisecondToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := newFeed(2)
+		l, stop := startLog(t, feed, nil)
+		token := follow(t, l, changes.Start{}).Progress().Token
+		stop()
+		time.Sleep(time.Second)
+		var want []string
+		write := func(partition byte) { want = append(want, idsOf("", feed.write(id(partition, byte(len(want)))))...) }
+		for range 4 {
+			write(0)
+		}
+		write(1)
+		l, err := changes.NewLog(feed, changes.LogConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes.HoldEntries(l, 1)
+		run(t, l)
+		feed.set(0, func(p *fakePart) { p.limit = 2 })
+		c := follow(t, l, changes.Start{Token: token}) // has read a page of each
+		write(1)
+		time.Sleep(3 * time.Second) // the ring has it before the cursor reaches the ring
+		if got := withoutRepeated(next(t, c, 10*time.Second)); !slices.Equal(sorted(got), slices.Sorted(slices.Values(want))) {
+			t.Errorf("returned %v, not %v", ids(got), want)
+		}
+	})
+}
+
 // A cursor that Follow has read ahead for returns nothing of it before Next does.
 func TestTheFirstProgressOfACatchUpIsItsBeginning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
