@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,6 +237,29 @@ func TestALimiterCountsAnew(t *testing.T) {
 				t.Errorf("%s, interval %d: %d admitted, %d left out before; want 3 and %d", name, i, admitted, leftOut, want)
 			}
 		}
+	}
+}
+
+// Callers who took the time before an interval ended, and come after the next has begun,
+// neither begin theirs anew nor the next.
+func TestALimiterCountsLateRecordsInTheLatestInterval(t *testing.T) {
+	t.Parallel()
+	limiter := NewLimiter(5, time.Second)
+	second := time.Unix(100_000, 0)
+	var admitted atomic.Int64
+	var callers sync.WaitGroup
+	for caller := range 8 {
+		callers.Go(func() {
+			for i := range 1000 {
+				if _, ok := limiter.Admit(second.Add(time.Duration(caller+i) % 2 * -time.Millisecond)); ok {
+					admitted.Add(1)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	if n := admitted.Load(); n < 5 || n > 10 {
+		t.Errorf("%d records of two intervals with a limit of 5", n)
 	}
 }
 
