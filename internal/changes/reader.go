@@ -58,7 +58,9 @@ func newReader(l *Log) *reader {
 
 // run polls until ctx ends.
 func (r *reader) run(ctx context.Context) {
-	timer := time.NewTimer(0)
+	// Never zero: two timers that end before they are waited for crash the race detector
+	// in a bubble of testing/synctest (go1.26.8, runtime.timer.maybeRunChan).
+	timer := time.NewTimer(time.Nanosecond)
 	defer timer.Stop()
 	var last time.Time
 	for {
@@ -66,7 +68,7 @@ func (r *reader) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.log.feed.Written():
-			timer.Reset(max(0, pollPause-time.Since(last)))
+			timer.Reset(max(time.Nanosecond, pollPause-time.Since(last)))
 		case <-timer.C:
 			last = time.Now()
 			for r.read(ctx) {
