@@ -247,7 +247,7 @@ func value(metric *dto.Metric) float64 {
 // by one of the replicas, until the review ends.
 func TestEveryReviewIsMadeOnceInACadence(t *testing.T) {
 	t.Parallel()
-	const customers, step = 40, 5 * time.Second
+	const customers, step = 24, 10 * time.Second
 	f := newFleet(t, 3, 0)
 	for n := range customers {
 		f.check(f.members[n%3], n)
@@ -533,22 +533,19 @@ func TestABacklogOfReviews(t *testing.T) {
 	for _, m := range f.members {
 		m.store.Heartbeat(t.Context())
 	}
-	overdue := func(n int) time.Time { return time.Now().Add(-time.Duration(backlog-n) * time.Second) }
+	due := make(map[any]time.Time) // by member
 	for n := range backlog {
 		id := customer(n)
+		due[fmt.Sprintf("%x:account", id[:])] = time.Now().Add(-time.Duration(backlog-n) * time.Second)
 		f.members[0].store.Share(t.Context(), eligibility.Key{CustomerID: id},
 			&eligibility.Evidence{Status: eligibility.AccountStatusUnderReview, StatusText: "UnderReview", FetchTime: time.Now().Add(-time.Hour).Truncate(time.Millisecond)}, time.Now().Add(time.Hour))
 	}
 	for _, key := range client.Keys(t.Context(), "*:reviews").Val() {
-		for _, z := range client.ZRangeWithScores(t.Context(), key, 0, -1).Val() {
-			for n := range backlog {
-				id := customer(n)
-				if z.Member == fmt.Sprintf("%x:account", id[:]) {
-					z.Score = float64(overdue(n).UnixMilli())
-				}
-			}
-			client.ZAdd(t.Context(), key, z)
+		tracked := client.ZRangeWithScores(t.Context(), key, 0, -1).Val()
+		for i := range tracked {
+			tracked[i].Score = float64(due[tracked[i].Member].UnixMilli())
 		}
+		client.ZAdd(t.Context(), key, tracked...)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

@@ -149,7 +149,7 @@ func TestFloodsAreBounded(t *testing.T) { //nolint:paralleltest // it measures m
 					go func() { _, _ = io.Copy(io.Discard, h.Conn) }()
 				}
 				ended := make(chan error, 1)
-				ends, lasts := flood.grpcEnds, time.Second
+				ends, lasts := flood.grpcEnds, time.Second/4
 				if transport == "rest" {
 					ends = flood.restEnds
 				}

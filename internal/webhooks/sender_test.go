@@ -317,7 +317,11 @@ func TestAWindowThatCouldNotBeOfferedIsBuriedAfterThreeDays(t *testing.T) {
 		for n := range 1000 {
 			r.feed.add(n)
 		}
-		pass(webhooks.GiveUpAfter + 3*time.Hour)
+		pass(3 * time.Hour)
+		r.stop()
+		pass(webhooks.GiveUpAfter)
+		r.restart(t)
+		pass(3 * time.Hour)
 		if _, dead := r.store.Letters(name); len(dead) < 900 {
 			t.Errorf("%d dead letters", len(dead))
 		}
