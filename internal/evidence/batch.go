@@ -232,10 +232,7 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 	account, qualifications := s.store.PeekBoth(c.req.CustomerID, now)
 	for i, held := range [...]Found{account, qualifications} {
 		v := c.views()[i]
-		if known := v.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
-			s.admit(&c.check, v, held, now)
-			v.Fetched = v.Fetched && v.Evidence == known
-		}
+		s.adoptNewer(&c.check, v, held, now)
 		if v.Fresh {
 			v.Err = nil
 		}

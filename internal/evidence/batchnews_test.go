@@ -54,19 +54,33 @@ func (m slowlyLoaded) Load(ctx context.Context, keys []eligibility.Key) []eviden
 	return founds
 }
 
-func TestABlockWhileABatchReadsRedis(t *testing.T) {
+// A question that needs Redis for one facet only looks at the other again.
+func TestABlockWhileRedisIsRead(t *testing.T) {
 	t.Parallel()
-	now := time.Now().Add(-time.Second)
-	held := newMemory()
-	hold(held, 1, accountOf(eligibility.AccountStatusAllowed, now))
-	held.shared[eligibility.Key{CustomerID: eligibility.CustomerID{1}, Facet: eligibility.FacetQualifications}] = qualificationsOf(now)
-	store := slowlyLoaded{held, func() {
-		hold(held, 1, accountOf(eligibility.AccountStatusNotAllowed, now.Add(500*time.Millisecond)))
-	}}
-	service, stop := serve(t, &scripted{}, store, evidence.Config{Ages: eligibility.DefaultAges()})
-	defer stop()
-	got := checkBatch(context.Background(), service, []eligibility.Request{{CustomerID: eligibility.CustomerID{1}}})
-	if got[0].err != nil || got[0].answer.Decision != eligibility.DecisionBlocked {
-		t.Errorf("%v, %v", got[0].answer.Decision, got[0].err)
+	req := eligibility.Request{CustomerID: eligibility.CustomerID{1}}
+	for name, ask := range map[string]func(*evidence.Service) (eligibility.Answer, error){
+		"alone": func(service *evidence.Service) (eligibility.Answer, error) {
+			return service.Check(context.Background(), req)
+		},
+		"in a batch": func(service *evidence.Service) (eligibility.Answer, error) {
+			got := checkBatch(context.Background(), service, []eligibility.Request{req})
+			return got[0].answer, got[0].err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Now().Add(-time.Second)
+			held := newMemory()
+			hold(held, 1, accountOf(eligibility.AccountStatusAllowed, now))
+			held.shared[eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetQualifications}] = qualificationsOf(now)
+			store := slowlyLoaded{held, func() {
+				hold(held, 1, accountOf(eligibility.AccountStatusNotAllowed, now.Add(500*time.Millisecond)))
+			}}
+			service, stop := serve(t, &scripted{}, store, evidence.Config{Ages: eligibility.DefaultAges()})
+			defer stop()
+			if answer, err := ask(service); err != nil || answer.Decision != eligibility.DecisionBlocked {
+				t.Errorf("%v, %v", answer.Decision, err)
+			}
+		})
 	}
 }

@@ -126,6 +126,15 @@ func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 	v.Fresh = !found.MustRevalidate && now.Before(life.FreshUntil) && c.youngEnough(evidence)
 }
 
+// adoptNewer admits what this process holds by now if it is newer than what the view
+// has.
+func (s *Service) adoptNewer(c *check, v *view, held Found, now time.Time) {
+	if known := v.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
+		s.admit(c, v, held, now)
+		v.Fetched = v.Fetched && v.Evidence == known
+	}
+}
+
 // youngEnough reports whether evidence satisfies the caller's max_age.
 func (c *check) youngEnough(evidence *eligibility.Evidence) bool {
 	return !c.req.MaxAgeSet || evidence.FetchedSince(c.youngest)

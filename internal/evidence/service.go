@@ -213,6 +213,12 @@ func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (elig
 			s.refreshEarly(ctx, &c, v, now)
 		}
 	}
+	if len(keys) == 1 { // a block may have arrived about the other facet
+		if v := c.view(1 - keys[0].Facet); v.Fresh {
+			now := s.now()
+			s.adoptNewer(&c, v, s.store.Peek(v.key, now), now)
+		}
+	}
 	refused := s.denyNewer(&c)
 	if !c.completed() && !s.takeNewCustomer(ctx, &c) {
 		refused = true
