@@ -43,7 +43,7 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 			continue
 		}
 		if open == nil { // if one is open, most of the rest are
-			open = make([]openCheck, 0, len(reqs)-i)
+			open = slices.Grow(*openChecks.Get().(*[]openCheck), len(reqs)-i) //nolint:forcetypeassert // the pool holds nothing else
 		}
 		open = append(open, openCheck{check: c, place: i})
 	}
@@ -64,7 +64,14 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		memory.answer, err = s.conclude(&open[i], pace)
 		answered(open[i].place, &memory.answer, err)
 	}
+	clear(open)
+	open = open[:0]
+	openChecks.Put(&open)
 }
+
+// openChecks holds the memory of batches that have ended. No fetch refers to a check
+// once start has returned.
+var openChecks = sync.Pool{New: func() any { return new([]openCheck) }} //nolint:gochecknoglobals // of memory
 
 // longestAhead is how long evidence that was looked up ahead may wait for its question,
 // while answered waits: newer evidence may arrive.
@@ -98,14 +105,20 @@ type openCheck struct {
 func (s *Service) load(ctx context.Context, open []openCheck, wants func(*check, []eligibility.Key) []eligibility.Key,
 	query func(context.Context, []eligibility.Key) []Found,
 ) {
-	keys := make([]eligibility.Key, 0, 2*len(open))
-	listed := make(map[eligibility.CustomerID][2]int, len(open)) // as openCheck.keys
+	var keys []eligibility.Key
+	var listed map[eligibility.CustomerID][2]int // as openCheck.keys
 	wanted := make([]eligibility.Key, 0, 2)
 	for i := range open {
 		c := &open[i]
-		wanted = wants(&c.check, wanted[:0])
-		of := listed[c.req.CustomerID]
 		c.keys = [2]int{}
+		if wanted = wants(&c.check, wanted[:0]); len(wanted) == 0 {
+			continue
+		}
+		if keys == nil {
+			keys = make([]eligibility.Key, 0, 2*(len(open)-i))
+			listed = make(map[eligibility.CustomerID][2]int, len(open)-i)
+		}
+		of := listed[c.req.CustomerID]
 		added := false
 		for _, key := range wanted {
 			if of[key.Facet] == 0 {
@@ -160,19 +173,25 @@ func (p *pace) retryAfter(id eligibility.CustomerID) time.Duration {
 // fetchAll fetches what is not complete. It ends before ctx does, so that there is
 // time to query the shared tier again and to answer.
 func (s *Service) fetchAll(ctx context.Context, open []openCheck) *pace {
+	p := &pace{ahead: make(map[eligibility.CustomerID]int)}
+	var left []*openCheck
+	for i := range open {
+		if c := &open[i]; !c.completed() {
+			left = append(left, c)
+		}
+	}
+	if len(left) == 0 {
+		return p
+	}
 	if deadline, limited := ctx.Deadline(); limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-reloadReserve(time.Until(deadline))))
 		defer cancel()
 	}
 	groups := make(map[eligibility.CustomerID][]*openCheck) // customer → its open questions
-	customers := make(chan eligibility.CustomerID, len(open))
+	customers := make(chan eligibility.CustomerID, len(left))
 	bound := &spares{most: s.batchConcurrency}
-	for i := range open {
-		c := &open[i]
-		if c.completed() {
-			continue
-		}
+	for _, c := range left {
 		c.spares = bound
 		id := c.req.CustomerID
 		if groups[id] == nil {
@@ -181,7 +200,7 @@ func (s *Service) fetchAll(ctx context.Context, open []openCheck) *pace {
 		groups[id] = append(groups[id], c)
 	}
 	close(customers)
-	p := &pace{workers: min(len(customers), s.batchConcurrency), ahead: make(map[eligibility.CustomerID]int)}
+	p.workers = min(len(customers), s.batchConcurrency)
 	began := time.Now()
 	var workers sync.WaitGroup
 	for range p.workers {
