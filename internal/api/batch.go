@@ -39,6 +39,8 @@ type batchMemory struct {
 	questions []eligibility.Request // of the first group
 	places    []int                 // of the first group
 	reply     BatchReply
+	wire      *[]byte // of the first results; nil if the reply is not encoded on the way
+	encoded   int     // how many results wire has
 }
 
 // reset empties m, which keeps nothing that a batch pointed to.
@@ -146,4 +148,20 @@ func (g *group) answered(i int, answer *eligibility.Answer, err error) {
 	default:
 		h.accept(c, place, g.questions[i].CustomerID, answer)
 	}
+	if g.in.memory.wire != nil {
+		g.in.memory.encodeDone()
+	}
+}
+
+// encodeDone encodes the results up to the first that is still open: at once, while the
+// processor's cache has their evidence.
+func (m *batchMemory) encodeDone() {
+	for m.encoded < len(m.reply) && m.reply[m.encoded].done() {
+		m.encodeNext()
+	}
+}
+
+func (m *batchMemory) encodeNext() {
+	*m.wire = m.reply[m.encoded].appendProto(*m.wire)
+	m.encoded++
 }

@@ -59,6 +59,8 @@ func (ch *Chain) receiveBatch(ctx context.Context, receive func(any) error) (any
 		ch.batches.Put(memory)
 		return nil, err
 	}
+	memory.wire = ch.codec.buffers.Get(len(memory.batch.Questions) * protoBytes)
+	*memory.wire = (*memory.wire)[:0]
 	_, err := ch.Intercept(ctx, &memory.batch, &batchInfo, func(ctx context.Context, _ any) (any, error) {
 		return nil, ch.answers.checkBatch(ctx, memory.batch.Questions, memory)
 	})
@@ -67,7 +69,12 @@ func (ch *Chain) receiveBatch(ctx context.Context, receive func(any) error) (any
 	}
 	var reply any
 	if err == nil {
-		reply = encoded(ch.codec.buffers.encode(len(memory.reply), memory.reply.appendProto))
+		for memory.encoded < len(memory.reply) {
+			memory.encodeNext()
+		}
+		reply = encoded{mem.NewBuffer(memory.wire, ch.codec.buffers)}
+	} else {
+		ch.codec.buffers.Put(memory.wire)
 	}
 	c := callOf(ctx)
 	c.tally, c.batch = nil, nil // the call may outlive the RPC

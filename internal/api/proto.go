@@ -64,22 +64,26 @@ func appendQualificationProto(b []byte, q *eligibility.Qualification) []byte {
 	return appendTimeField(b, 6, q.VettingCreatedTime)
 }
 
-// appendProto appends the batch. Each result is a message with either field.
+// appendProto appends the batch.
 func (r BatchReply) appendProto(b []byte) []byte {
 	for i := range r {
-		item := &r[i]
-		var result, start int
-		b, result = openLong(b, 1)
-		if item.err != nil {
-			b, start = openLong(b, 2)
-			b = appendItemErrorProto(b, itemError(item.err))
-		} else {
-			b, start = openLong(b, 1)
-			b = item.appendProto(b)
-		}
-		b = closeLong(closeLong(b, start), result)
+		b = r[i].appendProto(b)
 	}
 	return b
+}
+
+// appendProto appends a result of a batch, a message with either field.
+func (r *ItemReply) appendProto(b []byte) []byte {
+	var start int
+	b, result := openLong(b, 1)
+	if r.err != nil {
+		b, start = openLong(b, 2)
+		b = appendItemErrorProto(b, itemError(r.err))
+	} else {
+		b, start = openLong(b, 1)
+		b = r.CheckReply.appendProto(b)
+	}
+	return closeLong(closeLong(b, start), result)
 }
 
 func appendItemErrorProto(b []byte, m *eligibilityv1.BatchCheckEligibilityError) []byte {

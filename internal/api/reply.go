@@ -31,6 +31,11 @@ type ItemReply struct {
 	recorded bool // in the decision log
 }
 
+// done reports whether the question has its result.
+func (r *ItemReply) done() bool {
+	return r.err != nil || r.Answer.Decision != eligibility.DecisionNone
+}
+
 // neededPartnerCenter reports whether a question was not answered by evidence that
 // was at hand.
 func (r BatchReply) neededPartnerCenter() bool {
