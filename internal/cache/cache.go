@@ -186,7 +186,7 @@ func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[ev
 			}
 		}
 	}
-	readIdentifiers(founds[:len(ids)])
+	readAhead(founds[:len(ids)])
 	var hits, misses, mustRevalidate int
 	for i, id := range ids {
 		for facet, e := range entries[i] {
@@ -208,15 +208,16 @@ func (s *Store) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[ev
 	s.metrics.localMustRevalidate.Add(float64(mustRevalidate))
 }
 
-// readIdentifiers makes the processor fetch what answers repeat of evidence and what lies
-// in a place of its own.
-func readIdentifiers(founds [][2]evidence.Found) {
+// readAhead makes the processor fetch what answers repeat of evidence and what lies in a
+// place of its own.
+func readAhead(founds [][2]evidence.Found) {
 	var first byte
 	for i := range founds {
-		for facet := range founds[i] {
-			if e := founds[i][facet].Evidence; e != nil && e.CorrelationID != "" {
-				first |= e.CorrelationID[0]
-			}
+		if e := founds[i][eligibility.FacetAccount].Evidence; e != nil && e.CorrelationID != "" {
+			first |= e.CorrelationID[0]
+		}
+		if e := founds[i][eligibility.FacetQualifications].Evidence; e != nil && len(e.Qualifications) > 0 {
+			first |= byte(e.Qualifications[0].VettingStatus)
 		}
 	}
 	runtime.KeepAlive(first)
