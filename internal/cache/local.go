@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 	"time"
 
@@ -15,17 +17,29 @@ import (
 // evicted; the service evaluates ages at each use.
 type local struct {
 	customers *otter.Cache[eligibility.CustomerID, *customer]
-	evicted   *atomic.Uint64
-	tombs     *tombstones
+	// places have customers as they were last looked up: a look-up there waits for less
+	// memory than one in the table. Customers may share a place, and only the last has it.
+	places  []atomic.Pointer[customer]
+	evicted atomic.Uint64
+	tombs   *tombstones
 	// replaced is called with evidence that put holds from now on and what it
 	// replaces, nil if nothing; for each key one call after the other. It is nil if
 	// there is a Redis.
 	replaced func(key eligibility.Key, before, after *eligibility.Evidence)
 }
 
-// customer is what is held about both facets of a customer. But for its confirmations,
-// it is never changed, only replaced.
-type customer [2]half
+// customer is what is held about both facets of a customer. But for its confirmations
+// and gone, it is never changed, only replaced.
+type customer struct {
+	id     eligibility.CustomerID
+	gone   atomic.Bool // set before the table holds another, or none
+	facets [2]half
+}
+
+// is reports whether c, which may be nil, is what the table holds about a customer.
+func (c *customer) is(id eligibility.CustomerID) bool {
+	return c != nil && c.id == id && !c.gone.Load()
+}
 
 // half is what is held about one facet.
 type half struct {
@@ -51,10 +65,10 @@ var unconfirmed = time.Unix(0, 0) //nolint:gochecknoglobals // only read
 // entry returns what c, which may be nil, holds about a facet, and whether it holds
 // anything.
 func (c *customer) entry(facet eligibility.Facet) (e entry, held bool) {
-	if c == nil || c[facet].evidence == nil {
+	if c == nil || c.facets[facet].evidence == nil {
 		return entry{}, false
 	}
-	return entry{evidence: c[facet].evidence, confirmed: c[facet].confirmation()}, true
+	return entry{evidence: c.facets[facet].evidence, confirmed: c.facets[facet].confirmation()}, true
 }
 
 func (h *half) confirmation() *time.Time {
@@ -76,41 +90,55 @@ func (h *half) confirm(at *time.Time) {
 
 // hold changes what c, of which nobody else knows yet, holds about a facet.
 func (c *customer) hold(facet eligibility.Facet, e entry) {
-	c[facet].evidence, c[facet].confirmed = e.evidence, *e.confirmed
+	c.facets[facet].evidence, c.facets[facet].confirmed = e.evidence, *e.confirmed
 }
 
 // drop removes what c, of which nobody else knows yet, holds about a facet.
-func (c *customer) drop(facet eligibility.Facet) { c[facet].evidence = nil }
+func (c *customer) drop(facet eligibility.Facet) { c.facets[facet].evidence = nil }
 
 // newLocal bounds both at once: a customer weighs its bytes or, if that is more, its
 // share of maxBytes.
 func newLocal(maxEntries, maxBytes int, longestFresh time.Duration) (*local, error) {
 	share := max(maxBytes/maxEntries, 1)
-	evicted := new(atomic.Uint64)
-	customers, err := otter.New(&otter.Options[eligibility.CustomerID, *customer]{
+	l := &local{tombs: newTombstones(longestFresh), places: make([]atomic.Pointer[customer], 1<<min(bits.Len(uint(2*maxEntries)), maxPlaceBits))}
+	var err error
+	l.customers, err = otter.New(&otter.Options[eligibility.CustomerID, *customer]{
 		MaximumWeight: uint64(share) * uint64(maxEntries), //nolint:gosec // both are positive
 		Weigher: func(_ eligibility.CustomerID, c *customer) uint32 {
 			return uint32(max(c.bytes(), share)) //nolint:gosec // bounded by what an answer may hold
 		},
 		// A recorder of statistics would run at each lookup too.
 		OnAtomicDeletion: func(e otter.DeletionEvent[eligibility.CustomerID, *customer]) {
+			e.Value.gone.Store(true)
+			l.place(e.Key).CompareAndSwap(e.Value, nil)
 			if e.WasEvicted() {
-				evicted.Add(1)
+				l.evicted.Add(1)
 			}
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache: local tier: %w", err)
 	}
-	return &local{customers: customers, evicted: evicted, tombs: newTombstones(longestFresh)}, nil
+	return l, nil
+}
+
+// maxPlaceBits bounds the places: to 2 MiB.
+const maxPlaceBits = 18
+
+// place returns the place of a customer. IDs need not be random for it.
+func (l *local) place(id eligibility.CustomerID) *atomic.Pointer[customer] {
+	const odd = 0x9e3779b97f4a7c15
+	mixed := (binary.LittleEndian.Uint64(id[:8]) ^ binary.LittleEndian.Uint64(id[8:])) * odd
+	mixed = (mixed ^ mixed>>32) * odd
+	return &l.places[mixed>>40&uint64(len(l.places)-1)] //nolint:gosec // not negative
 }
 
 // bytes returns approximately the memory of c.
 func (c *customer) bytes() int {
-	const customerBytes = 160
+	const customerBytes = 192
 	n := customerBytes
-	for facet := range c {
-		if evidence := c[facet].evidence; evidence != nil {
+	for facet := range c.facets {
+		if evidence := c.facets[facet].evidence; evidence != nil {
 			n += bytesOf(evidence)
 		}
 	}
@@ -130,18 +158,39 @@ func bytesOf(evidence *eligibility.Evidence) int {
 
 // get returns what is held about a customer; nil if nothing.
 func (l *local) get(id eligibility.CustomerID) *customer {
-	held, _ := l.customers.GetIfPresent(id)
+	if l.evicted.Load() > 0 {
+		held, _ := l.customers.GetIfPresent(id)
+		return held
+	}
+	if held := l.place(id).Load(); held.is(id) {
+		return held
+	}
+	held, ok := l.customers.GetIfPresent(id)
+	if ok {
+		l.place(id).Store(held)
+	}
 	return held
 }
 
-// lookUp puts what get returns for several customers into held. A look-up that the table records for its policy
-// would stand in the way of the next, so the table is read before.
+// lookUp puts what get returns for several customers into held, which is zero. Each loop
+// reads memory of one kind. A look-up that the table records for its policy would stand in
+// the way of the next, so the table is read before.
 func (l *local) lookUp(ids []eligibility.CustomerID, held []*customer) {
-	for _, id := range ids {
-		l.customers.GetEntryQuietly(id)
+	if l.evicted.Load() == 0 {
+		for i, id := range ids {
+			held[i] = l.place(id).Load()
+		}
 	}
 	for i, id := range ids {
-		held[i] = l.get(id)
+		if !held[i].is(id) {
+			held[i] = nil
+			l.customers.GetEntryQuietly(id)
+		}
+	}
+	for i, id := range ids {
+		if held[i] == nil {
+			held[i] = l.get(id)
+		}
 	}
 }
 
@@ -149,8 +198,8 @@ func (l *local) lookUp(ids []eligibility.CustomerID, held []*customer) {
 // returns false, nothing changes.
 func (l *local) change(id eligibility.CustomerID, by func(next *customer) (changed bool)) {
 	l.customers.Compute(id, func(old *customer, _ bool) (*customer, otter.ComputeOp) {
-		next := new(customer)
-		for facet := range next {
+		next := &customer{id: id}
+		for facet := range next.facets {
 			if e, held := old.entry(eligibility.Facet(facet)); held {
 				next.hold(eligibility.Facet(facet), e)
 			}
@@ -158,7 +207,7 @@ func (l *local) change(id eligibility.CustomerID, by func(next *customer) (chang
 		switch {
 		case !by(next):
 			return old, otter.CancelOp
-		case next[0].evidence == nil && next[1].evidence == nil:
+		case next.facets[0].evidence == nil && next.facets[1].evidence == nil:
 			return nil, otter.InvalidateOp
 		default:
 			return next, otter.WriteOp
@@ -254,7 +303,7 @@ func (l *local) confirm(facet int, c *customer, known *announced, found *entry, 
 	if newer, doubtful := known.newer(facet, found.evidence, now); newer || doubtful {
 		return false
 	}
-	c[facet].confirm(found.confirmed)
+	c.facets[facet].confirm(found.confirmed)
 	if old.confirmed.After(*found.confirmed) {
 		found.confirmed = old.confirmed
 	}

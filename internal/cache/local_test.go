@@ -87,7 +87,7 @@ func TestAConfirmationIsLostWithWhatItConfirmed(t *testing.T) {
 	tier.put(accountKey, entry{evidence: &eligibility.Evidence{FetchTime: fetched}, confirmed: &fetched}, later)
 	before := tier.get(accountKey.CustomerID)
 	tier.requireRevalidation(accountKey)
-	before[eligibility.FacetAccount].confirm(&later)
+	before.facets[eligibility.FacetAccount].confirm(&later)
 	if now, _ := tier.get(accountKey.CustomerID).entry(eligibility.FacetAccount); !now.confirmed.Equal(unconfirmed) {
 		t.Errorf("confirmed at %v", now.confirmed)
 	}
