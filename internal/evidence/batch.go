@@ -65,8 +65,8 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		answered(open[i].place, &memory.answer, err)
 	}
 	clear(open)
-	open = open[:0]
-	openChecks.Put(&open)
+	ended := open[:0] // open itself would be allocated for each batch
+	openChecks.Put(&ended)
 }
 
 // openChecks holds the memory of batches that have ended. No fetch refers to a check
