@@ -76,7 +76,11 @@ func (g *readBatcher) get(caller context.Context, keys []eligibility.Key) (*batc
 	}
 	b, at := g.join(keys)
 	if b == nil {
-		defer g.ended()
+		defer func() {
+			if next := g.ended(); next != nil {
+				go g.flush(next)
+			}
+		}()
 		return new(batch), g.run(deadline, keys), nil
 	}
 	if g.budget <= patience {
@@ -201,17 +205,18 @@ func (t *roundTrip) release() {
 	roundTrips.Put(t)
 }
 
-// ended makes room for the next batch.
-func (g *readBatcher) ended() {
+// ended makes room for the next batch, and returns it if one waits.
+func (g *readBatcher) ended() *batch {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inFlight--
-	if g.next != nil && g.inFlight < maxInFlight {
-		if g.next.timer != nil {
-			g.next.timer.Stop()
-		}
-		go g.flush(g.detach())
+	if g.next == nil || g.inFlight >= maxInFlight {
+		return nil
 	}
+	if g.next.timer != nil {
+		g.next.timer.Stop()
+	}
+	return g.detach()
 }
 
 // waited lets b wait no longer for the batch in flight.
@@ -234,11 +239,12 @@ func (g *readBatcher) detach() (b *batch) {
 	return b
 }
 
-// flush makes the round trip of b.
+// flush makes the round trip of b, and of each batch that waits when one ends.
 func (g *readBatcher) flush(b *batch) {
-	defer g.ended()
-	defer close(b.done)
-	b.reads = g.run(time.Now().Add(g.budget), b.keys)
+	for ; b != nil; b = g.ended() {
+		b.reads = g.run(time.Now().Add(g.budget), b.keys)
+		close(b.done)
+	}
 }
 
 // errPanic stands for a panic of the client library.

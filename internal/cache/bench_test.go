@@ -21,7 +21,6 @@ import (
 func BenchmarkLoad(b *testing.B) {
 	const callers = 64
 	tier, customers := filledTier(b)
-	nothing := func(int) *eligibility.Evidence { return nil }
 	var next, absent atomic.Int64
 	b.SetParallelism(callers / 2) // times GOMAXPROCS, 2 where budgets are measured
 	b.ReportAllocs()
@@ -29,7 +28,7 @@ func BenchmarkLoad(b *testing.B) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			for _, found := range tier.load(context.Background(), customers[int(next.Add(1))%len(customers)], nothing) {
+			for _, found := range tier.load(context.Background(), customers[int(next.Add(1))%len(customers)], nil) {
 				if found.evidence == nil {
 					absent.Add(1)
 				}

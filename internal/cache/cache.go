@@ -265,7 +265,7 @@ func (s *Store) LoadWithin(ctx context.Context, keys []eligibility.Key) []eviden
 	return s.load(ctx, keys, (*sharedTier).loadWithin)
 }
 
-func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, knowing) []loaded) []evidence.Found {
+func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sharedTier, context.Context, []eligibility.Key, *local) []loaded) []evidence.Found {
 	founds := make([]evidence.Found, len(keys))
 	if s.redis == nil {
 		now := s.now()
@@ -276,17 +276,8 @@ func (s *Store) load(ctx context.Context, keys []eligibility.Key, read func(*sha
 	}
 	asked := new(time.Time)
 	*asked = s.now()
-	var held *customer
-	var holder eligibility.CustomerID
-	known := func(i int) *eligibility.Evidence {
-		if id := keys[i].CustomerID; held == nil || holder != id {
-			held, holder = s.local.get(id), id
-		}
-		entry, _ := held.entry(keys[i].Facet)
-		return entry.evidence
-	}
 	loading, span := startSpan(ctx, "load", len(keys))
-	shared := read(s.redis, loading, keys, known)
+	shared := read(s.redis, loading, keys, s.local)
 	endLoad(span, shared)
 	now := s.now()
 	for i := 0; i < len(keys); {

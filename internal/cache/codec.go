@@ -101,9 +101,9 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 }
 
 // decode parses a stored value. Anything that encode would not have written for
-// key is an error, never evidence. If the value is of the same fetch as held,
-// which may be nil, decode returns held.
-func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evidence) (*eligibility.Evidence, error) {
+// key is an error, never evidence. If the value is of the same fetch as what is known,
+// decode returns that.
+func (s *sealer) decode(key eligibility.Key, value []byte, known known) (*eligibility.Evidence, error) {
 	if len(value) < headerBytes+s.size() || len(value) > maxValueBytes || value[0] != valueVersion {
 		return nil, errValue
 	}
@@ -112,8 +112,8 @@ func (s *sealer) decode(key eligibility.Key, value []byte, held *eligibility.Evi
 		return nil, fmt.Errorf("%w: seal", errValue)
 	}
 	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
-	if held != nil && held.FetchTime.UnixNano() == fetched {
-		return held, nil
+	if known.evidence != nil && known.fetched == fetched {
+		return known.evidence, nil
 	}
 	return decodeBody(key, body)
 }

@@ -50,7 +50,7 @@ func encode(key eligibility.Key, evidence *eligibility.Evidence) []byte {
 }
 
 func decode(key eligibility.Key, value []byte) (*eligibility.Evidence, error) {
-	return unkeyed.decode(key, value, nil)
+	return unkeyed.decode(key, value, known{})
 }
 
 func TestDecodeReadsWhatEncodeWrote(t *testing.T) {

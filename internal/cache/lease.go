@@ -238,7 +238,7 @@ func (c *claiming) try(ctx context.Context) (acquired evidence.Acquisition, deci
 // read returns what Redis holds, and false if that is older than evidence or not
 // confirmed. Nothing shows to which server the connection of a claim leads.
 func (c *claiming) read(ctx context.Context, evidence *eligibility.Evidence) (current *eligibility.Evidence, ok bool) {
-	found := c.store.redis.load(ctx, []eligibility.Key{c.Key}, func(int) *eligibility.Evidence { return evidence })[0]
+	found := c.store.redis.load(ctx, []eligibility.Key{c.Key}, nil)[0]
 	if found.evidence == nil || found.evidence.FetchTime.Before(evidence.FetchTime) {
 		return nil, false
 	}

@@ -194,6 +194,45 @@ func (l *local) lookUp(ids []eligibility.CustomerID, held []*customer) {
 	}
 }
 
+// known is evidence that this process holds, or nil.
+type known struct {
+	evidence *eligibility.Evidence
+	fetched  int64 // its FetchTime, Unix ns
+}
+
+// knownAtOnce is how many keys are looked up before any of them is used, as in
+// evidence.PeekAtOnce.
+const knownAtOnce = 32
+
+// knowns puts what is held under keys into knowns; nothing if l is nil. It reads memory
+// of one kind after the other, so that the processor waits for all of one kind at once.
+func (l *local) knowns(keys []eligibility.Key, knowns *[knownAtOnce]known) {
+	if l == nil {
+		return
+	}
+	var ids [knownAtOnce]eligibility.CustomerID
+	var places [knownAtOnce]int // of keys, in ids
+	customers := 0
+	for i, key := range keys {
+		if i == 0 || key.CustomerID != keys[i-1].CustomerID {
+			ids[customers] = key.CustomerID
+			customers++
+		}
+		places[i] = customers - 1
+	}
+	var held [knownAtOnce]*customer
+	l.lookUp(ids[:customers], held[:customers])
+	for i, key := range keys {
+		e, _ := held[places[i]].entry(key.Facet)
+		knowns[i].evidence = e.evidence
+	}
+	for i := range keys {
+		if e := knowns[i].evidence; e != nil {
+			knowns[i].fetched = e.FetchTime.UnixNano()
+		}
+	}
+}
+
 // change replaces what is held about a customer by what by makes of a copy of it. If by
 // returns false, nothing changes.
 func (l *local) change(id eligibility.CustomerID, by func(next *customer) (changed bool)) {

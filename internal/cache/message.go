@@ -77,7 +77,7 @@ func (s *sealer) decodeMessage(b []byte) (message, error) {
 	}
 	if b[1] == kindEvidence {
 		var err error
-		m.evidence, err = s.decode(m.key, body, nil)
+		m.evidence, err = s.decode(m.key, body, known{})
 		return m, err
 	}
 	purpose := byte(sealFailure)

@@ -141,7 +141,7 @@ func (r *sharedTier) decodeStored(key eligibility.Key, value string) (storedValu
 	if value == "" {
 		return storedValue{}, nil
 	}
-	evidence, err := r.seals.decode(key, []byte(value), nil)
+	evidence, err := r.seals.decode(key, []byte(value), known{})
 	if err != nil {
 		return storedValue{}, err
 	}

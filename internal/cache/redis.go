@@ -117,50 +117,51 @@ type loaded struct {
 	current bool
 }
 
-// knowing returns what this process knows under a key, by its place; nil if nothing. It
-// is called after the reply.
-type knowing func(i int) *eligibility.Evidence
-
 // load reads all keys in one round trip. It returns nil for a key if the value is
 // absent, unreadable or from the future, or if Redis does not reply. Unreadable
 // values are deleted. Values from the future stay, since another replica's clock
 // may be the right one; the next fetch overwrites them. If a value is of the same
-// fetch as known evidence, it is not decoded again.
-func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, known knowing) []loaded {
+// fetch as what local, which may be nil, holds after the reply, it is not decoded again.
+func (r *sharedTier) load(caller context.Context, keys []eligibility.Key, local *local) []loaded {
 	permit, _, ok := r.reads.Allow()
 	if !ok {
 		r.metrics.redisSkipped.Add(float64(len(keys)))
 		return make([]loaded, len(keys))
 	}
-	return r.loadBy(caller, r.batcher, permit, keys, known)
+	return r.loadBy(caller, r.batcher, permit, keys, local)
 }
 
 // loadWithin is load for a caller that would otherwise get an error: it waits as
 // long as the caller's context allows, up to lastResort.
-func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, known knowing) []loaded {
-	return r.loadBy(caller, r.patient, r.reads.Force(), keys, known)
+func (r *sharedTier) loadWithin(caller context.Context, keys []eligibility.Key, local *local) []loaded {
+	return r.loadBy(caller, r.patient, r.reads.Force(), keys, local)
 }
 
-func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, known knowing) []loaded {
+func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit breaker.Permit, keys []eligibility.Key, local *local) []loaded {
 	found := make([]loaded, len(keys))
 	flush, reads, fault := batcher.get(caller, keys)
 	now := r.now()
 	var removals []removal
+	var knowns [knownAtOnce]known
+	hits, misses := 0, 0
 	for i, read := range reads {
+		if i%knownAtOnce == 0 {
+			local.knowns(keys[i:min(i+knownAtOnce, len(keys))], &knowns)
+		}
 		value, err := read.value, read.err
 		if err == nil && len(value) == 0 {
 			err = redis.Nil
 		}
 		var evidence *eligibility.Evidence
 		if err == nil {
-			evidence, err = r.seals.decode(keys[i], value, known(i))
+			evidence, err = r.seals.decode(keys[i], value, knowns[i%knownAtOnce])
 		}
 		switch {
 		case errors.Is(err, redis.Nil), err == nil && fromFuture(evidence, now):
-			r.metrics.redisMiss.Inc()
+			misses++
 			found[i].read = true
 		case err == nil:
-			r.metrics.redisHit.Inc()
+			hits++
 			found[i] = loaded{evidence: evidence, read: true, current: read.current}
 		case errors.Is(err, errValue), redis.HasErrorPrefix(err, "WRONGTYPE"):
 			found[i].read = true
@@ -169,6 +170,8 @@ func (r *sharedTier) loadBy(caller context.Context, batcher *readBatcher, permit
 			fault = err
 		}
 	}
+	r.metrics.redisHit.Add(float64(hits))
+	r.metrics.redisMiss.Add(float64(misses))
 	if fault == nil || flush.blames(caller) {
 		r.report(caller, "load", permit, fault)
 	} else {

@@ -298,7 +298,7 @@ func (l *reviewList) reviews(ctx context.Context, page []listed) []reviews.Revie
 	}
 	found := make([]loaded, len(keys))
 	if len(keys) > 0 {
-		found = l.tier.loadWithin(ctx, keys, func(int) *eligibility.Evidence { return nil })
+		found = l.tier.loadWithin(ctx, keys, nil)
 	}
 	all := make([]reviews.Review, len(page))
 	for i := range page {
