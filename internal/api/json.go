@@ -18,6 +18,13 @@ import (
 
 // AppendJSON appends the answer as proto JSON.
 func (r *CheckReply) AppendJSON(b []byte) []byte {
+	b, _, _ = r.AppendJSONSource(b)
+	return b
+}
+
+// AppendJSONSource is AppendJSON. It also returns where the member of the answer's source
+// begins and ends.
+func (r *CheckReply) AppendJSONSource(b []byte) (_ []byte, begin, end int) {
 	a := &r.Answer
 	var status eligibilityv1.AccountStatus
 	var statusText, correlationID string
@@ -42,10 +49,12 @@ func (r *CheckReply) AppendJSON(b []byte) []byte {
 	b = appendTime(b, `,"evidenceTime":`, a.EvidenceTime)
 	b = appendTime(b, `,"expireTime":`, a.ExpireTime)
 	b = appendTime(b, `,"recheckTime":`, a.RecheckTime)
+	begin = len(b)
 	b = appendEnum(append(b, `,"source":`...), evidenceSourceNames, int32(evidenceSource(a.Tier)))
+	end = len(b)
 	b = strconv.AppendBool(append(b, `,"stale":`...), a.Stale)
 	b = jsontext.AppendString(append(b, `,"correlationId":`...), correlationID)
-	return append(b, '}')
+	return append(b, '}'), begin, end
 }
 
 func appendReason(b []byte, reason eligibility.Reason, in eligibility.Language) []byte {

@@ -6,7 +6,7 @@ import "sync"
 // questions as it may have needs.
 const maxBuffer = 1 << 20
 
-// buffers are the buffers of the bodies of batches. Each serves one request at a time.
+// buffers are buffers of bodies. Each serves one request at a time.
 type buffers struct {
 	free sync.Pool // of *[]byte
 }

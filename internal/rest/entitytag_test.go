@@ -50,7 +50,9 @@ func TestTheEntityTagCoversTheBody(t *testing.T) {
 		if err := json.Compact(&body, text); err != nil {
 			t.Fatal(err)
 		}
-		tag, _ := entityTag(body.Bytes())
+		before, from, _ := bytes.Cut(body.Bytes(), []byte(`,"source":"`)) // the quotes of a text are escaped
+		_, after, _ := bytes.Cut(from, []byte(`"`))
+		tag := entityTag(eligibility.DecisionAllowed, before, after)
 		return string(tag[:])
 	}
 	tag := tagOf(full())
@@ -105,13 +107,67 @@ func alter(message proto.Message, field protoreflect.FieldDescriptor) {
 	}
 }
 
+// TestTheEntityTagNamesTheDecision compares the tags of two decisions whose bodies have
+// the same hash.
+func TestTheEntityTagNamesTheDecision(t *testing.T) {
+	t.Parallel()
+	tags := make(map[string]eligibility.Decision)
+	for _, decision := range []eligibility.Decision{eligibility.DecisionNone, eligibility.DecisionAllowed, eligibility.DecisionBlocked} {
+		tag := entityTag(decision, []byte("{"), []byte("}"))
+		if other, taken := tags[string(tag[:])]; taken {
+			t.Errorf("decisions %v and %v have the tag %s", decision, other, tag)
+		}
+		tags[string(tag[:])] = decision
+	}
+}
+
+// TestTheEntityTagOfAnAnswer changes parts of an answer on its way from the domain to the
+// header, its tier first, which is no part of the tag.
+func TestTheEntityTagOfAnAnswer(t *testing.T) {
+	t.Parallel()
+	reply := func(change func(*eligibility.Answer)) *api.CheckReply {
+		answer := eligibility.Answer{
+			Decision: eligibility.DecisionAllowed, Tier: eligibility.TierLocal,
+			Account:      &eligibility.Evidence{Status: eligibility.AccountStatusAllowed, StatusText: "Allowed", CorrelationID: "c"},
+			EvidenceTime: time.Unix(1000, 0), ExpireTime: time.Unix(1060, 0),
+		}
+		change(&answer)
+		return &api.CheckReply{Answer: answer}
+	}
+	tag := writtenTag(reply(func(*eligibility.Answer) {}))
+	for _, row := range []struct {
+		name   string
+		change func(*eligibility.Answer)
+		same   bool
+	}{
+		{"tier", func(a *eligibility.Answer) { a.Tier = eligibility.TierPartnerCenter }, true},
+		{"decision", func(a *eligibility.Answer) { a.Decision = eligibility.DecisionBlocked }, false},
+		{"last member before the source", func(a *eligibility.Answer) { a.ExpireTime = time.Unix(1061, 0) }, false},
+		{"first member after the source", func(a *eligibility.Answer) { a.Stale = true }, false},
+		{"last member", func(a *eligibility.Answer) {
+			a.Account = &eligibility.Evidence{Status: a.Account.Status, StatusText: "Allowed", CorrelationID: "d"}
+		}, false},
+	} {
+		if got := writtenTag(reply(row.change)); (got == tag) != row.same {
+			t.Errorf("%s: tags %s and %s", row.name, tag, got)
+		}
+	}
+}
+
+// writtenTag returns the entity tag of an answer.
+func writtenTag(reply *api.CheckReply) string {
+	h := &Handler{now: func() time.Time { return time.Unix(1000, 0) }}
+	w := httptest.NewRecorder()
+	h.write(w, &request{}, reply)
+	return w.Header().Get("Etag")
+}
+
 // TestAnAnswerThatHasExpiredIsNotConfirmed moves the clock past the expiry of an
 // answer on its way.
 func TestAnAnswerThatHasExpiredIsNotConfirmed(t *testing.T) {
 	t.Parallel()
 	reply := &api.CheckReply{Answer: eligibility.Answer{EvidenceTime: time.Unix(1000, 0), ExpireTime: time.Unix(1060, 0)}}
-	sum, _ := entityTag(reply.AppendJSON(nil))
-	tag := string(sum[:])
+	tag := writtenTag(reply)
 	for at, want := range map[int64]int{1059: http.StatusNotModified, 1060: http.StatusOK, 2000: http.StatusOK} {
 		h := &Handler{now: func() time.Time { return time.Unix(at, 0) }}
 		w := httptest.NewRecorder()

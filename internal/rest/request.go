@@ -50,7 +50,7 @@ func (r *Handler) begun(ctx context.Context, w http.ResponseWriter, req *http.Re
 	if r.chain.Tracer().Samples(inbound.Trace) {
 		ctx, w, end = r.trace(ctx, w, req, inbound, route)
 	}
-	timeout := req.Header.Get("Grpc-Timeout")
+	timeout := first(req.Header["Grpc-Timeout"])
 	if timeout == "" {
 		return ctx, w, end
 	}
@@ -117,7 +117,7 @@ func (r *Handler) batch(ctx context.Context, w http.ResponseWriter, req *http.Re
 	}
 	maxAge, narrowed := cacheControlAge(req.Header["Cache-Control"], inbound)
 	readQuery(req.URL.RawQuery, inbound, nil)
-	buffer := r.buffers.get()
+	buffer := r.batches.get()
 	body := r.readBody(w, req, inbound, buffer)
 	resp, err := r.chain.Intercept(ctx, body, &batchInfo, func(bounded context.Context, _ any) (any, error) {
 		questions, err := readBatch(ctx, body, inbound) // up to the caller's deadline: local answers need no more time
@@ -132,7 +132,7 @@ func (r *Handler) batch(ctx context.Context, w http.ResponseWriter, req *http.Re
 		return r.chain.CheckBatch(bounded, questions)
 	})
 	if err != nil {
-		r.buffers.put(buffer)
+		r.batches.put(buffer)
 		writeError(ctx, nil, nil, w, nil, err)
 		return
 	}
@@ -143,7 +143,7 @@ func (r *Handler) batch(ctx context.Context, w http.ResponseWriter, req *http.Re
 		header["Content-Language"] = r.languages[inbound.Language]
 		header["Content-Length"] = []string{strconv.Itoa(len(*buffer))}
 		if _, err := w.Write(*buffer); err == nil { // else, HTTP/2 may still be reading it
-			r.buffers.put(buffer)
+			r.batches.put(buffer)
 		}
 	}
 }

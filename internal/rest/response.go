@@ -1,19 +1,18 @@
 package rest
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -25,11 +24,10 @@ import (
 // already. An answer that is stale, or that expired on its way, is never
 // confirmed: the caller must see it as it is.
 func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.CheckReply) {
-	pool := mem.DefaultBufferPool()
-	buffer := pool.Get(4 << 10) // of the pool's sizes, the one that holds a body and its hashed part
-	body := reply.AppendJSON((*buffer)[:0])
-	tag, whole := entityTag(body)
-	*buffer = whole
+	buffer := r.bodies.get()
+	body, sourceBegin, sourceEnd := reply.AppendJSONSource((*buffer)[:0])
+	*buffer = body
+	tag := entityTag(reply.Answer.Decision, body[:sourceBegin], body[sourceEnd:])
 
 	now := r.now()
 	values := &inbound.values
@@ -55,13 +53,13 @@ func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.Chec
 		header["Age"] = values[ageValue : ageValue+1 : ageValue+1]
 	}
 	if len(inbound.ifNoneMatch) > 0 && api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime) && matches(inbound.ifNoneMatch, values[etagValue]) {
-		pool.Put(buffer)
+		r.bodies.put(buffer)
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	// If it fails, HTTP/2 may still be reading the buffer.
 	if _, err := w.Write(body); err == nil { //nolint:gosec // JSON
-		pool.Put(buffer)
+		r.bodies.put(buffer)
 	}
 }
 
@@ -75,22 +73,23 @@ func appendCacheControl(b []byte, answer *eligibility.Answer) []byte {
 	return strconv.AppendInt(append(b, "private, max-age="...), int64(fresh/time.Second), 10)
 }
 
-// tagBytes is the length of an entity tag: W/"", and 12 bytes of a hash in base64.
-const tagBytes = 4 + 16
+// tagBytes is the length of an entity tag: W/"", a digit, and 8 bytes of a hash in base64.
+const tagBytes = 4 + 1 + 11
 
 // entityTag covers everything in the body of an answer except its source: the
-// tier that held the evidence does not change what it shows. It appends the hashed
-// part to the body, so that it needs no memory of its own, and returns both.
-func entityTag(body []byte) (tag [tagBytes]byte, whole []byte) {
-	// No text in the body contains this, because its quotes would be escaped.
-	before, rest, _ := bytes.Cut(body, []byte(`,"source":"`))
-	_, after, _ := bytes.Cut(rest, []byte(`"`))
-	whole = append(append(body, before...), after...)
-	sum := sha256.Sum256(whole[len(body):])
+// tier that held the evidence does not change what it shows. The decision stands in the
+// tag itself, so that even two bodies with the same hash never confirm another decision.
+func entityTag(decision eligibility.Decision, beforeSource, afterSource []byte) (tag [tagBytes]byte) {
+	var hash xxhash.Digest
+	hash.Reset()
+	_, _ = hash.Write(beforeSource) // it never fails
+	_, _ = hash.Write(afterSource)
+	var sum [8]byte
 	copy(tag[:], `W/"`)
-	base64.RawURLEncoding.Encode(tag[3:], sum[:12])
+	tag[3] = '0' + byte(decision)
+	base64.RawURLEncoding.Encode(tag[4:], binary.BigEndian.AppendUint64(sum[:0], hash.Sum64()))
 	tag[tagBytes-1] = '"'
-	return tag, whole
+	return tag
 }
 
 // matches reports whether an If-None-Match names tag, by weak comparison.

@@ -54,7 +54,8 @@ type Handler struct {
 	guarded atomic.Bool // the listener is bound to loopback
 
 	compressors sync.Pool // of *gzip.Writer
-	buffers     buffers
+	batches     buffers   // of their requests and their answers
+	bodies      buffers   // of the answers of checks
 
 	// Values of headers that are the same in each answer.
 	noSniff, json, noStore, vary []string
@@ -168,15 +169,24 @@ func (r *Handler) read(given *http.Request) *request {
 	return &request{
 		Context:     given.Context(),
 		method:      given.Method,
-		contentType: given.Header.Get("Content-Type"),
+		contentType: first(given.Header["Content-Type"]),
 		ifNoneMatch: given.Header["If-None-Match"],
 		Inbound: api.Inbound{
-			RequestID:   api.RequestIDOr(given.Header.Get("X-Request-Id")),
+			RequestID:   api.RequestIDOr(first(given.Header["X-Request-Id"])),
 			Language:    r.chain.Language(given.Header["Accept-Language"]),
-			Trace:       api.ParseTraceparent(given.Header.Get("Traceparent")),
+			Trace:       api.ParseTraceparent(first(given.Header["Traceparent"])),
 			Credentials: access.Credentials{Authorization: given.Header["Authorization"], Certificate: certificate},
 		},
 	}
+}
+
+// first returns the first value of a header, "" if there is none. Unlike [http.Header.Get],
+// it leaves the case of the header's name to whoever looks that up.
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 // serve answers a request that a web page may send.
