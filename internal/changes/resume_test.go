@@ -264,11 +264,11 @@ func TestACatchUpReadsAMillisecondToItsEnd(t *testing.T) {
 		stop()
 		time.Sleep(time.Second)
 		var want []string
-		write := func(partition byte) { want = append(want, idsOf("", feed.write(id(partition, byte(len(want)))))...) }
-		for range 4 {
-			write(0)
+		write := func(partition, n byte) { want = append(want, idsOf("", feed.write(id(partition, n)))...) }
+		for n := range byte(4) {
+			write(0, n)
 		}
-		write(1)
+		write(1, 4)
 		l, err := changes.NewLog(feed, changes.LogConfig{})
 		if err != nil {
 			t.Fatal(err)
@@ -277,7 +277,7 @@ func TestACatchUpReadsAMillisecondToItsEnd(t *testing.T) {
 		run(t, l)
 		feed.set(0, func(p *fakePart) { p.limit = 2 })
 		c := follow(t, l, changes.Start{Token: token}) // has read a page of each
-		write(1)
+		write(1, 5)
 		time.Sleep(3 * time.Second) // the ring has it before the cursor reaches the ring
 		if got := withoutRepeated(next(t, c, 10*time.Second)); !slices.Equal(sorted(got), slices.Sorted(slices.Values(want))) {
 			t.Errorf("returned %v, not %v", ids(got), want)
