@@ -101,9 +101,9 @@ func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
 }
 
 // decode parses a stored value. Anything that encode would not have written for
-// key is an error, never evidence. If the value is of the same fetch as what is known,
+// key is an error, never evidence. If the value is of the same fetch as what is held,
 // decode returns that.
-func (s *sealer) decode(key eligibility.Key, value []byte, known known) (*eligibility.Evidence, error) {
+func (s *sealer) decode(key eligibility.Key, value []byte, held known) (*eligibility.Evidence, error) {
 	if len(value) < headerBytes+s.size() || len(value) > maxValueBytes || value[0] != valueVersion {
 		return nil, errValue
 	}
@@ -112,10 +112,23 @@ func (s *sealer) decode(key eligibility.Key, value []byte, known known) (*eligib
 		return nil, fmt.Errorf("%w: seal", errValue)
 	}
 	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
-	if known.evidence != nil && known.fetched == fetched {
-		return known.evidence, nil
+	if held.evidence != nil && held.fetched == fetched && hasStatus(body, held.evidence) {
+		return held.evidence, nil
 	}
 	return decodeBody(key, body)
+}
+
+// hasStatus reports whether a body has the status of evidence: two replicas may fetch
+// different ones in the same millisecond.
+func hasStatus(body []byte, evidence *eligibility.Evidence) bool {
+	f := reader{left: body[headerBytes:]}
+	absence := f.number(fieldAbsence)
+	f.number(fieldNoStatus)
+	var text []byte
+	if f.next(fieldStatusText, protowire.BytesType) {
+		text = f.bytes()
+	}
+	return !f.unreadable && absence == uint64(evidence.Absence) && string(text) == evidence.StatusText
 }
 
 // decodeBody parses all but the seal, which has been verified, of a value that has a

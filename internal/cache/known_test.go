@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -49,5 +50,42 @@ func TestKnownEvidenceIsThatOfItsKey(t *testing.T) {
 		if want[i] != nil && found.evidence != want[i] {
 			t.Errorf("%v was decoded again", keys[i])
 		}
+	}
+}
+
+// Two replicas may fetch different statuses in the same millisecond. Whichever of them
+// this process holds, the stricter counts after a read of Redis.
+func TestTheStricterOfAMillisecondCounts(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	client := server.Client()
+	defer func() { _ = client.Close() }()
+	now := time.Now().Truncate(time.Millisecond)
+	status := func(status eligibility.AccountStatus, text string) *eligibility.Evidence {
+		return &eligibility.Evidence{Status: status, StatusText: text, FetchTime: now}
+	}
+	none := status(eligibility.AccountStatusNone, "")
+	allowed := status(eligibility.AccountStatusAllowed, "Allowed")
+	blocked := status(eligibility.AccountStatusNotAllowed, "NotAllowed")
+	absent := &eligibility.Evidence{Absence: eligibility.AbsenceNotFound, FetchTime: now}
+	for name, row := range map[string]struct{ held, stored, want *eligibility.Evidence }{
+		"the block in Redis":               {allowed, blocked, blocked},
+		"the block here":                   {blocked, allowed, blocked},
+		"no status here, block in Redis":   {none, blocked, blocked},
+		"no status here, absence in Redis": {none, absent, absent},
+	} {
+		store, err := New(Config{Redis: RedisConfig{Addresses: []string{server.Address}, KeyPrefix: strings.ReplaceAll(name, " ", "-"), ReadTimeout: 10 * time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.Put(accountKey, row.held)
+		if err := client.Set(t.Context(), store.redis.keys.of(accountKey), encode(accountKey, row.stored), 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		found := store.Load(t.Context(), []eligibility.Key{accountKey})[0].Evidence
+		if found == nil || found.Status != row.want.Status || found.Absence != row.want.Absence {
+			t.Errorf("%s: %+v", name, found)
+		}
+		_ = store.Close()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/eligibilityd/eligibilityd/internal/eligibility"
+	"github.com/eligibilityd/eligibilityd/internal/evidence"
 )
 
 // local is the tier in this process: bounded by customers and bytes, without a
@@ -156,7 +157,8 @@ func bytesOf(evidence *eligibility.Evidence) int {
 	return n
 }
 
-// get returns what is held about a customer; nil if nothing.
+// get returns what is held about a customer; nil if nothing. Once a customer was evicted,
+// places serve no more: the policy that chooses the next must see each look-up.
 func (l *local) get(id eligibility.CustomerID) *customer {
 	if l.evicted.Load() > 0 {
 		held, _ := l.customers.GetIfPresent(id)
@@ -200,9 +202,8 @@ type known struct {
 	fetched  int64 // its FetchTime, Unix ns
 }
 
-// knownAtOnce is how many keys are looked up before any of them is used, as in
-// evidence.PeekAtOnce.
-const knownAtOnce = 32
+// knownAtOnce is how many keys are looked up before any of them is used.
+const knownAtOnce = evidence.PeekAtOnce
 
 // knowns puts what is held under keys into knowns; nothing if l is nil. It reads memory
 // of one kind after the other, so that the processor waits for all of one kind at once.

@@ -70,7 +70,7 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 }
 
 // openChecks holds the memory of batches that have ended. No fetch refers to a check
-// once start has returned.
+// once inflight.start has returned.
 var openChecks = sync.Pool{New: func() any { return new([]openCheck) }} //nolint:gochecknoglobals // of memory
 
 // longestAhead is how long evidence that was looked up ahead may wait for its question,

@@ -41,14 +41,27 @@ func TestABlockWhileAnAnswerWaits(t *testing.T) {
 	})
 }
 
-// slowlyLoaded is a store to which something happens while Redis is read.
+// slowlyLoaded is a store to which something happens while Redis is read. If it is
+// unread, Redis replies only to those who wait longer.
 type slowlyLoaded struct {
 	*memory
 
 	meanwhile func()
+	unread    bool
 }
 
 func (m slowlyLoaded) Load(ctx context.Context, keys []eligibility.Key) []evidence.Found {
+	if m.unread {
+		founds := make([]evidence.Found, len(keys))
+		for i := range founds {
+			founds[i].Unread = true
+		}
+		return founds
+	}
+	return m.LoadWithin(ctx, keys)
+}
+
+func (m slowlyLoaded) LoadWithin(ctx context.Context, keys []eligibility.Key) []evidence.Found {
 	founds := m.memory.Load(ctx, keys)
 	m.meanwhile()
 	return founds
@@ -57,30 +70,68 @@ func (m slowlyLoaded) Load(ctx context.Context, keys []eligibility.Key) []eviden
 // A question that needs Redis for one facet only looks at the other again.
 func TestABlockWhileRedisIsRead(t *testing.T) {
 	t.Parallel()
-	req := eligibility.Request{CustomerID: eligibility.CustomerID{1}}
-	for name, ask := range map[string]func(*evidence.Service) (eligibility.Answer, error){
-		"alone": func(service *evidence.Service) (eligibility.Answer, error) {
-			return service.Check(context.Background(), req)
-		},
-		"in a batch": func(service *evidence.Service) (eligibility.Answer, error) {
-			got := checkBatch(context.Background(), service, []eligibility.Request{req})
-			return got[0].answer, got[0].err
-		},
+	now := time.Now().Add(-10 * time.Second).Truncate(time.Millisecond)
+	plain := eligibility.Request{CustomerID: eligibility.CustomerID{1}}
+	refused := eligibility.Request{CustomerID: eligibility.CustomerID{1}, Segment: eligibility.SegmentEducation, MinEvidenceTime: now, LacksFresh: true}
+	approved := eligibility.Qualification{Type: eligibility.QualificationEducation, VettingStatus: eligibility.VettingApproved}
+	alone := func(service *evidence.Service, req eligibility.Request) (eligibility.Answer, error) {
+		return service.Check(context.Background(), req)
+	}
+	batch := func(service *evidence.Service, req eligibility.Request) (eligibility.Answer, error) {
+		got := checkBatch(context.Background(), service, []eligibility.Request{req})
+		return got[0].answer, got[0].err
+	}
+	for name, row := range map[string]struct {
+		req    eligibility.Request
+		ask    func(*evidence.Service, eligibility.Request) (eligibility.Answer, error)
+		later  time.Duration // the block's fetch
+		unread bool
+	}{
+		"alone":                                 {plain, alone, 500 * time.Millisecond, false},
+		"in a batch":                            {plain, batch, 500 * time.Millisecond, false},
+		"alone, of the same millisecond":        {plain, alone, 0, false},
+		"in a batch, of the same millisecond":   {plain, batch, 0, false},
+		"alone, if Redis is read a second time": {refused, alone, 500 * time.Millisecond, true},
+		"in a batch, if it is":                  {refused, batch, 500 * time.Millisecond, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			now := time.Now().Add(-time.Second)
 			held := newMemory()
 			hold(held, 1, accountOf(eligibility.AccountStatusAllowed, now))
-			held.shared[eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetQualifications}] = qualificationsOf(now)
+			if row.unread {
+				hold(held, 1, qualificationsOf(now.Add(-time.Second)))
+			}
+			held.shared[eligibility.Key{CustomerID: row.req.CustomerID, Facet: eligibility.FacetQualifications}] = qualificationsOf(now, approved)
 			store := slowlyLoaded{held, func() {
-				hold(held, 1, accountOf(eligibility.AccountStatusNotAllowed, now.Add(500*time.Millisecond)))
-			}}
+				hold(held, 1, accountOf(eligibility.AccountStatusNotAllowed, now.Add(row.later)))
+			}, row.unread}
 			service, stop := serve(t, &scripted{}, store, evidence.Config{Ages: eligibility.DefaultAges()})
 			defer stop()
-			if answer, err := ask(service); err != nil || answer.Decision != eligibility.DecisionBlocked {
+			if answer, err := row.ask(service, row.req); err != nil || answer.Decision != eligibility.DecisionBlocked {
 				t.Errorf("%v, %v", answer.Decision, err)
 			}
 		})
+	}
+}
+
+// rival is a store that receives another replica's block, of the same millisecond, just
+// before what was fetched.
+type rival struct{ *memory }
+
+func (m rival) Put(key eligibility.Key, fetched *eligibility.Evidence) *eligibility.Evidence {
+	if key.Facet == eligibility.FacetAccount && fetched.Status == eligibility.AccountStatusAllowed {
+		hold(m.memory, key.CustomerID[0], accountOf(eligibility.AccountStatusNotAllowed, fetched.FetchTime))
+	}
+	return m.memory.Put(key, fetched)
+}
+
+func TestABlockOfTheMillisecondOfAFetch(t *testing.T) {
+	t.Parallel()
+	source := &scripted{account: outcome{evidence: eligibility.Evidence{Status: eligibility.AccountStatusAllowed}}}
+	service, stop := serve(t, source, rival{newMemory()}, evidence.Config{Ages: eligibility.DefaultAges()})
+	defer stop()
+	answer, err := service.Check(context.Background(), eligibility.Request{CustomerID: eligibility.CustomerID{1}})
+	if err != nil || answer.Decision != eligibility.DecisionBlocked {
+		t.Errorf("%v, %v", answer.Decision, err)
 	}
 }

@@ -127,9 +127,11 @@ func (s *Service) admit(c *check, v *view, found Found, now time.Time) {
 }
 
 // adoptNewer admits what this process holds by now if it is newer than what the view
-// has.
+// has, or a block of the same millisecond.
 func (s *Service) adoptNewer(c *check, v *view, held Found, now time.Time) {
-	if known := v.Evidence; held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime)) {
+	known := v.Evidence
+	if held.Evidence != nil && (known == nil || held.Evidence.FetchTime.After(known.FetchTime) ||
+		held.Evidence.FetchTime.Equal(known.FetchTime) && s.blocks(c, held.Evidence) && !s.blocks(c, known)) {
 		s.admit(c, v, held, now)
 		v.Fetched = v.Fetched && v.Evidence == known
 	}

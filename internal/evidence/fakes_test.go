@@ -141,7 +141,9 @@ func (m *memory) LoadWithin(ctx context.Context, keys []eligibility.Key) []evide
 func (m *memory) Put(key eligibility.Key, evidence *eligibility.Evidence) *eligibility.Evidence {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old := m.held[key]; old == nil || old.FetchTime.Before(evidence.FetchTime) {
+	// As the cache does: of two fetches in a millisecond, the stricter counts.
+	if old := m.held[key]; old == nil || old.FetchTime.Before(evidence.FetchTime) ||
+		old.FetchTime.Equal(evidence.FetchTime) && old.Status == eligibility.AccountStatusAllowed && evidence.Status == eligibility.AccountStatusNotAllowed {
 		m.held[key] = evidence
 	}
 	return m.held[key]

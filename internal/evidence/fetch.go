@@ -133,8 +133,9 @@ func (s *Service) startedBy(started time.Time, elapsed time.Duration) time.Time 
 }
 
 // put stores evidence in this process unless another replica has fetched newer
-// evidence, by its date, which it then returns. lost reports that there is newer
-// evidence, which is out of reach.
+// evidence, by its date, or the store prefers another status of the same millisecond,
+// which it then returns. lost reports that there is newer evidence, which is out of
+// reach.
 func (s *Service) put(ctx context.Context, key eligibility.Key, evidence *eligibility.Evidence) (newer Found, lost bool) {
 	known := s.store.Put(key, evidence)
 	switch {
@@ -143,7 +144,8 @@ func (s *Service) put(ctx context.Context, key eligibility.Key, evidence *eligib
 		if newer.Evidence == nil || !newer.Evidence.FetchTime.After(evidence.FetchTime) {
 			return Found{}, true
 		}
-	case known.FetchTime.After(evidence.FetchTime):
+	case known.FetchTime.After(evidence.FetchTime),
+		known.FetchTime.Equal(evidence.FetchTime) && known.Status != evidence.Status:
 		newer = s.store.Peek(key, s.now())
 		if newer.Evidence == nil { // evicted just now
 			newer = Found{Evidence: known, Tier: eligibility.TierLocal, MustRevalidate: true}

@@ -228,6 +228,7 @@ func (s *Service) checkRemote(ctx context.Context, c check, now time.Time) (elig
 		s.fetch(ctx, &c, LaneCheckout)
 	case refused && unread: // the shared tier may hold what the caller must not fetch
 		s.reload(ctx, &c)
+		s.revalidate(ctx, &c)
 	}
 	return s.decide(&c, s.now())
 }
