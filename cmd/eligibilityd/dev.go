@@ -62,7 +62,7 @@ func newDevCommand() *cobra.Command {
 without Redis, and prints what to try. It needs nothing and binds loopback. It
 has two partners, contoso-eu and contoso-us; requests that name none mean the
 first. It serves the console, in which everybody is a fictitious user, and keeps
-a decision log until it ends.
+10,000 customers and, until it ends, a decision log.
 
 Environment variables change its configuration as that of serve:
 ELIGIBILITY_SERVER__HTTP__ADDRESS=127.0.0.1:8081, for instance.`,
@@ -81,6 +81,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	environ = withDefault(environ, "ELIGIBILITY_LOG__FORMAT", "console")
 	environ = withDefault(environ, "ELIGIBILITY_SERVER__DRAIN", "0s")
 	environ = withDefault(environ, "ELIGIBILITY_CONSOLE__ENABLED", "true")
+	environ = withDefault(environ, "ELIGIBILITY_CACHE__LOCAL__MAX_ENTRIES", "10000") // whatever the tier prepares for more costs memory
 	cfg, err := config.Load("", environ, config.Dev)
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
