@@ -77,9 +77,10 @@ shop-node:
 	@cd examples/shop-node && { [[ node_modules/.package-lock.json -nt package-lock.json ]] || npm ci --prefer-offline --no-audit --no-fund --ignore-scripts; }
 
 .PHONY: acceptance
-acceptance: ## Run the slow tests (9 minutes); needs chromium, chromedriver and node
+acceptance: ## Run the slow tests (10 minutes); needs chromium, chromedriver and node
 	@scripts/redis-server.sh >/dev/null
 	go test -race -tags acceptance -run Acceptance -skip 'Acceptance(Redis|Upgrade|Budget|Access|Changes|Record|Deploy|Console)' -count 1 -parallel 8 -v -timeout 60m ./cmd/...
+	go test -tags acceptance -run Acceptance -count 1 -v ./bench
 
 .PHONY: acceptance-redis
 acceptance-redis: ## Let Redis fail under load (30 minutes): docs/cache-failures.md
