@@ -32,6 +32,8 @@ func TestALoginHostThatFailsIsAskedEveryFiveSeconds(t *testing.T) {
 		outcome string
 	}{
 		"503":   {responds(http.StatusServiceUnavailable, ""), "server_error"},
+		"302":   {responds(http.StatusFound, ""), "unexpected"},
+		"501":   {responds(http.StatusNotImplemented, ""), "unexpected"},
 		"reset": {reset, "connection"},
 		"hang":  {hang, "timeout"},
 	} {

@@ -231,7 +231,7 @@ func (t *tokens) complete(r *renewal) {
 	switch {
 	case r.fail != nil && r.fail.Reason == ReasonCanceled:
 		r.permit.Cancel()
-	case r.fail != nil && r.fail.Class == ClassUnavailable:
+	case r.fail != nil && (r.fail.Class == ClassUnavailable || r.fail.Class == ClassInvalidResponse):
 		r.permit.Fail()
 	default:
 		r.permit.Succeed()
