@@ -152,15 +152,15 @@ func TestCheckConfigReportsMissingFiles(t *testing.T) {
 	certificate, key := "ELIGIBILITY_SERVER__TLS__CERTIFICATE_FILE=", "ELIGIBILITY_SERVER__TLS__KEY_FILE="
 	for name, test := range map[string]struct {
 		environ []string
-		section string // which the message names, beside the file
+		key     string // which the message names, and not what may be a secret in place of a file
 	}{
 		"none is missing": {environ: []string{certificate + pair.CertificateFile, key + pair.KeyFile}},
-		"tokens":          {environ: []string{"ELIGIBILITY_AUTH__TOKENS_FILE=" + missing}, section: "static tokens"},
-		"certificate":     {environ: []string{certificate + missing, key + pair.KeyFile}, section: "server.tls"},
-		"key":             {environ: []string{certificate + pair.CertificateFile, key + missing}, section: "server.tls"},
+		"tokens":          {environ: []string{"ELIGIBILITY_AUTH__TOKENS_FILE=" + missing}, key: "auth.tokens_file"},
+		"certificate":     {environ: []string{certificate + missing, key + pair.KeyFile}, key: "server.tls.certificate_file"},
+		"key":             {environ: []string{certificate + pair.CertificateFile, key + missing}, key: "server.tls.key_file"},
 		"client authorities": {
 			environ: []string{certificate + pair.CertificateFile, key + pair.KeyFile, "ELIGIBILITY_SERVER__TLS__CLIENT_CA_FILE=" + missing},
-			section: "server.tls",
+			key:     "server.tls.client_ca_file",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -168,14 +168,14 @@ func TestCheckConfigReportsMissingFiles(t *testing.T) {
 			var out bytes.Buffer
 			err := serve(t.Context(), pcsimtest.Environ("http://127.0.0.1:1", pcsimtest.TokenFile(t), test.environ...), "", true, &out, new(output))
 			switch {
-			case test.section == "":
+			case test.key == "":
 				if err != nil || out.String() != "configuration ok\n" {
 					t.Errorf("%q, %v", out.String(), err)
 				}
 			case err == nil || out.Len() > 0:
 				t.Errorf("accepted: %q", out.String())
-			case !strings.Contains(err.Error(), test.section) || !strings.Contains(err.Error(), missing):
-				t.Errorf("%v; it must name %s and the file", err, test.section)
+			case !strings.Contains(err.Error(), test.key) || strings.Contains(err.Error(), missing):
+				t.Errorf("%v; it must name %s and not the file", err, test.key)
 			}
 		})
 	}

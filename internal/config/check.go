@@ -16,6 +16,8 @@ const (
 	// shortestTimeout leaves a check enough time to ask Redis or Partner
 	// Center.
 	shortestTimeout = 100 * time.Millisecond
+	// maxCallerFile bounds a file of TLS or of tokens.
+	maxCallerFile = 4 << 20
 	// unlimited bounds counts that have no other bound.
 	unlimited = 1<<31 - 1
 )
@@ -39,6 +41,28 @@ func (l *loader) check(command Command) {
 	l.checkMetrics()
 	l.checkChanges(command)
 	l.checkConsole(command)
+	if command == Serve {
+		l.checkCallerFiles()
+	}
+}
+
+// checkCallerFiles rejects files of TLS and of tokens that cannot be read. The
+// packages that reload them check their contents.
+func (l *loader) checkCallerFiles() {
+	tls := &l.cfg.Server.TLS
+	for _, f := range []struct{ key, path string }{
+		{"server.tls.certificate_file", tls.CertificateFile},
+		{"server.tls.key_file", tls.KeyFile},
+		{"server.tls.client_ca_file", tls.ClientCAFile},
+		{"auth.tokens_file", l.cfg.Auth.TokensFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if _, problem := readText(f.path, maxCallerFile); problem != "" {
+			l.object(f.key, "%s", problem)
+		}
+	}
 }
 
 // checkDurations checks the range of every duration except the ages.

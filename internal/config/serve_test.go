@@ -71,6 +71,16 @@ func TestServeNeedsAConnection(t *testing.T) {
 			want: []string{variable + "REFRESH_TOKEN_FILE: partner_center.refresh_token_file: is an empty file; " +
 				"`eligibilityd login --config config.yaml` obtains a refresh token and writes it there"},
 		},
+		"files of callers that are away, with another fault": {
+			text:    connection + "server:\n  tls: {certificate_file: " + token + ", key_file: " + token + "x, client_ca_file: /}\nauth: {tokens_file: " + token + "x}\nlog: {level: loud}\n",
+			environ: []string{variable + "FLOW=app_only"},
+			want: []string{
+				`config.yaml:5: log.level: "loud" is not one of debug, info, warn, error`,
+				"config.yaml:3: server.tls.key_file: cannot be read: no such file or directory",
+				"config.yaml:3: server.tls.client_ca_file: is not a regular file",
+				"config.yaml:4: auth.tokens_file: cannot be read: no such file or directory",
+			},
+		},
 		"a file that is no YAML hides what depends on it": {
 			text:    "{",
 			environ: []string{"ELIGIBILITY_LOG__LEVEL=loud"},
