@@ -159,10 +159,19 @@ type roundTrip struct {
 type getRange struct {
 	redis.StringCmd
 
-	name string // the key, which args points to
-	end  int    // of name in roundTrip.names
+	name keyName // which args points to
+	end  int     // of name in roundTrip.names
 	args [4]any
 }
+
+// keyName is a key as an argument of a command, in memory that is used again.
+type keyName []byte
+
+// MarshalBinary implements encoding.BinaryMarshaler, for the client to write the key.
+func (n *keyName) MarshalBinary() ([]byte, error) { return *n, nil }
+
+// String is how the client of a cluster reads the key, to find its server.
+func (n *keyName) String() string { return string(*n) }
 
 var roundTrips = sync.Pool{New: func() any { return new(roundTrip) }} //nolint:gochecknoglobals // of memory
 
@@ -176,10 +185,10 @@ func (t *roundTrip) prepare(of redisKeys, keys []eligibility.Key) []redis.Cmder 
 		t.names = of.append(t.names, key)
 		t.gets[i].end = len(t.names)
 	}
-	names, start := string(t.names), 0
+	start := 0
 	for i := range t.gets {
 		get := &t.gets[i]
-		get.name, start = names[start:get.end], get.end
+		get.name, start = t.names[start:get.end], get.end
 		get.args = [...]any{"getrange", &get.name, 0, maxValueBytes}
 		get.StringCmd = *redis.NewStringCmd(context.Background(), get.args[:]...)
 		t.commands = append(t.commands, &get.StringCmd)
