@@ -10,8 +10,9 @@ import (
 // seededCustomer is one of those that `eligibilityd dev` always plays.
 const seededCustomer = "a0000000-0000-4000-8000-000000000001"
 
-// settleTime is how long after its first answer a service counts as idle.
-const settleTime = 500 * time.Millisecond
+// settleTime is how long after its first answer a service counts as idle: it first asks
+// about its customers itself, of whom some are slow.
+const settleTime = 3 * time.Second
 
 // Dev is the cost of a start of `eligibilityd dev`.
 type Dev struct {

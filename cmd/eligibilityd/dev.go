@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -129,6 +130,7 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 		return service.Run(ctx, on)
 	})
 	group.Go(func() error {
+		defer debug.FreeOSMemory() // of the start; little garbage follows that would have it collected
 		return printGuide(ctx, printed, guide{simulator.Customers(), on, sim.control.Addr(), scripts, dir, cfg})
 	})
 	return group.Wait()
