@@ -26,17 +26,15 @@ import (
 func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, answered func(place int, answer *eligibility.Answer, err error)) {
 	now := s.now()
 	var open []openCheck
-	memory := new(batchMemory)
+	memory := new(struct {
+		answer eligibility.Answer // of one question after the other
+		ahead  lookAhead
+	})
 	var err error
-	var looked time.Time
-	first, end := 0, 0 // of those that were looked up
+	customer := func(i int) eligibility.CustomerID { return reqs[i].CustomerID }
 	for i := range reqs {
-		if i == end || time.Since(looked) > longestAhead {
-			looked, first, end = time.Now(), i, min(i+PeekAtOnce, len(reqs))
-			s.peekAhead(reqs[first:end], memory, now)
-		}
 		var c check
-		s.start(ctx, &c, &reqs[i], &memory.founds[i-first], now)
+		s.start(ctx, &c, &reqs[i], memory.ahead.found(s.store, i, len(reqs), customer, now), now)
 		if c.completed() {
 			memory.answer, err = s.decide(&c, now)
 			answered(i, &memory.answer, err)
@@ -60,8 +58,11 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		s.load(looking, open, s.lacking, s.store.LoadWithin)
 		cancel()
 	}
+	memory.ahead.end = 0
+	customer = func(i int) eligibility.CustomerID { return open[i].req.CustomerID }
 	for i := range open {
-		memory.answer, err = s.conclude(&open[i], pace)
+		now = s.now()
+		memory.answer, err = s.conclude(&open[i], memory.ahead.found(s.store, i, len(open), customer, now), pace, now)
 		answered(open[i].place, &memory.answer, err)
 	}
 	clear(open)
@@ -77,19 +78,26 @@ var openChecks = sync.Pool{New: func() any { return new([]openCheck) }} //nolint
 // while answered waits: newer evidence may arrive.
 const longestAhead = time.Millisecond
 
-// batchMemory is memory that the questions of a batch use one after the other.
-type batchMemory struct {
-	answer eligibility.Answer
-	ids    [PeekAtOnce]eligibility.CustomerID
-	founds [PeekAtOnce][2]Found
+// lookAhead is what this process holds for the next questions of a batch. Its zero value
+// has looked nothing up.
+type lookAhead struct {
+	looked     time.Time
+	first, end int // of the questions
+	ids        [PeekAtOnce]eligibility.CustomerID
+	founds     [PeekAtOnce][2]Found
 }
 
-// peekAhead looks up what this process holds for the next questions of a batch.
-func (s *Service) peekAhead(reqs []eligibility.Request, memory *batchMemory, now time.Time) {
-	for i := range reqs {
-		memory.ids[i] = reqs[i].CustomerID
+// found returns what is held for question i of n, by facet, and looks up the next ones
+// with it if need be. Questions are in their order; customer returns that of one.
+func (l *lookAhead) found(store Store, i, n int, customer func(i int) eligibility.CustomerID, now time.Time) *[2]Found {
+	if i == l.end || time.Since(l.looked) > longestAhead {
+		l.looked, l.first, l.end = time.Now(), i, min(i+PeekAtOnce, n)
+		for next := i; next < l.end; next++ {
+			l.ids[next-i] = customer(next)
+		}
+		store.PeekAll(l.ids[:l.end-i], now, &l.founds)
 	}
-	s.store.PeekAll(memory.ids[:len(reqs)], now, &memory.founds)
+	return &l.founds[i-l.first]
 }
 
 // openCheck is a check of a batch that this process's evidence did not complete.
@@ -236,9 +244,9 @@ func (s *Service) fetchNext(ctx context.Context, c *openCheck, before *check) {
 	s.fetch(ctx, &c.check, LaneBatch)
 }
 
-// conclude decides at the end of the batch, with the evidence that has arrived
-// since the check began.
-func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, err error) {
+// conclude decides at the end of the batch, with what this process holds by now: evidence
+// may have arrived since the check began.
+func (s *Service) conclude(c *openCheck, founds *[2]Found, p *pace, now time.Time) (answer eligibility.Answer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			answer, err = eligibility.Answer{}, s.panicked(r)
@@ -247,11 +255,8 @@ func (s *Service) conclude(c *openCheck, p *pace) (answer eligibility.Answer, er
 	if c.failed != nil {
 		return eligibility.Answer{}, c.failed
 	}
-	now := s.now()
-	account, qualifications := s.store.PeekBoth(c.req.CustomerID, now)
-	for i, held := range [...]Found{account, qualifications} {
-		v := c.views()[i]
-		s.adoptNewer(&c.check, v, held, now)
+	for i, v := range c.views() {
+		s.adoptNewer(&c.check, v, founds[i], now)
 		if v.Fresh {
 			v.Err = nil
 		}
