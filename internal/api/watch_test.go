@@ -300,8 +300,8 @@ func startWatching(t *testing.T, with servertest.Setup) (*servertest.Running, *a
 		with.Feeds = map[string]changes.Feed{api.DefaultPartner: feed}
 	}
 	if with.Source == nil {
-		with.Source = func(context.Context, eligibility.CustomerID, eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
-			t.Error("Partner Center was asked")
+		with.Source = func(_ context.Context, id eligibility.CustomerID, facet eligibility.Facet) (eligibility.Evidence, eligibility.Call, error) {
+			t.Errorf("Partner Center was asked about %v, %v", id, facet)
 			return eligibility.Evidence{}, eligibility.Call{}, &eligibility.Error{Kind: eligibility.KindUnavailable}
 		}
 	}
