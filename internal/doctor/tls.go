@@ -47,7 +47,7 @@ func (p patient) checkTLS(context.Context) []Finding {
 func checkKeyPair(cfg config.TLS, roots *x509.CertPool, now time.Time) []Finding {
 	chain, text, err := readCertificates(cfg.CertificateFile)
 	if err != nil {
-		return []Finding{failure(checkServerCertificate, "correct server.tls.certificate_file: PEM, the certificate of this service first", "%s %v", cfg.CertificateFile, err)}
+		return []Finding{failure(checkServerCertificate, "correct server.tls.certificate_file: PEM, the certificate of this service first", "%s %v", named(cfg.CertificateFile), err)}
 	}
 	findings := []Finding{checkLeaf(chain[0], now)}
 	key, err := readFile(cfg.KeyFile)
@@ -56,7 +56,7 @@ func checkKeyPair(cfg config.TLS, roots *x509.CertPool, now time.Time) []Finding
 	}
 	switch info, statErr := os.Stat(cfg.KeyFile); {
 	case err != nil:
-		findings = append(findings, failure(checkServerKey, "correct server.tls.key_file: PEM, not encrypted, of the first certificate in certificate_file", "%s: %v", cfg.KeyFile, err))
+		findings = append(findings, failure(checkServerKey, "correct server.tls.key_file: PEM, not encrypted, of the first certificate in certificate_file", "%s: %v", named(cfg.KeyFile), err))
 	case statErr == nil && info.Mode().Perm()&0o007 != 0:
 		findings = append(findings, warning(checkServerKey, "chmod o-rwx "+cfg.KeyFile, "belongs to the certificate, but its mode %v lets every user of this machine at it", info.Mode().Perm()))
 	default:
@@ -141,7 +141,7 @@ func checkAuthorities(cfg config.TLS, now time.Time) Finding {
 	const key = "server.tls.client_ca_file"
 	authorities, _, err := readCertificates(cfg.ClientCAFile)
 	if err != nil {
-		return failure(check, "correct "+key+": PEM, one authority or more", "%s %v", cfg.ClientCAFile, err)
+		return failure(check, "correct "+key+": PEM, one authority or more", "%s %v", named(cfg.ClientCAFile), err)
 	}
 	var names []string
 	for _, authority := range authorities {
@@ -203,6 +203,14 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("is larger than %d bytes", maxFileBytes)
 	}
 	return text, nil
+}
+
+// named returns path, unless PEM stands in its place: it may be a private key.
+func named(path string) string {
+	if strings.Contains(path, "-----BEGIN") {
+		return "what should be the name of a file"
+	}
+	return path
 }
 
 func withoutPath(err error) error {

@@ -116,6 +116,24 @@ func TestDoctorChecksTheServersCertificate(t *testing.T) {
 		want(checkServerChain, VerdictWarning, "signed itself")
 }
 
+// A key in place of its file's name is an easy mistake.
+func TestDoctorPrintsNoKey(t *testing.T) {
+	t.Parallel()
+	pair := accesstest.NewAuthority(t).Issue(t, "server", lasting(90*day))
+	key, err := os.ReadFile(pair.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, found := range []examined{
+		tlsFindings(t, nil, string(key), pair.KeyFile),
+		tlsFindings(t, nil, pair.CertificateFile, string(key), "ELIGIBILITY_SERVER__TLS__CLIENT_CA_FILE="+string(key)),
+	} {
+		if strings.Contains(found.Text, "PRIVATE KEY") {
+			t.Error(found.Text)
+		}
+	}
+}
+
 func TestDoctorChecksTheClientAuthorities(t *testing.T) {
 	t.Parallel()
 	ca := accesstest.NewAuthority(t)
