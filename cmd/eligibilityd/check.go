@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -72,6 +73,9 @@ Exit code: 4 if any customer is undecided, else 3 if any is blocked, else 0.`,
 			question, err := flags.question()
 			if err != nil {
 				return usageError(cmd, err)
+			}
+			if flags.timeout <= 0 {
+				return usageError(cmd, errors.New("--timeout must be more than 0"))
 			}
 			ids, err := customerIDs(args, cmd.InOrStdin())
 			if err != nil {

@@ -51,6 +51,7 @@ func TestCheckExitCodeFollowsItsAnswers(t *testing.T) {
 		{"no argument", "", nil, 2},
 		{"unknown segment", "", []string{"--segment", "military", allowedID}, 2},
 		{"unknown flag", "", []string{"--fail-open", allowedID}, 2},
+		{"no timeout", "", []string{"--timeout", "0", allowedID}, 2},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
