@@ -47,12 +47,16 @@ type Condition struct {
 	Time time.Time
 }
 
-// Worst returns the worst state of some conditions, since when it is the first of
-// them, and the latest error.
+// Worst returns the worst state of some conditions, since when, and the latest error.
+// They fail since the first of them does, and work since the last of them does.
 func Worst(first Condition, others ...Condition) Condition {
 	worst := first
 	for _, c := range others {
-		if c.State > worst.State || c.State == worst.State && c.Since.Before(worst.Since) {
+		sets := c.Since.Before(worst.Since)
+		if c.State == OK {
+			sets = c.Since.After(worst.Since)
+		}
+		if c.State > worst.State || c.State == worst.State && sets {
 			worst.State, worst.Since = c.State, c.Since
 		}
 		if c.Time.After(worst.Time) {

@@ -74,6 +74,18 @@ func TestWorst(t *testing.T) {
 	}
 }
 
+// Conditions that work do so together since the last of them does.
+func TestWorstOfConditionsThatWork(t *testing.T) {
+	t.Parallel()
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	first, recovered := health.Condition{State: health.OK, Since: at(1)}, health.Condition{State: health.OK, Since: at(5)}
+	for _, got := range []health.Condition{health.Worst(first, recovered), health.Worst(recovered, first)} {
+		if got != recovered {
+			t.Errorf("%+v, want %+v", got, recovered)
+		}
+	}
+}
+
 // Concurrent reports leave a condition that one of them made.
 func TestConcurrentReports(t *testing.T) {
 	t.Parallel()
