@@ -67,12 +67,16 @@ func TestTheStricterOfAMillisecondCounts(t *testing.T) {
 	none := status(eligibility.AccountStatusNone, "")
 	allowed := status(eligibility.AccountStatusAllowed, "Allowed")
 	blocked := status(eligibility.AccountStatusNotAllowed, "NotAllowed")
+	review := status(eligibility.AccountStatusUnderReview, "UnderReview")
+	notReady := status(eligibility.AccountStatusNotReady, "NotReady")
 	absent := &eligibility.Evidence{Absence: eligibility.AbsenceNotFound, FetchTime: now}
 	for name, row := range map[string]struct{ held, stored, want *eligibility.Evidence }{
 		"the block in Redis":               {allowed, blocked, blocked},
 		"the block here":                   {blocked, allowed, blocked},
 		"no status here, block in Redis":   {none, blocked, blocked},
 		"no status here, absence in Redis": {none, absent, absent},
+		"the review in Redis":              {notReady, review, review},
+		"the review here":                  {review, notReady, review},
 	} {
 		store, err := New(Config{Redis: RedisConfig{Addresses: []string{server.Address}, KeyPrefix: strings.ReplaceAll(name, " ", "-"), ReadTimeout: 10 * time.Second}})
 		if err != nil {

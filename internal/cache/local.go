@@ -369,10 +369,11 @@ func (l *local) noteReplaced(key eligibility.Key, before, after *eligibility.Evi
 }
 
 // replaces reports whether a replaces b: it is newer or, if both fetches
-// started within the same millisecond, stricter.
+// started within the same millisecond, stricter. A policy may allow a purchase if an
+// account is not ready, but none does if it is under review.
 func replaces(a, b *eligibility.Evidence) bool {
 	if a.FetchTime.Equal(b.FetchTime) {
-		return strictness(a) > strictness(b)
+		return strictness(a) > strictness(b) || a.Status == eligibility.AccountStatusUnderReview && b.Status == eligibility.AccountStatusNotReady
 	}
 	return a.FetchTime.After(b.FetchTime)
 }

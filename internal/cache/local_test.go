@@ -18,7 +18,7 @@ func drawEvidence(t *rapid.T, now time.Time) *eligibility.Evidence {
 	if rapid.Bool().Draw(t, "fetched here") {
 		evidence.SetFetchTime(at)
 	}
-	evidence.Status = rapid.SampledFrom([]eligibility.AccountStatus{eligibility.AccountStatusAllowed, eligibility.AccountStatusUnderReview, eligibility.AccountStatusNotAllowed}).Draw(t, "status")
+	evidence.Status = rapid.SampledFrom([]eligibility.AccountStatus{eligibility.AccountStatusAllowed, eligibility.AccountStatusNotReady, eligibility.AccountStatusUnderReview, eligibility.AccountStatusNotAllowed}).Draw(t, "status")
 	return evidence
 }
 
