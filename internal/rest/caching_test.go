@@ -79,7 +79,10 @@ func TestAnAnswerThatTheCallerHoldsIsNotSentAgain(t *testing.T) {
 		tag[2:]:                       304, // weak comparison
 		"*":                           304,
 		`"other", ` + tag + `, W/"x"`: 304,
+		` * `:                         304,
 		`"other"`:                     200,
+		`"other,*,"`:                  200, // one tag
+		`"other", *`:                  200, // no list may contain it
 		`W/"other"`:                   200,
 		"":                            200,
 	} {

@@ -92,11 +92,16 @@ func entityTag(decision eligibility.Decision, beforeSource, afterSource []byte) 
 	return tag
 }
 
-// matches reports whether an If-None-Match names tag, by weak comparison.
+// matches reports whether an If-None-Match names tag, by weak comparison, or is an
+// asterisk. In a list, that would be a part of a tag of somebody else's, which may hold
+// commas as ours do not.
 func matches(ifNoneMatch []string, tag string) bool {
-	for candidate := range strings.SplitSeq(strings.Join(ifNoneMatch, ","), ",") {
-		candidate = strings.TrimSpace(candidate)
-		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(tag, "W/") {
+	list := strings.Join(ifNoneMatch, ",")
+	if strings.TrimSpace(list) == "*" {
+		return true
+	}
+	for candidate := range strings.SplitSeq(list, ",") {
+		if strings.TrimPrefix(strings.TrimSpace(candidate), "W/") == strings.TrimPrefix(tag, "W/") {
 			return true
 		}
 	}
