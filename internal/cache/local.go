@@ -301,7 +301,7 @@ func (l *local) decide(key eligibility.Key, next *customer, found entry, now tim
 	newer, doubtful := l.tombs.newer(key, evidence, now)
 	if held && !fromFuture(old.evidence, now) && replaces(old.evidence, evidence) {
 		// Without Redis no other clock has dated it: now was read before that fetch.
-		if !old.evidence.FetchTime.After(now) || l.replaced != nil || !mayStand(evidence, max(policyAllows, strictness(old.evidence)), now.UnixNano()) {
+		if !old.evidence.FetchTime.After(now) || l.replaced != nil || !mayStandAgainst(evidence, old.evidence, now) {
 			*newest, *ok = old, true
 			return false
 		}
@@ -369,13 +369,24 @@ func (l *local) noteReplaced(key eligibility.Key, before, after *eligibility.Evi
 }
 
 // replaces reports whether a replaces b: it is newer or, if both fetches
-// started within the same millisecond, stricter. A policy may allow a purchase if an
-// account is not ready, but none does if it is under review.
+// started within the same millisecond, stricter.
 func replaces(a, b *eligibility.Evidence) bool {
 	if a.FetchTime.Equal(b.FetchTime) {
-		return strictness(a) > strictness(b) || a.Status == eligibility.AccountStatusUnderReview && b.Status == eligibility.AccountStatusNotReady
+		return stricter(a, b)
 	}
 	return a.FetchTime.After(b.FetchTime)
+}
+
+// stricter reports whether a blocks more than b. A policy may allow a purchase if an
+// account is not ready, but none does if it is under review.
+func stricter(a, b *eligibility.Evidence) bool {
+	return strictness(a) > strictness(b) || a.Status == eligibility.AccountStatusUnderReview && b.Status == eligibility.AccountStatusNotReady
+}
+
+// mayStandAgainst reports whether evidence stays although another replica dates other
+// ahead of this clock, and is held unconfirmed then: see mayStand.
+func mayStandAgainst(evidence, other *eligibility.Evidence, now time.Time) bool {
+	return mayStand(evidence, policyAllows, now.UnixNano()) && !stricter(other, evidence)
 }
 
 // applyMessage applies evidence of another replica, of which nothing newer was known
@@ -396,7 +407,7 @@ func (l *local) applyMessage(key eligibility.Key, evidence *eligibility.Evidence
 		case !held:
 		case !fromFuture(old.evidence, now) && !replaces(evidence, old.evidence):
 			return false
-		case ahead && !fromFuture(old.evidence, now) && mayStand(old.evidence, max(policyAllows, strictness(evidence)), now.UnixNano()):
+		case ahead && !fromFuture(old.evidence, now) && mayStandAgainst(old.evidence, evidence, now):
 			next.hold(key.Facet, entry{evidence: old.evidence, confirmed: &unconfirmed})
 			return true
 		}

@@ -93,6 +93,35 @@ func TestAConfirmationIsLostWithWhatItConfirmed(t *testing.T) {
 	}
 }
 
+// If nobody knows which of two is newer, a review stays or comes in place of an account
+// that is not ready: no policy allows a purchase under review.
+func TestAReviewIsStricterThanAnAccountThatIsNotReady(t *testing.T) {
+	t.Parallel()
+	now := fetched
+	own, ahead := now.Add(-200*time.Millisecond), now.Add(500*time.Millisecond)
+	for _, status := range []eligibility.AccountStatus{eligibility.AccountStatusNotReady, eligibility.AccountStatusUnderReview} {
+		here := &eligibility.Evidence{Status: status}
+		here.SetFetchTime(own)
+		there := &eligibility.Evidence{Status: eligibility.AccountStatusNotReady + eligibility.AccountStatusUnderReview - status, FetchTime: ahead}
+		steps := []func(*local){
+			func(l *local) { l.put(accountKey, entry{evidence: here, confirmed: &own}, now) },
+			func(l *local) { l.applyMessage(accountKey, there, &now, now, true) },
+		}
+		for first := range steps {
+			tier, err := newLocal(10, 1<<20, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps[first](tier)
+			steps[1-first](tier)
+			e, _ := tier.get(accountKey.CustomerID).entry(eligibility.FacetAccount)
+			if e.evidence == nil || e.evidence.Status != eligibility.AccountStatusUnderReview || !e.confirmed.Equal(unconfirmed) {
+				t.Errorf("status %d here, step %d first: %+v", status, first, e)
+			}
+		}
+	}
+}
+
 // What happens to one facet leaves the other as it is, and the customer goes with the
 // last of them.
 func TestTheFacetsAreHeldApart(t *testing.T) {
