@@ -306,6 +306,8 @@ func (l *local) decide(key eligibility.Key, next *customer, found entry, now tim
 			return false
 		}
 		doubtful = true
+	} else if doubtful && evidence.Status == eligibility.AccountStatusNotReady {
+		newer = true // what was announced may be a block, and a policy may allow a purchase by this
 	}
 	switch {
 	case newer:

@@ -122,6 +122,30 @@ func TestAReviewIsStricterThanAnAccountThatIsNotReady(t *testing.T) {
 	}
 }
 
+// An announcement ahead of this clock may be of a block. What this process has just
+// fetched stands against it only if no policy allows a purchase by it.
+func TestOnlyABlockStandsAgainstAnAnnouncementFromAhead(t *testing.T) {
+	t.Parallel()
+	now := fetched
+	for status, stands := range map[eligibility.AccountStatus]bool{
+		eligibility.AccountStatusAllowed: false, eligibility.AccountStatusNone: false, eligibility.AccountStatusNotReady: false,
+		eligibility.AccountStatusUnderReview: true, eligibility.AccountStatusNotAllowed: true,
+	} {
+		tier, err := newLocal(10, 1<<20, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tier.tombs.add(accountKey, now.Add(500*time.Millisecond), now)
+		here := &eligibility.Evidence{Status: status}
+		here.SetFetchTime(now.Add(-200 * time.Millisecond))
+		_, ok := tier.put(accountKey, entry{evidence: here, confirmed: &here.FetchTime}, now)
+		e, held := tier.get(accountKey.CustomerID).entry(eligibility.FacetAccount)
+		if ok != stands || held != stands || held && !e.confirmed.Equal(unconfirmed) {
+			t.Errorf("status %d stands: %t, held: %t (%+v)", status, ok, held, e)
+		}
+	}
+}
+
 // What happens to one facet leaves the other as it is, and the customer goes with the
 // last of them.
 func TestTheFacetsAreHeldApart(t *testing.T) {
