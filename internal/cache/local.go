@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -306,8 +307,8 @@ func (l *local) decide(key eligibility.Key, next *customer, found entry, now tim
 			return false
 		}
 		doubtful = true
-	} else if doubtful && evidence.Status == eligibility.AccountStatusNotReady {
-		newer = true // what was announced may be a block, and a policy may allow a purchase by this
+	} else if doubtful && (evidence.Status == eligibility.AccountStatusNotReady || approves(evidence)) {
+		newer = true // what was announced may be a block, and a purchase may be allowed by this
 	}
 	switch {
 	case newer:
@@ -380,9 +381,16 @@ func replaces(a, b *eligibility.Evidence) bool {
 }
 
 // stricter reports whether a blocks more than b. A policy may allow a purchase if an
-// account is not ready, but none does if it is under review.
+// account is not ready, but none does if it is under review. Of qualifications, only those
+// that are approved allow one.
 func stricter(a, b *eligibility.Evidence) bool {
-	return strictness(a) > strictness(b) || a.Status == eligibility.AccountStatusUnderReview && b.Status == eligibility.AccountStatusNotReady
+	return strictness(a) > strictness(b) || a.Status == eligibility.AccountStatusUnderReview && b.Status == eligibility.AccountStatusNotReady ||
+		approves(b) && !approves(a)
+}
+
+// approves reports whether evidence holds an approved qualification.
+func approves(evidence *eligibility.Evidence) bool {
+	return slices.ContainsFunc(evidence.Qualifications, func(q eligibility.Qualification) bool { return q.VettingStatus == eligibility.VettingApproved })
 }
 
 // mayStandAgainst reports whether evidence stays although another replica dates other

@@ -122,26 +122,70 @@ func TestAReviewIsStricterThanAnAccountThatIsNotReady(t *testing.T) {
 	}
 }
 
+// So do qualifications none of which is approved, or none at all, against one that is.
+func TestWhatApprovesNothingIsStricter(t *testing.T) {
+	t.Parallel()
+	now := fetched
+	own, ahead := now.Add(-200*time.Millisecond), now.Add(500*time.Millisecond)
+	approved := eligibility.Evidence{Facet: eligibility.FacetQualifications, Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, VettingStatus: eligibility.VettingApproved}}}
+	denied := eligibility.Evidence{Facet: eligibility.FacetQualifications, Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, VettingStatus: eligibility.VettingDenied}}}
+	absent := eligibility.Evidence{Facet: eligibility.FacetQualifications, Absence: eligibility.AbsenceNotFound}
+	for name, row := range map[string]struct {
+		here, there eligibility.Evidence
+		dated       time.Time // there
+	}{
+		"denied there": {approved, denied, ahead}, "denied here": {denied, approved, ahead}, "absent there": {approved, absent, ahead}, "absent here": {absent, approved, ahead},
+		"denied there in the same millisecond": {approved, denied, own}, "denied here in the same millisecond": {denied, approved, own},
+	} {
+		here, there := &row.here, &row.there
+		here.SetFetchTime(own)
+		there.FetchTime = row.dated.Truncate(time.Millisecond)
+		steps := []func(*local){
+			func(l *local) { l.put(qualificationsKey, entry{evidence: here, confirmed: &own}, now) },
+			func(l *local) { l.applyMessage(qualificationsKey, there, &now, now, true) },
+		}
+		for first := range steps {
+			tier, err := newLocal(10, 1<<20, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps[first](tier)
+			steps[1-first](tier)
+			e, held := tier.get(qualificationsKey.CustomerID).entry(eligibility.FacetQualifications)
+			if !held || approves(e.evidence) {
+				t.Errorf("%s, step %d first: %+v", name, first, e.evidence)
+			}
+		}
+	}
+}
+
 // An announcement ahead of this clock may be of a block. What this process has just
 // fetched stands against it only if no policy allows a purchase by it.
 func TestOnlyABlockStandsAgainstAnAnnouncementFromAhead(t *testing.T) {
 	t.Parallel()
 	now := fetched
-	for status, stands := range map[eligibility.AccountStatus]bool{
-		eligibility.AccountStatusAllowed: false, eligibility.AccountStatusNone: false, eligibility.AccountStatusNotReady: false,
-		eligibility.AccountStatusUnderReview: true, eligibility.AccountStatusNotAllowed: true,
+	account := func(status eligibility.AccountStatus) *eligibility.Evidence {
+		return &eligibility.Evidence{Status: status}
+	}
+	education := func(vetting eligibility.VettingStatus) *eligibility.Evidence {
+		return &eligibility.Evidence{Facet: eligibility.FacetQualifications, Qualifications: []eligibility.Qualification{{Type: eligibility.QualificationEducation, VettingStatus: vetting}}}
+	}
+	for here, stands := range map[*eligibility.Evidence]bool{
+		account(eligibility.AccountStatusAllowed): false, account(eligibility.AccountStatusNone): false, account(eligibility.AccountStatusNotReady): false,
+		account(eligibility.AccountStatusUnderReview): true, account(eligibility.AccountStatusNotAllowed): true,
+		education(eligibility.VettingApproved): false, education(eligibility.VettingDenied): true,
 	} {
 		tier, err := newLocal(10, 1<<20, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tier.tombs.add(accountKey, now.Add(500*time.Millisecond), now)
-		here := &eligibility.Evidence{Status: status}
+		key := keyOf(accountKey.CustomerID, int(here.Facet))
+		tier.tombs.add(key, now.Add(500*time.Millisecond), now)
 		here.SetFetchTime(now.Add(-200 * time.Millisecond))
-		_, ok := tier.put(accountKey, entry{evidence: here, confirmed: &here.FetchTime}, now)
-		e, held := tier.get(accountKey.CustomerID).entry(eligibility.FacetAccount)
+		_, ok := tier.put(key, entry{evidence: here, confirmed: &here.FetchTime}, now)
+		e, held := tier.get(key.CustomerID).entry(key.Facet)
 		if ok != stands || held != stands || held && !e.confirmed.Equal(unconfirmed) {
-			t.Errorf("status %d stands: %t, held: %t (%+v)", status, ok, held, e)
+			t.Errorf("%+v stands: %t, held: %t (%+v)", here, ok, held, e)
 		}
 	}
 }
