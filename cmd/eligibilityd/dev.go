@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -17,6 +18,7 @@ import (
 	"github.com/eligibilityd/eligibilityd/internal/app"
 	"github.com/eligibilityd/eligibilityd/internal/config"
 	"github.com/eligibilityd/eligibilityd/internal/logging"
+	"github.com/eligibilityd/eligibilityd/internal/loopback"
 	"github.com/eligibilityd/eligibilityd/internal/pcsim"
 	"github.com/eligibilityd/eligibilityd/internal/server"
 )
@@ -86,6 +88,9 @@ func dev(ctx context.Context, environ []string, controlAddress string, scripts [
 	cfg, err := config.Load("", environ, config.Dev)
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
+	}
+	if host, _, err := net.SplitHostPort(controlAddress); err == nil && !loopback.IsHost(host) {
+		return fmt.Errorf("--control-address %q can be reached from other machines: dev listens on loopback only, such as 127.0.0.1", controlAddress)
 	}
 	dir, err := os.MkdirTemp("", "eligibilityd-dev")
 	if err != nil {

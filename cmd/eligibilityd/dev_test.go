@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -170,5 +171,18 @@ func TestDevRefusesAWrongEnvironment(t *testing.T) {
 	err := dev(t.Context(), []string{"ELIGIBILITY_SERVER__GRPC__ADDRESS=0.0.0.0:0", "ELIGIBILITY_NO=1"}, "127.0.0.1:0", nil, new(output), new(output))
 	if err == nil || !strings.Contains(err.Error(), "dev listens on loopback only") || !strings.Contains(err.Error(), "ELIGIBILITY_NO") {
 		t.Errorf("error %v, want both mistakes named", err)
+	}
+}
+
+// Its control API decides who may buy.
+func TestDevRefusesAControlAddressBeyondLoopback(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, address := range []string{"0.0.0.0:0", ":0", "[::]:0", "gate.example:0"} {
+		err := dev(ended, anyPort(), address, nil, io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "--control-address") || !strings.Contains(err.Error(), "loopback") {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }
