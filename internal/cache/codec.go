@@ -112,23 +112,22 @@ func (s *sealer) decode(key eligibility.Key, value []byte, held known) (*eligibi
 		return nil, fmt.Errorf("%w: seal", errValue)
 	}
 	fetched := int64(binary.BigEndian.Uint64(body[1:headerBytes])) //nolint:gosec // the same bits as written
-	if held.evidence != nil && held.fetched == fetched && hasStatus(body, held.evidence) {
+	if held.evidence != nil && held.fetched == fetched && isOfFetch(body, held.evidence) {
 		return held.evidence, nil
 	}
 	return decodeBody(key, body)
 }
 
-// hasStatus reports whether a body has the status of evidence: two replicas may fetch
-// different ones in the same millisecond.
-func hasStatus(body []byte, evidence *eligibility.Evidence) bool {
+// isOfFetch reports whether a body is of the same fetch as evidence, by its correlation
+// ID: two replicas may fetch different facts in the same millisecond.
+func isOfFetch(body []byte, evidence *eligibility.Evidence) bool {
 	f := reader{left: body[headerBytes:]}
-	absence := f.number(fieldAbsence)
+	f.number(fieldAbsence)
 	f.number(fieldNoStatus)
-	var text []byte
 	if f.next(fieldStatusText, protowire.BytesType) {
-		text = f.bytes()
+		f.bytes()
 	}
-	return !f.unreadable && absence == uint64(evidence.Absence) && string(text) == evidence.StatusText
+	return f.next(fieldCorrelationID, protowire.BytesType) && string(f.bytes()) == evidence.CorrelationID && !f.unreadable
 }
 
 // decodeBody parses all but the seal, which has been verified, of a value that has a
