@@ -21,8 +21,8 @@ import (
 )
 
 // write writes an answer; a 304 with the same headers if the caller holds it
-// already. An answer that is stale, or that expired on its way, is never
-// confirmed: the caller must see it as it is.
+// already. An answer that expired on its way is never confirmed, and one that is stale
+// only to a caller who holds it as stale.
 func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.CheckReply) {
 	buffer := r.bodies.get()
 	body, sourceBegin, sourceEnd := reply.AppendJSONSource((*buffer)[:0])
@@ -52,7 +52,9 @@ func (r *Handler) write(w http.ResponseWriter, inbound *request, reply *api.Chec
 	if known {
 		header["Age"] = values[ageValue : ageValue+1 : ageValue+1]
 	}
-	if len(inbound.ifNoneMatch) > 0 && api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime) && matches(inbound.ifNoneMatch, values[etagValue]) {
+	stale := reply.Answer.Stale
+	if len(inbound.ifNoneMatch) > 0 && (stale || api.IsTimestamp(reply.Answer.ExpireTime) && now.Before(reply.Answer.ExpireTime)) &&
+		matches(inbound.ifNoneMatch, values[etagValue], !stale) {
 		r.bodies.put(buffer)
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -93,12 +95,13 @@ func entityTag(decision eligibility.Decision, beforeSource, afterSource []byte) 
 }
 
 // matches reports whether an If-None-Match names tag, by weak comparison, or is an
-// asterisk. In a list, that would be a part of a tag of somebody else's, which may hold
-// commas as ours do not.
-func matches(ifNoneMatch []string, tag string) bool {
+// asterisk, which means any tag, if anyTag is set. In a list, an
+// asterisk would be a part of a tag of somebody else's, which may hold commas as ours do
+// not.
+func matches(ifNoneMatch []string, tag string, anyTag bool) bool {
 	list := strings.Join(ifNoneMatch, ",")
 	if strings.TrimSpace(list) == "*" {
-		return true
+		return anyTag
 	}
 	for candidate := range strings.SplitSeq(list, ",") {
 		if strings.TrimPrefix(strings.TrimSpace(candidate), "W/") == strings.TrimPrefix(tag, "W/") {
