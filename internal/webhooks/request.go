@@ -23,10 +23,11 @@ var errPanic = errors.New("panicked")
 
 const (
 	contentType = "application/cloudevents+json; charset=utf-8"
-	// maxResponseHeader and maxDrained bound what is read of a response. A longer
-	// body costs the connection.
+	// maxResponseHeader, maxDrained and drainTime bound what is read of a response. A
+	// longer or slower body costs the connection.
 	maxResponseHeader = 64 << 10
 	maxDrained        = 4 << 10
+	drainTime         = 250 * time.Millisecond
 	idleConnections   = 30 * time.Second
 )
 
@@ -110,7 +111,9 @@ func (s *Sender) attempt(caller context.Context, id string, body []byte) reply {
 		return failure(caller, err)
 	}
 	if n := response.ContentLength; n >= 0 && n <= maxDrained {
+		stalled := time.AfterFunc(drainTime, cancel)
 		_, _ = io.Copy(io.Discard, response.Body) // so that the connection can be used again
+		stalled.Stop()
 	}
 	_ = response.Body.Close()
 	return judge(response.StatusCode, response.Header.Get("Retry-After"), time.Now())

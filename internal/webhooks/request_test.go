@@ -116,6 +116,11 @@ func TestOutcomesOfAttempts(t *testing.T) {
 				}
 			}
 		}, "delivered", 200, 0},
+		"accepts and hangs in the middle of the body": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_ = http.NewResponseController(w).Flush()
+			<-ended
+		}, "delivered", 200, 0},
 		"accepts and closes in the middle of the body": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("half"))
