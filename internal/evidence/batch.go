@@ -24,7 +24,7 @@ import (
 // from usable evidence or with KindDeadlineExceeded, whose RetryAfter is when the
 // batch would have come to them.
 func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, answered func(place int, answer *eligibility.Answer, err error)) {
-	now := s.now()
+	arrived := s.now()
 	var open []openCheck
 	memory := new(struct {
 		answer eligibility.Answer // of one question after the other
@@ -34,7 +34,8 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 	customer := func(i int) eligibility.CustomerID { return reqs[i].CustomerID }
 	for i := range reqs {
 		var c check
-		s.start(ctx, &c, &reqs[i], memory.ahead.found(s.store, i, len(reqs), customer, now), now)
+		founds, now := memory.ahead.found(s, i, len(reqs), customer)
+		s.start(ctx, &c, &reqs[i], founds, arrived, now)
 		if c.completed() {
 			memory.answer, err = s.decide(&c, now)
 			answered(i, &memory.answer, err)
@@ -58,11 +59,11 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 		s.load(looking, open, s.lacking, s.store.LoadWithin)
 		cancel()
 	}
-	memory.ahead.end = 0
+	memory.ahead = lookAhead{}
 	customer = func(i int) eligibility.CustomerID { return open[i].req.CustomerID }
 	for i := range open {
-		now = s.now()
-		memory.answer, err = s.conclude(&open[i], memory.ahead.found(s.store, i, len(open), customer, now), pace, now)
+		founds, now := memory.ahead.found(s, i, len(open), customer)
+		memory.answer, err = s.conclude(&open[i], founds, pace, now)
 		answered(open[i].place, &memory.answer, err)
 	}
 	clear(open)
@@ -75,29 +76,36 @@ func (s *Service) CheckBatch(ctx context.Context, reqs []eligibility.Request, an
 var openChecks = sync.Pool{New: func() any { return new([]openCheck) }} //nolint:gochecknoglobals // of memory
 
 // longestAhead is how long evidence that was looked up ahead may wait for its question,
-// while answered waits: newer evidence may arrive.
+// while answered waits: newer evidence may arrive, and this grows older.
 const longestAhead = time.Millisecond
 
 // lookAhead is what this process holds for the next questions of a batch. Its zero value
 // has looked nothing up.
 type lookAhead struct {
 	looked     time.Time
-	first, end int // of the questions
+	now        time.Time // then, by the clock of evidence
+	first, end int       // of the questions
+	slow       bool      // answered is: only the next question is looked up
 	ids        [PeekAtOnce]eligibility.CustomerID
 	founds     [PeekAtOnce][2]Found
 }
 
-// found returns what is held for question i of n, by facet, and looks up the next ones
-// with it if need be. Questions are in their order; customer returns that of one.
-func (l *lookAhead) found(store Store, i, n int, customer func(i int) eligibility.CustomerID, now time.Time) *[2]Found {
-	if i == l.end || time.Since(l.looked) > longestAhead {
-		l.looked, l.first, l.end = time.Now(), i, min(i+PeekAtOnce, n)
+// found returns what is held for question i of n, by facet, and when. It looks the next
+// ones up with it if need be. Questions are in their order; customer returns that of one.
+func (l *lookAhead) found(s *Service, i, n int, customer func(i int) eligibility.CustomerID) (founds *[2]Found, now time.Time) {
+	late := i < l.end && time.Since(l.looked) > longestAhead
+	if i == l.end || late {
+		l.slow = l.slow || late
+		l.looked, l.now, l.first, l.end = time.Now(), s.now(), i, min(i+PeekAtOnce, n)
+		if l.slow {
+			l.end = i + 1
+		}
 		for next := i; next < l.end; next++ {
 			l.ids[next-i] = customer(next)
 		}
-		store.PeekAll(l.ids[:l.end-i], now, &l.founds)
+		s.store.PeekAll(l.ids[:l.end-i], l.now, &l.founds)
 	}
-	return &l.founds[i-l.first]
+	return &l.founds[i-l.first], l.now
 }
 
 // openCheck is a check of a batch that this process's evidence did not complete.

@@ -14,6 +14,43 @@ func hold(store *memory, id byte, evidence *eligibility.Evidence) {
 	store.Put(eligibility.Key{CustomerID: eligibility.CustomerID{id}, Facet: evidence.Facet}, evidence)
 }
 
+// Evidence grows older while answers wait, and is not looked up again for all that follow.
+func TestAnswersOfASlowBatchAreAsOfTheirTime(t *testing.T) {
+	ages := eligibility.DefaultAges()
+	ages.Allowed = eligibility.Age{Fresh: 10 * time.Second, Usable: time.Minute}
+	bubble(t, evidence.Config{Ages: ages}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
+		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
+		const customers = 200
+		reqs := make([]eligibility.Request, customers)
+		for id := range byte(customers) {
+			hold(store, id, accountOf(eligibility.AccountStatusAllowed, time.Now()))
+			hold(store, id, qualificationsOf(time.Now()))
+			reqs[id].CustomerID = eligibility.CustomerID{id}
+		}
+		fresh, stale := 0, 0
+		service.CheckBatch(context.Background(), reqs, func(place int, answer *eligibility.Answer, err error) {
+			if err != nil {
+				return
+			}
+			if answer.Stale {
+				stale++
+			} else {
+				fresh++
+			}
+			if age := time.Since(answer.EvidenceTime); !answer.Stale && !time.Now().Before(answer.ExpireTime) || age > time.Minute {
+				t.Errorf("place %d: stale %t after %v", place, answer.Stale, age)
+			}
+			time.Sleep(500 * time.Millisecond)
+		})
+		if fresh < 15 || stale < 50 {
+			t.Errorf("%d fresh, %d stale", fresh, stale)
+		}
+		if store.ahead > 2*customers+2*evidence.PeekAtOnce {
+			t.Errorf("%d look-ups", store.ahead)
+		}
+	})
+}
+
 // Customers are looked up ahead of their questions. If a decision log that is full
 // makes one of them wait, a block that arrives meanwhile counts for those behind it.
 func TestABlockWhileAnAnswerWaits(t *testing.T) {

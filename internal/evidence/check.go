@@ -76,17 +76,17 @@ func (s *Service) peek(ctx context.Context, c *check, req *eligibility.Request, 
 	} else {
 		founds[eligibility.FacetAccount], founds[eligibility.FacetQualifications] = s.store.PeekBoth(req.CustomerID, now)
 	}
-	s.start(ctx, c, req, &founds, now)
+	s.start(ctx, c, req, &founds, now, now)
 }
 
-// start is peek with what was found, by facet.
-func (s *Service) start(ctx context.Context, c *check, req *eligibility.Request, founds *[2]Found, now time.Time) {
+// start is peek with what was found, by facet, for a caller who arrived earlier.
+func (s *Service) start(ctx context.Context, c *check, req *eligibility.Request, founds *[2]Found, arrived, now time.Time) {
 	c.req = *req
 	c.req.Segment = s.policy.SegmentFor(req.Segment, req.Operation)
 	c.account.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetAccount}
 	c.qualifications.key = eligibility.Key{CustomerID: req.CustomerID, Facet: eligibility.FacetQualifications}
 	if req.MaxAgeSet {
-		c.youngest = now.Add(-req.MaxAge)
+		c.youngest = arrived.Add(-req.MaxAge)
 	}
 	s.admit(c, &c.account, founds[eligibility.FacetAccount], now)
 	s.admit(c, &c.qualifications, founds[eligibility.FacetQualifications], now)

@@ -81,6 +81,7 @@ type memory struct {
 	held           map[eligibility.Key]*eligibility.Evidence
 	shared         map[eligibility.Key]*eligibility.Evidence
 	mustRevalidate bool
+	ahead          int // customers that PeekAll looked up
 	loads          int
 }
 
@@ -102,6 +103,9 @@ func (m *memory) PeekBoth(id eligibility.CustomerID, now time.Time) (account, qu
 }
 
 func (m *memory) PeekAll(ids []eligibility.CustomerID, now time.Time, founds *[evidence.PeekAtOnce][2]evidence.Found) {
+	m.mu.Lock()
+	m.ahead += len(ids)
+	m.mu.Unlock()
 	for i, id := range ids {
 		founds[i][0], founds[i][1] = peekBoth(m, id, now)
 	}
