@@ -3,9 +3,10 @@ package access_test
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,16 +128,22 @@ func entry(caller, token string, life time.Duration, rights string) string {
 	return text + "}\n"
 }
 
-func leaf(uris, names []string) *x509.Certificate {
-	cert := &x509.Certificate{DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	for _, one := range uris {
-		parsed, err := url.Parse(one)
-		if err != nil {
-			panic(err)
+// leaf returns a certificate whose names are exactly these.
+func leaf(t *testing.T, uris, names []string) *x509.Certificate {
+	t.Helper()
+	var sans []asn1.RawValue
+	for tag, given := range map[int][]string{2: names, 6: uris} {
+		for _, name := range given {
+			sans = append(sans, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: []byte(name)})
 		}
-		cert.URIs = append(cert.URIs, parsed)
 	}
-	return cert
+	value, err := asn1.Marshal(sans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accesstest.NewAuthority(t).Issue(t, "client", x509.Certificate{
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}},
+	}).Leaf
 }
 
 func TestWithoutMethodsEveryoneIsAnonymous(t *testing.T) {
@@ -214,11 +221,14 @@ func TestCertificates(t *testing.T) {
 		"a longer URI":          {[]string{"spiffe://shop.example/checkout/x"}, nil, "certificate"},
 		"a shorter URI":         {[]string{"spiffe://shop.example/"}, nil, "certificate"},
 		"a query":               {[]string{"spiffe://shop.example/checkout?x"}, nil, "certificate"},
+		"an empty query":        {[]string{"spiffe://shop.example/checkout?"}, nil, "certificate"},
+		"an empty fragment":     {[]string{"spiffe://shop.example/checkout#"}, nil, "certificate"},
+		"a scheme's other case": {[]string{"SPIFFE://shop.example/checkout"}, nil, "certificate"},
 		"a subdomain":           {nil, []string{"a.legacy.shop.example"}, "certificate"},
 		"a wildcard":            {nil, []string{"*.shop.example"}, "certificate"},
 		"the URI as DNS name":   {nil, []string{"spiffe://shop.example/checkout"}, "certificate"},
 	} {
-		cert := r.Certificate(leaf(one.uris, one.names))
+		cert := r.Certificate(leaf(t, one.uris, one.names))
 		if got := outcome(r.Authenticate(access.Credentials{Certificate: cert})); got != one.want {
 			t.Errorf("%s: got %q, want %q", name, got, one.want)
 		}
@@ -228,7 +238,7 @@ func TestCertificates(t *testing.T) {
 func TestACertificateAndATokenMustBothBeValid(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
-	named, unnamed := r.Certificate(leaf([]string{"spiffe://shop.example/checkout"}, nil)), r.Certificate(leaf(nil, nil))
+	named, unnamed := r.Certificate(leaf(t, []string{"spiffe://shop.example/checkout"}, nil)), r.Certificate(leaf(t, nil, nil))
 	try := func(cert *access.Certificate, token string) string {
 		return outcome(r.Authenticate(access.Credentials{Authorization: []string{token}, Certificate: cert}))
 	}
@@ -271,7 +281,7 @@ func TestPartnersApplyByName(t *testing.T) {
 		given access.Credentials
 		want  []string
 	}{
-		{access.Credentials{Certificate: r.Certificate(leaf([]string{"spiffe://shop.example/checkout"}, nil))}, []string{"eu"}},
+		{access.Credentials{Certificate: r.Certificate(leaf(t, []string{"spiffe://shop.example/checkout"}, nil))}, []string{"eu"}},
 		{access.Credentials{Authorization: []string{"Bearer " + staticToken}}, []string{"us"}},
 		{access.Credentials{Authorization: []string{"Bearer " + r.issuer.Token(t, "checkout", nil)}}, []string{"eu"}},
 		{access.Credentials{Authorization: []string{"Bearer " + r.issuer.Token(t, "Checkout", nil)}}, nil},

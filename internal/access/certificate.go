@@ -2,8 +2,10 @@ package access
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -63,12 +65,7 @@ func (a *Authenticator) Certificate(leaf *x509.Certificate) *Certificate {
 
 func (n namedCertificate) matches(leaf *x509.Certificate) bool {
 	if n.uri != "" {
-		for _, uri := range leaf.URIs {
-			if uri.String() == n.uri {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(urisOf(leaf), n.uri)
 	}
 	for _, name := range leaf.DNSNames {
 		if strings.EqualFold(name, n.dns) {
@@ -76,6 +73,28 @@ func (n namedCertificate) matches(leaf *x509.Certificate) bool {
 		}
 	}
 	return false
+}
+
+// urisOf returns the URIs of a certificate as its authority has written them. A
+// [url.URL] is not the same text: it has lost the case of the scheme and an empty fragment.
+//
+// Source: https://www.rfc-editor.org/rfc/rfc5280#section-4.2.1.6
+func urisOf(leaf *x509.Certificate) []string {
+	const uniformResourceIdentifier = 6
+	var uris []string
+	for _, extension := range leaf.Extensions {
+		var names []asn1.RawValue
+		if !extension.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			continue
+		}
+		_, _ = asn1.Unmarshal(extension.Value, &names) // package x509 has parsed it
+		for _, name := range names {
+			if name.Class == asn1.ClassContextSpecific && name.Tag == uniformResourceIdentifier {
+				uris = append(uris, string(name.Bytes))
+			}
+		}
+	}
+	return uris
 }
 
 // check reports whether the certificate is valid at that time: the connection may be
