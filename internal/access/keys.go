@@ -101,8 +101,8 @@ type keySource struct {
 	provides  bool
 	endpoints atomic.Pointer[endpoints] // nil until they were fetched
 
-	keys    atomic.Pointer[[]*key]
-	fetched atomic.Int64 // when the last fetch that succeeded began, by the time that passes
+	keys    atomic.Pointer[[]*key] // nil while none are known
+	fetched atomic.Int64           // when the last fetch that succeeded began, by the time that passes
 	wanted  chan struct{}
 	tried   chan struct{} // closed when the first fetch has ended, of a configuration to sign in with too
 }
@@ -220,10 +220,14 @@ func (s *keySource) run(ctx context.Context) error {
 	}
 }
 
-// renew fetches the keys and adopts them.
+// errNoKeys means that a key set was fetched and has no key that is used here.
+var errNoKeys = errors.New("has no key for the algorithms of auth.jwt")
+
+// renew fetches the keys and adopts them. An issuer that has withdrawn all of them is
+// obeyed, and counts as a failure.
 func (s *keySource) renew(ctx context.Context, began time.Duration) error {
 	keys, err := s.fetch(ctx)
-	if err == nil && ctx.Err() == nil {
+	if ctx.Err() == nil && (err == nil || errors.Is(err, errNoKeys)) {
 		s.adopt(keys, began)
 	}
 	return err
@@ -269,7 +273,11 @@ func (s *keySource) adopt(keys []*key, began time.Duration) {
 		keys[n].until.Store(int64(began + keysFor))
 	}
 	s.fetched.Store(int64(began))
-	s.keys.Store(&keys)
+	if len(keys) > 0 {
+		s.keys.Store(&keys)
+	} else {
+		s.keys.Store(nil)
+	}
 	for _, k := range old {
 		if !slices.Contains(keys, k) {
 			k.until.Store(0)
@@ -300,7 +308,10 @@ func (s *keySource) fetchHTTP(ctx context.Context) ([]*key, error) {
 	if err := get(ctx, client, address, &set); err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
-	if len(set.Keys) > maxKeys {
+	switch {
+	case set.Keys == nil:
+		return nil, fmt.Errorf("key set: %w", errNotExpected)
+	case len(set.Keys) > maxKeys:
 		return nil, fmt.Errorf("key set: has more than %d keys", maxKeys)
 	}
 	var keys []*key
@@ -310,7 +321,7 @@ func (s *keySource) fetchHTTP(ctx context.Context) ([]*key, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("key set: has no key for the algorithms of auth.jwt")
+		return nil, fmt.Errorf("key set: %w", errNoKeys)
 	}
 	return keys, nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -31,12 +32,16 @@ func TestFetchesThatFailReplaceNothing(t *testing.T) {
 	t.Parallel()
 	elsewhere := accesstest.NewIssuer(t)
 	for name, spoil := range map[string]func(t *testing.T, i *accesstest.Issuer){
-		"500":            func(_ *testing.T, i *accesstest.Issuer) { i.Fail(http.StatusInternalServerError) },
-		"204":            func(_ *testing.T, i *accesstest.Issuer) { i.Fail(http.StatusNoContent) },
-		"endless":        func(_ *testing.T, i *accesstest.Issuer) { i.Flood() },
-		"refused":        func(_ *testing.T, i *accesstest.Issuer) { i.Close() },
-		"no keys at all": func(_ *testing.T, i *accesstest.Issuer) { i.Publish() },
-		"no key of ours": func(t *testing.T, i *accesstest.Issuer) { t.Helper(); i.Publish(accesstest.NewKey(t, "x", "EdDSA")) },
+		"500":     func(_ *testing.T, i *accesstest.Issuer) { i.Fail(http.StatusInternalServerError) },
+		"204":     func(_ *testing.T, i *accesstest.Issuer) { i.Fail(http.StatusNoContent) },
+		"endless": func(_ *testing.T, i *accesstest.Issuer) { i.Flood() },
+		"refused": func(_ *testing.T, i *accesstest.Issuer) { i.Close() },
+		"no set": func(_ *testing.T, i *accesstest.Issuer) {
+			i.Answer(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, map[string]any{}) })
+		},
+		"null": func(_ *testing.T, i *accesstest.Issuer) {
+			i.Answer(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, map[string]any{"keys": nil}) })
+		},
 		"no JSON": func(_ *testing.T, i *accesstest.Issuer) {
 			i.Answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })
 		},
@@ -188,6 +193,38 @@ func TestAKeyThatLeavesInvalidatesItsTokens(t *testing.T) {
 	r.fetch(t)
 	if got := r.try("Bearer " + kept); got != "signature" {
 		t.Errorf("the token of a replaced key: %q", got)
+	}
+}
+
+// An issuer may withdraw its only key before it has another, or one of an algorithm that
+// is not accepted. The set can be read, so the issuer is not unavailable.
+func TestAKeySetWithoutKeysForUsInvalidatesAllTokens(t *testing.T) {
+	t.Parallel()
+	for name, left := range map[string][]*accesstest.Key{"no key": nil, "a key of another algorithm": {accesstest.NewKey(t, "x", "EdDSA")}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil)
+			token := r.issuer.Token(t, "shop", map[string]any{"roles": "check"})
+			if got := r.try("Bearer " + token); got != "shop check" {
+				t.Fatal(got)
+			}
+			key := r.issuer.Key()
+			r.issuer.Publish(left...)
+			if err := r.FetchKeys(t.Context(), r.issuer.URL); err == nil {
+				t.Error("the fetch succeeded: the next one is 15 min away")
+			}
+			if got := r.try("Bearer " + token); got != "keys_missing" {
+				t.Errorf("the token of a key that left: %q", got)
+			}
+			if age := r.gauge(t, "eligibility_issuer_keys_age_seconds"); !math.IsNaN(age) {
+				t.Errorf("the keys are %v s old", age)
+			}
+			r.issuer.Publish(key)
+			r.fetch(t)
+			if got := r.try("Bearer " + token); got != "shop check" {
+				t.Errorf("after the key is back: %q", got)
+			}
+		})
 	}
 }
 
