@@ -57,19 +57,12 @@ func (s *Server) openCertificates() (*certificates, error) {
 	loaded, err := reload.Open(reload.Config[secured]{
 		Name:   "server.tls",
 		Files:  files,
-		Parse:  cfg.parse,
+		Parse:  s.parseCertificates,
 		Logger: s.logger,
 		Failed: failures.Inc,
 	})
 	if err != nil {
 		return nil, err
-	}
-	if info, err := os.Stat(cfg.KeyFile); err == nil && info.Mode().Perm()&0o007 != 0 {
-		s.logger.Warn("server.tls.key_file can be accessed by others than its owner and group; change its mode to 0640 or 0600",
-			zap.String("file", cfg.KeyFile), zap.Stringer("mode", info.Mode().Perm()))
-	}
-	if left := time.Until(loaded.Get().expires); left <= 0 {
-		s.logger.Warn("the certificate in server.tls.certificate_file has expired; clients will refuse it", zap.Time("expired", loaded.Get().expires))
 	}
 	return loaded, errors.Join(
 		s.cfg.Registerer.Register(failures),
@@ -77,6 +70,23 @@ func (s *Server) openCertificates() (*certificates, error) {
 			Name: "eligibility_tls_certificate_expires_in_seconds",
 			Help: "Seconds until the certificate of gRPC and REST that is in use expires; negative once it has expired.",
 		}, func() float64 { return time.Until(loaded.Get().expires).Seconds() })))
+}
+
+// parseCertificates is TLS.parse, and warns of files that load and need attention.
+func (s *Server) parseCertificates(contents [][]byte) (secured, error) {
+	cfg := s.cfg.TLS
+	parsed, err := cfg.parse(contents)
+	if err != nil {
+		return secured{}, err
+	}
+	if info, err := os.Stat(cfg.KeyFile); err == nil && info.Mode().Perm()&0o007 != 0 {
+		s.logger.Warn("server.tls.key_file can be accessed by others than its owner and group; change its mode to 0640 or 0600",
+			zap.String("file", cfg.KeyFile), zap.Stringer("mode", info.Mode().Perm()))
+	}
+	if time.Until(parsed.expires) <= 0 {
+		s.logger.Warn("the certificate in server.tls.certificate_file has expired; clients will refuse it", zap.Time("expired", parsed.expires))
+	}
+	return parsed, nil
 }
 
 // parse converts the contents of the files. Errors name a file and quote nothing

@@ -372,6 +372,34 @@ func TestReloadReplacesCertificatesOrKeepsThem(t *testing.T) {
 	}
 }
 
+// Files that load at a reload are looked at as those of the start are.
+func TestFilesThatNeedAttentionAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	authority := accesstest.NewAuthority(t)
+	files := serverTLS(t, authority)
+	if err := os.Chmod(files.KeyFile, 0o640); err != nil { //nolint:gosec // a file of the test
+		t.Fatal(err)
+	}
+	run := servertest.Start(t, servertest.Setup{Source: apitest.Approved(), Server: server.Config{TLS: files}, ClientTLS: authority.ClientTLS(nil)})
+	warnings := func() (readable, expired int) {
+		return run.Logs.FilterMessageSnippet("key_file can be accessed by others").Len(), run.Logs.FilterMessageSnippet("has expired; clients will refuse it").Len()
+	}
+	if readable, expired := warnings(); readable != 0 || expired != 0 {
+		t.Errorf("at the start: %d and %d warnings", readable, expired)
+	}
+	ended := authority.Issue(t, "ended", x509.Certificate{
+		DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
+	})
+	ended.CopyTo(t, files.CertificateFile, files.KeyFile)
+	if err := os.Chmod(files.KeyFile, 0o644); err != nil { //nolint:gosec // a file of the test
+		t.Fatal(err)
+	}
+	reloaded(t, run, "files reloaded")
+	if readable, expired := warnings(); readable != 1 || expired != 1 {
+		t.Errorf("at the reload: %d and %d warnings, want one of each", readable, expired)
+	}
+}
+
 // A session that began before an authority was removed cannot be resumed after.
 func TestNoSessionOutlivesItsAuthority(t *testing.T) {
 	t.Parallel()
