@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -169,11 +170,15 @@ func (f *serviceFlags) certificateEnded() bool {
 	return err == nil && time.Now().After(pair.Leaf.NotAfter)
 }
 
-// readFlagFile reads the file that a flag names, of at most limit bytes.
+// readFlagFile reads the file that a flag names, of at most limit bytes. If it cannot, the
+// error has no path: a token in place of its file's name is an easy mistake.
 func readFlagFile(flag, path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path) //nolint:gosec // the user names the file
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		err = failed.Err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
+		return nil, fmt.Errorf("%s: the file cannot be read: %w", flag, err)
 	}
 	defer func() { _ = file.Close() }() // only read from
 	text, err := io.ReadAll(io.LimitReader(file, limit+1))

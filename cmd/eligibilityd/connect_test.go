@@ -308,6 +308,8 @@ func TestCheckExplainsWrongFlags(t *testing.T) {
 		"token in plain text": {[]string{"--address", "gate.example:9090", "--token-file", good}, "add --tls"},
 		"token to 0.0.0.0":    {[]string{"--address", "0.0.0.0:9090", "--token-file", good}, "add --tls"},
 		"no token file":       {[]string{"--token-file", "/nowhere/token"}, "--token-file"},
+		"token, no file":      {[]string{"--token-file", secretToken}, "--token-file: the file cannot be read: no such file"},
+		"long token, no file": {[]string{"--token-file", strings.Repeat(secretToken, 50)}, "--token-file: the file cannot be read: file name too long"},
 		"empty token file":    {[]string{"--token-file", file(" \n")}, "is empty"},
 		"two tokens":          {[]string{"--token-file", file(secretToken + "\n" + secretToken)}, "more than a token"},
 		"Bearer":              {[]string{"--token-file", file("Bearer " + secretToken)}, "more than a token"},
