@@ -73,7 +73,7 @@ func readTokens(path string, grants map[string]access.Grant, now time.Time) ([]a
 	const remedy = "correct auth.tokens_file; `eligibilityd token --caller NAME --rights check` makes a token and its entry"
 	text, err := readFile(path)
 	if err != nil {
-		return nil, []Finding{failure(checkTokens, remedy, "%s %v", path, err)}
+		return nil, []Finding{failure(checkTokens, remedy, "%s %v", named(path), err)}
 	}
 	tokens, err := access.Tokens(text, grants)
 	if err != nil {

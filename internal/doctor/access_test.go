@@ -66,6 +66,20 @@ func TestDoctorChecksEveryStaticToken(t *testing.T) {
 	callersOf(t, config.Auth{TokensFile: "/dev/zero"}).want(checkTokens, VerdictFailure, "larger")
 }
 
+// A token in place of its file's name is an easy mistake. The system opens no file with a
+// name of more than 255 bytes.
+func TestDoctorPrintsNoToken(t *testing.T) {
+	t.Parallel()
+	for _, token := range []string{"0.AXsecret-" + strings.Repeat("x", 32), "0.AXsecret-" + strings.Repeat("x", 1500)} {
+		if found := callersOf(t, config.Auth{TokensFile: token}); strings.Contains(found.Text, "secret-") {
+			t.Error(found.Text)
+		}
+		if found := checkRefreshTokenFile(token, "c.yaml"); found.Status != VerdictFailure || strings.Contains(found.Detail+found.Remedy, "secret-") {
+			t.Errorf("%+v", found)
+		}
+	}
+}
+
 func TestDoctorComparesTheNamesOfCallers(t *testing.T) {
 	t.Parallel()
 	file := written(t, []byte(entry(t, "checkout", 90*day)))

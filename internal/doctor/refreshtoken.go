@@ -83,9 +83,9 @@ func checkRefreshTokenFile(path, configFile string) Finding {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return failure(check, consent, "%s does not exist", path)
+		return failure(check, consent, "%s does not exist", named(path))
 	case err != nil:
-		return failure(check, "make it readable for the user of the service", "%v", err)
+		return failure(check, "make it readable for the user of the service", "%s cannot be read: %v", named(path), withoutPath(err))
 	case !info.Mode().IsRegular():
 		return failure(check, "name a file; "+consent, "%s is no regular file", path)
 	case info.Size() == 0:

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -205,9 +206,11 @@ func readFile(path string) ([]byte, error) {
 	return text, nil
 }
 
-// named returns path, unless PEM stands in its place: it may be a private key.
+// named returns path, unless a secret may stand in its place: a private key in PEM, or a
+// token, which is long and has no separator.
 func named(path string) string {
-	if strings.Contains(path, "-----BEGIN") {
+	const tokenBytes = 32 // at least
+	if strings.Contains(path, "-----BEGIN") || len(path) >= tokenBytes && filepath.Base(path) == path {
 		return "what should be the name of a file"
 	}
 	return path
