@@ -26,7 +26,7 @@ const (
 
 // Each webhook has five keys, in one slot:
 //
-//	lease    who sends: its holder's name; expires
+//	lease    who sends: its holder's name; expires. One that would outlive a minute is none
 //	state    hash: state (sealed), oldest (Unix ms), generation, dropped
 //	parked   sorted set of the ids of letters that wait for a further attempt
 //	dead     sorted set of the ids of dead letters, by when they died
@@ -48,7 +48,8 @@ return {mine, holder or '', s[1] or '', s[2] or '0', s[3] or '0', s[4] or '0', r
 // webhookAcquireScript takes or renews a lease, unless another holds it. ARGV holder,
 // life in ms, life of the state in ms, oldest; without a holder it only looks.
 const webhookAcquireScript = `
-local holder, mine = redis.call('GET', KEYS[1]), 0
+local holder, left, mine = redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1]), 0
+if left < 0 or left > 60000 then holder = false end
 if ARGV[1] ~= '' and (not holder or holder == ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   redis.call('HSET', KEYS[2], 'oldest', ARGV[4])

@@ -107,6 +107,30 @@ func TestTheLeaseOfAWebhook(t *testing.T) {
 	}
 }
 
+// A tool that copies Redis may leave out when keys expire.
+func TestALeaseOfAWebhookThatNeverEndsIsNone(t *testing.T) {
+	t.Parallel()
+	server := cachetest.StartRedis(t)
+	w, client := newWebhooks(t, server, ""), server.Client()
+	defer func() { _ = client.Close() }()
+	for _, life := range []time.Duration{0, time.Hour} { // 0 is for ever
+		acquireWebhook(t, w, "b 2", time.Minute)
+		keys, err := client.Keys(t.Context(), "*webhook:*:lease").Result()
+		if err != nil || len(keys) != 1 {
+			t.Fatal(keys, err)
+		}
+		if err := client.Set(t.Context(), keys[0], "a 1", life).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if status, err := w.Inspect(t.Context(), webhook); err != nil || status.Holder != "" {
+			t.Errorf("a lease of %v: holder %q, error %v", life, status.Holder, err)
+		}
+		if status := acquireWebhook(t, w, "b 2", time.Minute); !status.Held || status.Holder != "b 2" {
+			t.Errorf("a lease of %v keeps others from sending: %+v", life, status)
+		}
+	}
+}
+
 func TestTheLettersOfAWebhook(t *testing.T) {
 	t.Parallel()
 	w := newWebhooks(t, cachetest.StartRedis(t), "0123456789abcdef0123456789abcdef")
