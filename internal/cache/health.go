@@ -78,6 +78,12 @@ func (p *partitionHealth) writable(now int64) bool {
 	return recent(p.written.Load(), now, hanging) && p.floor.Load() != math.MaxInt64
 }
 
+// responds reports whether Redis has just stored a heartbeat: it does not hang, whatever
+// another server of a cluster does.
+func (p *partitionHealth) responds(now int64) bool {
+	return p.writable(now) && recent(p.written.Load(), now, silence)
+}
+
 // refuses reports whether Redis has refused the last write.
 func (p *partitionHealth) refuses() bool {
 	return p.written.Load() == 0 && p.floor.Load() != math.MaxInt64

@@ -139,10 +139,11 @@ func (o *outbox) lose(partition int) {
 	o.lost[partition] = true
 }
 
-// flush writes what is open to the servers that accept writes.
+// flush writes what is open to the servers that accept writes. One that hangs would
+// delay what is open for others.
 func (o *outbox) flush(ctx context.Context, redis *sharedTier) {
 	due := slices.DeleteFunc(o.due(), func(write outboxWrite) bool {
-		return !redis.health.partitions[partitionOf(write.key.CustomerID)].writable(o.now().UnixNano())
+		return !redis.health.partitions[partitionOf(write.key.CustomerID)].responds(o.now().UnixNano())
 	})
 	for i := 0; i < len(due); i += outboxBatch {
 		batch := due[i:min(i+outboxBatch, len(due))]

@@ -182,8 +182,11 @@ type putResult struct {
 // that it brings about, and ends the lease that was held for it.
 func (r *sharedTier) put(caller context.Context, w write) putResult {
 	permit, _, ok := r.writes.Allow()
-	if !ok {
+	if !ok && !r.health.partitions[partitionOf(w.key.CustomerID)].responds(r.now().UnixNano()) {
 		return putResult{}
+	}
+	if !ok { // another server of a cluster hangs
+		permit = r.writes.Force()
 	}
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
@@ -355,14 +358,11 @@ func (r *sharedTier) countChanges(p put, refused, trimmed, untracked, forgotten 
 	}
 }
 
-// putAll repeats writes, in as few round trips as it takes, and calls stored for those
-// that are. It returns how many are stored. A write that
+// putAll repeats writes to servers that respond, in as few round trips as it takes, and
+// calls stored for those that are. It returns how many are stored. A write that
 // another replica overtakes is left for the next call.
 func (r *sharedTier) putAll(caller context.Context, writes []outboxWrite, stored func(outboxWrite)) (n int) {
-	permit, _, ok := r.writes.Allow()
-	if !ok {
-		return 0
-	}
+	permit := r.writes.Force() // the circuit breaker may be open because of other servers
 	ctx, cancel := context.WithTimeout(caller, r.writeTimeout)
 	defer cancel()
 	sent := r.now()

@@ -88,6 +88,47 @@ func TestStoreOnCluster(t *testing.T) {
 	})
 }
 
+// Writes to a server of a cluster that hangs must not keep those to the others.
+func TestAServerThatHangsDelaysNoWriteToOthers(t *testing.T) {
+	t.Parallel()
+	cluster := cachetest.StartCluster(t)
+	cfg := onCluster(cluster)
+	cfg.WriteTimeout = 500 * time.Millisecond
+	store := running(t, cache.Config{Redis: cfg})
+	primaryOf := func(key eligibility.Key) *cachetest.Redis {
+		return cluster.PrimaryOf("{" + cache.PartitionTag(key) + "}")
+	}
+	hangs := primaryOf(key)
+	other := key
+	for primaryOf(other) == hangs {
+		other.CustomerID[0]++
+	}
+	share := func(key eligibility.Key) *eligibility.Evidence {
+		evidence := allowed(time.Now().Round(0))
+		store.Share(t.Context(), key, evidence, evidence.FetchTime.Add(time.Hour))
+		return evidence
+	}
+	isStored := func() bool {
+		evidence := share(other)
+		found := store.LoadWithin(t.Context(), []eligibility.Key{other})[0]
+		return found.Evidence != nil && found.Evidence.FetchTime.Equal(evidence.FetchTime)
+	}
+	await(t, "a write", isStored)
+	hangs.Stall()
+	defer hangs.Resume()
+	for range 5 { // a busy machine may delay a write, too
+		var writes sync.WaitGroup
+		for range 8 { // as many as open the circuit breaker, and more
+			writes.Go(func() { share(key) })
+		}
+		writes.Wait()
+		if isStored() {
+			return
+		}
+	}
+	t.Error("no write to a server that works, while another hangs")
+}
+
 // inUse is the sentinel to which the only store is connected, by the output of
 // CLIENT LIST.
 func inUse(t *testing.T, sentinels []*cachetest.Redis, words string) *cachetest.Redis {
