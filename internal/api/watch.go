@@ -99,7 +99,9 @@ func (h *handler) watchRequest(c *call, req *eligibilityv1.WatchEligibilityReque
 	asked.segment = askedSegment(req.GetSegment(), &faults)
 	asked.of = h.partners.find(req.GetPartner(), c.caller, &faults)
 	if at := req.GetStartTime(); at != nil {
-		asked.start.Time = at.AsTime()
+		if asked.start.Time = at.AsTime(); asked.start.Time.IsZero() { // which would mean none
+			asked.start.Time = time.Unix(0, 0)
+		}
 		switch {
 		case !at.IsValid():
 			faults.Add(fieldStartTime, "must be a valid timestamp")

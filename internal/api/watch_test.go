@@ -396,18 +396,20 @@ func TestWatchOfAll(t *testing.T) {
 		if change := w.changeAfter(old.ID()); change.GetEventId() != later.ID() {
 			t.Errorf("%v", change)
 		}
-		education := watch(t, t.Context(), run, via, &eligibilityv1.WatchEligibilityRequest{
-			Segment: eligibilityv1.Segment_SEGMENT_EDUCATION, StartTime: timestamppb.New(now.Add(-time.Hour)),
-		})
-		var ids []string
-		for range 3 {
-			ids = append(ids, education.change().GetEventId())
-		}
-		if ids[0] != old.ID() || ids[1] != written.ID() || ids[2] != later.ID() {
-			t.Errorf("since the start: %q", ids)
-		}
-		if message := education.last; message == "" {
-			t.Error("no token")
+		for _, start := range []time.Time{now.Add(-time.Hour), {}} { // the latter is the least time of .NET
+			education := watch(t, t.Context(), run, via, &eligibilityv1.WatchEligibilityRequest{
+				Segment: eligibilityv1.Segment_SEGMENT_EDUCATION, StartTime: timestamppb.New(start),
+			})
+			var ids []string
+			for range 3 {
+				ids = append(ids, education.change().GetEventId())
+			}
+			if ids[0] != old.ID() || ids[1] != written.ID() || ids[2] != later.ID() {
+				t.Errorf("since %v: %q", start, ids)
+			}
+			if message := education.last; message == "" {
+				t.Error("no token")
+			}
 		}
 	})
 }
