@@ -62,11 +62,11 @@ release: ## Build everything that a release has, with checksums, into bin/releas
 	scripts/release.sh $(PACKAGE_VERSION) $(RELEASE)
 
 .PHONY: test
-test: shop-node ## Run every test, shuffled and, but for bench, racing; sees to redis-server, openssl, curl, promtool, node and npm first
+test: shop-node ## Run every test, shuffled and, but for bench and cmd, racing; sees to redis-server, openssl, curl, promtool, node and npm first
 	@scripts/redis-server.sh >/dev/null
 	@scripts/debian-packages.sh openssl curl promtool=prometheus
-	go test -vet=off -race -shuffle=on -ldflags=-w -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v /bench) # one more than cores: many wait; lint vets
-	go test -vet=off -shuffle=on ./bench/...
+	go test -vet=off -race -shuffle=on -ldflags=-w -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $$(go list ./... | grep -v -e /bench -e /cmd/) # one more than cores: many wait; lint vets
+	go test -vet=off -shuffle=on ./bench/... ./cmd/... # racing, whole services would take minutes more
 	cd client && go test -vet=off -race -shuffle=on ./...
 	go test -vet=off -run '^TestAllocations' $$(grep -rl '^func TestAllocations' --include=*_test.go internal | sed 's|^|./|; s|/[^/]*$$||' | sort -u)
 
