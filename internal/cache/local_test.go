@@ -93,6 +93,22 @@ func TestAConfirmationIsLostWithWhatItConfirmed(t *testing.T) {
 	}
 }
 
+// inBothOrders returns two tiers that were given both steps: each has the step of its
+// place first.
+func inBothOrders(t *testing.T, steps [2]func(*local)) (tiers [2]*local) {
+	t.Helper()
+	for first := range tiers {
+		tier, err := newLocal(10, 1<<20, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps[first](tier)
+		steps[1-first](tier)
+		tiers[first] = tier
+	}
+	return tiers
+}
+
 // If nobody knows which of two is newer, a review stays or comes in place of an account
 // that is not ready: no policy allows a purchase under review.
 func TestAReviewIsStricterThanAnAccountThatIsNotReady(t *testing.T) {
@@ -103,17 +119,11 @@ func TestAReviewIsStricterThanAnAccountThatIsNotReady(t *testing.T) {
 		here := &eligibility.Evidence{Status: status}
 		here.SetFetchTime(own)
 		there := &eligibility.Evidence{Status: eligibility.AccountStatusNotReady + eligibility.AccountStatusUnderReview - status, FetchTime: ahead}
-		steps := []func(*local){
+		steps := [2]func(*local){
 			func(l *local) { l.put(accountKey, entry{evidence: here, confirmed: &own}, now) },
 			func(l *local) { l.applyMessage(accountKey, there, &now, now, true) },
 		}
-		for first := range steps {
-			tier, err := newLocal(10, 1<<20, time.Minute)
-			if err != nil {
-				t.Fatal(err)
-			}
-			steps[first](tier)
-			steps[1-first](tier)
+		for first, tier := range inBothOrders(t, steps) {
 			e, _ := tier.get(accountKey.CustomerID).entry(eligibility.FacetAccount)
 			if e.evidence == nil || e.evidence.Status != eligibility.AccountStatusUnderReview || !e.confirmed.Equal(unconfirmed) {
 				t.Errorf("status %d here, step %d first: %+v", status, first, e)
@@ -140,17 +150,11 @@ func TestWhatApprovesNothingIsStricter(t *testing.T) {
 		here, there := &row.here, &row.there
 		here.SetFetchTime(own)
 		there.FetchTime = row.dated.Truncate(time.Millisecond)
-		steps := []func(*local){
+		steps := [2]func(*local){
 			func(l *local) { l.put(qualificationsKey, entry{evidence: here, confirmed: &own}, now) },
 			func(l *local) { l.applyMessage(qualificationsKey, there, &now, now, true) },
 		}
-		for first := range steps {
-			tier, err := newLocal(10, 1<<20, time.Minute)
-			if err != nil {
-				t.Fatal(err)
-			}
-			steps[first](tier)
-			steps[1-first](tier)
+		for first, tier := range inBothOrders(t, steps) {
 			e, held := tier.get(qualificationsKey.CustomerID).entry(eligibility.FacetQualifications)
 			if !held || approves(e.evidence) {
 				t.Errorf("%s, step %d first: %+v", name, first, e.evidence)

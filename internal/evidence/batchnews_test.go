@@ -51,6 +51,28 @@ func TestAnswersOfASlowBatchAreAsOfTheirTime(t *testing.T) {
 	})
 }
 
+// However long answers wait, max_age counts from when the batch arrived.
+func TestMaxAgeOfASlowBatchCountsFromItsArrival(t *testing.T) {
+	bubble(t, evidence.Config{}, func(t *testing.T, service *evidence.Service, source *scripted, store *memory) {
+		source.set(failing(eligibility.KindUnavailable), failing(eligibility.KindUnavailable))
+		fetched := time.Now()
+		const customers = 10
+		reqs := make([]eligibility.Request, customers)
+		for id := range byte(customers) {
+			hold(store, id, accountOf(eligibility.AccountStatusAllowed, fetched))
+			hold(store, id, qualificationsOf(fetched))
+			reqs[id] = eligibility.Request{CustomerID: eligibility.CustomerID{id}, MaxAge: 5 * time.Second, MaxAgeSet: true}
+		}
+		time.Sleep(4 * time.Second)
+		service.CheckBatch(context.Background(), reqs, func(place int, answer *eligibility.Answer, err error) {
+			if err != nil || answer.Stale {
+				t.Errorf("place %d: %+v, %v", place, answer, err)
+			}
+			time.Sleep(time.Second)
+		})
+	})
+}
+
 // Customers are looked up ahead of their questions. If a decision log that is full
 // makes one of them wait, a block that arrives meanwhile counts for those behind it.
 func TestABlockWhileAnAnswerWaits(t *testing.T) {

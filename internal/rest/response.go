@@ -95,9 +95,8 @@ func entityTag(decision eligibility.Decision, beforeSource, afterSource []byte) 
 }
 
 // matches reports whether an If-None-Match names tag, by weak comparison, or is an
-// asterisk, which means any tag, if anyTag is set. In a list, an
-// asterisk would be a part of a tag of somebody else's, which may hold commas as ours do
-// not.
+// asterisk, which means any tag, if anyTag is set. In a list, an asterisk would be a part
+// of a tag of somebody else's, which may hold commas as ours do not.
 func matches(ifNoneMatch []string, tag string, anyTag bool) bool {
 	list := strings.Join(ifNoneMatch, ",")
 	if strings.TrimSpace(list) == "*" {
